@@ -1,0 +1,1 @@
+"""Declarative GitOps reconciler for database images and clones."""

@@ -1,0 +1,30 @@
+"""Names that must not mix, as types of their own."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+ImageName = NewType("ImageName", str)
+CloneName = NewType("CloneName", str)
+PolicyName = NewType("PolicyName", str)
+PoolName = NewType("PoolName", str)
+RuntimeName = NewType("RuntimeName", str)
+SecretName = NewType("SecretName", str)
+
+InstallationId = NewType("InstallationId", str)
+"""Random id of one state directory; every volume and server carries it."""
+
+Revision = NewType("Revision", str)
+"""``main@sha1:<40 hex>`` for git, ``dir@sha1:<40 hex>`` for a plain directory."""
+
+VolumeId = NewType("VolumeId", str)
+"""Name of a volume in its pool; for a build and the snapshot it becomes, the snapshot's id."""
+
+SnapshotId = NewType("SnapshotId", str)
+"""``<image>-<UTC time>-<first 8 of specDigest>``, for example ``shop-20261122t020000z-1a2b3c4d``."""
+
+ServerName = NewType("ServerName", str)
+"""Name of a server in a runtime: the id of the volume that it serves."""
+
+DEFAULT_POOL = PoolName("default")
+DEFAULT_RUNTIME = RuntimeName("process")
