@@ -1,0 +1,25 @@
+"""The spec repository: from a URL or a directory to the bytes of one revision.
+
+Called by the loop and the command line through :func:`open_repository`; the loader
+and :mod:`reconciler.state.resolve` see a :class:`SourceTree` only. Nothing from the
+repository is ever executed, checked out or followed: see :mod:`.plumbing`.
+
+This package is the one door to git. The names below are its interface; the
+submodules are its business, and ``git`` itself is imported when first needed.
+"""
+
+from reconciler.repository.base import Change, Entry, Limits, Repository, SourceTree
+from reconciler.repository.directory import DirectoryTree
+from reconciler.repository.opening import open_repository
+from reconciler.repository.paths import checked_path
+
+__all__ = [
+    "Change",
+    "DirectoryTree",
+    "Entry",
+    "Limits",
+    "Repository",
+    "SourceTree",
+    "checked_path",
+    "open_repository",
+]

@@ -1,0 +1,147 @@
+"""What a repository hands out: trees of files at one revision, and who changed them.
+
+Used by everybody who reads specs. Values and protocols only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from reconciler.ids import Revision
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class Entry(NamedTuple):
+    """A regular file: its git blob id and its size in bytes."""
+
+    object_id: str
+    size: int
+
+
+class Change(NamedTuple):
+    """Who changed a file last. ``author`` is a name for people, without control characters."""
+
+    commit: str
+    author: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of what is taken from a repository, which is untrusted input.
+
+    ``read_bytes`` bounds a file that is read into memory (documents, scripts);
+    ``file_bytes`` any file (dumps). Times are in seconds: one fetch, one local
+    command, one copy of a file or directory to disk.
+    """
+
+    files: int = 50_000
+    read_bytes: int = 64 * MIB
+    file_bytes: int = 64 * GIB
+    total_bytes: int = 256 * GIB
+    history_commits: int = 20_000
+    fetch_seconds: float = 600
+    command_seconds: float = 120
+    copy_seconds: float = 7200
+
+
+class SourceTree(Protocol):
+    """The regular files of one revision, below the configured sub-path.
+
+    Paths are relative to that sub-path, with ``/``, normalised. Files and directories
+    whose name starts with a dot are not part of the tree. Every method raises
+    :class:`~reconciler.errors.InputError` when the revision holds something that is
+    refused (a symlink, a submodule, too many files, …), with the path in the message,
+    and :class:`~reconciler.errors.UnavailableError` when its bytes cannot be read.
+    """
+
+    @property
+    def revision(self) -> Revision:
+        """Name of the commit, or of the content for a plain directory."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What people should know about how this revision came (a forced push); mostly empty."""
+        ...
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Return every file by path, in path order. Listed once, then kept."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            InputError: no such file, or it is larger than ``Limits.read_bytes``.
+
+        """
+        ...
+
+    def read_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield path and bytes of many files, in the order given; much quicker than :meth:`read` for each."""
+        ...
+
+    def object_id(self, path: str) -> str | None:
+        """Return the id of a file's blob or a directory's tree; None when there is no such path."""
+        ...
+
+    def extract(self, path: str, target: Path) -> None:
+        """Copy a file or directory tree to ``target``, which must not exist; never a symlink, in chunks.
+
+        Raises:
+            InputError: no such path.
+            BusyError: the file is being changed (plain directories).
+
+        """
+        ...
+
+
+class Repository(Protocol):
+    """A configured repository. One per process; keeps no open files or processes between calls."""
+
+    def fetch(self) -> SourceTree:
+        """Return the newest revision; the same object as long as nothing changed.
+
+        Raises:
+            UnavailableError: the remote does not answer, or has no such branch (any more);
+                the message says which last good revision stays in force.
+            InputError: the newest revision holds what is refused (see :class:`SourceTree`).
+
+        """
+        ...
+
+    def tree(self, revision: str) -> SourceTree:
+        """Return another revision: ``main@sha1:…``, a commit id, ``main~1``.
+
+        The remote is asked only for what the mirror does not have.
+
+        Raises:
+            InputError: there is no such revision.
+            UnavailableError: as :meth:`fetch`.
+
+        """
+        ...
+
+    def last_good(self) -> SourceTree | None:
+        """Return the revision that was last marked good, also after a restart and while the remote is away."""
+        ...
+
+    def mark_good(self, revision: Revision) -> None:
+        """Keep a revision as the last good one, durably. Costs nothing when it is already."""
+        ...
+
+    def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
+        """Return who changed each file of the newest revision last, as far as history was looked at.
+
+        Empty for a plain directory.
+        """
+        ...

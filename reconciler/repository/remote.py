@@ -1,0 +1,240 @@
+"""A branch of a git repository, followed through a bare mirror.
+
+Made by :mod:`.opening`. One fetch is one command; when the branch did not move, the
+same tree object is returned and nothing is listed again. Whatever happens to the
+remote, what the mirror holds stays readable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from reconciler.errors import InputError, SecretError, TimeoutExceededError, UnavailableError
+from reconciler.ids import Revision
+from reconciler.repository.committed import GitTree
+from reconciler.repository.history import History
+from reconciler.repository.plumbing import Mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from reconciler.repository.base import Change, Limits
+    from reconciler.repository.plumbing import Output
+
+LAST_GOOD = "refs/reconciler/last-good"
+ASKED_FOR = "refs/reconciler/asked-for"
+"""What somebody asked to plan and is not on the branch; fetched anew each time."""
+_FETCHABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
+_ID_DIGITS = 40
+_REVISION = re.compile(r"[^@]*@sha1:([0-9a-f]{40})")
+_CREDENTIAL_HELPER = (
+    '!f() { test "$1" = get && '
+    'printf "username=%s\\npassword=%s\\n" "$RECONCILER_GIT_USER" "$RECONCILER_GIT_TOKEN"; }; f'
+)
+_ANY_USER = "git"
+"""GitHub and GitLab take any user name beside a token."""
+_FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force")
+_CAUSES = (
+    ("couldn't find remote ref", "BranchNotFound"),
+    ("detected dubious ownership", "RepositoryNotTrusted"),
+    ("Host key verification failed", "HostKeyRefused"),
+    ("Permission denied", "AuthenticationFailed"),
+    ("could not read Username", "AuthenticationFailed"),
+    ("Authentication failed", "AuthenticationFailed"),
+    ("not appear to be a git repository", "RepositoryNotFound"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How the remote is reached; see :func:`~reconciler.repository.opening.open_repository`."""
+
+    url: str
+    scheme: str
+    credentials: Callable[[], str] | None = None
+    known_hosts: Path | None = None
+
+    @contextmanager
+    def environment(self, limits: Limits) -> Iterator[dict[str, str]]:
+        """Hand over what one fetch may know; secrets are in no argument and, for ssh, in a private file only."""
+        if self.scheme == "https" and self.credentials is not None:
+            yield self._https(self.credentials())
+        elif self.scheme == "ssh":
+            with self._key_file() as key:
+                yield {"GIT_SSH_COMMAND": self._ssh(key, limits), "GIT_SSH_VARIANT": "ssh"}
+        else:
+            yield {}
+
+    def _https(self, secret: str) -> dict[str, str]:
+        user, colon, token = secret.strip().partition(":")
+        if not colon:
+            user, token = _ANY_USER, user
+        if not user or not token or not (user + token).isprintable():
+            raise SecretError("the repository's credentials must be one line: a token, or user:token")
+        host = urlsplit(self.url).netloc.rpartition("@")[2]
+        return {
+            "GIT_CONFIG_COUNT": "1",
+            # Bound to the host: after a redirect to another one, nothing is sent.
+            "GIT_CONFIG_KEY_0": f"credential.https://{host}.helper",
+            "GIT_CONFIG_VALUE_0": _CREDENTIAL_HELPER,
+            "RECONCILER_GIT_USER": user,
+            "RECONCILER_GIT_TOKEN": token,
+        }
+
+    @contextmanager
+    def _key_file(self) -> Iterator[Path | None]:
+        if self.credentials is None:
+            yield None
+            return
+        key = self.credentials().strip()
+        if not key.startswith("-----BEGIN"):
+            raise SecretError("the repository's credentials for ssh must be a private key without passphrase")
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory, "key")
+            file.touch(mode=0o600)
+            file.write_text(key + "\n")
+            yield file
+
+    def _ssh(self, key: Path | None, limits: Limits) -> str:
+        """Return the ssh command; git runs it through a shell, so every word is quoted."""
+        options = [
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            f"ConnectTimeout={min(30, int(limits.fetch_seconds))}",
+            "ServerAliveInterval=15",
+            "ForwardAgent=no",
+            "PermitLocalCommand=no",
+        ]
+        if key is not None:
+            options += [f"IdentityFile={key}", "IdentitiesOnly=yes"]
+        if self.known_hosts is not None:
+            options += [f'UserKnownHostsFile="{self.known_hosts.absolute()}"', f"GlobalKnownHostsFile={os.devnull}"]
+        return shlex.join(["ssh", *(word for option in options for word in ("-o", option))])
+
+
+class GitRepository:
+    """One branch of one remote; see :class:`~reconciler.repository.base.Repository`."""
+
+    def __init__(self, access: Access, *, branch: str, path: str, mirror: Path, limits: Limits) -> None:
+        self._access = access
+        self._branch = branch
+        self._ref = f"refs/heads/{branch}"
+        self._path = path
+        self._limits = limits
+        self._mirror = Mirror(mirror, timeout=limits.command_seconds)
+        self._history = History(self._mirror, path=path, limits=limits)
+        self._newest: GitTree | None = None
+        self._good: GitTree | None = None
+
+    def fetch(self) -> GitTree:
+        newest = self._follow()
+        newest.entries()
+        return newest
+
+    def tree(self, revision: str) -> GitTree:
+        match = _REVISION.fullmatch(revision)
+        name = match[1] if match else revision
+        if not name.isprintable() or name.startswith("-") or ":" in name:
+            raise InputError(f"{revision!r} is not the name of a commit")
+        commit = self._mirror.commit(name) if self._mirror.exists else None
+        if commit is None:
+            self._follow()
+            commit = self._mirror.commit(name)
+        if commit is None:
+            commit = self._elsewhere(name)
+        if commit is None:
+            raise InputError(f"the repository has no commit, branch or tag {revision}", reason="RevisionNotFound")
+        return self._kept(commit)
+
+    def last_good(self) -> GitTree | None:
+        if self._good is None and self._mirror.exists:
+            commit = self._mirror.commit(LAST_GOOD)
+            self._good = None if commit is None else self._kept(commit)
+        return self._good
+
+    def mark_good(self, revision: Revision) -> None:
+        good = self.last_good()
+        if good is not None and good.revision == revision:
+            return
+        tree = self.tree(revision)
+        self._mirror.update_ref(LAST_GOOD, tree.treeish)
+        self._good = tree
+
+    def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
+        head = self._newest.treeish if self._newest else self._mirror.exists and self._mirror.commit(self._ref)
+        return self._history.changes(head, paths) if head else {}
+
+    def _follow(self) -> GitTree:
+        """Fetch the branch; return the tree of its head, which is the one of before when it did not move."""
+        self._mirror.prepare()
+        before = self._mirror.commit(self._ref)
+        output = self._run_fetch()
+        if output.status != 0:
+            raise self._unavailable(output.stderr)
+        head = self._mirror.commit(self._ref)
+        if head is None:
+            raise self._unavailable(f"{self._branch} is not a branch of commits")
+        if self._newest is None or self._newest.treeish != head:
+            self._newest = self._at(head, note=self._moved(before, head))
+            if before != head:
+                self._mirror.tidy()
+        return self._newest
+
+    def _at(self, commit: str, *, note: str = "") -> GitTree:
+        return GitTree(
+            self._mirror,
+            commit,
+            revision=Revision(f"{self._branch}@sha1:{commit}"),
+            path=self._path,
+            limits=self._limits,
+            note=note,
+        )
+
+    def _kept(self, commit: str) -> GitTree:
+        """Return the tree object that was handed out for a commit already, with its listing, or a new one."""
+        for tree in (self._newest, self._good):
+            if tree is not None and tree.treeish == commit:
+                return tree
+        return self._at(commit)
+
+    def _elsewhere(self, name: str) -> str | None:
+        """Fetch another branch, a tag or a commit by its id, as pull requests name them."""
+        if not _FETCHABLE.fullmatch(name) or ".." in name:
+            return None
+        ids = (name,) if len(name) == _ID_DIGITS else ()
+        for source in (f"refs/heads/{name}", f"refs/tags/{name}", *ids):
+            if self._run_fetch(f"+{source}:{ASKED_FOR}").status == 0:
+                return self._mirror.commit(ASKED_FOR)
+        return None
+
+    def _run_fetch(self, refspec: str | None = None) -> Output:
+        words = (*_FETCH, "--end-of-options", self._access.url, refspec or f"+{self._ref}:{self._ref}")
+        with self._access.environment(self._limits) as env, self._mirror.trusting(self._access.scheme) as trust:
+            try:
+                return self._mirror.attempt(*words, env=env | trust, timeout=self._limits.fetch_seconds)
+            except TimeoutExceededError as error:
+                raise self._unavailable(error.message) from error
+
+    def _moved(self, before: str | None, head: str) -> str:
+        if before is None or before == head or self._mirror.is_ancestor(before, head):
+            return ""
+        return f"branch {self._branch} was force-pushed: {before[:12]} is no ancestor of {head[:12]}"
+
+    def _unavailable(self, stderr: str) -> UnavailableError:
+        good = self.last_good()
+        force = f"{good.revision} stays in force" if good else "there is no earlier good commit, so nothing is changed"
+        reason = next((reason for text, reason in _CAUSES if text in stderr), "RepositoryUnavailable")
+        if reason == "BranchNotFound":
+            what = f"{self._access.url} has no branch {self._branch} (any more)"
+        else:
+            lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+            what = f"{self._access.url} cannot be fetched: {' '.join(lines)[:500] or 'no reason given'}"
+        return UnavailableError(f"{what}; {force}", reason=reason)
