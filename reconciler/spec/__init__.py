@@ -1,0 +1,1 @@
+"""YAML bytes to typed documents: models of every kind, loader, diagnostics, references."""

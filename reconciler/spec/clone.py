@@ -1,0 +1,150 @@
+"""The kind Clone: a writable copy of one snapshot, delivered by a runtime."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from reconciler.spec.envelope import ApiVersion, Metadata
+from reconciler.spec.scripts import CloneScript, Parameters, Params
+from reconciler.spec.types import (
+    Duration,
+    Many,
+    Maybe,
+    Model,
+    Name,
+    NonEmpty,
+    Port,
+    Ruled,
+    SecretRef,
+    Size,
+    Time,
+    distinct,
+    problem,
+)
+from reconciler.spec.values import SNAPSHOT_PATTERN, USER_PATTERN
+
+_RESERVED_PREFIXES = ("pg_", "reconciler_")
+_RESERVED_NAMES = frozenset({"public", "none"})  # pseudo-roles of PostgreSQL: refused by CREATE ROLE even in quotes
+_user = re.compile(USER_PATTERN)
+_snapshot = re.compile(SNAPSHOT_PATTERN)
+
+
+def _user_name(value: str) -> str:
+    if not _user.fullmatch(value):
+        raise problem(
+            "this is not the name of a user",
+            hint="a letter or underscore, then letters, digits, underscores and hyphens; at most 63",
+        )
+    if value.lower().startswith(_RESERVED_PREFIXES) or value.lower() in _RESERVED_NAMES:
+        raise problem("this name is reserved", hint="names that begin with pg_ or reconciler_, public and none are")
+    return value
+
+
+def _snapshot_name(value: str) -> str:
+    if value != "latest" and not _snapshot.fullmatch(value):
+        raise problem(
+            "this is not the id of a snapshot",
+            hint="latest, an id such as shop-20261122t020000z-1a2b3c4d, or {at: 2026-11-20T12:00:00Z}",
+        )
+    return value
+
+
+class SnapshotAt(Model):
+    """The snapshot whose data is of a time, or the last one before."""
+
+    at: Time = Field(description="Not younger than this.", examples=["2026-11-20T12:00:00Z"])
+
+
+def _snapshot_form(value: Any) -> str:  # noqa: ANN401 - whatever YAML gave
+    return "<at>" if isinstance(value, dict | SnapshotAt) else "<name>"
+
+
+SnapshotName = Annotated[
+    str,
+    AfterValidator(_snapshot_name),
+    Field(json_schema_extra={"pattern": f"^latest$|{SNAPSHOT_PATTERN}"}),
+]
+SnapshotChoice = Annotated[
+    Annotated[SnapshotName, Tag("<name>")] | Annotated[SnapshotAt, Tag("<at>")], Discriminator(_snapshot_form)
+]
+
+
+class User(Model):
+    """A login of the clone."""
+
+    name: Annotated[str, AfterValidator(_user_name), Field(json_schema_extra={"pattern": USER_PATTERN})] = Field(
+        description="Login name.", examples=["app"]
+    )
+    role: Literal["owner", "readonly", "superuser"] = Field("owner", description="What the user may do.")
+    password: Maybe[SecretRef] = Field(
+        None, description="Secret with the password; generated when left out.", examples=[{"secret": "shop-app"}]
+    )
+
+
+class Resources(Model):
+    """Limits; refused where the runtime cannot hold to them."""
+
+    memory: Maybe[Size] = Field(None, description="Memory of the server.", examples=["1Gi"])
+    cpus: Maybe[Annotated[float, Field(gt=0, le=4096)]] = Field(None, description="Processor cores.", examples=[1])
+    disk: Maybe[Size] = Field(None, description="Bytes that the clone may add.", examples=["20Gi"])
+
+
+class CloneSpec(Ruled):
+    """What the clone is made of and how it is served."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["ttl", "expires"]}})
+
+    image: Name = Field(description="The image whose snapshot is cloned.", examples=["shop"])
+    snapshot: SnapshotChoice = Field(
+        "latest",
+        description="latest (resolved once, then pinned), the id of a snapshot, or {at: TIME}.",
+        examples=["latest", "shop-20261122t020000z-1a2b3c4d", {"at": "2026-11-20T12:00:00Z"}],
+    )
+    runtime: Literal["process", "docker", "kubernetes", "instance", "none"] = Field(
+        "process", description="How the clone is served."
+    )
+    owner: Maybe[NonEmpty] = Field(None, description="Who to ask; shown everywhere.", examples=["payments"])
+    port: Maybe[Port] = Field(
+        None, description="Fixed port; else one of the runtime's range is chosen once and kept.", examples=[5601]
+    )
+    state: Literal["running", "stopped"] = Field("running", description="Whether its server runs.")
+    ttl: Maybe[Duration] = Field(None, description="Deleted so long after its creation.", examples=["8h"])
+    expires: Maybe[Time] = Field(None, description="Deleted at this time.", examples=["2026-12-01T00:00:00Z"])
+    on_refresh: Literal["keep", "recreate"] = Field(
+        "keep", description="What a new snapshot does: keep never disturbs the clone; recreate follows."
+    )
+    protected: bool = Field(False, description="While true: never deleted, replaced, reset or expired.")
+    users: Annotated[Many[User], distinct("the user")] = Field(
+        (User.model_construct(name="app", role="owner", password=None),),
+        description="Logins; left out: an owner named app. An empty list is nobody.",
+        examples=[[{"name": "app", "role": "owner"}]],
+    )
+    params: Params = Field(default_factory=dict, description="Strings for templates.", examples=[{"region": "eu"}])
+    scripts: Many[CloneScript] = Field(
+        (), description="Run once, on the new clone.", examples=[[{"path": "sql/seed.sql"}]]
+    )
+    resources: Resources = Field(Resources.model_construct(), description="Limits.", examples=[{"memory": "1Gi"}])
+    parameters: Parameters = Field(
+        default_factory=dict, description="Server settings of this clone.", examples=[{"work_mem": "64MB"}]
+    )
+    suspend: bool = Field(False, description="Neither applied nor pruned while true.")
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        if "ttl" in given and "expires" in given:
+            hint = "remove one of the two"
+            yield problem("a clone has ttl or expires, not both", hint=hint, at=("expires",), code="R017")
+
+
+class Clone(Model):
+    """A writable copy-on-write copy of one snapshot, delivered by a runtime."""
+
+    api_version: ApiVersion = Field(description="Version of this format.")
+    kind: Literal["Clone"] = Field(description="Kind of this document.")
+    metadata: Metadata = Field(description="Name and labels.")
+    spec: CloneSpec = Field(description="What the clone is made of and how it is served.")

@@ -1,0 +1,358 @@
+"""The kind Config: what differs from host to host; never in the spec repository.
+
+Every value has a default, so ``{}`` is valid. Paths are resolved against the directory
+of the configuration file, which validation gets as ``context={"base": Path}``; defaults
+that hold paths are validated as well, so that they resolve in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from reconciler.spec.envelope import API_VERSION, ApiVersion, Labels
+from reconciler.spec.types import (
+    AmountOf,
+    Cidr,
+    Duration,
+    DurationOrZero,
+    Many,
+    Maybe,
+    Model,
+    Name,
+    NonEmpty,
+    Percent,
+    PortRange,
+    SecretRef,
+    Size,
+    UserIdRange,
+    problem,
+)
+from reconciler.spec.values import Amount, NumberRange
+
+_SCP_LIKE = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.\[\]:-]+:[^:].*")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SCHEMES = frozenset({"https", "ssh", "file"})
+_URL_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+_SYSTEM_STATE = Path("/var/lib/reconciler")
+_SYSTEM_SECRETS = Path("/etc/reconciler/secrets")
+_MI = 2**20
+_GI = 2**30
+
+
+def _host_path(value: object, info: ValidationInfo) -> Path:
+    if isinstance(value, Path):
+        path = value
+    elif isinstance(value, str) and value and "\0" not in value:
+        path = Path(value)
+    else:
+        raise problem("this is not a path", hint="write it absolute, or relative to the configuration file")
+    base: Path | None = (info.context or {}).get("base")
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise problem("the home directory of this user is not known", hint="write the path in full") from error
+    return Path(os.path.normpath(base / path)) if base else path
+
+
+HostPath = Annotated[
+    Path,
+    BeforeValidator(_host_path),
+    WithJsonSchema({"type": "string", "minLength": 1, "description": "Relative to the configuration file."}),
+]
+
+
+def _state_directory() -> Path:
+    """Return the system's directory for root, the user's own for others."""
+    if os.geteuid() == 0:
+        return _SYSTEM_STATE
+    from platformdirs import user_state_path  # noqa: PLC0415 - not needed by root
+
+    return user_state_path("reconciler")
+
+
+def _secrets_directory() -> Path:
+    if os.geteuid() == 0:
+        return _SYSTEM_SECRETS
+    from platformdirs import user_config_path  # noqa: PLC0415 - not needed by root
+
+    return user_config_path("reconciler") / "secrets"
+
+
+class RepositoryLimits(Model):
+    """Bounds of what is read from the repository, which is untrusted input."""
+
+    files: int = Field(20_000, ge=1, description="Number of spec files.")
+    file_size: Size = Field(1 * _MI, description="Bytes of one spec file.", examples=["1Mi"])
+    total_size: Size = Field(
+        256 * _GI, description="Bytes of all files of a commit together, dumps included.", examples=["256Gi"]
+    )
+
+
+class Repository(Model):
+    """Where the specs come from: a git URL, or a plain directory."""
+
+    url: Maybe[NonEmpty] = Field(
+        None,
+        description="https, ssh, file URL, or the path of a local repository; left out for a plain directory.",
+        examples=["https://git.example/specs.git"],
+    )
+    branch: NonEmpty = Field("main", description="Branch to follow.", examples=["main"])
+    path: NonEmpty = Field(
+        ".", description="Directory of the specs: in the repository; without url, on the host.", examples=["./specs"]
+    )
+    interval: Duration = Field(timedelta(minutes=1), description="How often to look for a new commit.", examples=["1m"])
+    credentials: Maybe[SecretRef] = Field(None, description="Secret with the token or private key.")
+    known_hosts: Maybe[HostPath] = Field(None, description="SSH host keys to trust.", examples=["known_hosts"])
+    limits: RepositoryLimits = Field(RepositoryLimits.model_construct(), description="Bounds of what is read.")
+
+    @field_validator("url")
+    @classmethod
+    def _safe_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _git_url(value, info)
+
+    @field_validator("branch")
+    @classmethod
+    def _safe_branch(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,200}", value) or ".." in value or "//" in value:
+            raise problem("this is not the name of a branch")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _place(cls, data: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever YAML gave
+        if not isinstance(data, dict) or "url" in data:
+            return data
+        path = data.get("path", ".")
+        return {**data, "path": str(_host_path(path, info))} if isinstance(path, str) and path else data
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        if self.url is not None and (self.path.startswith(("/", "~", "-")) or ".." in self.path.split("/")):
+            raise problem("this path leads out of the repository", hint="write a directory inside it", at=("path",))
+        return self
+
+
+def _git_url(value: str, info: ValidationInfo) -> str:
+    if value.startswith("-") or any(character <= " " for character in value):
+        raise problem("this is not the URL of a repository")
+    if _URL_PASSWORD.search(value):
+        raise problem("a URL must not carry a password", hint="use credentials: {secret: NAME}")
+    scheme = _SCHEME.match(value)
+    if scheme and scheme[1].lower() not in _SCHEMES:
+        raise problem(f"{scheme[1][:20]} is not allowed for repositories", hint="use https, ssh or file")
+    if scheme or _SCP_LIKE.fullmatch(value):
+        return value
+    if "::" in value:
+        raise problem("transport helpers are not allowed for repositories", hint="use https, ssh or file")
+    return str(_host_path(value, info))
+
+
+class Pool(Model):
+    """A place on storage where volumes live."""
+
+    driver: Literal["auto", "btrfs", "zfs", "reflink", "copy"] = Field(
+        "auto", description="How copies are made; auto takes the best that the path can do."
+    )
+    path: Maybe[HostPath] = Field(
+        None,
+        description="Directory of the pool; default: in the state directory.",
+        examples=["/var/lib/reconciler/pool"],
+    )
+    reserve: AmountOf = Field(Amount(percent=10.0), description="Kept free.", examples=["10%", "20Gi"])
+    size: Maybe[Size] = Field(
+        None, description="With driver btrfs: make a loop-backed pool of this size (root only).", examples=["50Gi"]
+    )
+
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
+        if self.size is not None and self.driver != "btrfs":
+            raise problem(
+                "only driver: btrfs can make a pool of a size", hint="write driver: btrfs", at=("size",), code="R017"
+            )
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """The pool's directory; always set in a loaded configuration."""
+        if self.path is None:
+            raise LookupError("this pool is not part of a loaded configuration")
+        return self.path
+
+
+class Tls(Model):
+    """Certificate that servers show."""
+
+    cert: HostPath = Field(description="Certificate chain, PEM.", examples=["/etc/reconciler/tls.crt"])
+    key: HostPath = Field(description="Private key, PEM.", examples=["/etc/reconciler/tls.key"])
+
+
+class Accounts(Model):
+    """Accounts of the operating system that servers run under when the reconciler is root."""
+
+    build: NonEmpty = Field("reconciler-build", description="Builds and mirrors.")
+    clone: NonEmpty = Field("reconciler-clone", description="Clones without a superuser.")
+    own: UserIdRange = Field(NumberRange(64000, 64999), description="User ids for clones with a superuser.")
+
+
+class ProcessRuntime(Model):
+    """Servers as processes of this host."""
+
+    ports: PortRange = Field(NumberRange(5600, 5999), description="Ports for clones.", examples=["5600-5999"])
+    host: NonEmpty = Field("127.0.0.1", description="Address that clones listen on.", examples=["127.0.0.1"])
+    advertise: Maybe[NonEmpty] = Field(None, description="Host name in connection URLs.", examples=["db.example"])
+    tls: Maybe[Tls] = Field(None, description="TLS of clones.")
+    allow: Many[Cidr] = Field((), description="Networks that may connect.", examples=[["10.0.0.0/8"]])
+    accounts: Accounts = Field(Accounts.model_construct(), description="Accounts that servers run under.")
+
+
+class DockerRuntime(Model):
+    """Servers as containers."""
+
+    ports: PortRange = Field(NumberRange(6000, 6399), description="Ports for clones.", examples=["6000-6399"])
+    host: NonEmpty = Field("127.0.0.1", description="Address that clones listen on.", examples=["127.0.0.1"])
+    advertise: Maybe[NonEmpty] = Field(None, description="Host name in connection URLs.", examples=["db.example"])
+
+
+class Runtimes(Model):
+    """How clones are served on this host."""
+
+    process: ProcessRuntime = Field(ProcessRuntime.model_construct(), description="Processes of this host.")
+    docker: DockerRuntime = Field(DockerRuntime.model_construct(), description="Containers.")
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        if self.process.ports.overlaps(self.docker.ports):
+            at = ("docker", "ports") if "docker" in self.model_fields_set else ("process", "ports")
+            raise problem(
+                f"process has {self.process.ports} and docker {self.docker.ports}: they overlap", at=at, code="R017"
+            )
+        return self
+
+
+class Sources(Model):
+    """Data of the host."""
+
+    roots: Many[HostPath] = Field(
+        (), description="Directories under which absolute paths of specs may lie.", examples=[["/backups"]]
+    )
+
+
+class Secrets(Model):
+    """Where the values of secrets come from."""
+
+    directory: HostPath = Field(
+        default_factory=_secrets_directory,
+        validate_default=True,
+        description="One file per secret.",
+        examples=["/etc/reconciler/secrets"],
+    )
+    environment: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        "RECONCILER_SECRET_", description="Prefix of environment variables with secrets."
+    )
+
+
+class Grant(Model):
+    """What images of a name may use."""
+
+    images: NonEmpty = Field("*", description="Images, by glob; their clones too.", examples=["shop*"])
+    roots: Many[HostPath] = Field((), description="Directories of the host.", examples=[["/backups/shop"]])
+    secrets: Many[NonEmpty] = Field((), description="Secrets, by glob.", examples=[["shop-*"]])
+    superuser_scripts: bool = Field(False, description="Whether their SQL runs with superuser rights.")
+
+
+class Masker(Model):
+    """A masking program of the host."""
+
+    argv: Annotated[Many[NonEmpty], Field(min_length=1)] = Field(
+        description="Program and arguments.", examples=[["/opt/optim/run"]]
+    )
+    timeout: Duration = Field(timedelta(hours=8), description="Ended after this time.", examples=["8h"])
+
+
+class Masking(Model):
+    """Rules of the host about masking."""
+
+    unmasked: Literal["allow", "deny"] = Field("allow", description="Whether images may say unmasked.")
+    maskers: dict[Name, Masker] = Field(default_factory=dict, description="External maskers, by name.")
+
+
+class Prune(Model):
+    """How much may vanish within an hour without an approval."""
+
+    max_delete: int = Field(10, ge=0, description="Objects.")
+    max_delete_percent: Percent = Field(50.0, description="Percent of all, from five objects up.", examples=[50])
+
+
+class Limits(Model):
+    """Admission."""
+
+    memory: AmountOf = Field(
+        Amount(percent=80.0), description="Declared memory of all clones together.", examples=["80%", "48Gi"]
+    )
+
+
+class Undo(Model):
+    """How long what was replaced can be brought back."""
+
+    grace: DurationOrZero = Field(timedelta(hours=1), description="Replaced volumes of clones are kept for it.")
+
+
+class Config(Model):
+    """Configuration of one host."""
+
+    api_version: ApiVersion = Field(API_VERSION, description="Version of this format.")
+    kind: Literal["Config"] = Field("Config", description="Kind of this document.")
+    repository: Repository = Field(default_factory=dict, validate_default=True, description="The specs.")
+    selector: Labels = Field(
+        default_factory=dict, description="Only documents with these labels.", examples=[{"host": "alpha"}]
+    )
+    state: HostPath = Field(
+        default_factory=_state_directory,
+        validate_default=True,
+        description="Status database, credentials of clones, locks.",
+        examples=["/var/lib/reconciler"],
+    )
+    pools: Annotated[dict[Name, Pool], Field(min_length=1)] = Field(
+        default_factory=lambda: {"default": {}}, validate_default=True, description="Pools, by name."
+    )
+    runtimes: Runtimes = Field(Runtimes.model_construct(), description="How clones are served.")
+    sources: Sources = Field(Sources.model_construct(), description="Data of the host.")
+    secrets: Secrets = Field(default_factory=dict, validate_default=True, description="Where secrets come from.")
+    grants: Maybe[Many[Grant]] = Field(None, description="Left out: everything is granted to every image.")
+    masking: Masking = Field(Masking.model_construct(), description="Rules about masking.")
+    prune: Prune = Field(Prune.model_construct(), description="Limits of deletion.")
+    limits: Limits = Field(Limits.model_construct(), description="Admission.")
+    concurrency: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Builds at the same time; of other work, which mostly waits for servers, four times as much.",
+    )
+    undo: Undo = Field(Undo.model_construct(), description="How long replaced clones are kept.")
+
+    @field_validator("pools")
+    @classmethod
+    def _placed(cls, pools: dict[str, Pool], info: ValidationInfo) -> dict[str, Pool]:
+        state = info.data.get("state")
+        if state is None:
+            return pools
+        return {name: _place_pool(name, pool, state) for name, pool in pools.items()}
+
+
+def _place_pool(name: str, pool: Pool, state: Path) -> Pool:
+    if pool.path is not None:
+        return pool
+    return pool.model_copy(update={"path": state / ("pool" if name == "default" else f"pools/{name}")})

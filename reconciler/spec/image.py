@@ -1,0 +1,201 @@
+"""The kind Image: a declared source of databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from reconciler.spec.envelope import ApiVersion, Metadata
+from reconciler.spec.scripts import Check, ImageScript, Parameters, Params, database_name
+from reconciler.spec.types import (
+    Duration,
+    DurationOrZero,
+    Many,
+    Maybe,
+    Model,
+    Name,
+    NonEmpty,
+    Ruled,
+    Schedule,
+    SecretRef,
+    SpecPath,
+    Timezone,
+    Version,
+    distinct,
+    problem,
+)
+
+Engine = Literal["postgres", "mariadb", "mysql", "sqlite", "sqlserver", "oracle"]
+_TWO_PART_MAJORS = frozenset({"8", "9"})  # of PostgreSQL: since 10 the first number alone is the major version
+_NOTHING_TO_MASK = frozenset({"empty", "image"})
+
+
+class DumpSource(Model):
+    """A logical dump: plain SQL, or one of the engine's archive formats."""
+
+    path: SpecPath = Field(description="The dump: a file or a directory.", examples=["dumps/shop.sql"])
+    globals: Maybe[SpecPath] = Field(
+        None, description="Roles and other things outside of databases (pg_dumpall -g).", examples=["dumps/roles.sql"]
+    )
+
+
+class BackupSource(Model):
+    """A physical backup as the engine's own tool wrote it."""
+
+    path: SpecPath = Field(description="Directory of the backup.", examples=["/backups/shop"])
+
+
+class FilesSource(Model):
+    """Data files of a cleanly stopped or file-consistent database."""
+
+    path: SpecPath = Field(description="The data directory or file.", examples=["/srv/shop/data"])
+
+
+class PrimarySource(Model):
+    """A live server."""
+
+    url: SecretRef = Field(description="Secret with the connection URL.", examples=[{"secret": "shop-dsn"}])
+    method: Literal["physical", "logical"] = Field("physical", description="How the data is copied.")
+
+
+class EmptySource(Model):
+    """An empty server that scripts fill."""
+
+
+class Source(Ruled):
+    """Where the data comes from: exactly one of these."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    dump: Maybe[DumpSource] = Field(None, description="A logical dump.", examples=[{"path": "dumps/shop.sql"}])
+    backup: Maybe[BackupSource] = Field(None, description="A physical backup.", examples=[{"path": "/backups/shop"}])
+    files: Maybe[FilesSource] = Field(None, description="Data files.", examples=[{"path": "/srv/shop/data"}])
+    primary: Maybe[PrimarySource] = Field(
+        None, description="A live server.", examples=[{"url": {"secret": "shop-dsn"}, "method": "physical"}]
+    )
+    image: Maybe[Name] = Field(None, description="Another image: build on its latest snapshot.", examples=["base"])
+    empty: Maybe[EmptySource] = Field(None, description="An empty server; scripts fill it.", examples=[{}])
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        keys = [name for name in cls.model_fields if name in given]
+        if len(keys) != 1:
+            yield problem(
+                "a source has exactly one of dump, backup, files, primary, image and empty",
+                hint=f"keep one of {' and '.join(keys)}" if keys else "for a server without data write empty: {}",
+                at=tuple(keys[1:2]),
+                code="R017",
+            )
+
+    @property
+    def kind(self) -> str:
+        """The key that is given."""
+        return next(name for name in Source.model_fields if getattr(self, name) is not None)
+
+
+class Unmasked(Model):
+    """Says openly that the data needs no masking."""
+
+    reason: NonEmpty = Field(description="Why; shown in status and events.", examples=["public sample data"])
+
+
+class Refresh(Ruled):
+    """When the image is built anew from its source."""
+
+    schedule: Maybe[Schedule] = Field(None, description="Cron: minute hour day month weekday.", examples=["0 2 * * *"])
+    timezone: Timezone = Field("UTC", description="Time zone of the schedule.", examples=["Europe/Paris"])
+    jitter: DurationOrZero = Field(timedelta(0), description="Spread of the starting time, upwards.", examples=["10m"])
+    suspend: bool = Field(False, description="Stops scheduled refreshes.")
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        if "schedule" not in given and ("timezone" in given or "jitter" in given):
+            hint = "add schedule: 0 2 * * *"
+            yield problem("timezone and jitter mean nothing without a schedule", hint=hint, code="R017")
+
+
+class Retention(Model):
+    """Which snapshots are kept. Those in use, or named by a spec, are never pruned."""
+
+    keep: int = Field(3, ge=1, le=10_000, description="How many of the newest.", examples=[3])
+    max_age: Maybe[Duration] = Field(None, description="Older ones go as well, save the newest.", examples=["30d"])
+
+
+_MASKED: dict[str, Any] = {"required": ["masking"], "properties": {"masking": {"minItems": 1}}}
+_UNMASKED: dict[str, Any] = {"required": ["unmasked"]}
+_BOTH: dict[str, Any] = {"allOf": [_MASKED, _UNMASKED]}
+_MASKED_OR_NOT: list[Any] = [
+    _MASKED,
+    _UNMASKED,
+    {"properties": {"source": {"required": ["image"]}}},
+    {"properties": {"source": {"required": ["empty"]}}},
+]
+"""The rule of masking, for editors: policies, or a reason, or nothing to mask."""
+
+
+class ImageSpec(Ruled):
+    """How the image is built."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _MASKED_OR_NOT, "not": _BOTH})
+
+    engine: Engine = Field(description="The database product.", examples=["postgres"])
+    version: Maybe[Version] = Field(None, description="Major version that must serve it.", examples=["18"])
+    source: Source = Field(description="Where the data comes from: exactly one key.")
+    databases: Annotated[Many[Annotated[NonEmpty, AfterValidator(database_name)]], distinct("the database")] = Field(
+        (), description="Keep only these; default: all databases of users.", examples=[["shop"]]
+    )
+    params: Params = Field(default_factory=dict, description="Strings for templates.", examples=[{"region": "eu"}])
+    scripts: Many[ImageScript] = Field(
+        (), description="Run in order; the first error stops the build.", examples=[[{"path": "sql/trim.sql"}]]
+    )
+    masking: Annotated[Many[Name], distinct("the policy")] = Field(
+        (), description="MaskingPolicy documents, in order.", examples=[["pii"]]
+    )
+    unmasked: Maybe[Unmasked] = Field(
+        None, description="In place of masking: why there is none.", examples=[{"reason": "public sample data"}]
+    )
+    checks: Many[Check] = Field((), description="After masking; a failing check fails the build.")
+    refresh: Maybe[Refresh] = Field(None, description="When to build anew.", examples=[{"schedule": "0 2 * * *"}])
+    retention: Retention = Field(Retention.model_construct(), description="Which snapshots are kept.")
+    pool: Name = Field("default", description="Where builds and snapshots live.", examples=["default"])
+    runtime: Literal["process", "docker"] = Field("process", description="Where the server of a build runs.")
+    parameters: Parameters = Field(
+        default_factory=dict, description="Server settings of builds and clones.", examples=[{"work_mem": "64MB"}]
+    )
+    suspend: bool = Field(False, description="Neither applied nor pruned while true.")
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        yield from _about_masking(given)
+        version = given.get("version")
+        major = version.split(".") if isinstance(version, str) else []
+        if given.get("engine") == "postgres" and len(major) > 1 and major[0] not in _TWO_PART_MAJORS:
+            yield problem("this is not a major version", hint=f'write "{major[0][:4]}"', at=("version",))
+
+
+def _about_masking(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+    source = given.get("source")
+    keys = {source.kind} if isinstance(source, Source) else set(source) if isinstance(source, dict) else set()
+    exempt = not keys or keys & _NOTHING_TO_MASK
+    if given.get("masking") and "unmasked" in given:
+        hint = "remove one of the two"
+        yield problem("an image has masking or unmasked, not both", hint=hint, at=("unmasked",), code="R017")
+    elif not (given.get("masking") or "unmasked" in given or exempt):
+        yield problem(
+            "an image needs masking, or unmasked with a reason",
+            hint='name policies (masking: [pii]), or say openly why not (unmasked: {reason: "public sample data"})',
+            code="R017",
+        )
+
+
+class Image(Model):
+    """A declared source of databases: engine, source, scripts, masking, refresh, retention."""
+
+    api_version: ApiVersion = Field(description="Version of this format.")
+    kind: Literal["Image"] = Field(description="Kind of this document.")
+    metadata: Metadata = Field(description="Name and labels.")
+    spec: ImageSpec = Field(description="How the image is built.")

@@ -1,0 +1,204 @@
+"""What only all documents together can say: names, references, circles, ports, renames.
+
+Called by the loader on every load, so it is one walk over the documents with plain
+dictionaries; positions are looked up only for what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from reconciler.spec.diagnostics import Diagnostic
+from reconciler.spec.documents import Document, Key, clone_of, image_of
+
+if TYPE_CHECKING:
+    pass
+
+_HOST_RUNTIMES = frozenset({"process", "docker"})
+_MAX_DIAGNOSTICS = 200
+
+
+def check_references(
+    documents: Sequence[Document],
+    *,
+    broken: frozenset[Key] | None = frozenset(),
+    config_allowed: bool = False,
+    selector: Mapping[str, str] | None = None,
+) -> list[Diagnostic]:
+    """Return what is wrong between documents, bounded.
+
+    ``broken`` are objects whose own documents are wrong; None: some could not even be
+    read, so nobody can say of a name that it is not defined.
+    """
+    objects: dict[Key, Document] = {}
+    duplicates = list(islice(_collect(documents, objects), _MAX_DIAGNOSTICS + 1))
+    images = {name: document for (kind, name), document in objects.items() if kind == "Image"}
+    clones = [document for (kind, _), document in objects.items() if kind == "Clone"]
+    everything = chain(
+        duplicates,
+        _configs(documents, allowed=config_allowed),
+        () if broken is None else _unknown(images, clones, frozenset({*objects, *broken})),
+        _circles(images),
+        _ports(clones, selector),
+        _renames(objects),
+        _pins(images, clones),
+    )
+    findings = list(islice(everything, _MAX_DIAGNOSTICS + 1))
+    if len(findings) > _MAX_DIAGNOSTICS:
+        findings[-1] = replace(findings[-1], code="R099", summary="there are more problems than are shown", hint=None)
+    return findings
+
+
+def _configs(documents: Iterable[Document], *, allowed: bool) -> Iterator[Diagnostic]:
+    for document in documents:
+        if document.kind == "Config" and not allowed:
+            yield document.diagnostic(
+                "R026",
+                "the configuration of a host does not belong into the spec repository",
+                "kind",
+                hint="keep it on the host, and name it with --config",
+            )
+
+
+def _collect(documents: Iterable[Document], objects: dict[Key, Document]) -> Iterator[Diagnostic]:
+    """Fill ``objects`` by kind and name; yield duplicates."""
+    twice: list[tuple[Document, Document]] = []
+    for document in documents:
+        if document.kind == "Config":
+            continue
+        first = objects.setdefault(document.key, document)
+        if first is not document:
+            twice.append((first, document))
+    for first, document in twice:
+        yield document.diagnostic(
+            "R020",
+            f'{document.kind} "{document.name}" is defined twice',
+            "metadata",
+            "name",
+            hint="rename one of the two, or remove it",
+            related=[first.related("first defined at", "metadata", "name")],
+        )
+
+
+def _unknown(images: Mapping[str, Document], clones: Iterable[Document], known: frozenset[Key]) -> Iterator[Diagnostic]:
+    for document in images.values():
+        spec = image_of(document).spec
+        if spec.source.image is not None and ("Image", spec.source.image) not in known:
+            yield _no_such(document, Key("Image", spec.source.image), known, "source", "image")
+        for index, name in enumerate(spec.masking):
+            if ("MaskingPolicy", name) not in known:
+                yield _no_such(document, Key("MaskingPolicy", name), known, "masking", index)
+    for document in clones:
+        name = clone_of(document).spec.image
+        if ("Image", name) not in known:
+            yield _no_such(document, Key("Image", name), known, "image")
+
+
+def _no_such(document: Document, missing: Key, known: Iterable[Key], *path: str | int) -> Diagnostic:
+    from reconciler.spec.suggest import did_you_mean, one_of  # noqa: PLC0415 - only for what is wrong
+
+    kind, wanted = missing
+    names = sorted(name for other, name in known if other == kind)
+    hint = did_you_mean(wanted, names) or (one_of(names) if names else f"there is no {kind} in this commit")
+    return document.diagnostic("R021", f'there is no {kind} named "{wanted}"', "spec", *path, hint=hint)
+
+
+def _circles(images: Mapping[str, Document]) -> Iterator[Diagnostic]:
+    """Yield each circle once, at the image of it that comes first by name."""
+    done: set[str] = set()
+    for start in sorted(images):
+        trail: dict[str, None] = {}
+        name: str | None = start
+        while name is not None and name in images and name not in done and name not in trail:
+            trail[name] = None
+            name = image_of(images[name]).spec.source.image
+        if name is not None and name in trail:
+            names = list(trail)
+            circle = names[names.index(name) :]
+            yield images[circle[0]].diagnostic(
+                "R022",
+                f"images are built on each other in a circle: {_arrows([*circle, circle[0]])}",
+                "spec",
+                "source",
+                "image",
+                hint="one of them needs another source",
+                related=[images[other].related(f'"{other}" is', "spec", "source", "image") for other in circle[1:]],
+            )
+        done.update(trail)
+
+
+def _arrows(names: Sequence[str]) -> str:
+    shown = names if len(names) <= 8 else [*names[:4], "…", *names[-3:]]  # noqa: PLR2004 - what fits a line
+    return " → ".join(shown)
+
+
+def _ports(clones: Iterable[Document], selector: Mapping[str, str] | None) -> Iterator[Diagnostic]:
+    """Yield ports that are used twice; clones with other labels may be on another host, unless it is known."""
+    taken: dict[tuple[int, object], Document] = {}
+    for document in clones:
+        spec = clone_of(document).spec
+        if spec.port is None or spec.runtime not in _HOST_RUNTIMES or not _selected(document, selector):
+            continue
+        hosts = frozenset(clone_of(document).metadata.labels.items()) if selector is None else None
+        first = taken.setdefault((spec.port, hosts), document)
+        if first is not document:
+            yield document.diagnostic(
+                "R023",
+                f"port {spec.port} is already taken by clone {first.name}",
+                "spec",
+                "port",
+                hint="choose another port, or leave it out to get a free one",
+                related=[first.related("first used at", "spec", "port")],
+            )
+
+
+def _selected(document: Document, selector: Mapping[str, str] | None) -> bool:
+    labels = clone_of(document).metadata.labels
+    return not selector or all(labels.get(key) == value for key, value in selector.items())
+
+
+def _renames(objects: Mapping[Key, Document]) -> Iterator[Diagnostic]:
+    claimed: dict[Key, Document] = {}
+    for key, document in objects.items():
+        metadata = getattr(document.model, "metadata", None)
+        old = metadata.formerly if metadata is not None else None
+        if old is None:
+            continue
+        old_key = Key(key.kind, old)
+        first = claimed.setdefault(old_key, document)
+        if old_key in objects:
+            yield _rename_clash(document, f'"{old}" is still defined, so nothing was renamed', objects[old_key], "name")
+        elif first is not document:
+            yield _rename_clash(document, f'two documents were formerly "{old}"', first, "formerly")
+
+
+def _rename_clash(document: Document, summary: str, other: Document, field: str) -> Diagnostic:
+    return document.diagnostic(
+        "R024",
+        summary,
+        "metadata",
+        "formerly",
+        hint="remove formerly, or the other document",
+        related=[other.related("see", "metadata", field)],
+    )
+
+
+def _pins(images: Mapping[str, Document], clones: Iterable[Document]) -> Iterator[Diagnostic]:
+    """Warn of a pinned snapshot whose id is of another image; ids keep the name that an image had."""
+    for document in clones:
+        spec = clone_of(document).spec
+        if not isinstance(spec.snapshot, str) or spec.snapshot == "latest" or spec.image not in images:
+            continue
+        image = spec.snapshot.rsplit("-", 2)[0]
+        if image not in {spec.image, image_of(images[spec.image]).metadata.formerly}:
+            yield document.diagnostic(
+                "R025",
+                f'this snapshot is of image "{image}", the clone of "{spec.image}"',
+                "spec",
+                "snapshot",
+                severity="warning",
+                hint="it works only if the image had that name when the snapshot was built",
+            )
