@@ -1,0 +1,1 @@
+"""The one vocabulary that planning compares: desired, observed, conditions."""

@@ -1,0 +1,224 @@
+"""What one commit asks for, resolved: the left-hand side of every plan.
+
+Built from documents by :mod:`reconciler.state.resolve`; compared by
+:mod:`reconciler.plan`; executed by :mod:`reconciler.apply`. Values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+from reconciler.ids import (
+    DEFAULT_POOL,
+    DEFAULT_RUNTIME,
+    CloneName,
+    ImageName,
+    PolicyName,
+    PoolName,
+    Revision,
+    RuntimeName,
+    SecretName,
+    SnapshotId,
+)
+from reconciler.state.conditions import ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRef:
+    """Where an object is written: file within the repository and 1-based line."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePath:
+    """A file or directory that a source names.
+
+    ``object_id`` is the git object (blob or tree) for a path inside the commit, and
+    None for an absolute path of the host.
+    """
+
+    path: str
+    object_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DumpSource:
+    path: SourcePath
+    globals: SourcePath | None = None
+    kind: Literal["dump"] = "dump"
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSource:
+    path: SourcePath
+    kind: Literal["backup"] = "backup"
+
+
+@dataclass(frozen=True, slots=True)
+class FilesSource:
+    path: SourcePath
+    kind: Literal["files"] = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class PrimarySource:
+    url: SecretName
+    method: Literal["physical", "logical"]
+    kind: Literal["primary"] = "primary"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    image: ImageName
+    kind: Literal["image"] = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class EmptySource:
+    kind: Literal["empty"] = "empty"
+
+
+Source = DumpSource | BackupSource | FilesSource | PrimarySource | ImageSource | EmptySource
+
+
+class Phase(StrEnum):
+    """When a script of an image runs."""
+
+    BEFORE_MASKING = "beforeMasking"
+    AFTER_MASKING = "afterMasking"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """SQL to run, rendered. Line 1 of ``text`` is line ``first_line`` of ``origin``."""
+
+    origin: str
+    text: str
+    database: str | None = None
+    phase: Phase = Phase.BEFORE_MASKING
+    first_line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A query that must return one row with one true value."""
+
+    sql: str
+    database: str | None = None
+    origin: str = ""
+    first_line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    schedule: str
+    timezone: str = "UTC"
+    jitter: timedelta = timedelta(0)
+    suspend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """``keep`` newest snapshots; older than ``max_age`` go as well, save the newest."""
+
+    keep: int = 3
+    max_age: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredImage:
+    name: ImageName
+    document: DocumentRef
+    engine: str
+    version: str | None = None
+    source: Source
+    databases: tuple[str, ...] = ()
+    scripts: tuple[Script, ...] = ()
+    checks: tuple[Check, ...] = ()
+    masking: tuple[PolicyName, ...] = ()
+    unmasked_reason: str | None = None
+    refresh: Refresh | None = None
+    retention: Retention = Retention()
+    pool: PoolName = DEFAULT_POOL
+    runtime: RuntimeName = DEFAULT_RUNTIME
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    formerly: ImageName | None = None
+    suspend: bool = False
+    spec_digest: str
+    masking_keys: tuple[SecretName, ...] = ()
+    superuser_scripts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAt:
+    """The newest snapshot whose data is not younger than ``at``."""
+
+    at: datetime
+
+
+Latest = Literal["latest"]
+SnapshotChoice = Latest | SnapshotId | SnapshotAt
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    name: str
+    role: Literal["owner", "readonly", "superuser"] = "owner"
+    password: SecretName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits in bytes and cores; None is no limit."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    disk: int | None = None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The names of the limits that are set."""
+        return tuple(name for name in ("memory", "cpus", "disk") if getattr(self, name) is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredClone:
+    name: CloneName
+    document: DocumentRef
+    image: ImageName
+    snapshot: SnapshotChoice = "latest"
+    runtime: RuntimeName = DEFAULT_RUNTIME
+    owner: str | None = None
+    port: int | None = None
+    running: bool = True
+    ttl: timedelta | None = None
+    expires: datetime | None = None
+    on_refresh: Literal["keep", "recreate"] = "keep"
+    protected: bool = False
+    users: tuple[User, ...] = ()
+    scripts: tuple[Script, ...] = ()
+    resources: Resources = Resources()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    formerly: CloneName | None = None
+    suspend: bool = False
+    scripts_digest: str
+    superuser_scripts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Everything that one commit asks of this host, by name."""
+
+    revision: Revision
+    images: Mapping[ImageName, DesiredImage]
+    clones: Mapping[CloneName, DesiredClone]
+    problems: Mapping[ObjectKey, tuple[str, str]] = field(default_factory=dict)
+    """What this host cannot do for an object (reason, message): it alone is neither applied nor pruned."""

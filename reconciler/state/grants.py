@@ -1,0 +1,74 @@
+"""What this host lets an image and its clones use: directories, secrets, superuser rights.
+
+Called by :mod:`reconciler.state.resolve`. Everything here depends on the host's
+configuration, so it never makes a commit invalid: it stalls the object alone. Paths
+are compared as written; that they are no symlinks out of the root is for those who
+open them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reconciler.spec.config import Config, Grant
+
+Refusal = tuple[str, str]
+"""Reason (CamelCase) and message of a condition."""
+_ADD_TO_GRANT = "add it to a grant of the host's configuration (grants)"
+
+
+class Grants:
+    """The grants of a host; without a configuration (``validate``) everything is granted but superuser rights."""
+
+    def __init__(self, config: Config | None) -> None:
+        self._roots = None if config is None else config.sources.roots
+        self._grants = None if config is None else config.grants
+        self._known: dict[str, tuple[Grant, ...]] = {}
+
+    def refusal(self, image: str, *, paths: Iterable[str] = (), secrets: Iterable[str] = ()) -> Refusal | None:
+        """Return why ``image`` (or a clone of it) may not use one of these; None when it may use all."""
+        for path in paths:
+            if path.startswith("/") and (refused := self._path(image, path)):
+                return refused
+        for secret in secrets:
+            if self._grants is not None and not self._secret(image, secret):
+                what = f"the secret {secret} is not granted to image {image} and its clones on this host"
+                return "SecretNotGranted", f"{what}; {_ADD_TO_GRANT}"
+        return None
+
+    def superuser_scripts(self, image: str) -> bool:
+        """Whether SQL of the image and its clones runs with superuser rights; only ever by an explicit grant."""
+        return any(grant.superuser_scripts for grant in self._of(image))
+
+    def _path(self, image: str, path: str) -> Refusal | None:
+        if self._roots is None:
+            return None
+        if not any(_below(path, str(root)) for root in self._roots):
+            what = f"{path} is under none of this host's source directories ({self._listed or 'there are none'})"
+            return "SourceNotGranted", f"{what}; add its directory to sources.roots of the host's configuration"
+        if self._grants is None or any(_below(path, str(root)) for grant in self._of(image) for root in grant.roots):
+            return None
+        return "SourceNotGranted", f"{path} is not granted to image {image} on this host; {_ADD_TO_GRANT}"
+
+    def _secret(self, image: str, secret: str) -> bool:
+        return any(fnmatchcase(secret, pattern) for grant in self._of(image) for pattern in grant.secrets)
+
+    def _of(self, image: str) -> tuple[Grant, ...]:
+        found = self._known.get(image)
+        if found is None:
+            found = tuple(grant for grant in self._grants or () if fnmatchcase(image, grant.images))
+            self._known[image] = found
+        return found
+
+    @cached_property
+    def _listed(self) -> str:
+        return ", ".join(map(str, self._roots or ()))
+
+
+def _below(path: str, root: str) -> bool:
+    return PurePosixPath(path).is_relative_to(root)

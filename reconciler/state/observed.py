@@ -1,0 +1,259 @@
+"""What exists: manifests of volumes, servers, pools, and what the host remembers.
+
+The right-hand side of every plan. Manifests are the truth about volumes; they lie
+beside them and are written by write, fsync, rename. Everything here can be written
+as JSON and read back (``status -o json``, ``plan --observed``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from reconciler.ids import (
+    DEFAULT_RUNTIME,
+    CloneName,
+    ImageName,
+    InstallationId,
+    PoolName,
+    Revision,
+    RuntimeName,
+    SecretName,
+    ServerName,
+    SnapshotId,
+    VolumeId,
+)
+from reconciler.state.conditions import Kind, ObjectKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildManifest:
+    """A volume in which a snapshot is being built; never visible as a snapshot."""
+
+    installation: InstallationId
+    image: ImageName
+    snapshot: SnapshotId
+    engine: str
+    spec_digest: str
+    revision: Revision
+    started_at: datetime
+    runtime: RuntimeName = DEFAULT_RUNTIME
+    kind: Literal["build"] = "build"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotManifest:
+    """A sealed snapshot.
+
+    ``required`` are server settings below which the data cannot be served (for
+    PostgreSQL ``max_connections`` and its like); ``facts`` is the engine's own
+    record (collation versions, system identifier, admin role, …).
+    """
+
+    installation: InstallationId
+    image: ImageName
+    snapshot: SnapshotId
+    engine: str
+    version: str
+    """Full version that built it, e.g. ``18.6``."""
+    major: str
+    """Version that must serve it, e.g. ``18``."""
+    spec_digest: str
+    input_id: str
+    key_id: str | None = None
+    revision: Revision
+    created_at: datetime
+    data_as_of: datetime | None = None
+    base: SnapshotId | None = None
+    databases: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    required: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    kind: Literal["snapshot"] = "snapshot"
+
+
+class ClonePhase(StrEnum):
+    """``creating`` until everything was delivered once; only a ``ready`` volume is somebody's work."""
+
+    CREATING = "creating"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedUser:
+    """A user as last delivered; ``password`` is a keyed fingerprint, never the value."""
+
+    name: str
+    role: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneManifest:
+    """One generation of a clone.
+
+    A clone is served from its highest ``ready`` generation. A replacement is made
+    as the next generation and becomes current by the one write that makes it
+    ``ready``; lower generations are then retired and kept until the grace time ends.
+    ``created_at`` is when the clone (not this generation) was created: ``ttl``
+    counts from it. ``settings_digest`` covers what a restart applies.
+    """
+
+    installation: InstallationId
+    clone: CloneName
+    generation: int
+    phase: ClonePhase
+    image: ImageName
+    snapshot: SnapshotId
+    engine: str
+    major: str
+    runtime: RuntimeName
+    port: int
+    revision: Revision
+    created_at: datetime
+    ready_at: datetime | None = None
+    owner: str | None = None
+    protected: bool = False
+    users: tuple[AppliedUser, ...] = ()
+    scripts_digest: str = ""
+    settings_digest: str = ""
+    databases: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    account: int | None = None
+    """User id of the server's own account, where it has one (clones with a superuser)."""
+    request: str | None = None
+    """The last request that this clone served: a reset or undo is never served twice."""
+    kind: Literal["clone"] = "clone"
+
+
+Manifest = BuildManifest | SnapshotManifest | CloneManifest
+
+
+class VolumeState(StrEnum):
+    """``creating`` and ``deleting`` volumes were interrupted: they may only be deleted."""
+
+    CREATING = "creating"
+    COMPLETE = "complete"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of this installation, as its manifest says."""
+
+    id: VolumeId
+    pool: PoolName
+    state: VolumeState
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPool:
+    """A pool and its room; ``available`` False means that its volumes are unknown, not gone."""
+
+    name: PoolName
+    driver: str
+    available: bool
+    message: str = ""
+    total_bytes: int = 0
+    free_bytes: int = 0
+    reserve_bytes: int = 0
+    instant_clones: bool = False
+    unknown: tuple[VolumeId, ...] = ()
+    """Volumes whose manifest cannot be read: they exist, and nothing may be concluded or done about them."""
+
+
+class ServerState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedServer:
+    """A server that a runtime knows; ``volume`` is what it serves."""
+
+    name: ServerName
+    runtime: RuntimeName
+    state: ServerState
+    port: int | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is remembered of an object's last failed action.
+
+    ``fingerprint`` is that of the inputs it failed with; a permanent failure counts
+    until the fingerprint changes, a transient one until ``retry_at``.
+    """
+
+    reason: str
+    message: str
+    permanent: bool
+    fingerprint: str
+    attempts: int
+    at: datetime
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Identity of an image's source now, or why it cannot be told."""
+
+    input_id: str | None
+    problem: str | None = None
+    reason: str = "SourceInvalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """An expired clone; it does not come back until ``expiry`` (its ttl or expires as written) changes."""
+
+    clone: CloneName
+    expiry: str
+    expired_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A durable one-time wish. ``plan_hash`` narrows an approval to one plan."""
+
+    id: str
+    verb: Literal["apply", "refresh", "reset", "undo", "approve"]
+    target: str = ""
+    requested_at: datetime
+    requested_by: str = ""
+    plan_hash: str | None = None
+
+    @property
+    def object(self) -> ObjectKey:
+        """What it is about, be it written ``shop`` or ``Image/shop``."""
+        return ObjectKey(Kind.IMAGE if self.verb == "refresh" else Kind.CLONE, self.target.rpartition("/")[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything that planning looks at besides the commit."""
+
+    installation: InstallationId
+    pools: Mapping[PoolName, ObservedPool] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
+    servers: Mapping[ServerName, ObservedServer] = field(default_factory=dict)
+    unknown_runtimes: Mapping[RuntimeName, str] = field(default_factory=dict)
+    """Runtimes that could not be asked, with the reason; servers on them are unknown."""
+    inputs: Mapping[ImageName, Input] = field(default_factory=dict)
+    secrets: Mapping[SecretName, str] = field(default_factory=dict)
+    """Keyed fingerprints of the secrets that exist; a name that is absent is missing."""
+    tombstones: Mapping[CloneName, Tombstone] = field(default_factory=dict)
+    failures: Mapping[ObjectKey, Failure] = field(default_factory=dict)
+    lost_credentials: frozenset[CloneName] = frozenset()
+    """Clones with generated passwords that this host does not have any more."""
+    in_flight: frozenset[ObjectKey] = frozenset()
+    requests: tuple[Request, ...] = ()
+    recent_deletions: Mapping[str, datetime] = field(default_factory=dict)
+    """Objects (``Clone/dev``) pruned because their documents vanished, and when, within the last hour."""
+    refreshed: Mapping[ImageName, datetime] = field(default_factory=dict)
+    """When an image was last found up to date by a refresh."""

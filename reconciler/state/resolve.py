@@ -1,0 +1,376 @@
+"""Documents of one commit to the desired state: defaults, references, scripts, digests.
+
+Called once per new commit, after the loader found nothing wrong. Reads the commit's
+own files and nothing else of the world. What the commit itself gets wrong becomes
+diagnostics, and then there is no desired state; what only this host cannot give
+(:mod:`.grants`) becomes a problem of the object alone, so that a commit is valid on
+all hosts or on none.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reconciler.ids import CloneName, ImageName, PolicyName, PoolName, RuntimeName, SecretName, SnapshotId
+from reconciler.spec.diagnostics import Diagnostic, order
+from reconciler.spec.documents import clone_of, image_of, policy_of
+from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.state.desired import (
+    BackupSource,
+    Check,
+    Desired,
+    DesiredClone,
+    DesiredImage,
+    DocumentRef,
+    DumpSource,
+    EmptySource,
+    FilesSource,
+    ImageSource,
+    PrimarySource,
+    Refresh,
+    Resources,
+    Retention,
+    Script,
+    SnapshotAt,
+    SnapshotChoice,
+    Source,
+    SourcePath,
+    User,
+)
+from reconciler.state.digests import scripts_digest, spec_digest
+from reconciler.state.grants import Grants, Refusal
+from reconciler.state.scripts import Scope, Scripts, line_of, missing
+
+if TYPE_CHECKING:
+    from reconciler.repository import SourceTree
+    from reconciler.spec.clone import Clone
+    from reconciler.spec.config import Config
+    from reconciler.spec.documents import Document
+    from reconciler.spec.image import Image, ImageSpec
+    from reconciler.spec.scripts import CloneScript
+
+_MAX_DIAGNOSTICS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """``desired`` is None exactly if a diagnostic is an error."""
+
+    desired: Desired | None
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def problems(self) -> Mapping[ObjectKey, Refusal]:
+        """What this host cannot give to single objects: reason and message."""
+        return self.desired.problems if self.desired is not None else {}
+
+
+class ResolveCache:
+    """What documents resolved to in the last call, for those whose inputs are still the same.
+
+    The loader hands out the same document objects for unchanged files. Belongs to one
+    host configuration; not shared between threads.
+    """
+
+    def __init__(self) -> None:
+        self._older: dict[Document, tuple[object, DesiredImage | DesiredClone]] = {}
+        self._newest: dict[Document, tuple[object, DesiredImage | DesiredClone]] = {}
+
+    def begin(self) -> None:
+        """Start a call: what the last one did not use is dropped."""
+        self._older, self._newest = self._newest, {}
+
+    def get(self, document: Document, inputs: object) -> DesiredImage | DesiredClone | None:
+        """Return what a document resolved to with equal inputs."""
+        found = self._older.get(document)
+        if found is None or found[0] != inputs:
+            return None
+        self._newest[document] = found
+        return found[1]
+
+    def put(self, document: Document, inputs: object, value: DesiredImage | DesiredClone) -> None:
+        """Keep what a document resolved to."""
+        self._newest[document] = (inputs, value)
+
+
+def resolve(
+    documents: Sequence[Document], tree: SourceTree, *, config: Config | None = None, cache: ResolveCache | None = None
+) -> Resolution:
+    """Return what ``documents``, which the loader found valid, ask of the host of ``config``.
+
+    Without a configuration every document is selected and everything is granted but
+    superuser rights: what ``validate`` needs. With a ``cache`` only documents are looked
+    at again whose file, scripts, source, policies or image changed.
+
+    Raises:
+        UnavailableError: the tree cannot be read.
+
+    """
+    commit = _Commit(documents, tree, Grants(config), cache or ResolveCache())
+    with _without_collection():
+        images, clones = commit.resolved()
+    if commit.diagnostics:
+        return Resolution(None, tuple(sorted(commit.diagnostics[:_MAX_DIAGNOSTICS], key=order)))
+    selector = {} if config is None else config.selector
+    taken_images = {name: image for name, image in images.items() if _selected(image.labels, selector)}
+    taken_clones = {name: clone for name, clone in clones.items() if _selected(clone.labels, selector)}
+    problems = {
+        **dict(_not_selected(taken_images, taken_clones)),
+        **dict(_refused(taken_images, taken_clones, commit.grants)),
+    }
+    return Resolution(Desired(tree.revision, taken_images, taken_clones, problems))
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Hold the garbage collector: thousands of new, acyclic values would be scanned over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Commit:
+    """The documents of one commit, by kind and name, and what turned out to be wrong with them."""
+
+    def __init__(self, documents: Sequence[Document], tree: SourceTree, grants: Grants, cache: ResolveCache) -> None:
+        self.images = {document.name: document for document in documents if document.kind == "Image"}
+        self.clones = {document.name: document for document in documents if document.kind == "Clone"}
+        self.grants = grants
+        self.diagnostics: list[Diagnostic] = []
+        self._policies = {document.name: document for document in documents if document.kind == "MaskingPolicy"}
+        self._tree = tree
+        self._scripts = Scripts(tree)
+        self._cache = cache
+
+    def resolved(self) -> tuple[dict[ImageName, DesiredImage], dict[CloneName, DesiredClone]]:
+        """Return all images and clones, from the cache where nothing changed; fills ``diagnostics``."""
+        self._cache.begin()
+        everything = [*self.images.values(), *self.clones.values()]
+        inputs = {document: self._inputs(document) for document in everything}
+        found = {document: self._cache.get(document, inputs[document]) for document in everything}
+        changed = [document for document, value in found.items() if value is None]
+        self._scripts.read(script.path for document in changed for script in _scripts_of(document) if script.path)
+        for document in changed:
+            before = len(self.diagnostics)
+            value = self.image(document) if document.kind == "Image" else self.clone(document)
+            found[document] = value
+            if len(self.diagnostics) == before:
+                self._cache.put(document, inputs[document], value)
+        images = {value.name: value for value in found.values() if isinstance(value, DesiredImage)}
+        clones = {value.name: value for value in found.values() if isinstance(value, DesiredClone)}
+        return images, clones
+
+    def _inputs(self, document: Document) -> object:
+        """Return everything besides the document itself that what it resolves to depends on."""
+        entries = self._tree.entries()
+        scripts = [entries.get(script.path) for script in _scripts_of(document) if script.path]
+        if document.kind == "Clone":
+            return scripts, self.images[clone_of(document).spec.image]
+        spec = image_of(document).spec
+        sources = [self._tree.object_id(path) for path in _source_paths(spec) if not path.startswith("/")]
+        return scripts, sources, [self._policies[name] for name in spec.masking]
+
+    def image(self, document: Document) -> DesiredImage:
+        model = image_of(document)
+        spec = model.spec
+        name = ImageName(document.name)
+        policies = [policy_of(self._policies[policy]) for policy in spec.masking]
+        image = DesiredImage(
+            name=name,
+            document=DocumentRef(document.file, document.line),
+            engine=spec.engine,
+            version=spec.version,
+            source=self._source(document, spec),
+            databases=spec.databases,
+            scripts=self._rendered(document, spec.scripts, lambda: _image_scope(model)),
+            checks=tuple(
+                Check(check.sql, check.database, document.file, line_of(document, check.sql, "spec", "checks", number))
+                for number, check in enumerate(spec.checks)
+            ),
+            masking=tuple(map(PolicyName, spec.masking)),
+            unmasked_reason=spec.unmasked.reason if spec.unmasked else None,
+            refresh=_refresh(spec),
+            retention=Retention(spec.retention.keep, spec.retention.max_age),
+            pool=PoolName(spec.pool),
+            runtime=RuntimeName(spec.runtime),
+            parameters=spec.parameters,
+            labels=model.metadata.labels,
+            formerly=ImageName(model.metadata.formerly) if model.metadata.formerly else None,
+            suspend=spec.suspend,
+            spec_digest="",
+            masking_keys=tuple(dict.fromkeys(SecretName(policy.spec.key.secret) for policy in policies)),
+            superuser_scripts=self.grants.superuser_scripts(name),
+        )
+        return replace(image, spec_digest=spec_digest(image, policies))
+
+    def clone(self, document: Document) -> DesiredClone:
+        model = clone_of(document)
+        spec = model.spec
+        image = image_of(self.images[spec.image])
+        scripts = self._rendered(document, spec.scripts, lambda: _clone_scope(model, image))
+        return DesiredClone(
+            name=CloneName(document.name),
+            document=DocumentRef(document.file, document.line),
+            image=ImageName(spec.image),
+            snapshot=_snapshot(model),
+            runtime=RuntimeName(spec.runtime),
+            owner=spec.owner,
+            port=spec.port,
+            running=spec.state == "running",
+            ttl=spec.ttl,
+            expires=spec.expires,
+            on_refresh=spec.on_refresh,
+            protected=spec.protected,
+            users=tuple(
+                User(user.name, user.role, SecretName(user.password.secret) if user.password else None)
+                for user in spec.users
+            ),
+            scripts=scripts,
+            resources=Resources(spec.resources.memory, spec.resources.cpus, spec.resources.disk),
+            parameters=spec.parameters,
+            labels=model.metadata.labels,
+            formerly=CloneName(model.metadata.formerly) if model.metadata.formerly else None,
+            suspend=spec.suspend,
+            scripts_digest=scripts_digest(scripts, spec.params),
+            superuser_scripts=self.grants.superuser_scripts(spec.image),
+        )
+
+    def _rendered(self, document: Document, scripts: Iterable[CloneScript], scope: Scope) -> tuple[Script, ...]:
+        rendered = []
+        for number, script in enumerate(scripts):
+            text, finding = self._scripts.resolve(document, script, "spec", "scripts", number, scope=scope)
+            if finding is not None:
+                self.diagnostics.append(finding)
+            elif text is not None:
+                rendered.append(text)
+        return tuple(rendered)
+
+    def _source(self, document: Document, spec: ImageSpec) -> Source:
+        source = spec.source
+        if source.dump is not None:
+            roles = source.dump.globals
+            return DumpSource(
+                self._path(document, source.dump.path, "dump", "path"),
+                self._path(document, roles, "dump", "globals") if roles else None,
+            )
+        if source.backup is not None:
+            return BackupSource(self._path(document, source.backup.path, "backup", "path"))
+        if source.files is not None:
+            return FilesSource(self._path(document, source.files.path, "files", "path"))
+        if source.primary is not None:
+            return PrimarySource(SecretName(source.primary.url.secret), source.primary.method)
+        return ImageSource(ImageName(source.image)) if source.image is not None else EmptySource()
+
+    def _path(self, document: Document, path: str, *at: str) -> SourcePath:
+        if path.startswith("/"):
+            return SourcePath(path)
+        object_id = self._tree.object_id(path)
+        if object_id is None:
+            self.diagnostics.append(missing(document, path, self._tree, "spec", "source", *at))
+        return SourcePath(path, object_id)
+
+
+def _scripts_of(document: Document) -> Iterable[CloneScript]:
+    return image_of(document).spec.scripts if document.kind == "Image" else clone_of(document).spec.scripts
+
+
+def _source_paths(spec: ImageSpec) -> list[str]:
+    source = spec.source
+    if source.dump is not None:
+        return [source.dump.path, *([source.dump.globals] if source.dump.globals else [])]
+    return [place.path for place in (source.backup, source.files) if place is not None]
+
+
+def _image_scope(model: Image) -> Mapping[str, object]:
+    spec = model.spec
+    return {"image": _about_image(model), "params": dict(spec.params)}
+
+
+def _clone_scope(model: Clone, image: Image) -> Mapping[str, object]:
+    """Return what templates of a clone see: params of its image stand in for those that it does not set."""
+    return {
+        "image": _about_image(image),
+        "clone": {"name": model.metadata.name, "owner": model.spec.owner or "", "labels": dict(model.metadata.labels)},
+        "params": {**image.spec.params, **model.spec.params},
+    }
+
+
+def _about_image(model: Image) -> dict[str, object]:
+    spec = model.spec
+    return {
+        "name": model.metadata.name,
+        "engine": spec.engine,
+        "version": spec.version or "",
+        "databases": list(spec.databases),
+        "labels": dict(model.metadata.labels),
+    }
+
+
+def _refresh(spec: ImageSpec) -> Refresh | None:
+    refresh = spec.refresh
+    if refresh is None or refresh.schedule is None:
+        return None
+    return Refresh(refresh.schedule, refresh.timezone, refresh.jitter, refresh.suspend)
+
+
+def _snapshot(model: Clone) -> SnapshotChoice:
+    chosen = model.spec.snapshot
+    if not isinstance(chosen, str):
+        return SnapshotAt(chosen.at)
+    return "latest" if chosen == "latest" else SnapshotId(chosen)
+
+
+def _selected(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _not_selected(
+    images: Mapping[ImageName, DesiredImage], clones: Mapping[CloneName, DesiredClone]
+) -> Iterator[tuple[ObjectKey, Refusal]]:
+    """Yield objects of this host that need an image which the host's selector leaves to others."""
+    needs = [(ObjectKey(Kind.CLONE, clone.name), clone.image) for clone in clones.values()]
+    needs += [
+        (ObjectKey(Kind.IMAGE, image.name), image.source.image)
+        for image in images.values()
+        if isinstance(image.source, ImageSource)
+    ]
+    for key, name in needs:
+        if name not in images:
+            what = f"it needs image {name}, whose labels this host's selector does not take"
+            yield key, ("ImageNotSelected", f"{what}; give both the same labels")
+
+
+def _refused(
+    images: Mapping[ImageName, DesiredImage], clones: Mapping[CloneName, DesiredClone], grants: Grants
+) -> Iterator[tuple[ObjectKey, Refusal]]:
+    for image in images.values():
+        refusal = grants.refusal(image.name, paths=_host_paths(image.source), secrets=_secrets(image))
+        if refusal is not None:
+            yield ObjectKey(Kind.IMAGE, image.name), refusal
+    for clone in clones.values():
+        passwords = [user.password for user in clone.users if user.password is not None]
+        refusal = grants.refusal(clone.image, secrets=passwords)
+        if refusal is not None:
+            yield ObjectKey(Kind.CLONE, clone.name), refusal
+
+
+def _host_paths(source: Source) -> list[str]:
+    match source:
+        case DumpSource():
+            return [path.path for path in (source.path, source.globals) if path is not None]
+        case BackupSource() | FilesSource():
+            return [source.path.path]
+        case _:
+            return []
+
+
+def _secrets(image: DesiredImage) -> list[SecretName]:
+    return [*([image.source.url] if isinstance(image.source, PrimarySource) else ()), *image.masking_keys]
