@@ -1,0 +1,1 @@
+"""What the host remembers and reports: state directory, status store, documents, text, logs."""

@@ -1,0 +1,210 @@
+"""Small durable files: written whole or not at all, read whole or not at all.
+
+Used by every module of the state directory. A file is written beside its place,
+synced, renamed, and the directory synced, so ``kill -9`` or a power cut leaves the
+old file or the new one. It must not know what the files mean.
+
+Errors: :class:`~reconciler.errors.UnavailableError` when the operating system
+refuses (permission, no room), :class:`~reconciler.errors.ConfigError` with reason
+``StateUnreadable`` when a file is there but is not what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.errors import ConfigError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_OTHER_ACCOUNT = "run this command under the account that owns the state directory"
+_SIZE_LIMIT = 4 * 1024 * 1024
+_UNFINISHED = ".tmp-"
+"""Begins the name of a file that is being written; the number of the writing process follows."""
+
+
+@contextmanager
+def translated(verb: str, path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into :class:`UnavailableError`."""
+    try:
+        yield
+    except OSError as error:
+        hint = _OTHER_ACCOUNT if isinstance(error, PermissionError) else None
+        raise UnavailableError(f"cannot {verb} {path}: {error.strerror or error}", hint=hint) from error
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace ``path`` durably; no reader ever sees a part of ``data``."""
+    with translated("write", path):
+        temporary = _write_beside(path, data, mode)
+        try:
+            temporary.rename(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
+    """Make ``path`` durably unless it exists; return what it holds, whoever made it.
+
+    A hard link is the one step that fails when the name is taken, so of several
+    processes exactly one wins and all return the winner's bytes.
+    """
+    with translated("write", path):
+        temporary = _write_beside(path, data, mode)
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return path.read_bytes()
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+        return data
+
+
+def _write_beside(path: Path, data: bytes, mode: int) -> Path:
+    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)  # the umask must not decide who can read it
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def sweep_unfinished(directory: Path) -> None:
+    """Remove what writers that died left unfinished in a directory; it may hold a secret.
+
+    A number that is in use again keeps its file; our own is no reason to, since we have
+    written nothing yet when this is called (in a container the numbers repeat).
+    """
+    with translated("tidy up", directory):
+        for path in directory.glob(f"{_UNFINISHED}*"):
+            writer = path.name.removeprefix(_UNFINISHED).partition("-")[0]
+            if writer == str(os.getpid()) or not Path("/proc", writer).exists():
+                path.unlink(missing_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file durably; absent is fine."""
+    with translated("remove", path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        sync_directory(path.parent)
+
+
+def read(path: Path) -> bytes | None:
+    """Return what a file holds, None when it is absent."""
+    with translated("read", path):
+        try:
+            with path.open("rb") as file:
+                data = file.read(_SIZE_LIMIT + 1)
+        except FileNotFoundError:
+            return None
+    if len(data) > _SIZE_LIMIT:
+        raise unreadable(path, "it is larger than anything the reconciler writes")
+    return data
+
+
+def names(directory: Path) -> list[str]:
+    """Return the names in a directory in order, without those of unfinished writes; absent is empty."""
+    with translated("read", directory):
+        try:
+            return sorted(path.name for path in directory.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make a directory with exactly ``mode``, whatever the umask; an existing one gets it too."""
+    with translated("make", path):
+        path.mkdir(exist_ok=True)
+        if path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
+
+
+def encode(record: Mapping[str, object]) -> bytes:
+    """Return a record as JSON, one line."""
+    return json.dumps(record, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+
+
+def decode(path: Path, data: bytes, *, hint: str | None = None) -> dict[str, object]:
+    """Return the record of a file; ``hint`` says what to do when it is damaged.
+
+    Raises:
+        ConfigError: it is torn or something else (``StateUnreadable``).
+
+    """
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, "it is not JSON", hint=hint) from error
+    if not isinstance(record, dict):
+        raise unreadable(path, "it is not a JSON object", hint=hint)
+    return record
+
+
+def read_record(path: Path, *, hint: str | None = None) -> dict[str, object] | None:
+    """Return the record of a file, None when the file is absent."""
+    data = read(path)
+    return None if data is None else decode(path, data, hint=hint)
+
+
+def unreadable(path: Path, why: str, *, hint: str | None = None) -> ConfigError:
+    """Return the error for a file that is not what was written."""
+    return ConfigError(f"{path} cannot be used: {why}", reason="StateUnreadable", hint=hint)
+
+
+def text(record: Mapping[str, object], key: str) -> str:
+    """Return a field that must be text; ValueError otherwise."""
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is not a string")  # noqa: TRY004 - one class for every malformed field
+    return value
+
+
+def format_time(time: datetime) -> str:
+    """Return a time in UTC with a fixed number of digits, so that texts sort as times do."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def format_second(time: datetime) -> str:
+    """Return a time as RFC 3339 in UTC, to the second, for people and scripts."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(value: str) -> datetime:
+    """Return the time that :func:`format_time` wrote; ValueError when it has no offset or is none."""
+    time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
+        raise ValueError("the time has no offset")
+    return time.astimezone(UTC)
+
+
+def from_timestamp(seconds: float) -> datetime:
+    """Return the time of a file's last change as the operating system counts it."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,209 @@
+"""The status document and events as text for people: problems first, then images, snapshots and clones.
+
+Called by the command line, which decides about colours and width. On a pipe (``width``
+None) no line is wrapped or cut, so that ``grep`` and ``awk`` see whole values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reconciler.status.files import format_second, parse_time
+from reconciler.status.page import Cell, Page, Sheet
+from reconciler.status.words import age, plain, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from reconciler.status.events import Event
+
+Json = dict[str, Any]
+
+_GOOD, _BAD, _BUSY, _DIM = "green", "bold red", "yellow", "dim"
+_EVENT_STYLE = {"error": _BAD, "info": "", "trace": _DIM}
+
+
+def render_status(document: Json, *, colour: bool = False, width: int | None = None) -> str:
+    """Return a status document (see :mod:`reconciler.status.report`) as text; ages count from when it was made."""
+    now = parse_time(document["generatedAt"])
+    page = Page(colour=colour, width=width)
+    page.write(_headline(document, now), "bold")
+    problems = list(_problems(document))
+    if problems:
+        page.write("")
+        _write_problems(page, problems, now)
+    for sheet in (_pools(document), _images(document, now), _clones(document, now)):
+        if sheet.rows:
+            page.write("")
+            page.table(sheet)
+    if any(clone["protected"] for clone in document["clones"]):
+        page.write("* protected", _DIM)
+    if not document["images"] and not document["clones"]:
+        page.write("no images, no clones")
+    return page.text()
+
+
+def render_events(events: Iterable[Event], *, colour: bool = False, width: int | None = None) -> str:
+    """Return events as text in the order given: one line each on a pipe, the message below on a terminal."""
+    page = Page(colour=colour, width=width)
+    sheet = Sheet(("TIME", "OBJECT", "REASON", "MESSAGE"))
+    for event in events:
+        cells = (format_second(event.at), str(event.object), plain(event.reason), plain(event.message))
+        style = _EVENT_STYLE[event.severity]
+        if width is None:
+            sheet.rows.append(tuple(Cell(cell, style) for cell in cells))
+        else:
+            page.write("  ".join(cells[:3]), style)
+            page.write(cells[3], indent="  ")
+    if sheet.rows:
+        page.table(sheet)
+    return page.text() or "no events\n"
+
+
+def events_json(events: Iterable[Event]) -> list[Json]:
+    """Return events as values that JSON has."""
+    return [
+        {
+            "time": format_second(event.at),
+            "kind": str(event.object.kind),
+            "name": event.object.name,
+            "severity": event.severity,
+            "reason": event.reason,
+            "message": event.message,
+            "revision": event.revision,
+            "metadata": dict(event.metadata),
+        }
+        for event in events
+    ]
+
+
+def _headline(document: Json, now: datetime) -> str:
+    revision, attempted = document["revision"], document["attemptedRevision"]
+    if revision is None:
+        return f"no good commit yet{f'; tried {plain(attempted)}' if attempted else ''}"
+    since = document["appliedAt"]
+    text = plain(revision) + (f", in force since {age(parse_time(since), now)}" if since else "")
+    return text + (f"; NOT applied: {plain(attempted)}" if attempted not in (None, revision) else "")
+
+
+def _problems(document: Json) -> Iterator[tuple[str, Json, Json]]:
+    """Yield (who, condition, object) of every condition that needs a person."""
+    for condition in document["conditions"]:
+        if _is_problem(condition):
+            yield "Repository", condition, {}
+    for kind, key in (("Pool", "pools"), ("Image", "images"), ("Clone", "clones")):
+        for item in document[key]:
+            for condition in item["conditions"]:
+                if _is_problem(condition):
+                    yield f"{kind}/{item['name']}", condition, item
+
+
+def _is_problem(condition: Json) -> bool:
+    """Whether a condition is abnormal: not ready, or abnormal-true (Stalled and its like)."""
+    if condition["type"] == "Ready":
+        return bool(condition["status"] != "True")
+    return bool(condition["type"] not in ("Reconciling", "Suspended") and condition["status"] == "True")
+
+
+def _write_problems(page: Page, problems: Sequence[tuple[str, Json, Json]], now: datetime) -> None:
+    page.write("PROBLEMS", "bold")
+    for who, condition, item in problems:
+        since = condition["lastTransitionTime"]
+        when = f" ({age(parse_time(since), now)})" if since else ""
+        name = "not ready" if condition["type"] == "Ready" else condition["type"]
+        page.write(f"✗ {plain(who)}  {name}: {plain(condition['reason'])}{when}", _problem_style(condition))
+        for line in (plain(condition["message"]), _origin(item)):
+            if line:
+                page.write(line, indent="  ")
+
+
+def _problem_style(condition: Json) -> str:
+    return _BUSY if condition["status"] == "Unknown" or condition["type"] not in ("Ready", "Stalled") else _BAD
+
+
+def _origin(item: Json) -> str:
+    document, change = item.get("document"), item.get("changedBy")
+    if document is None:
+        return ""
+    by = f", last changed by {plain(change['author'])} in {change['commit'][:8]}" if change else ""
+    return f"{plain(document['file'])}:{document['line']}{by}"
+
+
+def _pools(document: Json) -> Sheet:
+    sheet = Sheet(("POOL", "DRIVER", "STATE", "FREE", "OF"), optional=("OF", "DRIVER", "FREE"))
+    for pool in document["pools"]:
+        state = Cell("available", _GOOD) if pool["available"] else Cell("unavailable", _BAD)
+        cells = (pool["name"], pool["driver"], state, size(pool["freeBytes"]), size(pool["totalBytes"]))
+        sheet.rows.append(_row(*cells))
+    return sheet
+
+
+def _images(document: Json, now: datetime) -> Sheet:
+    """Return images, each with its builds and its snapshots below it, newest first."""
+    columns = ("IMAGE / SNAPSHOT", "ENGINE", "STATE", "DATA", "SIZE", "CLONES")
+    sheet = Sheet(columns, optional=("ENGINE", "CLONES", "SIZE", "DATA"))
+    for image in document["images"]:
+        clones = {clone for snapshot in image["snapshots"] for clone in snapshot["usedBy"]}
+        name = Cell(plain(image["name"]), "bold")
+        sheet.rows.append(_row(name, image["engine"] or "-", _state_cell(image, ""), "", "", str(len(clones))))
+        for build in image["builds"]:
+            started = age(parse_time(build["startedAt"]), now)
+            sheet.rows.append(_row(f"  {build['id']}", "", Cell("building", _BUSY), started, "", ""))
+        sheet.rows += [_snapshot_row(snapshot, now) for snapshot in image["snapshots"]]
+    return sheet
+
+
+def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:
+    data = age(parse_time(snapshot["dataAsOf"]), now)
+    used = str(len(snapshot["usedBy"]))
+    return _row(f"  {snapshot['id']}", snapshot["version"], "sealed", data, size(snapshot["sizeBytes"]), used)
+
+
+def _clones(document: Json, now: datetime) -> Sheet:
+    columns = ("CLONE", "STATE", "IMAGE", "DATA", "ADDRESS", "OWNER", "OWN SIZE", "EXPIRES")
+    sheet = Sheet(columns, optional=("OWN SIZE", "DATA", "EXPIRES", "OWNER", "IMAGE", "ADDRESS"))
+    for clone in document["clones"]:
+        data_as_of, expires = clone["dataAsOf"], clone["expiresAt"]
+        sheet.rows.append(
+            _row(
+                Cell(plain(clone["name"]) + (" *" if clone["protected"] else ""), "bold"),
+                _state_cell(clone, clone["state"]),
+                clone["image"] or "-",
+                age(parse_time(data_as_of), now) if data_as_of else "-",
+                _address(clone["endpoint"]),
+                clone["owner"] or "-",
+                size(clone["exclusiveBytes"]),
+                age(parse_time(expires), now) if expires else "-",
+            )
+        )
+    return sheet
+
+
+def _address(endpoint: Json | None) -> str:
+    return plain(f"{endpoint['host']}:{endpoint['port']}/{endpoint['database']}") if endpoint else "-"
+
+
+def _state_cell(item: Json, state: str) -> Cell:
+    """Return one word for an object: the worst of its conditions, else what it is doing, else its state."""
+    conditions = {condition["type"]: condition for condition in item["conditions"]}
+    if "Stalled" in conditions:
+        return Cell("stalled", _BAD)
+    if conditions.get("Ready", {}).get("status") == "False" and "Reconciling" not in conditions:
+        return Cell("not ready", _BAD)
+    if "Reconciling" in conditions:
+        return Cell("working", _BUSY)
+    if item["suspended"]:
+        return Cell("suspended", _BUSY)
+    if conditions.get("Ready", {}).get("status") == "Unknown" or state == "unknown":
+        return Cell("unknown", _BUSY)
+    return Cell(state or "ready", _DIM if state in ("stopped", "absent", "expired") else _GOOD)
+
+
+def _row(*cells: str | Cell) -> tuple[Cell, ...]:
+    """Return cells as text without control characters; only leading blanks stay, they show what is below what."""
+    return tuple(cell if isinstance(cell, Cell) else Cell(_indent(cell) + plain(cell)) for cell in cells)
+
+
+def _indent(text: str) -> str:
+    return " " * (len(text) - len(text.lstrip(" ")))

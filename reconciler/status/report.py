@@ -1,0 +1,319 @@
+"""The document of ``status -o json``: images, snapshots, clones, conditions, and the observation behind them.
+
+Built by the command line and the web from what a look at the world returned; pure.
+Keys are stable: people script against them. It holds no password and no secret's
+value; fingerprints in ``observed`` are keyed with a key that never leaves the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from reconciler.ids import CloneName, ServerName, SnapshotId, VolumeId
+from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.state.observed import (
+    BuildManifest,
+    CloneManifest,
+    ClonePhase,
+    ServerState,
+    SnapshotManifest,
+    Volume,
+    VolumeState,
+)
+from reconciler.state.servers import Endpoint
+from reconciler.status.files import format_second
+from reconciler.status.observation import observed_to_json
+from reconciler.status.values import Revisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from reconciler.ids import ImageName, RuntimeName
+    from reconciler.repository.base import Change
+    from reconciler.state.conditions import Condition
+    from reconciler.state.desired import Desired, DesiredClone, DesiredImage, DocumentRef
+    from reconciler.state.observed import Observed
+    from reconciler.status.values import VolumeUsage
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that a status document is made of.
+
+    ``desired`` is None while there is no good commit. ``changes`` says who changed a
+    file last, by path. ``advertise`` is the host name that clients use, by runtime.
+    """
+
+    now: datetime
+    observed: Observed
+    desired: Desired | None = None
+    revisions: Revisions = field(default_factory=Revisions)
+    conditions: Mapping[ObjectKey, tuple[Condition, ...]] = field(default_factory=dict)
+    usage: Mapping[VolumeId, VolumeUsage] = field(default_factory=dict)
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    advertise: Mapping[RuntimeName, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The volumes by what asks for them, found in one walk: there may be tens of thousands."""
+
+    snapshots: dict[ImageName, list[tuple[Volume, SnapshotManifest]]]
+    builds: dict[ImageName, list[BuildManifest]]
+    clones: dict[CloneName, list[Volume]]
+    used_by: dict[SnapshotId, set[CloneName]]
+    data_as_of: dict[SnapshotId, datetime]
+
+    @classmethod
+    def of(cls, observed: Observed) -> _Index:
+        index = cls({}, {}, {}, {}, {})
+        for volume in observed.volumes:
+            match volume.manifest:
+                case SnapshotManifest() as manifest if volume.state is VolumeState.COMPLETE:
+                    index.snapshots.setdefault(manifest.image, []).append((volume, manifest))
+                    index.data_as_of[manifest.snapshot] = manifest.data_as_of or manifest.created_at
+                case BuildManifest() as manifest if volume.state is not VolumeState.DELETING:
+                    index.builds.setdefault(manifest.image, []).append(manifest)
+                case CloneManifest() as manifest if volume.state is not VolumeState.DELETING:
+                    index.clones.setdefault(manifest.clone, []).append(volume)
+                    index.used_by.setdefault(manifest.snapshot, set()).add(manifest.clone)
+                case _:  # on its way out: nothing that a person could use
+                    pass
+        return index
+
+
+def status_document(facts: Facts) -> Json:
+    """Return the status document, as values that JSON has."""
+    index = _Index.of(facts.observed)
+    images = {*index.snapshots, *index.builds, *(facts.desired.images if facts.desired is not None else ())}
+    clones = {*index.clones, *(facts.desired.clones if facts.desired is not None else ())}
+    desired = facts.desired
+    revision = desired.revision if desired is not None else facts.revisions.applied
+    return {
+        "revision": revision,
+        "attemptedRevision": facts.revisions.attempted,
+        "appliedAt": _time(facts.revisions.applied_at),
+        "diagnostics": list(facts.revisions.diagnostics),
+        "generatedAt": _time(facts.now),
+        "conditions": _conditions_of(facts, (Kind.REPOSITORY, Kind.INSTALLATION)),
+        "pools": _pools(facts),
+        "images": [_image(facts, index, name) for name in sorted(images)],
+        "clones": [_clone(facts, index, name) for name in sorted(clones)],
+        "observed": observed_to_json(facts.observed),
+    }
+
+
+def current_volume(volumes: Iterable[Volume], clone: CloneName) -> tuple[Volume, CloneManifest] | None:
+    """Return the volume that a clone is served from: the highest generation that is ready."""
+    ready = [
+        (volume, volume.manifest)
+        for volume in volumes
+        if isinstance(volume.manifest, CloneManifest)
+        and volume.manifest.clone == clone
+        and volume.manifest.phase is ClonePhase.READY
+        and volume.state is VolumeState.COMPLETE
+    ]
+    return max(ready, key=lambda found: found[1].generation, default=None)
+
+
+def endpoint_of(manifest: CloneManifest, host: str, *, port: int | None = None) -> Endpoint:
+    """Return where a clone is reached: its first database, as its owner if it has one, else its first user."""
+    users = sorted(manifest.users, key=lambda user: user.role != "owner")
+    return Endpoint(
+        host=host,
+        port=port if port is not None else manifest.port,
+        database=manifest.databases[0] if manifest.databases else "",
+        user=users[0].name if users else "",
+    )
+
+
+def condition_json(condition: Condition) -> Json:
+    """Return a condition with the keys of the Kubernetes conventions."""
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": _time(condition.last_transition_time),
+        "observedRevision": condition.observed_revision,
+    }
+
+
+# Images
+
+
+def _image(facts: Facts, index: _Index, name: ImageName) -> Json:
+    desired = facts.desired.images.get(name) if facts.desired is not None else None
+    snapshots = sorted(index.snapshots.get(name, ()), key=lambda found: found[1].created_at, reverse=True)
+    key = ObjectKey(Kind.IMAGE, name)
+    return {
+        "name": name,
+        "engine": desired.engine if desired is not None else _engine(snapshots),
+        "conditions": _conditions(facts, key),
+        "snapshots": [_snapshot(facts, index, volume, manifest) for volume, manifest in snapshots],
+        "builds": [
+            {"id": build.snapshot, "startedAt": _time(build.started_at), "revision": build.revision}
+            for build in index.builds.get(name, ())
+        ],
+        "pool": _image_pool(desired, snapshots),
+        "suspended": desired.suspend if desired is not None else False,
+        **_document(facts, desired),
+    }
+
+
+def _image_pool(desired: DesiredImage | None, snapshots: list[tuple[Volume, SnapshotManifest]]) -> str | None:
+    if desired is not None:
+        return desired.pool
+    return snapshots[0][0].pool if snapshots else None
+
+
+def _engine(snapshots: list[tuple[Volume, SnapshotManifest]]) -> str | None:
+    return snapshots[0][1].engine if snapshots else None
+
+
+def _snapshot(facts: Facts, index: _Index, volume: Volume, manifest: SnapshotManifest) -> Json:
+    usage = facts.usage.get(volume.id)
+    as_of = manifest.data_as_of or manifest.created_at
+    return {
+        "id": manifest.snapshot,
+        "createdAt": _time(manifest.created_at),
+        "dataAsOf": _time(as_of),
+        "dataAgeSeconds": max(0, int((facts.now - as_of).total_seconds())),
+        "sizeBytes": usage.logical_bytes if usage is not None else None,
+        "exclusiveBytes": usage.exclusive_bytes if usage is not None else None,
+        "revision": manifest.revision,
+        "specDigest": manifest.spec_digest,
+        "usedBy": sorted(index.used_by.get(manifest.snapshot, ())),
+        "version": manifest.version,
+        "base": manifest.base,
+        "databases": list(manifest.databases),
+        "pool": volume.pool,
+    }
+
+
+# Clones
+
+
+def _clone(facts: Facts, index: _Index, name: CloneName) -> Json:
+    desired = facts.desired.clones.get(name) if facts.desired is not None else None
+    volumes = index.clones.get(name, [])
+    found = current_volume(volumes, name)
+    volume, manifest = found if found is not None else (None, None)
+    usage = facts.usage.get(volume.id) if volume is not None else None
+    return {
+        "name": name,
+        "image": _either(manifest, desired, "image"),
+        "snapshot": manifest.snapshot if manifest is not None else None,
+        "runtime": _either(manifest, desired, "runtime"),
+        "state": _state(facts, name, volume) if volume is not None or not volumes else "creating",
+        "owner": _either(desired, manifest, "owner"),
+        "endpoint": _endpoint(facts, volume, manifest),
+        "createdAt": _time(manifest.created_at) if manifest is not None else None,
+        "expiresAt": _time(_expires(desired, manifest)),
+        "exclusiveBytes": usage.exclusive_bytes if usage is not None else None,
+        "conditions": _conditions(facts, ObjectKey(Kind.CLONE, name)),
+        "sizeBytes": usage.logical_bytes if usage is not None else None,
+        "engine": manifest.engine if manifest is not None else None,
+        "databases": list(manifest.databases) if manifest is not None else [],
+        "users": [{"name": user.name, "role": user.role} for user in manifest.users] if manifest is not None else [],
+        "generation": manifest.generation if manifest is not None else None,
+        "dataAsOf": _time(index.data_as_of.get(manifest.snapshot)) if manifest is not None else None,
+        "protected": _protected(desired, manifest),
+        "revision": manifest.revision if manifest is not None else None,
+        "pool": volume.pool if volume is not None else None,
+        "suspended": desired.suspend if desired is not None else False,
+        **_document(facts, desired),
+    }
+
+
+def _either(first: object, second: object, name: str) -> str | None:
+    """Return what the first of document and manifest that is there says."""
+    return getattr(first if first is not None else second, name, None)
+
+
+def _protected(desired: DesiredClone | None, manifest: CloneManifest | None) -> bool:
+    if desired is not None:
+        return desired.protected
+    return manifest is not None and manifest.protected
+
+
+def _state(facts: Facts, name: CloneName, volume: Volume | None) -> str:
+    """Return running, stopped, creating, expired, absent, or unknown where nobody could be asked."""
+    if volume is None:
+        return _state_without_volume(facts, name)
+    manifest = volume.manifest
+    if isinstance(manifest, CloneManifest) and manifest.runtime in facts.observed.unknown_runtimes:
+        return "unknown"
+    server = facts.observed.servers.get(ServerName(volume.id))
+    return "running" if server is not None and server.state is ServerState.RUNNING else "stopped"
+
+
+def _state_without_volume(facts: Facts, name: CloneName) -> str:
+    if not all(pool.available for pool in facts.observed.pools.values()):
+        return "unknown"
+    return "expired" if name in facts.observed.tombstones else "absent"
+
+
+def _endpoint(facts: Facts, volume: Volume | None, manifest: CloneManifest | None) -> Json | None:
+    if volume is None or manifest is None or manifest.runtime not in facts.advertise:
+        return None
+    server = facts.observed.servers.get(ServerName(volume.id))
+    port = server.port if server is not None else None
+    endpoint = endpoint_of(manifest, facts.advertise[manifest.runtime], port=port)
+    return {"host": endpoint.host, "port": endpoint.port, "database": endpoint.database, "user": endpoint.user}
+
+
+def _expires(desired: DesiredClone | None, manifest: CloneManifest | None) -> datetime | None:
+    if desired is None:
+        return None
+    if desired.expires is not None:
+        return desired.expires
+    if desired.ttl is not None and manifest is not None:
+        return manifest.created_at + desired.ttl
+    return None
+
+
+# Shared
+
+
+def _pools(facts: Facts) -> list[Json]:
+    return [
+        {
+            "name": pool.name,
+            "driver": pool.driver,
+            "available": pool.available,
+            "message": pool.message,
+            "totalBytes": pool.total_bytes,
+            "freeBytes": pool.free_bytes,
+            "reserveBytes": pool.reserve_bytes,
+            "conditions": _conditions(facts, ObjectKey(Kind.POOL, pool.name)),
+        }
+        for _name, pool in sorted(facts.observed.pools.items())
+    ]
+
+
+def _conditions(facts: Facts, key: ObjectKey) -> list[Json]:
+    return [condition_json(condition) for condition in facts.conditions.get(key, ())]
+
+
+def _conditions_of(facts: Facts, kinds: tuple[Kind, ...]) -> list[Json]:
+    keys = sorted(key for key in facts.conditions if key.kind in kinds)
+    return [condition for key in keys for condition in _conditions(facts, key)]
+
+
+def _document(facts: Facts, desired: DesiredImage | DesiredClone | None) -> Json:
+    """Return where an object is written and who changed that file last; None for what is in no document."""
+    document: DocumentRef | None = desired.document if desired is not None else None
+    change = facts.changes.get(document.file) if document is not None else None
+    return {
+        "document": {"file": document.file, "line": document.line} if document is not None else None,
+        "changedBy": {"author": change.author, "commit": change.commit, "at": _time(change.at)} if change else None,
+    }
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else format_second(time)

@@ -1,0 +1,400 @@
+"""The status store: conditions, events, failures, sizes, history. It can be thrown away.
+
+Written by the loop and the workers of ``apply``; read by ``status``, ``events``, the
+planner's observation (failures, refreshes) and the web. Losing it costs history and
+back-off, nothing else: it is never asked whether something exists.
+
+Safe to use from several threads. Messages are redacted before they are stored.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reconciler.ids import ImageName, Revision, VolumeId
+from reconciler.state.conditions import Condition, Kind, ObjectKey
+from reconciler.state.observed import Failure
+from reconciler.status import redact
+from reconciler.status.database import Database
+from reconciler.status.events import MESSAGE_LIMIT, Event
+from reconciler.status.files import format_time, parse_time
+from reconciler.status.merge import Conditions, merge, same, transitions
+from reconciler.status.values import PassRecord, Revisions, Transition, VolumeUsage
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from pathlib import Path
+    from typing import Self
+
+    from reconciler.clock import Clock
+    from reconciler.status.values import Measured
+
+DEDUPE_WINDOW = timedelta(minutes=5)
+EVENTS_KEPT = 10_000
+PASSES_KEPT = 1_000
+
+STORE = ObjectKey(Kind.INSTALLATION, "status")
+"""What events of the store itself are about."""
+
+T = TypeVar("T")
+_Row = tuple[Any, ...]
+
+
+class StatusStore:
+    """The status of one installation.
+
+    ``read_only`` is for commands that look while a loop writes: a missing or broken
+    file looks empty and is left as it is.
+
+    Raises:
+        UnavailableError: the file cannot be opened (permission, no directory).
+
+    """
+
+    def __init__(self, path: Path, clock: Clock, *, read_only: bool = False) -> None:
+        self._lock = threading.RLock()
+        self._clock = clock
+        self._database = Database(path.absolute(), clock, read_only=read_only)
+        self._incarnation = 0
+        self._conditions: dict[ObjectKey, Conditions] = {}
+        self._synchronise()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Conditions
+
+    def conditions(self) -> Mapping[ObjectKey, tuple[Condition, ...]]:
+        """Return what was last reported of every object."""
+        with self._lock:
+            self._synchronise()
+            return dict(self._conditions)
+
+    def write_conditions(
+        self, now: datetime, revision: Revision | None, current: Mapping[ObjectKey, tuple[Condition, ...]]
+    ) -> tuple[Transition, ...]:
+        """Store the conditions of all objects as of a pass and return what changed status, in order of objects.
+
+        Objects that are not in ``current`` are gone, with their failures. A report
+        that says nothing new writes nothing.
+        """
+        with self._lock:
+            self._synchronise()
+            stored = self._conditions
+            reports = {
+                key: merge(stored.get(key, ()), wanted, revision=revision, now=now)
+                for key, wanted in current.items()
+                if key not in stored or not same(stored[key], wanted, revision)
+            }
+            changed = {key: merged for key, merged in reports.items() if merged != stored.get(key)}
+            gone = [key for key in stored if key not in current]
+            if not changed and not gone:
+                return ()
+            self._database.write(lambda connection: _write_conditions(connection, changed, gone))
+            found = _transitions(stored, changed, gone)
+            stored.update(changed)
+            for key in gone:
+                del stored[key]
+            return found
+
+    # Events
+
+    def record(self, event: Event) -> bool:
+        """Store an event; return False when the same was said within five minutes.
+
+        The same: object, reason, revision and message. The newest 10,000 are kept.
+        """
+        message = redact.text(event.message)
+        if len(message) > MESSAGE_LIMIT:
+            message = message[: MESSAGE_LIMIT - 1] + "…"
+        return self._write(lambda connection: _record(connection, event, message))
+
+    def events(
+        self,
+        *,
+        key: ObjectKey | None = None,
+        limit: int = 100,
+        since: datetime | None = None,
+    ) -> tuple[Event, ...]:
+        """Return the newest ``limit`` events, oldest first; of one object; not older than ``since``."""
+        tests, values = ["TRUE"], list[object]()
+        if key is not None:
+            tests.append("kind = ? AND name = ?")
+            values += [str(key.kind), key.name]
+        if since is not None:
+            tests.append("time >= ?")
+            values.append(format_time(since))
+        query = f"SELECT * FROM events WHERE {' AND '.join(tests)} ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
+        return tuple(_event(row[1:]) for row in reversed(self._select(query, *values, limit)))
+
+    # Failures
+
+    def failures(self) -> Mapping[ObjectKey, Failure]:
+        """Return the last failure of every object that has one."""
+        return {_key(*row[:2]): _failure(row[2:]) for row in self._select("SELECT * FROM failures")}
+
+    def failure(self, key: ObjectKey) -> Failure | None:
+        """Return the last failure of one object."""
+        rows = self._select("SELECT * FROM failures WHERE kind = ? AND name = ?", str(key.kind), key.name)
+        return _failure(rows[0][2:]) if rows else None
+
+    def set_failure(self, key: ObjectKey, failure: Failure) -> None:
+        """Remember an object's failed action; replaces an older one."""
+        row = (
+            str(key.kind),
+            key.name,
+            failure.reason,
+            redact.text(failure.message),
+            int(failure.permanent),
+            failure.fingerprint,
+            failure.attempts,
+            format_time(failure.at),
+            _format(failure.retry_at),
+        )
+        self._write(lambda c: c.execute("INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?,?,?,?)", row))
+
+    def clear_failure(self, key: ObjectKey) -> None:
+        """Forget an object's failure; none is fine."""
+        row = (str(key.kind), key.name)
+        self._write(lambda c: c.execute("DELETE FROM failures WHERE kind = ? AND name = ?", row))
+
+    # Refreshes and sizes
+
+    def refreshed(self) -> Mapping[ImageName, datetime]:
+        """Return when images were last found up to date by a refresh."""
+        rows = self._select("SELECT image, at FROM refreshed")
+        return {ImageName(image): parse_time(at) for image, at in rows}
+
+    def set_refreshed(self, image: ImageName, at: datetime) -> None:
+        """Note that a refresh found an image up to date."""
+        row = (image, format_time(at))
+        self._write(lambda c: c.execute("INSERT OR REPLACE INTO refreshed VALUES (?, ?)", row))
+
+    def usage(self) -> Mapping[VolumeId, VolumeUsage]:
+        """Return the last measured sizes by volume."""
+        return {
+            VolumeId(volume): VolumeUsage(logical, exclusive, parse_time(at))
+            for volume, logical, exclusive, at in self._select("SELECT * FROM usage")
+        }
+
+    def write_usage(self, measured: Mapping[VolumeId, Measured], now: datetime) -> None:
+        """Note sizes measured now; those of other volumes stay."""
+        rows = [
+            (volume, size.logical_bytes, size.exclusive_bytes, format_time(now)) for volume, size in measured.items()
+        ]
+        if rows:
+            self._write(lambda c: c.executemany("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?)", rows))
+
+    def retain_usage(self, volumes: AbstractSet[VolumeId]) -> None:
+        """Forget the sizes of all other volumes."""
+        rows = [(volume,) for volume in self.usage() if volume not in volumes]
+        if rows:
+            self._write(lambda c: c.executemany("DELETE FROM usage WHERE volume = ?", rows))
+
+    # History
+
+    def record_pass(self, record: PassRecord) -> None:
+        """Add a pass to the history; the newest 1,000 are kept."""
+        row = (
+            record.revision,
+            format_time(record.started_at),
+            format_time(record.finished_at),
+            record.outcome,
+            json.dumps(dict(record.counts), sort_keys=True),
+        )
+
+        def append(connection: sqlite3.Connection) -> None:
+            columns = "revision, started, finished, outcome, counts"
+            cursor = connection.execute(f"INSERT INTO passes ({columns}) VALUES (?, ?, ?, ?, ?)", row)  # noqa: S608 - constants
+            connection.execute("DELETE FROM passes WHERE id <= ?", [(cursor.lastrowid or 0) - PASSES_KEPT])
+
+        self._write(append)
+
+    def passes(self, limit: int = 100) -> tuple[PassRecord, ...]:
+        """Return the newest ``limit`` passes, newest first."""
+        query = "SELECT revision, started, finished, outcome, counts FROM passes ORDER BY id DESC LIMIT ?"
+        return tuple(
+            PassRecord(
+                revision=_revision(revision),
+                started_at=parse_time(started),
+                finished_at=parse_time(finished),
+                outcome=outcome,
+                counts=json.loads(counts),
+            )
+            for revision, started, finished, outcome, counts in self._select(query, limit)
+        )
+
+    def revisions(self) -> Revisions:
+        """Return the revision in force and the one last tried."""
+        rows = {row[0]: row for row in self._select("SELECT role, revision, at, diagnostics FROM revisions")}
+        applied, attempted = rows.get("applied"), rows.get("attempted")
+        return Revisions(
+            applied=_revision(applied[1]) if applied else None,
+            applied_at=parse_time(applied[2]) if applied else None,
+            attempted=_revision(attempted[1]) if attempted else None,
+            attempted_at=parse_time(attempted[2]) if attempted else None,
+            diagnostics=tuple(json.loads(attempted[3])) if attempted else (),
+        )
+
+    def set_applied(self, revision: Revision, at: datetime) -> None:
+        """Note the revision in force; ``at`` is when it came into force: the same revision again keeps its time."""
+        if self.revisions().applied != revision:
+            self._set_revision("applied", revision, at, ())
+
+    def set_attempted(self, revision: Revision, at: datetime, diagnostics: Sequence[str] = ()) -> None:
+        """Note the revision that a pass tried, with the findings that keep it from being applied."""
+        known = self.revisions()
+        texts = tuple(redact.text(line) for line in diagnostics)
+        if (known.attempted, known.diagnostics) != (revision, texts):
+            self._set_revision("attempted", revision, at, texts)
+
+    def _set_revision(self, role: str, revision: Revision, at: datetime, diagnostics: Sequence[str]) -> None:
+        row = (role, revision, format_time(at), json.dumps(list(diagnostics)))
+        self._write(lambda c: c.execute("INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?)", row))
+
+    # The file
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            self._synchronise()
+            return self._database.write(work)
+
+    def _select(self, query: str, *values: object) -> list[_Row]:
+        return self._database.read(lambda connection: connection.execute(query, values).fetchall())
+
+    def _synchronise(self) -> None:
+        """Follow the file: when another one was opened, what is kept in memory is read again."""
+        incarnation = self._database.refresh()
+        if incarnation == self._incarnation:
+            return
+        self._incarnation = incarnation
+        self._conditions = _read_conditions(self._select("SELECT * FROM conditions ORDER BY kind, name, position"))
+        problem, self._database.problem = self._database.problem, None
+        if problem is not None:
+            event = Event(
+                at=self._clock.now(), object=STORE, severity="error", reason="StatusStoreReplaced", message=problem
+            )
+            self._database.write(lambda connection: _record(connection, event, problem))
+
+
+def _read_conditions(rows: list[_Row]) -> dict[ObjectKey, Conditions]:
+    found: dict[ObjectKey, list[Condition]] = {}
+    for kind, name, _position, type_, status, reason, message, since, revision in rows:
+        condition = Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            last_transition_time=_time(since),
+            observed_revision=_revision(revision),
+        )
+        found.setdefault(_key(kind, name), []).append(condition)
+    return {key: tuple(conditions) for key, conditions in found.items()}
+
+
+def _write_conditions(
+    connection: sqlite3.Connection, changed: Mapping[ObjectKey, Conditions], gone: Sequence[ObjectKey]
+) -> None:
+    replaced = [(str(key.kind), key.name) for key in (*changed, *gone)]
+    connection.executemany("DELETE FROM conditions WHERE kind = ? AND name = ?", replaced)
+    rows = [
+        (
+            str(key.kind),
+            key.name,
+            position,
+            condition.type,
+            condition.status,
+            condition.reason,
+            condition.message,
+            _format(condition.last_transition_time),
+            condition.observed_revision,
+        )
+        for key, conditions in changed.items()
+        for position, condition in enumerate(conditions)
+    ]
+    connection.executemany("INSERT INTO conditions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    vanished = [(str(key.kind), key.name) for key in gone]
+    connection.executemany("DELETE FROM failures WHERE kind = ? AND name = ?", vanished)
+
+
+def _transitions(
+    stored: Mapping[ObjectKey, Conditions], changed: Mapping[ObjectKey, Conditions], gone: Sequence[ObjectKey]
+) -> tuple[Transition, ...]:
+    after = {**changed, **dict.fromkeys(gone, ())}
+    return tuple(
+        Transition(key, before, condition)
+        for key in sorted(after)
+        for before, condition in transitions(stored.get(key, ()), after[key])
+    )
+
+
+def _record(connection: sqlite3.Connection, event: Event, message: str) -> bool:
+    key = (str(event.object.kind), event.object.name)
+    known = connection.execute(
+        "SELECT 1 FROM events WHERE kind = ? AND name = ? AND time > ?"
+        " AND reason = ? AND revision IS ? AND message = ?",
+        (*key, format_time(event.at - DEDUPE_WINDOW), event.reason, event.revision, message),
+    ).fetchone()
+    if known:
+        return False
+    metadata = json.dumps(redact.record(event.metadata), sort_keys=True)
+    cursor = connection.execute(
+        "INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (format_time(event.at), *key, event.severity, event.reason, message, event.revision, metadata),
+    )
+    connection.execute("DELETE FROM events WHERE id <= ?", [(cursor.lastrowid or 0) - EVENTS_KEPT])
+    return True
+
+
+def _event(row: _Row) -> Event:
+    at, kind, name, severity, reason, message, revision, metadata = row
+    return Event(
+        at=parse_time(at),
+        object=_key(kind, name),
+        severity=severity,
+        reason=reason,
+        message=message,
+        revision=_revision(revision),
+        metadata=json.loads(metadata),
+    )
+
+
+def _failure(row: _Row) -> Failure:
+    reason, message, permanent, fingerprint, attempts, at, retry_at = row
+    return Failure(
+        reason=reason,
+        message=message,
+        permanent=bool(permanent),
+        fingerprint=fingerprint,
+        attempts=attempts,
+        at=parse_time(at),
+        retry_at=_time(retry_at),
+    )
+
+
+def _key(kind: str, name: str) -> ObjectKey:
+    return ObjectKey(Kind(kind), name)
+
+
+def _revision(value: str | None) -> Revision | None:
+    return None if value is None else Revision(value)
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else parse_time(value)
+
+
+def _format(time: datetime | None) -> str | None:
+    return None if time is None else format_time(time)

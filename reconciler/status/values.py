@@ -1,0 +1,62 @@
+"""What the status store keeps besides events, as values: passes, sizes, revisions, transitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from reconciler.ids import Revision
+    from reconciler.state.conditions import Condition, ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A condition that appeared, changed its status, or went."""
+
+    object: ObjectKey
+    before: Condition | None
+    after: Condition | None
+
+
+class Measured(Protocol):
+    """Sizes in bytes as a storage driver measures them; ``exclusive_bytes`` None is not known."""
+
+    @property
+    def logical_bytes(self) -> int: ...
+    @property
+    def exclusive_bytes(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUsage:
+    """Measured bytes of a volume; ``exclusive_bytes`` None is not known."""
+
+    logical_bytes: int
+    exclusive_bytes: int | None
+    measured_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassRecord:
+    """One run of the loop as history keeps it. ``outcome`` is a CamelCase word; ``counts`` are by verb."""
+
+    revision: Revision | None
+    started_at: datetime
+    finished_at: datetime
+    outcome: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revisions:
+    """The revision in force, and the one last tried with the findings that kept it from being applied."""
+
+    applied: Revision | None = None
+    applied_at: datetime | None = None
+    attempted: Revision | None = None
+    attempted_at: datetime | None = None
+    diagnostics: tuple[str, ...] = ()
