@@ -1,0 +1,1 @@
+"""Planning: pure functions from desired and observed to a plan."""

@@ -1,0 +1,341 @@
+"""The steps of a plan: one frozen dataclass each, a closed union.
+
+``apply`` matches on them with ``assert_never``. Every action carries a reason that a
+person understands. ``after`` names objects whose actions in the same plan must have
+succeeded first; actions of one object run in the order of the plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from reconciler.ids import CloneName, ImageName, PoolName, Revision, RuntimeName, ServerName, SnapshotId, VolumeId
+from reconciler.state.conditions import Condition, Kind, ObjectKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSnapshot:
+    """Build and seal a new snapshot of an image. ``fingerprint`` is that of its inputs (see Failure)."""
+
+    verb: ClassVar[str] = "build"
+    destructive: ClassVar[bool] = False
+    image: ImageName
+    snapshot: SnapshotId
+    input_id: str
+    base: SnapshotId | None = None
+    key_id: str | None = None
+    fingerprint: str
+    request: str | None = None
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(Kind.IMAGE, self.image)
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (VolumeId(self.snapshot),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSnapshot:
+    """Delete a snapshot that nothing uses any more. ``pruned``: because its document vanished."""
+
+    verb: ClassVar[str] = "delete"
+    destructive: ClassVar[bool] = True
+    image: ImageName
+    snapshot: SnapshotId
+    pool: PoolName
+    pruned: bool = False
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(Kind.IMAGE, self.image)
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (VolumeId(self.snapshot),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameImage:
+    """Give an image's snapshots, and the clones made of them, its new name."""
+
+    verb: ClassVar[str] = "rename"
+    destructive: ClassVar[bool] = False
+    image: ImageName
+    formerly: ImageName
+    volumes: tuple[VolumeId, ...]
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(Kind.IMAGE, self.image)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CloneAction:
+    clone: CloneName
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(Kind.CLONE, self.clone)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateClone(_CloneAction):
+    """Make the first generation of a clone and deliver it."""
+
+    verb: ClassVar[str] = "create"
+    destructive: ClassVar[bool] = False
+    snapshot: SnapshotId
+    volume: VolumeId
+    generation: int
+    fingerprint: str
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceClone(_CloneAction):
+    """Make the next generation from ``snapshot``, then swap; the current volume is retired."""
+
+    verb: ClassVar[str] = "replace"
+    destructive: ClassVar[bool] = True
+    cause: Literal["spec", "refresh", "reset"]
+    snapshot: SnapshotId
+    volume: VolumeId
+    generation: int
+    current: VolumeId
+    fingerprint: str
+    request: str | None = None
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.current,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreClone(_CloneAction):
+    """Make a retired generation current again (undo); the current volume is retired in turn.
+
+    ``generation`` is the number that its manifest gets (the highest); its volume id stays.
+    """
+
+    verb: ClassVar[str] = "restore"
+    destructive: ClassVar[bool] = True
+    volume: VolumeId
+    generation: int
+    current: VolumeId
+    request: str | None = None
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.current,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateClone(_CloneAction):
+    """Change a clone in place. ``changes`` names what: users, owner, protected."""
+
+    verb: ClassVar[str] = "update"
+    destructive: ClassVar[bool] = False
+    volume: VolumeId
+    changes: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartClone(_CloneAction):
+    """Stop a clone's server, apply settings, start it. ``changes`` names what: port, parameters, resources."""
+
+    verb: ClassVar[str] = "restart"
+    destructive: ClassVar[bool] = False
+    volume: VolumeId
+    changes: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartClone(_CloneAction):
+    """Start the server of a clone that should run and does not (drift, reboot, ``state: running``)."""
+
+    verb: ClassVar[str] = "start"
+    destructive: ClassVar[bool] = False
+    volume: VolumeId
+    fingerprint: str
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopClone(_CloneAction):
+    """Stop the server of a clone (``state: stopped``)."""
+
+    verb: ClassVar[str] = "stop"
+    destructive: ClassVar[bool] = False
+    volume: VolumeId
+    runtime: RuntimeName
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameClone(_CloneAction):
+    """Give a clone's volumes its new name."""
+
+    verb: ClassVar[str] = "rename"
+    destructive: ClassVar[bool] = False
+    formerly: CloneName
+    volumes: tuple[VolumeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteClone(_CloneAction):
+    """Stop and delete every generation of a clone whose document is gone."""
+
+    verb: ClassVar[str] = "delete"
+    destructive: ClassVar[bool] = True
+    volumes: tuple[VolumeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireClone(_CloneAction):
+    """Stop and delete a clone whose time is over, and leave a tombstone."""
+
+    verb: ClassVar[str] = "expire"
+    destructive: ClassVar[bool] = True
+    volumes: tuple[VolumeId, ...]
+    expiry: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearTombstone(_CloneAction):
+    """Forget that a clone expired: its expiry changed or its document is gone."""
+
+    verb: ClassVar[str] = "clear"
+    destructive: ClassVar[bool] = False
+    volumes: tuple[VolumeId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropVolume:
+    """Delete a volume that is nobody's: an unfinished build or clone, or a retired generation past its grace."""
+
+    verb: ClassVar[str] = "drop"
+    owner: ObjectKey
+    volume: VolumeId
+    pool: PoolName
+    runtime: RuntimeName
+    destructive: bool = False
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return self.owner
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopServer:
+    """Stop a server of this installation whose volume is gone or must not be served."""
+
+    verb: ClassVar[str] = "stop"
+    destructive: ClassVar[bool] = False
+    owner: ObjectKey
+    server: ServerName
+    runtime: RuntimeName
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return self.owner
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (VolumeId(self.server),)
+
+
+Action = (
+    BuildSnapshot
+    | DeleteSnapshot
+    | RenameImage
+    | CreateClone
+    | ReplaceClone
+    | RestoreClone
+    | UpdateClone
+    | RestartClone
+    | StartClone
+    | StopClone
+    | RenameClone
+    | DeleteClone
+    | ExpireClone
+    | ClearTombstone
+    | DropVolume
+    | StopServer
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Actions that a rule of the policy takes out of a plan, and why (with figures)."""
+
+    rule: str
+    message: str
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An ordered difference, computed once: shown and applied as it is.
+
+    ``conditions`` is what planning knows of objects that need no action or cannot
+    have one (up to date, suspended, stalled, waiting, unknown). ``checked`` are images
+    whose due refresh found the source unchanged: the loop records the time (see
+    ``Observed.refreshed``). ``served`` are requests, by id, that need no action (any
+    more), each with the answer; ``declined`` are those that cannot be granted.
+    """
+
+    revision: Revision
+    actions: tuple[Action, ...]
+    conditions: Mapping[ObjectKey, tuple[Condition, ...]] = field(default_factory=dict)
+    refused: tuple[Refusal, ...] = ()
+    checked: tuple[ImageName, ...] = ()
+    served: Mapping[str, str] = field(default_factory=dict)
+    declined: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """Name of what an approval approves: the destructive actions, refused ones included."""
+        everything = (*self.actions, *(action for refusal in self.refused for action in refusal.actions))
+        rows = sorted([a.verb, a.key.kind, a.key.name, *a.volumes] for a in everything if a.destructive)
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

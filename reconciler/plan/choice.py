@@ -1,0 +1,161 @@
+"""Which snapshot a clone is made from, and whether an existing clone still is what its document asks for.
+
+Called by :mod:`reconciler.plan.clones`. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
+from reconciler.state.desired import SnapshotAt
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reconciler.ids import SnapshotId
+    from reconciler.plan.draft import Draft
+    from reconciler.plan.index import Generation, Index, Snapshot
+    from reconciler.state.desired import DesiredClone
+    from reconciler.state.observed import SnapshotManifest
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A snapshot to make a clone from, once the objects in ``after`` succeeded."""
+
+    snapshot: SnapshotId
+    after: tuple[ObjectKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Why a clone's current generation is not what its document asks for."""
+
+    cause: Literal["spec", "refresh"]
+    reason: str
+
+
+def choose(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
+    """Return the snapshot that a new volume of a clone is made from, or what it waits for."""
+    found = _chosen(index, draft, clone)
+    if isinstance(found, Choice) and (problem := unmasked(index, clone, found.snapshot)) is not None:
+        return stalled("Unmasked", problem)
+    return found
+
+
+def unmasked(index: Index, clone: DesiredClone, wanted: SnapshotId) -> str | None:
+    """Return why a snapshot is not handed out any more: it is from before its image named masking (safety rule 4)."""
+    image, known = index.desired.images.get(clone.image), index.snapshots.get(wanted)
+    if image is None or known is None or not image.masking or known.manifest.key_id is not None:
+        return None
+    return f"snapshot {wanted} was built before image {clone.image} named masking, so nothing new is made of it"
+
+
+def _chosen(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
+    if clone.snapshot == "latest":
+        return _latest(index, draft, clone)
+    if isinstance(clone.snapshot, SnapshotAt):
+        return _not_younger(index, clone, clone.snapshot.at)
+    return _explicit(index, clone, clone.snapshot)
+
+
+def _latest(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
+    newest = index.newest(clone.image)
+    build = draft.builds.get(clone.image)
+    if build is not None and (newest is None or clone.image in draft.outdated):
+        return Choice(build.snapshot, after=(ObjectKey(Kind.IMAGE, clone.image),))
+    if clone.image in draft.outdated:
+        return reconciling("WaitingForSnapshot", f"image {clone.image} {draft.outdated[clone.image]}")
+    if newest is None:
+        return reconciling("WaitingForSnapshot", f"image {clone.image} has no snapshot yet")
+    return Choice(newest.manifest.snapshot)
+
+
+def _explicit(index: Index, clone: DesiredClone, wanted: SnapshotId) -> Choice | Condition:
+    known = index.snapshots.get(wanted)
+    if known is not None and known in index.images.get(clone.image, ()):
+        return Choice(wanted)
+    return stalled("SnapshotMissing", f"image {clone.image} has no snapshot {wanted}; {_what_exists(index, clone)}")
+
+
+def _not_younger(index: Index, clone: DesiredClone, at: datetime) -> Choice | Condition:
+    fitting = [s for s in index.images.get(clone.image, ()) if data_time(s.manifest) <= at]
+    if fitting:
+        return Choice(max(fitting, key=lambda s: (data_time(s.manifest), s.manifest.snapshot)).manifest.snapshot)
+    return stalled(
+        "SnapshotMissing",
+        f"image {clone.image} has no snapshot with data of {at.isoformat()} or before; {_what_exists(index, clone)}",
+    )
+
+
+def data_time(manifest: SnapshotManifest) -> datetime:
+    """Return the time that a snapshot's data is of: told by its source, else when it was built."""
+    return manifest.data_as_of or manifest.created_at
+
+
+def _what_exists(index: Index, clone: DesiredClone) -> str:
+    known = [s.manifest for s in index.images.get(clone.image, ())]
+    if not known:
+        return "it has none yet"
+    shown = ", ".join(f"{m.snapshot} (data of {data_time(m).isoformat()})" for m in known[-_SHOWN:])
+    return f"it has {shown}" if len(known) <= _SHOWN else f"its newest are {shown}"
+
+
+def replacement(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> Replacement | None:
+    """Return why a generation has to be replaced; None when it is what the document asks for.
+
+    ``latest`` and ``at`` were resolved when the clone was made, and stay resolved: only
+    ``onRefresh: recreate`` follows newer snapshots.
+    """
+    manifest = current.manifest
+    image = index.image_names.get(manifest.image, manifest.image)
+    if image != clone.image:
+        return Replacement("spec", f"its image is {clone.image} now, not {image}")
+    if manifest.runtime != clone.runtime:
+        return Replacement("spec", f"its runtime is {clone.runtime} now, not {manifest.runtime}")
+    if clone.snapshot == "latest":
+        return _follow(index, draft, clone, current)
+    if isinstance(clone.snapshot, SnapshotAt):
+        pinned = index.snapshots.get(manifest.snapshot)
+        if pinned is not None and data_time(pinned.manifest) > clone.snapshot.at:
+            return Replacement("spec", f"its data is younger than {clone.snapshot.at.isoformat()}")
+    elif clone.snapshot != manifest.snapshot:
+        return Replacement("spec", f"its snapshot is {clone.snapshot} now, not {manifest.snapshot}")
+    return None
+
+
+def _follow(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> Replacement | None:
+    """Follow a newer snapshot that exists. One still to be built is followed by a later pass: live work goes on."""
+    newest = index.newest(clone.image)
+    if clone.on_refresh != "recreate" or newest is None or clone.image in draft.outdated:
+        return None
+    if not _is_newer(index, newest, current):
+        return None
+    return Replacement("refresh", f"image {clone.image} has the newer snapshot {newest.manifest.snapshot}")
+
+
+def _is_newer(index: Index, newest: Snapshot, current: Generation) -> bool:
+    pinned = index.snapshots.get(current.manifest.snapshot)
+    if pinned is newest:
+        return False
+    if pinned is not None:
+        return True
+    return newest.manifest.created_at > (current.manifest.ready_at or current.manifest.created_at)
+
+
+def matches(index: Index, clone: DesiredClone, retired: Generation) -> bool:
+    """Whether a retired generation is what the document asks for again (a commit was reverted)."""
+    manifest = retired.manifest
+    image = index.image_names.get(manifest.image, manifest.image)
+    if image != clone.image or manifest.runtime != clone.runtime:
+        return False
+    if clone.snapshot == "latest":
+        return True
+    if isinstance(clone.snapshot, SnapshotAt):
+        pinned = index.snapshots.get(manifest.snapshot)
+        return pinned is not None and data_time(pinned.manifest) <= clone.snapshot.at
+    return manifest.snapshot == clone.snapshot

@@ -1,0 +1,256 @@
+"""What happens to the clones of a commit: created, replaced, changed in place, started, stopped, expired.
+
+Called by :mod:`reconciler.plan.diff`. Pure. A clone that is as its document says takes
+a quick path: with thousands of them it is what a pass costs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.plan.actions import ClearTombstone, CreateClone, ExpireClone, RenameClone
+from reconciler.plan.choice import Choice, choose, replacement
+from reconciler.plan.draft import held_back
+from reconciler.plan.fingerprints import GENERATED, delivery_fingerprint, missing_secrets, settings_digest
+from reconciler.plan.index import CloneVolumes
+from reconciler.plan.inplace import plan_in_place
+from reconciler.plan.leftovers import drop_interrupted, drop_retired, stop_retired
+from reconciler.plan.replace import plan_swap
+from reconciler.plan.schedule import expires_at, expiry_text
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reconciler.plan.draft import Draft
+    from reconciler.plan.index import Generation, Index
+    from reconciler.state.desired import DesiredClone
+    from reconciler.state.observed import Failure, Tombstone
+
+_UP_TO_DATE = (ready("UpToDate"),)
+_STOPPED = (ready("Stopped", "stopped, as its document says"),)
+_SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
+_NONE = CloneVolumes()
+
+
+def plan_clones(index: Index, draft: Draft) -> None:
+    """Plan every clone that has a document."""
+    quick = not (index.away or index.renaming or index.observed.unknown_runtimes)
+    special = index.special_clones
+    for name, clone in index.desired.clones.items():
+        volumes = index.clones.get(name)
+        if quick and volumes is not None and name not in special and _is_settled(index, draft, clone, volumes):
+            draft.conditions[ObjectKey(Kind.CLONE, name)] = _UP_TO_DATE if clone.running else _STOPPED
+        else:
+            _plan_clone(index, draft, clone, volumes or _NONE)
+
+
+def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> bool:
+    """Whether a clone is in every respect what its document says; may err towards no."""
+    if len(volumes.ready) != 1 or volumes.leftovers or clone.suspend:
+        return False
+    volume, manifest = volumes.ready[0]
+    image = index.desired.images.get(clone.image)
+    if (
+        image is None
+        or manifest.image != clone.image
+        or manifest.runtime != clone.runtime
+        or manifest.owner != clone.owner
+        or manifest.protected != clone.protected
+        or manifest.scripts_digest != clone.scripts_digest
+        or clone.port not in (None, manifest.port)
+        or manifest.settings_digest != settings_digest(clone, image)
+        or not _same_users(index, clone, volumes.ready[0])
+    ):
+        return False
+    if (clone.ttl is not None or clone.expires is not None) and _over(clone, volumes.ready[0], index.now):
+        return False
+    if clone.snapshot != manifest.snapshot and replacement(index, draft, clone, volumes.ready[0]) is not None:
+        return False
+    server = index.server(volume.id)
+    if server is None:
+        return not clone.running or clone.runtime in index.settings.serverless
+    return clone.running and server.port in (None, manifest.port)
+
+
+def _over(clone: DesiredClone, current: Generation, now: datetime) -> bool:
+    end = expires_at(clone, current.manifest.created_at)
+    return end is not None and end <= now
+
+
+def _same_users(index: Index, clone: DesiredClone, current: Generation) -> bool:
+    applied, secrets = current.manifest.users, index.observed.secrets
+    if len(applied) != len(clone.users):
+        return False
+    for user, known in zip(clone.users, applied, strict=True):
+        password = GENERATED if user.password is None else secrets.get(user.password)
+        if known.name != user.name or known.role != user.role or known.password != password:
+            return False
+    return True
+
+
+def _plan_clone(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> None:
+    key = ObjectKey(Kind.CLONE, clone.name)
+    if (left := _left_alone(index, clone, key, volumes)) is not None:
+        draft.say(key, left)
+        return
+    drop_interrupted(index, draft, key, volumes.leftovers)
+    _rename(index, draft, clone, key, volumes)
+    if _is_over(index, draft, clone, key, volumes):
+        return
+    if volumes.ready:
+        _plan_existing(index, draft, clone, volumes)
+    else:
+        _plan_new(index, draft, clone, key)
+
+
+def _left_alone(index: Index, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> Condition | None:
+    """Return why nothing at all is done for a clone in this pass."""
+    if key in index.desired.problems:
+        return stalled(*index.desired.problems[key])
+    if clone.suspend:
+        return _SUSPENDED
+    if key in index.in_flight:
+        return reconciling("InProgress", "work is under way")
+    renaming = any(generation.manifest.clone != clone.name for generation in volumes.ready)
+    if (unseen := _unseen(index, key, volumes, renaming=renaming)) is not None:
+        return unseen
+    if (problem := index.runtime_problem(clone, volumes)) is not None:
+        return unknown("RuntimeUnavailable", problem)
+    return _rename_conflict(clone, volumes) if renaming else None
+
+
+def _unseen(index: Index, key: ObjectKey, volumes: CloneVolumes, *, renaming: bool) -> Condition | None:
+    """Return why it cannot be told what there is of a clone."""
+    if key in index.hidden:
+        return unknown("PoolUnavailable", f"not all of it can be seen: {index.hidden[key]}")
+    if index.away and (renaming or not volumes.ready):
+        return unknown("PoolUnavailable", f"it may live in a pool that is away: {index.away_text()}")
+    if index.unread and not volumes.ready:
+        return unknown("ManifestUnreadable", f"it may be one of the volumes that cannot be read: {index.unread}")
+    return None
+
+
+def _rename_conflict(clone: DesiredClone, volumes: CloneVolumes) -> Condition | None:
+    """Tell an interrupted rename, whose generations share one time of creation, from two clones under one name."""
+    if len({generation.manifest.created_at for generation in volumes.ready}) == 1:
+        return None
+    return stalled(
+        "RenameConflict",
+        f"{clone.formerly} cannot be renamed: a clone named {clone.name} exists; remove formerly, or one of them",
+    )
+
+
+def _rename(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> None:
+    former = clone.formerly
+    named = tuple(g.volume.id for g in volumes.ready if g.manifest.clone != clone.name)
+    if former is None or not named or index.clone_names.get(former) != clone.name:
+        return
+    draft.add(
+        RenameClone(
+            clone=clone.name, formerly=former, volumes=named, reason=f"clone {former} is called {clone.name} now"
+        )
+    )
+    draft.say(key, reconciling("Renaming", f"was called {former}"))
+
+
+def _is_over(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> bool:
+    """Plan the end of a clone whose time is over; return whether that is all there is to plan."""
+    text = expiry_text(clone)
+    tombstone = _tombstone(index, clone)
+    if tombstone is not None and tombstone.expiry != text:
+        draft.add(ClearTombstone(clone=clone.name, reason="its ttl or expires changed since it expired"))
+        tombstone = None
+    if not volumes.ready:
+        return _stays_away(index, draft, clone, key, tombstone)
+    created_at = volumes.current.manifest.created_at
+    end = tombstone.expired_at if tombstone is not None else expires_at(clone, created_at)
+    if end is None or end > index.now:
+        return False
+    reason = f"its time was over at {end.isoformat(timespec='seconds')} ({text})"
+    return _expire(index, draft, clone, volumes, reason)
+
+
+def _tombstone(index: Index, clone: DesiredClone) -> Tombstone | None:
+    known = index.observed.tombstones.get(clone.name)
+    if known is not None or clone.formerly is None or index.clone_names.get(clone.formerly) != clone.name:
+        return known
+    former = index.observed.tombstones.get(clone.formerly)
+    return former if former is not None and former.expiry == expiry_text(clone) else None
+
+
+def _stays_away(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, tombstone: Tombstone | None) -> bool:
+    if tombstone is not None:
+        at = tombstone.expired_at.isoformat(timespec="seconds")
+        message = f"expired at {at}; change its ttl or expires to get a new one"
+    elif clone.expires is not None and clone.expires <= index.now:
+        message = f"expires {clone.expires.isoformat()} is over; it is not created"
+    else:
+        return False
+    draft.say(key, not_ready("Expired", message))
+    return True
+
+
+def _expire(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, reason: str) -> bool:
+    key = ObjectKey(Kind.CLONE, clone.name)
+    if index.away:
+        draft.say(key, reconciling("PoolUnavailable", f"{reason}; waits for a pool that is away: {index.away_text()}"))
+        return False
+    ids = tuple(generation.volume.id for generation in volumes.ready)
+    expiry = ExpireClone(clone=clone.name, volumes=ids, expiry=expiry_text(clone), reason=reason)
+    if clone.protected:
+        draft.refuse(expiry)
+        return False
+    held = held_back(index, key, "")
+    draft.say(key, not_ready("Expired", reason), held or reconciling("Expiring", reason))
+    if held is None:
+        draft.add(expiry)
+    return True
+
+
+def _plan_new(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey) -> None:
+    image = index.desired.images.get(clone.image)
+    if image is None:
+        draft.say(key, _absent(), stalled("ImageMissing", f"image {clone.image} has no usable document"))
+        return
+    if missing := missing_secrets(clone, index.observed.secrets):
+        draft.say(key, _absent(), stalled("SecretUnavailable", f"there is no secret {', '.join(missing)} on this host"))
+        return
+    choice = choose(index, draft, clone)
+    if not isinstance(choice, Choice):
+        draft.say(key, _absent(), choice)
+        return
+    fingerprint = delivery_fingerprint(clone, image, snapshot=choice.snapshot, secrets=index.observed.secrets)
+    draft.wanted.add(choice.snapshot)
+    failure = index.observed.failures.get(key)
+    if (held := held_back(index, key, fingerprint)) is not None:
+        draft.say(key, _absent(failure), held)
+        return
+    volume, generation = index.free_volume(clone.name)
+    reason = "there is no such clone yet"
+    draft.add(
+        CreateClone(
+            clone=clone.name,
+            snapshot=choice.snapshot,
+            volume=volume,
+            generation=generation,
+            fingerprint=fingerprint,
+            reason=reason,
+            after=choice.after,
+        )
+    )
+    draft.say(key, _absent(failure), reconciling("Creating", f"from {choice.snapshot}"))
+
+
+def _absent(failure: Failure | None = None) -> Condition:
+    """Say that a clone is not there, and why if it is tried again in every pass (a full pool)."""
+    why = f": {failure.message}" if failure is not None else ""
+    return not_ready(failure.reason if failure is not None else "NotCreated", f"it does not exist yet{why}")
+
+
+def _plan_existing(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> None:
+    stop_retired(index, draft, ObjectKey(Kind.CLONE, clone.name), volumes)
+    swapped = plan_swap(index, draft, clone, volumes)
+    if swapped is None:
+        plan_in_place(index, draft, clone, volumes.current)
+    drop_retired(index, draft, volumes, keep=swapped)

@@ -1,0 +1,140 @@
+"""What a failure or a delivered setting was made from, as short digests.
+
+Called by planning to compare and by ``apply`` to record: both sides must use these
+functions, so that "what was applied" and "what is asked for" can never be computed in
+two ways. Digests never cover the value of a secret, only its keyed fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from reconciler.state.observed import AppliedUser
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reconciler.ids import SecretName, SnapshotId, VolumeId
+    from reconciler.state.desired import DesiredClone, DesiredImage
+
+GENERATED = "generated"
+"""Fingerprint of a password that the reconciler made itself."""
+
+_MEMO_LIMIT = 20_000
+_memo: dict[tuple[int, int], tuple[DesiredClone, DesiredImage, str]] = {}
+
+
+def digest(*parts: object) -> str:
+    """Return a short digest of values that JSON can write; equal values give equal digests."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def settings_digest(clone: DesiredClone, image: DesiredImage) -> str:
+    """Return the digest of what a restart applies, ``<parameters>.<resources>``.
+
+    The port is not part of it: a clone without one keeps what it was given. Both
+    values are frozen, so the result is remembered by identity; the memory holds on to
+    them, which is what makes their identity safe to use.
+    """
+    key = (id(clone), id(image))
+    known = _memo.get(key)
+    if known is not None:
+        return known[2]
+    resources = clone.resources
+    result = f"{digest(effective_parameters(clone, image))}.{digest(resources.memory, resources.cpus, resources.disk)}"
+    if len(_memo) >= _MEMO_LIMIT:
+        _memo.clear()
+    _memo[key] = (clone, image, result)
+    return result
+
+
+def effective_parameters(clone: DesiredClone, image: DesiredImage) -> dict[str, str]:
+    """Return the server settings of a clone: those of its image, overridden by its own."""
+    return {**image.parameters, **clone.parameters}
+
+
+def changed_settings(applied: str, wanted: str) -> tuple[str, ...]:
+    """Return which of parameters and resources differ between two settings digests."""
+    names = ("parameters", "resources")
+    pairs = zip(names, applied.partition(".")[::2], wanted.partition(".")[::2], strict=True)
+    return tuple(name for name, was, now in pairs if was != now)
+
+
+def applied_users(clone: DesiredClone, secrets: Mapping[SecretName, str]) -> tuple[AppliedUser, ...]:
+    """Return a clone's users as its manifest records them once delivered, by name.
+
+    Raises:
+        KeyError: a password's secret does not exist; see :func:`missing_secrets`.
+
+    """
+    users = (
+        AppliedUser(user.name, user.role, GENERATED if user.password is None else secrets[user.password])
+        for user in clone.users
+    )
+    return tuple(sorted(users, key=lambda user: user.name))
+
+
+def missing_secrets(clone: DesiredClone, secrets: Mapping[SecretName, str]) -> tuple[SecretName, ...]:
+    """Return the secrets that a clone's users name and that do not exist."""
+    named = {user.password for user in clone.users if user.password is not None}
+    return tuple(sorted(name for name in named if name not in secrets))
+
+
+def key_id(image: DesiredImage, secrets: Mapping[SecretName, str]) -> str | None:
+    """Return the keyed fingerprint of an image's masking keys; None without keys or while one is missing."""
+    if not image.masking_keys or any(name not in secrets for name in image.masking_keys):
+        return None
+    prints = [secrets[name] for name in image.masking_keys]
+    return prints[0] if len(prints) == 1 else digest(prints)
+
+
+def build_fingerprint(image: DesiredImage, *, input_id: str, key: str | None, base: SnapshotId | None) -> str:
+    """Return the fingerprint of a build's inputs: while it is the same, a permanent failure stands.
+
+    Wider than the spec digest: server settings, pool and runtime can make a build fail too.
+    """
+    return digest(
+        "build",
+        image.spec_digest,
+        input_id,
+        key,
+        base,
+        dict(image.parameters),
+        image.pool,
+        image.runtime,
+        image.superuser_scripts,
+    )
+
+
+def delivery_fingerprint(
+    clone: DesiredClone, image: DesiredImage, *, snapshot: SnapshotId, secrets: Mapping[SecretName, str]
+) -> str:
+    """Return the fingerprint of making a clone from a snapshot (create and replace)."""
+    return digest(
+        "deliver",
+        snapshot,
+        clone.runtime,
+        clone.port,
+        _rows(applied_users(clone, secrets)),
+        clone.scripts_digest,
+        settings_digest(clone, image),
+        clone.superuser_scripts,
+    )
+
+
+def update_fingerprint(clone: DesiredClone, secrets: Mapping[SecretName, str]) -> str:
+    """Return the fingerprint of an update in place."""
+    return digest("update", _rows(applied_users(clone, secrets)), clone.owner, clone.protected)
+
+
+def serve_fingerprint(clone: DesiredClone, image: DesiredImage | None, volume: VolumeId) -> str:
+    """Return the fingerprint of starting or restarting a clone's server."""
+    settings = settings_digest(clone, image) if image is not None else ""
+    return digest("serve", volume, clone.runtime, clone.port, settings)
+
+
+def _rows(users: tuple[AppliedUser, ...]) -> list[tuple[str, str, str]]:
+    return [(user.name, user.role, user.password) for user in users]

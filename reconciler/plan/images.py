@@ -1,0 +1,375 @@
+"""Which snapshots are built, and why: the images of a commit.
+
+Called by :mod:`reconciler.plan.diff`. Pure. A snapshot is due for one of the causes of
+:class:`Due`; whether it is built then depends on the identity of its source, which
+``observe`` asks for only while it is due.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from reconciler.ids import SnapshotId, VolumeId
+from reconciler.plan.actions import BuildSnapshot, RenameImage
+from reconciler.plan.draft import held_back
+from reconciler.plan.fingerprints import build_fingerprint, key_id
+from reconciler.plan.schedule import ScheduleError, next_refresh, snapshot_id_stamp, started_at
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
+from reconciler.state.desired import (
+    BackupSource,
+    DesiredImage,
+    DumpSource,
+    FilesSource,
+    ImageSource,
+    PrimarySource,
+    SourcePath,
+)
+from reconciler.state.observed import Input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from reconciler.ids import ImageName
+    from reconciler.plan.draft import Draft
+    from reconciler.plan.index import Index, Snapshot
+    from reconciler.state.observed import Request
+
+EMPTY_INPUT = "empty"
+"""Input id of an image that starts from nothing."""
+
+UP_TO_DATE = (ready("UpToDate"),)
+_SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The base snapshot that a build would use; ``binding`` when it comes from another spec than the last one."""
+
+    snapshot: SnapshotId
+    binding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Why a snapshot is due.
+
+    ``binding``: what exists is not what the commit asks for, so a new clone waits for
+    the build. Otherwise it is a refresh, which a new clone does not wait for.
+    """
+
+    cause: Literal["first", "spec", "key", "source", "base", "request", "schedule"]
+    reason: str
+    binding: bool
+    request: str | None = None
+
+
+def plan_images(index: Index, draft: Draft) -> None:
+    """Plan renames and builds of every image, bases before what is built on them."""
+    for image in in_base_order(index):
+        _plan_image(index, draft, image)
+
+
+def in_base_order(index: Index) -> Iterator[DesiredImage]:
+    """Yield every image after its base; a cycle, which validation refuses, is cut."""
+    done: set[ImageName] = set()
+    for image in index.desired.images.values():
+        chain: list[DesiredImage] = []
+        step: DesiredImage | None = image
+        while step is not None and step.name not in done:
+            done.add(step.name)
+            chain.append(step)
+            step = index.base_of(step, step.source.image) if isinstance(step.source, ImageSource) else None
+        yield from reversed(chain)
+
+
+def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
+    key = ObjectKey(Kind.IMAGE, image.name)
+    newest = index.newest(image.name)
+    if newest is not None and newest.manifest.spec_digest != image.spec_digest and not image.suspend:
+        draft.outdated[image.name] = "waits for a snapshot of what the commit asks for"
+    if (left := _left_alone(index, image, key)) is not None:
+        draft.say(key, *_state(newest), left)
+        return
+    _rename(index, draft, image, key)
+    if (refusal := _cannot_build(index, image, newest)) is not None:
+        draft.say(key, *([] if refusal.type == "Ready" else _state(newest)), refusal)
+        return
+    _answer_old_requests(index, draft, image, newest)
+    try:
+        due = find_due(index, image, newest, base=_base(index, draft, image, newest))
+    except ScheduleError as error:
+        draft.say(key, *_state(newest), stalled("ScheduleInvalid", str(error)))
+        return
+    if due is None:
+        draft.say(key, *_state(newest))
+        return
+    _plan_build(index, draft, image, due)
+
+
+def _state(newest: Snapshot | None) -> tuple[Condition, ...]:
+    return UP_TO_DATE if newest is not None else (not_ready("NoSnapshot", "there is no snapshot yet"),)
+
+
+def _left_alone(index: Index, image: DesiredImage, key: ObjectKey) -> Condition | None:
+    """Return why nothing at all is done for an image in this pass."""
+    if index.desired.problems and key in index.desired.problems:
+        return stalled(*index.desired.problems[key])
+    if image.suspend:
+        return _SUSPENDED
+    if index.in_flight and key in index.in_flight:
+        return reconciling("InProgress", "work is under way")
+    return None
+
+
+def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> None:
+    """Give snapshots and clones of a former name the new one; all at once, so not while some cannot be seen."""
+    former = image.formerly
+    if former is None or index.away or index.image_names.get(former) != image.name:
+        return
+    busy = {key.name for key in index.in_flight if key.kind is Kind.CLONE}
+    named = [s.volume.id for s in index.images.get(image.name, ()) if s.manifest.image == former]
+    for clone, volumes in index.clones.items():
+        if clone not in busy:
+            named += [g.volume.id for g in volumes.ready if g.manifest.image == former]
+    if named:
+        draft.add(
+            RenameImage(
+                image=image.name,
+                formerly=former,
+                volumes=tuple(sorted(named)),
+                reason=f"image {former} is called {image.name} now",
+            )
+        )
+        draft.say(key, reconciling("Renaming", f"was called {former}"))
+
+
+def _cannot_build(index: Index, image: DesiredImage, newest: Snapshot | None) -> Condition | None:
+    """Return what forbids every build of an image, whether or not one is due."""
+    if newest is not None and newest.manifest.engine != image.engine:
+        return stalled(
+            "EngineChanged",
+            f"its snapshots are of engine {newest.manifest.engine}, the document says {image.engine};"
+            " an image's engine cannot change: use another name",
+        )
+    if image.masking and not index.settings.masking_available:
+        return stalled(
+            "MaskingUnavailable", "the image names masking, which this version cannot do, so nothing is built"
+        )
+    missing = [name for name in image.masking_keys if name not in index.observed.secrets]
+    if missing:
+        return stalled("SecretUnavailable", f"there is no secret {', '.join(sorted(missing))} on this host")
+    key = ObjectKey(Kind.IMAGE, image.name)
+    if newest is None and key in index.hidden:
+        return unknown("PoolUnavailable", f"its snapshots cannot be seen: {index.hidden[key]}")
+    return _pool_problem(index, image)
+
+
+def _pool_problem(index: Index, image: DesiredImage) -> Condition | None:
+    """Return why the image's pool cannot take a build.
+
+    While a pool is away, an image that shows no snapshot in its own pool may have its
+    snapshots there: it is not built anew elsewhere.
+    """
+    if image.pool in index.away:
+        return unknown("PoolUnavailable", f"pool {image.pool} is not available: {index.away[image.pool]}")
+    if image.pool not in index.observed.pools:
+        known = ", ".join(sorted(index.observed.pools)) or "none"
+        return stalled("PoolUnknown", f"pool {image.pool} is not in this host's configuration (there are: {known})")
+    if index.away and not any(s.volume.pool == image.pool for s in index.images.get(image.name, ())):
+        return unknown("PoolUnavailable", f"its snapshots may be in a pool that is away: {index.away_text()}")
+    return None
+
+
+def find_due(index: Index, image: DesiredImage, newest: Snapshot | None, *, base: Base | None) -> Due | None:
+    """Return why a snapshot of an image is due now, the weightiest cause first; None when none is.
+
+    Raises:
+        ScheduleError: this host cannot tell when the image's schedule is due.
+
+    """
+    if newest is None:
+        return Due("first", "there is no snapshot yet", binding=True)
+    manifest = newest.manifest
+    if manifest.spec_digest != image.spec_digest:
+        return Due("spec", "what it is built from changed in git", binding=True)
+    if image.masking_keys and manifest.key_id != key_id(image, index.observed.secrets):
+        return Due("key", "the masking key changed", binding=True)
+    if isinstance(image.source, ImageSource):
+        if base is not None and base.snapshot != manifest.base:
+            return Due("base", f"its base has a newer snapshot, {base.snapshot}", binding=base.binding)
+    elif any(path.object_id is not None and path.object_id not in manifest.input_id for path in _paths(image)):
+        return Due("source", "a file of its source changed in git", binding=True)
+    return _due_refresh(index, image, newest)
+
+
+def _paths(image: DesiredImage) -> tuple[SourcePath, ...]:
+    match image.source:
+        case DumpSource(path=path, globals=roles):
+            return (path,) if roles is None else (path, roles)
+        case BackupSource(path=path) | FilesSource(path=path):
+            return (path,)
+        case _:
+            return ()
+
+
+def _due_refresh(index: Index, image: DesiredImage, newest: Snapshot) -> Due | None:
+    pending = pending_refresh(index, image.name, newest)
+    if pending is not None:
+        return Due("request", "a refresh was requested", binding=False, request=pending.id)
+    refresh = image.refresh
+    if refresh is None or refresh.suspend:
+        return None
+    due = next_refresh(image.name, refresh, last_looked(index, image.name, newest))
+    if due > index.now:
+        return None
+    return Due("schedule", f"a refresh was due at {due.isoformat(timespec='seconds')}", binding=False)
+
+
+def last_looked(index: Index, name: ImageName, newest: Snapshot) -> datetime:
+    """Return when an image's source was last looked at with an outcome."""
+    started = started_at(newest.manifest)
+    checked = index.observed.refreshed.get(name)
+    return started if checked is None else max(started, checked)
+
+
+def pending_refresh(index: Index, name: ImageName, newest: Snapshot | None) -> Request | None:
+    """Return the newest refresh request of an image that nothing has answered yet."""
+    requests = index.requests.get(ObjectKey(Kind.IMAGE, name)) if index.requests else None
+    if not requests:
+        return None
+    latest = requests[-1]
+    return latest if newest is None or latest.requested_at > last_looked(index, name, newest) else None
+
+
+def _answer_old_requests(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | None) -> None:
+    if not index.requests:
+        return
+    pending = pending_refresh(index, image.name, newest)
+    for request in index.requests.get(ObjectKey(Kind.IMAGE, image.name), ()):
+        if request is not pending:
+            draft.served[request.id] = f"image {image.name} was looked at since, or a later request stands"
+
+
+def _base(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | None) -> Base | None:
+    """Return the base snapshot that a build would use: the one of this plan, or the newest."""
+    if not isinstance(image.source, ImageSource):
+        return None
+    name = image.source.image
+    build = draft.builds.get(name)
+    if build is not None:
+        return Base(build.snapshot, binding=name in draft.outdated)
+    known = index.newest(name)
+    if known is None:
+        return None
+    last = newest.manifest.base if newest is not None else None
+    old = index.snapshots.get(last) if last is not None else None
+    same = old is not None and old.manifest.spec_digest == known.manifest.spec_digest
+    return Base(known.manifest.snapshot, binding=not same)
+
+
+def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> None:
+    """Plan a build that is due, or say what it waits for."""
+    key = ObjectKey(Kind.IMAGE, image.name)
+    newest = index.newest(image.name)
+    if due.binding and newest is not None:
+        draft.outdated[image.name] = f"waits for a new snapshot: {due.reason}"
+    if (wait := _waits(index, draft, image)) is not None:
+        draft.say(key, *_state(newest), wait)
+        return
+    found = _base(index, draft, image, newest)
+    base = found.snapshot if found is not None else None
+    source = _input(index, image, base)
+    if source.input_id is None:
+        draft.say(key, *_state(newest), stalled(source.reason, source.problem or "its source cannot be identified"))
+        return
+    if newest is not None and _unchanged(due, newest, source.input_id):
+        draft.outdated.pop(image.name, None)
+        draft.checked.add(image.name)
+        draft.say(key, ready("UpToDate", "its source has not changed"))
+        if due.request is not None:
+            draft.served[due.request] = f"image {image.name} is up to date: its source has not changed"
+        return
+    keys = key_id(image, index.observed.secrets)
+    fingerprint = build_fingerprint(image, input_id=source.input_id, key=keys, base=base)
+    held = held_back(index, key, fingerprint)
+    asked = pending_refresh(index, image.name, newest)
+    if held is not None and asked is None:  # a person who asks again is taken at their word
+        draft.say(key, *_state(newest), held)
+        return
+    build = BuildSnapshot(
+        image=image.name,
+        snapshot=_snapshot_id(index, image),
+        input_id=source.input_id,
+        base=base,
+        key_id=keys,
+        fingerprint=fingerprint,
+        request=asked.id if asked is not None else None,
+        reason=due.reason,
+        after=_after_base(draft, image),
+    )
+    draft.builds[image.name] = build
+    draft.wanted.update([base] if base is not None else [])
+    draft.add(build)
+    draft.say(key, *_state(newest), reconciling("BuildDue", due.reason))
+
+
+def _waits(index: Index, draft: Draft, image: DesiredImage) -> Condition | None:
+    """Return what a build that is due has to wait for."""
+    if image.runtime in index.observed.unknown_runtimes:
+        why = index.observed.unknown_runtimes[image.runtime]
+        return reconciling("RuntimeUnavailable", f"the runtime {image.runtime} does not answer: {why}")
+    if not isinstance(image.source, ImageSource):
+        return None
+    base = image.source.image
+    if base in draft.builds:
+        return None
+    if base in draft.outdated:
+        return reconciling("WaitingForBase", f"image {base} {draft.outdated[base]}")
+    if index.newest(base) is None:
+        return reconciling("WaitingForBase", f"image {base} has no snapshot yet")
+    return None
+
+
+def _input(index: Index, image: DesiredImage, base: SnapshotId | None) -> Input:
+    """Return the identity of what a build would start from.
+
+    A source that was not asked (a plan made from another host's status) has the empty
+    id: the build that is due for another cause is shown, and identifies its source
+    itself.
+    """
+    if isinstance(image.source, ImageSource):
+        return Input(base or "")
+    return index.observed.inputs.get(image.name, Input("")) if source_is_outside(image) else Input(EMPTY_INPUT)
+
+
+def _unchanged(due: Due, newest: Snapshot, input_id: str) -> bool:
+    """Whether a refresh finds the source as it was; other causes build in any case."""
+    if due.cause not in ("source", "request", "schedule"):
+        return False
+    return input_id in ("", newest.manifest.input_id)
+
+
+def _after_base(draft: Draft, image: DesiredImage) -> tuple[ObjectKey, ...]:
+    if isinstance(image.source, ImageSource) and image.source.image in draft.builds:
+        return (ObjectKey(Kind.IMAGE, image.source.image),)
+    return ()
+
+
+def _snapshot_id(index: Index, image: DesiredImage) -> SnapshotId:
+    """Return a new id; a taken one (an interrupted build of the same second) moves it on by seconds."""
+    taken = {VolumeId(volume.id) for volume in index.image_leftovers.get(image.name, ())}
+    at = index.now
+    while True:
+        digest = image.spec_digest.rpartition(":")[2][:8]
+        wanted = SnapshotId(f"{image.name}-{snapshot_id_stamp(at)}-{digest}")
+        if wanted not in index.snapshots and VolumeId(wanted) not in taken:
+            return wanted
+        at += timedelta(seconds=1)
+
+
+def source_is_outside(image: DesiredImage) -> bool:
+    """Whether the identity of an image's source has to be asked for."""
+    return isinstance(image.source, DumpSource | BackupSource | FilesSource | PrimarySource)

@@ -1,0 +1,316 @@
+"""One pass's view of desired and observed, arranged for planning; built once per plan.
+
+Called by :mod:`reconciler.plan.diff` only. Attributes volumes to documents (renames
+included), separates finished work from leftovers, and knows what cannot be known:
+volumes on a pool that is away, clones on a runtime that does not answer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
+from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.state.observed import (
+    BuildManifest,
+    CloneManifest,
+    ClonePhase,
+    ServerState,
+    SnapshotManifest,
+    VolumeState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from reconciler.ids import PoolName, SnapshotId
+    from reconciler.plan.settings import PlanSettings
+    from reconciler.state.desired import Desired, DesiredClone, DesiredImage
+    from reconciler.state.observed import Manifest, Observed, ObservedServer, Request, Volume
+
+
+_NOT_CONFIGURED = (
+    "it was in use once and is not in this host's configuration: add it under `pools:` again,"
+    " or strike it out of pools.json in the state directory if its volumes are gone for good"
+)
+
+
+class Snapshot(NamedTuple):
+    """A sealed snapshot that can be seen."""
+
+    volume: Volume
+    manifest: SnapshotManifest
+
+
+class Generation(NamedTuple):
+    """A ready generation of a clone that can be seen."""
+
+    volume: Volume
+    manifest: CloneManifest
+
+
+@dataclass(slots=True)
+class CloneVolumes:
+    """The volumes of one clone: ready generations, oldest first, and what was interrupted."""
+
+    ready: list[Generation] = field(default_factory=list)
+    leftovers: list[Volume] = field(default_factory=list)
+
+    @property
+    def current(self) -> Generation:
+        """The generation that is served; only with ``ready``."""
+        return self.ready[-1]
+
+    @property
+    def retired(self) -> list[Generation]:
+        """The generations kept for undo, oldest first."""
+        return self.ready[:-1]
+
+
+@dataclass(slots=True, kw_only=True)
+class Index:
+    """What planning looks things up in."""
+
+    desired: Desired
+    observed: Observed
+    now: datetime
+    settings: PlanSettings
+    away: Mapping[PoolName, str]
+    """Pools whose volumes are unknown, with the reason. While there is one, what is not seen may live there."""
+    image_names: Mapping[ImageName, ImageName]
+    """Former name to name, for images with ``formerly``."""
+    clone_names: Mapping[CloneName, CloneName]
+    images: dict[ImageName, list[Snapshot]] = field(default_factory=lambda: defaultdict(list))
+    snapshots: dict[SnapshotId, Snapshot] = field(default_factory=dict)
+    image_leftovers: dict[ImageName, list[Volume]] = field(default_factory=lambda: defaultdict(list))
+    clones: dict[CloneName, CloneVolumes] = field(default_factory=dict)
+    hidden: dict[ObjectKey, str] = field(default_factory=dict)
+    """Objects of which a volume exists that cannot be looked at, and why: on a pool that is away, or unreadable."""
+    unread: str = ""
+    """Volumes with unreadable manifests that bear the name of no document: they may be anybody's (renamed)."""
+    in_flight: frozenset[ObjectKey] = frozenset()
+    volume_ids: frozenset[VolumeId] | None = None
+    special_clones: frozenset[str] = frozenset()
+    """Names of clones that have a failure, a tombstone, a request or the like: the quick path is not for them."""
+    renaming: bool = False
+    """Whether a document has a former name: the quick path is for nobody then."""
+    requests: dict[ObjectKey, list[Request]] = field(default_factory=lambda: defaultdict(list))
+
+    def newest(self, image: ImageName) -> Snapshot | None:
+        """Return an image's newest snapshot that can be seen."""
+        known = self.images.get(image)
+        return known[-1] if known else None
+
+    def base_of(self, image: DesiredImage, base: ImageName) -> DesiredImage | None:
+        """Return the document of an image's base."""
+        return self.desired.images.get(base) if base != image.name else None
+
+    def declared_image(self, name: ImageName) -> bool:
+        """Whether a document of the commit declares the image, be it one with a problem."""
+        return _declared(self.desired, Kind.IMAGE, name)
+
+    def declared_clone(self, name: CloneName) -> bool:
+        """Whether a document of the commit declares the clone, be it one with a problem."""
+        return _declared(self.desired, Kind.CLONE, name)
+
+    def free_volume(self, clone: CloneName) -> tuple[VolumeId, int]:
+        """Return the volume id and number of a clone's next generation.
+
+        Ids are checked against all others: a renamed clone's volumes keep their old ids.
+        """
+        volumes = self.clones.get(clone)
+        known = [] if volumes is None else [*(g.volume for g in volumes.ready), *volumes.leftovers]
+        numbers = (v.manifest.generation for v in known if isinstance(v.manifest, CloneManifest))
+        generation = 1 + max(numbers, default=0)
+        while VolumeId(f"{clone}.{generation}") in self.taken:
+            generation += 1
+        return VolumeId(f"{clone}.{generation}"), generation
+
+    @property
+    def taken(self) -> frozenset[VolumeId]:
+        """The ids of all volumes."""
+        if self.volume_ids is None:
+            unread = (volume for pool in self.observed.pools.values() for volume in pool.unknown)
+            self.volume_ids = frozenset((*(volume.id for volume in self.observed.volumes), *unread))
+        return self.volume_ids
+
+    def server(self, volume: VolumeId) -> ObservedServer | None:
+        """Return the running server of a volume."""
+        server = self.observed.servers.get(ServerName(volume))
+        return server if server is not None and server.state is ServerState.RUNNING else None
+
+    def owner_of(self, volume: VolumeId) -> ObjectKey:
+        """Return whose a volume is that shows nothing but its id, under the name that it has now."""
+        clone, dot, _number = volume.rpartition(".")
+        if dot:
+            former = CloneName(clone)
+            return ObjectKey(Kind.CLONE, self.clone_names.get(former, former))
+        image = ImageName(volume.rsplit("-", 2)[0])
+        return ObjectKey(Kind.IMAGE, self.image_names.get(image, image))
+
+    def away_text(self) -> str:
+        """Name the pools that are away, for messages."""
+        return ", ".join(f"{name} ({why})" if why else name for name, why in sorted(self.away.items()))
+
+    def runtime_problem(self, clone: DesiredClone | None, volumes: CloneVolumes) -> str | None:
+        """Say which runtime of a clone cannot be asked; None when all can."""
+        names = {generation.manifest.runtime for generation in volumes.ready}
+        names |= {clone.runtime} if clone is not None else set()
+        for name in sorted(names & self.observed.unknown_runtimes.keys()):
+            return f"the runtime {name} does not answer: {self.observed.unknown_runtimes[name]}"
+        if self.settings.runtimes is not None:
+            for name in sorted(names - self.settings.runtimes - self.settings.serverless):
+                return f"the runtime {name} is not configured on this host"
+        return None
+
+
+def build_index(desired: Desired, observed: Observed, now: datetime, *, settings: PlanSettings) -> Index:
+    """Arrange desired and observed for planning; one walk over the volumes."""
+    index = Index(
+        desired=desired,
+        observed=observed,
+        now=now,
+        settings=settings,
+        away=_away(observed, settings),
+        image_names=_former_images(desired),
+        clone_names=_former_clones(desired),
+    )
+    index.in_flight = _in_flight(index)
+    _place(index, observed.volumes)
+    for known in index.images.values():
+        if len(known) > 1:
+            known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
+    for volumes in index.clones.values():
+        if len(volumes.ready) > 1:
+            volumes.ready.sort(key=lambda generation: (generation.manifest.generation, generation.volume.id))
+        if volumes.leftovers:
+            volumes.leftovers.sort(key=lambda volume: volume.id)
+    for request in sorted(observed.requests, key=lambda request: (request.requested_at, request.id)):
+        index.requests[request.object].append(request)
+    if index.away:
+        _hide_unseen(index)
+    _hide_unreadable(index)
+    index.renaming = bool(index.image_names or index.clone_names)
+    index.special_clones = _special(index)
+    return index
+
+
+def _place(index: Index, volumes: Iterable[Volume]) -> None:
+    """Attribute volumes to their objects; those of other installations do not exist for planning."""
+    ours, away, clones = index.observed.installation, index.away, index.clones
+    for volume in volumes:
+        manifest = volume.manifest
+        if manifest.installation != ours:
+            continue
+        if volume.pool in away:
+            index.hidden[_object_of(index, manifest)] = index.away_text()
+        elif isinstance(manifest, CloneManifest):
+            name = index.clone_names.get(manifest.clone, manifest.clone)
+            known = clones.get(name)
+            if known is None:
+                known = clones[name] = CloneVolumes([], [])
+            if volume.state is VolumeState.COMPLETE and manifest.phase is ClonePhase.READY:
+                known.ready.append(Generation(volume, manifest))
+            else:
+                known.leftovers.append(volume)
+        else:
+            _place_snapshot(index, volume, manifest)
+
+
+def _place_snapshot(index: Index, volume: Volume, manifest: BuildManifest | SnapshotManifest) -> None:
+    image = index.image_names.get(manifest.image, manifest.image)
+    if isinstance(manifest, BuildManifest) or volume.state is not VolumeState.COMPLETE:
+        index.image_leftovers[image].append(volume)
+    else:
+        snapshot = Snapshot(volume, manifest)
+        index.images[image].append(snapshot)
+        index.snapshots[manifest.snapshot] = snapshot
+
+
+def _object_of(index: Index, manifest: Manifest) -> ObjectKey:
+    if isinstance(manifest, CloneManifest):
+        return ObjectKey(Kind.CLONE, index.clone_names.get(manifest.clone, manifest.clone))
+    return ObjectKey(Kind.IMAGE, index.image_names.get(manifest.image, manifest.image))
+
+
+def _hide_unreadable(index: Index) -> None:
+    """Mark the objects of volumes whose manifests cannot be read, by the names in their ids."""
+    unread: list[VolumeId] = []
+    for pool in index.observed.pools.values():
+        for volume in pool.unknown:
+            key = index.owner_of(volume)
+            index.hidden[key] = f"the manifest of volume {volume} in pool {pool.name} cannot be read"
+            if not _declared(index.desired, key.kind, key.name):
+                unread.append(volume)
+    index.unread = ", ".join(sorted(unread))
+
+
+def _hide_unseen(index: Index) -> None:
+    """Mark clones of which a server runs whose volume is not seen: it is in the pool that is away."""
+    seen = {volume.id for volume in index.observed.volumes}
+    for name in index.observed.servers:
+        if VolumeId(name) not in seen:
+            index.hidden[index.owner_of(VolumeId(name))] = index.away_text()
+
+
+def _away(observed: Observed, settings: PlanSettings) -> dict[PoolName, str]:
+    away = {name: pool.message for name, pool in observed.pools.items() if not pool.available}
+    away |= {name: _NOT_CONFIGURED for name in settings.pools if name not in observed.pools}
+    away |= {volume.pool: "not observed" for volume in observed.volumes if volume.pool not in observed.pools}
+    return away
+
+
+def _declared(desired: Desired, kind: Kind, name: str) -> bool:
+    """Whether a document declares an object, be it one with a problem."""
+    known = ImageName(name) in desired.images if kind is Kind.IMAGE else CloneName(name) in desired.clones
+    return known or ObjectKey(kind, name) in desired.problems
+
+
+def _former_images(desired: Desired) -> dict[ImageName, ImageName]:
+    """Former names that no document claims any more; of two heirs the first by name."""
+    found: dict[ImageName, ImageName] = {}
+    for image in desired.images.values():
+        former = image.formerly
+        if former is not None and not _declared(desired, Kind.IMAGE, former):
+            found[former] = min(found.get(former, image.name), image.name)
+    return found
+
+
+def _former_clones(desired: Desired) -> dict[CloneName, CloneName]:
+    found: dict[CloneName, CloneName] = {}
+    for clone in desired.clones.values():
+        former = clone.formerly
+        if former is not None and not _declared(desired, Kind.CLONE, former):
+            found[former] = min(found.get(former, clone.name), clone.name)
+    return found
+
+
+def _in_flight(index: Index) -> frozenset[ObjectKey]:
+    """Objects with work in flight, under the names that they have now as well."""
+    heirs: list[ObjectKey] = []
+    for key in index.observed.in_flight:
+        if key.kind is Kind.IMAGE and ImageName(key.name) in index.image_names:
+            heirs.append(ObjectKey(Kind.IMAGE, index.image_names[ImageName(key.name)]))
+        elif key.kind is Kind.CLONE and CloneName(key.name) in index.clone_names:
+            heirs.append(ObjectKey(Kind.CLONE, index.clone_names[CloneName(key.name)]))
+    return index.observed.in_flight.union(heirs)
+
+
+def _special(index: Index) -> frozenset[str]:
+    keyed: Iterable[ObjectKey] = (
+        *index.in_flight,
+        *index.observed.failures,
+        *index.desired.problems,
+        *index.requests,
+        *index.hidden,
+    )
+    return frozenset(
+        (
+            *(key.name for key in keyed if key.kind is Kind.CLONE),
+            *index.observed.tombstones,
+            *index.observed.lost_credentials,
+        )
+    )

@@ -1,0 +1,144 @@
+"""What changes on a clone's current volume: its server, settings, users, owner and protection.
+
+Called by :mod:`reconciler.plan.clones`. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.plan.actions import RestartClone, StartClone, StopClone, UpdateClone
+from reconciler.plan.draft import held_back
+from reconciler.plan.fingerprints import (
+    applied_users,
+    changed_settings,
+    missing_secrets,
+    serve_fingerprint,
+    settings_digest,
+    update_fingerprint,
+)
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled
+
+if TYPE_CHECKING:
+    from reconciler.plan.actions import Action
+    from reconciler.plan.draft import Draft
+    from reconciler.plan.index import Generation, Index
+    from reconciler.state.desired import DesiredClone, DesiredImage
+    from reconciler.state.observed import AppliedUser
+
+_UP_TO_DATE = ready("UpToDate")
+_STOPPED = ready("Stopped", "stopped, as its document says")
+
+
+def plan_in_place(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> None:
+    """Plan what brings a clone's current volume to its document, and say how it is."""
+    key = ObjectKey(Kind.CLONE, clone.name)
+    draft.say(key, *_state(index, clone, current))
+    serve = _serve(index, clone, current)
+    update = _update(index, draft, clone, current)
+    if serve is not None and (held := held_back(index, key, getattr(serve, "fingerprint", ""))) is not None:
+        draft.say(key, held)
+        serve = None
+        if index.server(current.volume.id) is None:
+            update = None
+    if update is not None and (held := held_back(index, key, update.fingerprint)) is not None:
+        draft.say(key, held)
+        update = None
+    # Users are delivered through a server: before one stops, after one starts.
+    steps: tuple[Action | None, ...] = (update, serve) if isinstance(serve, StopClone) else (serve, update)
+    for action in steps:
+        if action is not None:
+            draft.add(action)
+            draft.say(key, reconciling("Updating", action.reason))
+
+
+def _state(index: Index, clone: DesiredClone, current: Generation) -> tuple[Condition, ...]:
+    if not clone.running:
+        state = _STOPPED
+    elif current.manifest.runtime in index.settings.serverless or index.server(current.volume.id) is not None:
+        state = _UP_TO_DATE
+    else:
+        state = not_ready("NotRunning", "its server does not run")
+    if current.manifest.scripts_digest == clone.scripts_digest:
+        return (state,)
+    message = "its scripts or params changed after they ran; a reset runs them again"
+    return (state, Condition(type="ScriptsOutdated", status="True", reason="ScriptsChanged", message=message))
+
+
+def _serve(index: Index, clone: DesiredClone, current: Generation) -> RestartClone | StartClone | StopClone | None:
+    """Plan what the server needs: new settings, a start, a stop."""
+    volume, manifest = current
+    if manifest.runtime in index.settings.serverless:
+        return None
+    changes = _settings_changes(index, clone, current)
+    server = index.server(volume.id)
+    if server is not None and server.port not in (None, manifest.port) and "port" not in changes:
+        changes = ("port", *changes)
+    fingerprint = serve_fingerprint(clone, _image(index, current), volume.id)
+    if changes:
+        reason = f"{' and '.join(changes)} changed"
+        return RestartClone(clone=clone.name, volume=volume.id, changes=changes, fingerprint=fingerprint, reason=reason)
+    if clone.running and server is None:
+        return StartClone(
+            clone=clone.name, volume=volume.id, fingerprint=fingerprint, reason="its server should run and does not"
+        )
+    if server is not None and not clone.running:
+        return StopClone(
+            clone=clone.name, volume=volume.id, runtime=server.runtime, reason="its document says state: stopped"
+        )
+    return None
+
+
+def _image(index: Index, current: Generation) -> DesiredImage | None:
+    name = current.manifest.image
+    return index.desired.images.get(index.image_names.get(name, name))
+
+
+def _settings_changes(index: Index, clone: DesiredClone, current: Generation) -> tuple[str, ...]:
+    manifest = current.manifest
+    port = () if clone.port in (None, manifest.port) else ("port",)
+    image = _image(index, current)
+    if image is None:
+        return port
+    return (*port, *changed_settings(manifest.settings_digest, settings_digest(clone, image)))
+
+
+def _update(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> UpdateClone | None:
+    manifest, secrets = current.manifest, index.observed.secrets
+    if missing := missing_secrets(clone, secrets):
+        message = f"there is no secret {', '.join(missing)} on this host; its users stay as they are"
+        draft.say(ObjectKey(Kind.CLONE, clone.name), stalled("SecretUnavailable", message))
+        return None
+    texts: dict[str, str] = {}
+    users = _user_changes(manifest.users, applied_users(clone, secrets))
+    if users:
+        texts["users"] = users
+    elif manifest.clone in index.observed.lost_credentials:
+        texts["users"] = "its generated passwords are lost and made anew"
+    if manifest.owner != clone.owner:
+        texts["owner"] = f"owner {clone.owner or 'nobody'}"
+    if manifest.protected != clone.protected:
+        texts["protected"] = "protected" if clone.protected else "no longer protected"
+    if not texts:
+        return None
+    return UpdateClone(
+        clone=clone.name,
+        volume=current.volume.id,
+        changes=tuple(texts),
+        fingerprint=update_fingerprint(clone, secrets),
+        reason="; ".join(texts.values()),
+    )
+
+
+def _user_changes(applied: tuple[AppliedUser, ...], wanted: tuple[AppliedUser, ...]) -> str:
+    """Say in words how users differ; empty when they do not."""
+    before = {user.name: user for user in applied}
+    after = {user.name: user for user in wanted}
+    parts = [f"new user {name}" for name in after if name not in before]
+    parts += [f"user {name} goes" for name in sorted(before.keys() - after.keys())]
+    for name in sorted(before.keys() & after.keys()):
+        if before[name].role != after[name].role:
+            parts.append(f"user {name} becomes {after[name].role}")
+        if before[name].password != after[name].password:
+            parts.append(f"new password of user {name}")
+    return ", ".join(parts)

@@ -1,0 +1,175 @@
+"""A plan as people and programs read it.
+
+Called by the command line, the loop's events and by policy for figures. Pure: returns
+text and values, prints nothing. The JSON form is a contract: fields are added, never
+renamed or dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from reconciler.plan.actions import (
+    BuildSnapshot,
+    CreateClone,
+    DeleteClone,
+    DeleteSnapshot,
+    DropVolume,
+    ExpireClone,
+    ReplaceClone,
+    RestartClone,
+    RestoreClone,
+    UpdateClone,
+)
+from reconciler.state.conditions import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from reconciler.plan.actions import Action, Plan
+
+_UNIT = 1024
+_SYMBOLS = {"create": "+", "update": "~", "delete": "-", "replace": "±"}
+_COLOURS = {"create": 32, "update": 33, "delete": 31, "replace": 35}
+"""SGR codes of terminals (ECMA-48)."""
+_BOLD, _RED = 1, 31
+
+
+def size_text(size: int) -> str:
+    """Return bytes as people read them, e.g. ``1.5 GiB``."""
+    value, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while value >= _UNIT and len(units) > 1:
+        value /= _UNIT
+        units.pop(0)
+    return f"{int(value)} bytes" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as the value of ``plan -o json``."""
+    return {
+        "revision": plan.revision,
+        "hash": plan.hash,
+        "actions": [action_json(action) for action in plan.actions],
+        "refused": [
+            {"rule": r.rule, "message": r.message, "actions": [action_json(a) for a in r.actions]} for r in plan.refused
+        ],
+        "summary": summary(plan),
+    }
+
+
+def action_json(action: Action) -> dict[str, Any]:
+    """Return one action: what, on which object, why, and what it destroys."""
+    row: dict[str, Any] = {
+        "action": action.verb,
+        "kind": str(action.key.kind),
+        "name": action.key.name,
+        "reason": action.reason,
+        "destructive": action.destructive,
+        "volumes": list(action.volumes),
+    }
+    if isinstance(action, BuildSnapshot | CreateClone | ReplaceClone | DeleteSnapshot):
+        row["snapshot"] = action.snapshot
+    if isinstance(action, UpdateClone | RestartClone):
+        row["changes"] = list(action.changes)
+    if isinstance(action, ReplaceClone):
+        row["cause"] = action.cause
+    if action.after:
+        row["after"] = [{"kind": str(key.kind), "name": key.name} for key in action.after]
+    return row
+
+
+def summary(plan: Plan) -> dict[str, int]:
+    """Count a plan's actions; one that replaces counts as create and as delete."""
+    counts = Counter(_effect(action) for action in plan.actions)
+    return {
+        "create": counts["create"] + counts["replace"],
+        "update": counts["update"],
+        "delete": counts["delete"] + counts["replace"],
+    }
+
+
+def _effect(action: Action) -> str:
+    match action:
+        case BuildSnapshot() | CreateClone():
+            return "create"
+        case ReplaceClone() | RestoreClone():
+            return "replace"
+        case DeleteSnapshot() | DeleteClone() | ExpireClone() | DropVolume():
+            return "delete"
+        case _:
+            return "update"
+
+
+def plan_text(plan: Plan, *, colour: bool = False) -> str:
+    """Return a plan for people, images first; with ``colour`` as a terminal shows it."""
+    if not plan.actions and not plan.refused:
+        return "No changes: everything is as the specs ask for."
+    lines: list[str] = []
+    for title, kind in (("Images", Kind.IMAGE), ("Clones", Kind.CLONE)):
+        rows = [line for action in plan.actions if action.key.kind is kind for line in _action_lines(action, colour)]
+        lines += [_style(title, _BOLD, colour), *rows, ""] if rows else []
+    if plan.refused:
+        lines += [_style("Refused", _BOLD, colour), *_refused_lines(plan, colour), ""]
+    counts = summary(plan)
+    lines.append(f"Plan: {counts['create']} to create, {counts['update']} to update, {counts['delete']} to delete.")
+    if any(action.destructive for action in plan.actions):
+        lines.append(f"Lines marked with ! destroy data. Hash of what they destroy: {plan.hash}")
+    return "\n".join(lines)
+
+
+def _action_lines(action: Action, colour: bool) -> Iterator[str]:  # noqa: FBT001 - private, one meaning
+    effect = _effect(action)
+    mark = "!" if action.destructive else " "
+    head = f"{_SYMBOLS[effect]}{mark}{action.verb} {action.key.name}"
+    yield f"  {_style(head, _COLOURS[effect], colour)}{_plain(_detail(action))}"
+    yield f"      {_plain(action.reason)}"
+    if action.destructive:
+        yield f"      {_plain(_loss(action))}"
+    if action.after:
+        yield f"      after {', '.join(map(str, action.after))}"
+
+
+def _detail(action: Action) -> str:
+    match action:
+        case BuildSnapshot() | DeleteSnapshot():
+            return f" {action.snapshot}"
+        case CreateClone() | ReplaceClone():
+            return f" from {action.snapshot}"
+        case UpdateClone() | RestartClone():
+            return f" ({', '.join(action.changes)})"
+        case DropVolume():
+            return f" {action.volume}"
+        case _:
+            return ""
+
+
+def _loss(action: Action) -> str:
+    """Say what is lost, and whether it can be brought back."""
+    volumes = ", ".join(action.volumes)
+    match action:
+        case ReplaceClone() | RestoreClone():
+            return f"what was written to {volumes} is replaced; undo brings it back until the grace time ends"
+        case DeleteSnapshot():
+            return f"the snapshot {volumes} is deleted; no clone uses it"
+        case _:
+            return f"what was written to {volumes} is deleted for good"
+
+
+def _refused_lines(plan: Plan, colour: bool) -> Iterator[str]:  # noqa: FBT001 - private, one meaning
+    for refusal in plan.refused:
+        yield f"  {_style('x ' + refusal.rule, _RED, colour)}: {_plain(refusal.message)}"
+        yield from (f"      {line}" for line in _unique(f"{a.verb} {a.key}" for a in refusal.actions))
+
+
+def _unique(lines: Iterable[str]) -> Iterator[str]:
+    yield from dict.fromkeys(lines)
+
+
+def _style(text: str, code: int, colour: bool) -> str:  # noqa: FBT001 - private, one meaning
+    return f"\x1b[{code}m{text}\x1b[0m" if colour else text
+
+
+def _plain(text: str) -> str:
+    """Return text that cannot steer a terminal: messages quote what specs say."""
+    return "".join(char if char.isprintable() else " " for char in text)

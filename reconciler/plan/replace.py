@@ -1,0 +1,190 @@
+"""When a clone gets another volume: replaced, reset, restored from a retired generation.
+
+Called by :mod:`reconciler.plan.clones`. Pure. All of it destroys what is in the current
+volume once the grace time ends, so all of it is refused for protected clones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from reconciler.plan.actions import ReplaceClone, RestoreClone
+from reconciler.plan.choice import Choice, choose, matches, replacement, unmasked
+from reconciler.plan.draft import held_back
+from reconciler.plan.fingerprints import delivery_fingerprint, missing_secrets
+from reconciler.plan.leftovers import retired_until
+from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
+
+if TYPE_CHECKING:
+    from reconciler.ids import SnapshotId, VolumeId
+    from reconciler.plan.choice import Replacement
+    from reconciler.plan.draft import Draft
+    from reconciler.plan.index import CloneVolumes, Generation, Index
+    from reconciler.state.desired import DesiredClone
+    from reconciler.state.observed import Request
+
+Swap = ReplaceClone | RestoreClone
+
+
+def plan_swap(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> VolumeId | None:
+    """Plan another current volume for a clone, if it needs one.
+
+    Returns the volume that becomes current, or None when the current one stays.
+    """
+    key = ObjectKey(Kind.CLONE, clone.name)
+    wanted = replacement(index, draft, clone, volumes.current)
+    request = _pending(index, draft, clone, volumes)
+    if wanted is None and request is None:
+        return None
+    if index.away:
+        draft.say(key, reconciling("PoolUnavailable", f"waits for a pool that is away: {index.away_text()}"))
+        return None
+    found = (
+        _replace(index, draft, clone, volumes, wanted, request)
+        if wanted is not None
+        else _on_request(index, draft, clone, volumes, request)
+    )
+    if found is None:
+        return None
+    if isinstance(found, Condition):
+        draft.say(key, found)
+        return None
+    if clone.protected:
+        draft.refuse(found)
+        if request is not None:
+            draft.declined[request.id] = f"clone {clone.name} is protected; set protected to false in git first"
+        return None
+    draft.add(found)
+    if isinstance(found, ReplaceClone):
+        draft.wanted.add(found.snapshot)
+    draft.say(key, reconciling("Replacing" if isinstance(found, ReplaceClone) else "Restoring", found.reason))
+    return found.volume
+
+
+def _pending(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> Request | None:
+    """Return the newest reset or undo of a clone that nothing has answered; answer the others."""
+    requests = index.requests.get(ObjectKey(Kind.CLONE, clone.name)) if index.requests else None
+    if not requests:
+        return None
+    manifest = volumes.current.manifest
+    answered = manifest.ready_at or manifest.created_at
+    wishes = [request for request in requests if request.verb in ("reset", "undo")]
+    open_wishes = [r for r in wishes if r.requested_at > answered and r.id != manifest.request]
+    for request in wishes:
+        if not open_wishes or request is not open_wishes[-1]:
+            draft.served[request.id] = f"clone {clone.name} was made anew since, or a later request stands"
+    return open_wishes[-1] if open_wishes else None
+
+
+def _replace(
+    index: Index,
+    draft: Draft,
+    clone: DesiredClone,
+    volumes: CloneVolumes,
+    wanted: Replacement,
+    request: Request | None,
+) -> Swap | Condition:
+    """Answer a change of the document, or a newer snapshot."""
+    if wanted.cause == "spec":
+        kept = [g for g in volumes.retired if retired_until(index, volumes, g) > index.now]
+        fitting = [g for g in kept if matches(index, clone, g)]
+        if fitting:
+            return _restore(index, clone, volumes, fitting[-1], f"{wanted.reason}, as before", request)
+    choice = _pinned(index, clone, volumes.current) or choose(index, draft, clone)
+    if not isinstance(choice, Choice):
+        return choice
+    if choice.after:
+        # The clone lives: only once the snapshot exists is it taken out of its users' hands.
+        return reconciling("WaitingForSnapshot", f"{wanted.reason}; snapshot {choice.snapshot} is built first")
+    return _made_new(index, clone, volumes, choice.snapshot, wanted.cause, wanted.reason, request)
+
+
+def _pinned(index: Index, clone: DesiredClone, current: Generation) -> Choice | None:
+    """Return the snapshot that a clone already is of, where only its runtime changes."""
+    manifest = current.manifest
+    image = index.image_names.get(manifest.image, manifest.image)
+    same_runtime = manifest.runtime == clone.runtime
+    if same_runtime or image != clone.image or clone.snapshot not in ("latest", manifest.snapshot):
+        return None
+    return Choice(manifest.snapshot) if manifest.snapshot in index.snapshots else None
+
+
+def _reset(
+    index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, request: Request
+) -> Swap | Condition | None:
+    wanted = volumes.current.manifest.snapshot
+    if wanted not in index.snapshots:
+        draft.declined[request.id] = f"snapshot {wanted} does not exist any more"
+    elif (problem := unmasked(index, clone, wanted)) is not None:
+        draft.declined[request.id] = problem
+    else:
+        return _made_new(index, clone, volumes, wanted, "reset", "a reset was requested", request)
+    return None
+
+
+def _on_request(
+    index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, request: Request | None
+) -> Swap | Condition | None:
+    if request is None:
+        return None
+    if request.verb == "reset":
+        return _reset(index, draft, clone, volumes, request)
+    retired = volumes.retired
+    if not retired:
+        draft.declined[request.id] = f"clone {clone.name} has no earlier state to go back to"
+        return None
+    contradiction = replacement(index, draft, clone, retired[-1])
+    if contradiction is not None:
+        draft.declined[request.id] = (
+            f"the earlier state is not what the document asks for ({contradiction.reason}); revert the commit instead"
+        )
+        return None
+    return _restore(index, clone, volumes, retired[-1], "an undo was requested", request)
+
+
+def _restore(
+    index: Index, clone: DesiredClone, volumes: CloneVolumes, retired: Generation, reason: str, request: Request | None
+) -> Swap | Condition:
+    held = held_back(index, ObjectKey(Kind.CLONE, clone.name), "")
+    if held is not None and request is None:
+        return held
+    return RestoreClone(
+        clone=clone.name,
+        volume=retired.volume.id,
+        generation=volumes.current.manifest.generation + 1,
+        current=volumes.current.volume.id,
+        request=request.id if request is not None else None,
+        reason=f"{reason}; the earlier volume {retired.volume.id} is still there",
+    )
+
+
+def _made_new(
+    index: Index,
+    clone: DesiredClone,
+    volumes: CloneVolumes,
+    snapshot: SnapshotId,
+    cause: Literal["spec", "refresh", "reset"],
+    reason: str,
+    request: Request | None,
+) -> Swap | Condition:
+    image = index.desired.images.get(clone.image)
+    if image is None:
+        return stalled("ImageMissing", f"image {clone.image} has no usable document")
+    if missing := missing_secrets(clone, index.observed.secrets):
+        return stalled("SecretUnavailable", f"there is no secret {', '.join(missing)} on this host")
+    fingerprint = delivery_fingerprint(clone, image, snapshot=snapshot, secrets=index.observed.secrets)
+    held = held_back(index, ObjectKey(Kind.CLONE, clone.name), fingerprint)
+    if held is not None and request is None:
+        return held
+    volume, generation = index.free_volume(clone.name)
+    return ReplaceClone(
+        clone=clone.name,
+        cause=cause,
+        snapshot=snapshot,
+        volume=volume,
+        generation=generation,
+        current=volumes.current.volume.id,
+        fingerprint=fingerprint,
+        request=request.id if request is not None else None,
+        reason=reason,
+    )

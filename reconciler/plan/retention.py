@@ -1,0 +1,220 @@
+"""Which snapshots go: beyond retention, or because their image has no document any more.
+
+Called by :mod:`reconciler.plan.diff` after clones and builds are planned. Pure. Never
+goes: a snapshot that a volume of a clone came from (retired ones included), that a
+document names, that work in flight or of this plan needs, or the newest of an image
+that has a document. While a pool is away nothing goes at all, for who uses what is not
+known then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.ids import CloneName, ImageName
+from reconciler.plan.actions import BuildSnapshot, DeleteClone, DeleteSnapshot, DropVolume, ExpireClone, RenameImage
+from reconciler.plan.choice import Choice, choose
+from reconciler.plan.draft import held_back
+from reconciler.plan.leftovers import drop_interrupted
+from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, unknown
+from reconciler.state.desired import ImageSource, SnapshotAt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reconciler.ids import SnapshotId, VolumeId
+    from reconciler.plan.draft import Draft
+    from reconciler.plan.index import Index, Snapshot
+    from reconciler.state.desired import DesiredImage
+
+
+@dataclass(slots=True)
+class _Uses:
+    """Who holds on to snapshots."""
+
+    named: set[SnapshotId]
+    held: dict[SnapshotId, set[CloneName]]
+    """Clones whose volumes stay in this plan."""
+    released: dict[SnapshotId, set[CloneName]]
+    """Clones that let go of it in this plan."""
+    busy_images: set[ImageName]
+    """Images of which work in flight may use any snapshot."""
+    unknowable: bool
+    """Somebody may use any snapshot: work in flight without document, or a volume that cannot be read."""
+
+
+def plan_retention(index: Index, draft: Draft) -> None:
+    """Plan the deletion of snapshots that nobody needs."""
+    uses: _Uses | None = None
+    for name, known in index.images.items():
+        image = index.desired.images.get(name)
+        if index.declared_image(name) and (image is None or not _beyond(index, draft, image, known)):
+            continue
+        if index.away:
+            if image is None:
+                draft.say(ObjectKey(Kind.IMAGE, name), unknown("PoolUnavailable", f"waits for {index.away_text()}"))
+            continue
+        uses = uses or _uses(index, draft)
+        if image is not None:
+            _retain(index, draft, image, known, uses)
+        else:
+            _prune(index, draft, name, known, uses)
+
+
+def drop_unfinished_builds(index: Index, draft: Draft) -> None:
+    """Drop build volumes that nothing works on any more."""
+    for name, volumes in index.image_leftovers.items():
+        key = ObjectKey(Kind.IMAGE, name)
+        image = index.desired.images.get(name)
+        left_alone = key in index.in_flight or key in index.desired.problems or (image is not None and image.suspend)
+        if not left_alone:
+            drop_interrupted(index, draft, key, sorted(volumes, key=lambda volume: volume.id))
+
+
+def _left_alone(index: Index, image: DesiredImage) -> bool:
+    key = ObjectKey(Kind.IMAGE, image.name)
+    return image.suspend or key in index.in_flight or key in index.desired.problems
+
+
+def _beyond(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return the snapshots that retention does not keep by number and age, a build of this plan counted in."""
+    kept = max(1, image.retention.keep) - (1 if image.name in draft.builds else 0)
+    age = image.retention.max_age
+    if len(known) <= kept and age is None:
+        return []
+    if _left_alone(index, image):
+        return []
+    beyond = list(known[: max(0, len(known) - kept)])
+    if age is not None:
+        last = len(known) if image.name in draft.builds else len(known) - 1
+        beyond += [s for s in known[len(beyond) : last] if s.manifest.created_at + age <= index.now]
+    return beyond
+
+
+def _uses(index: Index, draft: Draft) -> _Uses:
+    uses = _Uses(set(draft.wanted), {}, {}, set(), unknowable=False)
+    going = _going(draft)
+    for name, volumes in index.clones.items():
+        for volume in (*(g.volume for g in volumes.ready), *volumes.leftovers):
+            snapshot = volume.manifest.snapshot
+            holders = uses.released if volume.id in going else uses.held
+            holders.setdefault(snapshot, set()).add(name)
+    for name, clone in index.desired.clones.items():
+        if isinstance(clone.snapshot, SnapshotAt) and name not in index.clones:
+            choice = choose(index, draft, clone)
+            uses.named.update([choice.snapshot] if isinstance(choice, Choice) else [])
+        elif isinstance(clone.snapshot, str) and clone.snapshot != "latest":
+            uses.named.add(clone.snapshot)
+    _add_work_in_flight(index, uses)
+    uses.unknowable |= any(pool.unknown for pool in index.observed.pools.values())
+    return uses
+
+
+def _going(draft: Draft) -> set[VolumeId]:
+    going: set[VolumeId] = set()
+    for actions in draft.actions.values():
+        for action in actions:
+            if isinstance(action, DeleteClone | ExpireClone | DropVolume):
+                going.update(action.volumes)
+    return going
+
+
+def _add_work_in_flight(index: Index, uses: _Uses) -> None:
+    for key in index.in_flight:
+        if key.kind is Kind.CLONE:
+            clone = index.desired.clones.get(CloneName(key.name))
+            uses.busy_images.update([clone.image] if clone is not None else [])
+            uses.unknowable |= clone is None
+        elif key.kind is Kind.IMAGE:
+            image = index.desired.images.get(ImageName(key.name))
+            if image is not None and isinstance(image.source, ImageSource):
+                uses.busy_images.add(image.source.image)
+            uses.unknowable |= image is None
+
+
+def _retain(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Snapshot], uses: _Uses) -> None:
+    """Delete what is beyond retention; what only a build of this plan makes superfluous goes after the build."""
+    key = ObjectKey(Kind.IMAGE, image.name)
+    planned = draft.actions.get(key, [])
+    builds = [action for action in planned if isinstance(action, BuildSnapshot)]
+    others = [action for action in planned if not isinstance(action, BuildSnapshot)]
+    patient = bool(builds) or any(isinstance(action, RenameImage) for action in planned)
+    before: list[DeleteSnapshot] = []
+    after: list[DeleteSnapshot] = []
+    without_build = _surplus_now(index, image, known)
+    for snapshot in _beyond(index, draft, image, known):
+        waits = _free(snapshot, uses, image.name)
+        if waits is None or (waits and patient) or held_back(index, key, "") is not None:
+            continue
+        where = before if snapshot in without_build else after
+        where.append(_deletion(image.name, snapshot, waits, reason=_why(image), pruned=False))
+    if before or after:
+        draft.actions[key] = [*others, *before, *builds, *after]
+
+
+def _surplus_now(index: Index, image: DesiredImage, known: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return what retention does not keep even when no build succeeds."""
+    kept, age = max(1, image.retention.keep), image.retention.max_age
+    surplus = list(known[: max(0, len(known) - kept)])
+    if age is not None:
+        surplus += [s for s in known[len(surplus) : -1] if s.manifest.created_at + age <= index.now]
+    return surplus
+
+
+def _why(image: DesiredImage) -> str:
+    age = image.retention.max_age
+    text = f"retention keeps {max(1, image.retention.keep)}"
+    return text if age is None else f"{text}, none older than {age}"
+
+
+def _free(snapshot: Snapshot, uses: _Uses, image: ImageName) -> tuple[ObjectKey, ...] | None:
+    """Return which clones let go of a snapshot first; None when somebody holds on to it."""
+    name = snapshot.manifest.snapshot
+    if uses.unknowable or image in uses.busy_images or name in uses.named or name in uses.held:
+        return None
+    return tuple(ObjectKey(Kind.CLONE, clone) for clone in sorted(uses.released.get(name, ())))
+
+
+def _deletion(
+    image: ImageName, snapshot: Snapshot, after: tuple[ObjectKey, ...], *, reason: str, pruned: bool
+) -> DeleteSnapshot:
+    return DeleteSnapshot(
+        image=image,
+        snapshot=snapshot.manifest.snapshot,
+        pool=snapshot.volume.pool,
+        pruned=pruned,
+        reason=reason,
+        after=after,
+    )
+
+
+def _prune(index: Index, draft: Draft, name: ImageName, known: Sequence[Snapshot], uses: _Uses) -> None:
+    """Delete the snapshots of an image without document as clones let go of them."""
+    key = ObjectKey(Kind.IMAGE, name)
+    if key in index.in_flight:
+        draft.say(key, reconciling("InProgress", "work is under way"))
+        return
+    staying: list[SnapshotId] = []
+    for snapshot in known:
+        waits = _free(snapshot, uses, name)
+        if waits is None:
+            staying.append(snapshot.manifest.snapshot)
+        elif (held := held_back(index, key, "")) is not None:
+            draft.say(key, held)
+        else:
+            draft.add(_deletion(name, snapshot, waits, reason="the document of its image was removed", pruned=True))
+    if staying:
+        draft.say(key, _orphaned(index, staying, uses))
+    elif key in draft.actions:
+        draft.say(key, reconciling("Deleting", "its document was removed"))
+
+
+def _orphaned(index: Index, staying: Sequence[SnapshotId], uses: _Uses) -> Condition:
+    clones = sorted({clone for snapshot in staying for clone in uses.held.get(snapshot, ())})
+    protected = [name for name in clones if index.clones[name].ready and index.clones[name].current.manifest.protected]
+    text = f"its document is gone; {len(staying)} of its snapshots stay"
+    if protected:
+        message = f"{text} under protected clones: {', '.join(protected)}"
+        return Condition(type="Orphaned", status="True", reason="Protected", message=message)
+    return reconciling("InUse", f"{text} while they are in use{': ' if clones else ''}{', '.join(clones)}")
