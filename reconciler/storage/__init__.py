@@ -1,0 +1,1 @@
+"""Storage drivers: how volumes of a pool are made, copied and sealed."""

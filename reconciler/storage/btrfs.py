@@ -1,0 +1,119 @@
+"""Subvolumes and snapshots of btrfs: clones in constant time, whatever the size.
+
+Registered as ``btrfs``. Uses no quotas (they slow down deletion). btrfs frees the room
+of a deleted volume some time later, and can run out of metadata while there is room
+for data; ``probe`` tells what is free now, and counts metadata in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.errors import BusyError, UnavailableError, UnsupportedError
+from reconciler.storage import linux, subvolumes
+from reconciler.storage.base import StorageTraits, Usage
+from reconciler.storage.directory import DirectoryStorage
+from reconciler.storage.extents import shared_usage
+from reconciler.storage.room import Room, existing, figures, filesystem_room
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reconciler.ids import InstallationId, PoolName, VolumeId
+    from reconciler.state.observed import ObservedPool, Volume
+    from reconciler.storage.loopback import LoopFile
+
+_DATA_PER_METADATA = 32
+"""Bytes of data that a byte of metadata room is good for: pages written singly need up to some 3 %."""
+
+
+class BtrfsStorage(DirectoryStorage):
+    """Volumes are subvolumes, clones are writable snapshots, sealed volumes have the property ``ro``.
+
+    ``loop`` is the file that holds the pool's file system, where it has one of its own.
+    """
+
+    driver = "btrfs"
+    traits = StorageTraits(instant_clones=True, atomic_snapshots=True, exclusive_sizes=True)
+    commits_in_order = True
+    atomic_removal = True
+
+    def __init__(
+        self,
+        name: PoolName,
+        path: Path,
+        *,
+        installation: InstallationId,
+        pool_id: str | None = None,
+        reserve: str | int = "10%",
+        note: str = "",
+        loop: LoopFile | None = None,
+    ) -> None:
+        super().__init__(name, path, installation=installation, pool_id=pool_id, reserve=reserve, note=note)
+        self._loop = loop
+
+    def prepare(self) -> str:
+        if self._loop is not None:
+            self._loop.mount(make=not self._pool.known)
+        return super().prepare()
+
+    def probe(self) -> ObservedPool:
+        if self._loop is not None and not self._pool.known and not self._loop.made():
+            return replace(self._loop.future(self.name), reserve_bytes=self._reserve.of(self._loop.size))
+        return super().probe()
+
+    def volumes(self) -> tuple[Volume, ...]:
+        if self._loop is not None and not self._pool.known and not self._loop.made():
+            return ()
+        return super().volumes()
+
+    def delete(self, volume: VolumeId) -> None:
+        super().delete(volume)
+        with self._translated("clean up"):
+            subvolumes.hasten_cleaning(self._path)
+
+    def _check_filesystem(self) -> None:
+        place = existing(self._path)
+        if self._loop is not None and not self._loop.mounted():
+            raise UnavailableError(
+                f"the pool {self.name} at {self._path} is not mounted; it lies in {self._loop.file}",
+                reason="PoolUnavailable",
+                hint="the next pass mounts it",
+            )
+        if linux.filesystem_type(place) != linux.BTRFS_MAGIC:
+            raise UnsupportedError(
+                f"the pool {self.name} at {self._path} is not on btrfs",
+                hint="give the pool a size to get a btrfs of its own (root only), or use driver: auto",
+            )
+
+    def _room(self) -> Room:
+        plain = filesystem_room(self._path)
+        metadata = subvolumes.metadata_room(existing(self._path))
+        indexable = (metadata.within + metadata.unallocated) * _DATA_PER_METADATA
+        if indexable >= plain.free:
+            return plain
+        left = figures(metadata.within + metadata.unallocated)
+        return Room(
+            plain.total, indexable, f"btrfs has {left} left for metadata, though {figures(plain.free)} for data"
+        )
+
+    def _create_data(self, path: Path) -> None:
+        subvolumes.create(path)
+
+    def _copy_data(self, source: Path, target: Path) -> None:
+        subvolumes.snapshot(source, target)
+
+    def _freeze(self, path: Path) -> None:
+        if subvolumes.has_nested(path):
+            raise BusyError(
+                f"the volume {path.name} has subvolumes inside, which a clone would not contain; remove them first"
+            )
+        subvolumes.set_read_only(path, read_only=True)
+        linux.sync_filesystem(path)
+
+    def _remove_data(self, path: Path) -> None:
+        subvolumes.remove(path)
+
+    def _usage(self, path: Path) -> Usage:
+        return shared_usage(path)
