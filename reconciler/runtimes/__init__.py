@@ -1,0 +1,1 @@
+"""Runtimes: how servers are run."""

@@ -1,0 +1,113 @@
+"""The contract of runtimes: how servers are run, found again and stopped.
+
+Called by ``observe`` and ``apply`` only. A runtime knows nothing of engines: a
+:class:`~reconciler.state.servers.ServerSpec` says what to run.
+
+**Survival.** Servers outlive the reconciler: its end, upgrade or kill stops none. A
+later reconciler finds them again by marks that travel with the server itself, never
+by a record that could be stale.
+
+**Idempotence.** ``start`` of a running server and ``stop`` of an absent one do nothing.
+
+**Only ours.** Only servers that carry the mark of this installation are listed,
+signalled or counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
+
+    from reconciler.ids import RuntimeName, ServerName, VolumeId
+    from reconciler.proc import Account, CancelToken
+    from reconciler.state.observed import ObservedServer
+    from reconciler.state.servers import ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeTraits:
+    """What a runtime promises; asked instead of its name."""
+
+    resources: frozenset[str]
+    """Names of the resource limits that it can hold a server to: memory, cpus, disk."""
+    own_accounts: bool
+    """Whether a clone can run under an account of its own."""
+
+
+class Runtime(Protocol):
+    """One way of running servers on this host. Safe to call from several threads for different servers."""
+
+    name: RuntimeName
+    traits: RuntimeTraits
+
+    def servers(self) -> Mapping[ServerName, ObservedServer]:
+        """Return every running server of this installation in one look.
+
+        Raises:
+            UnavailableError: the runtime cannot be asked; nothing may be concluded.
+
+        """
+        ...
+
+    def start(self, spec: ServerSpec, *, cancel: CancelToken | None = None) -> None:
+        """Start a server and return once it answers.
+
+        Raises:
+            BusyError: its port or its directory is used by somebody else.
+            PermanentError: the server ended while starting; the message carries the end of its log.
+            TransientError: the server was killed from outside while starting (out of memory).
+            TimeoutExceededError: it did not answer in time; it was stopped again.
+
+        """
+        ...
+
+    def stop(self, name: ServerName, *, spec: ServerSpec | None = None) -> None:
+        """Stop a server in an orderly way, at the latest by force, and wait for its end.
+
+        Without ``spec`` the server gets the signals that its start named. What
+        remained of a server that died is ended as well.
+
+        Raises:
+            BusyError: it does not end, not even by force.
+
+        """
+        ...
+
+    def forget(self, name: ServerName) -> None:
+        """Remove what is kept of a stopped server (its logs)."""
+        ...
+
+    def logs(self, name: ServerName, *, lines: int = 100) -> list[str]:
+        """Return the last lines that the server wrote, oldest first; empty when there are none."""
+        ...
+
+    def free_port(self, taken: AbstractSet[int]) -> int:
+        """Return a port of the runtime's range that is not in ``taken`` and nobody listens on.
+
+        Raises:
+            RefusedError: the range is exhausted.
+
+        """
+        ...
+
+    def account(
+        self, purpose: Literal["build", "clone", "own"], volume: VolumeId, taken: AbstractSet[int]
+    ) -> Account | None:
+        """Return the account to run under; None is the reconciler's own.
+
+        ``build`` and ``clone`` are shared accounts of their purpose; ``own`` is an
+        account that no other volume has (``taken`` are user ids in use).
+
+        Raises:
+            UnsupportedError: ``own`` where the reconciler cannot change accounts.
+
+        """
+        ...
+
+    def rotate_logs(self) -> None:
+        """Keep the logs of running servers within their bounds; called now and then."""
+        ...
