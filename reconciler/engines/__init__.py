@@ -1,0 +1,1 @@
+"""Engines: one package per database product."""

@@ -1,0 +1,267 @@
+"""The contract of engines: knowledge of one database product.
+
+Called by ``observe`` (``identify``), ``apply`` and the command line. An engine knows
+nothing of storage, runtimes or plans: it is given directories, accounts and
+settings, and says what to run as a :class:`~reconciler.state.servers.ServerSpec`.
+
+A build goes: ``prepare`` (files, no server) → server → ``session`` (restore, keep
+databases, scripts, checks, isolate, settle) → server stopped → ``finish`` (files, no
+server). Everything happens in the build's own directory; a crash at any point is
+answered by throwing the directory away, so no step needs to be repeatable.
+
+A clone goes: ``clone_server`` (writes settings, says what to run) → server →
+``deliver`` (users, idempotent, on every change) → scripts (once).
+
+**Safety.** No SQL from specs or dumps runs with superuser rights unless
+``superuser_scripts``; nothing in the data may reach the outside while the build's
+server runs; ``finish`` leaves nothing that could call home and no usable production
+login. No error or log carries a secret or a row's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from reconciler.proc import Account, CancelToken
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+    from pathlib import Path
+
+    from reconciler.ids import CloneName, ServerName, SnapshotId
+    from reconciler.state.desired import Check, Script
+    from reconciler.state.observed import SnapshotManifest
+    from reconciler.state.servers import Endpoint, ServerSpec
+
+Progress = Callable[[str], None]
+"""Told what is going on, in a few words for people ("restoring 1.2 of 4.0 GiB")."""
+
+SourceKind = Literal["dump", "backup", "files", "primary", "image", "empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """A source with its files at hand on this host.
+
+    For ``image`` the build's directory already is a writable copy of the base
+    snapshot, described by ``base``.
+    """
+
+    kind: SourceKind
+    path: Path | None = None
+    globals: Path | None = None
+    base: SnapshotManifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIdentity:
+    """What a source is now: equal ids mean equal content. ``size_bytes`` estimates the built size."""
+
+    input_id: str
+    size_bytes: int
+    modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledServer:
+    """Server programs on this host: ``host`` ones are preferred over the ``embedded`` wheel."""
+
+    version: str
+    major: str
+    origin: Literal["host", "embedded"]
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildWork:
+    """One build: where it happens, what goes in, how it may be told to stop."""
+
+    snapshot: SnapshotId
+    server: ServerName
+    directory: Path
+    """The volume's directory; what lies in it is the engine's."""
+    run_directory: Path
+    """Private directory for sockets and temporary files; short path; made and removed by the caller."""
+    account: Account | None = None
+    version: str | None = None
+    source: LocalSource = LocalSource("empty")
+    databases: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    superuser_scripts: bool = False
+    jobs: int = 1
+    cancel: CancelToken = field(default_factory=CancelToken)
+    progress: Progress = lambda _text: None
+    final_account: Account | None = None
+    """Account that clones run under: ``finish`` hands the files over to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What a finished build is; goes into the snapshot's manifest."""
+
+    version: str
+    major: str
+    databases: tuple[str, ...]
+    required: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    data_as_of: datetime | None = None
+
+
+class BuildSession(Protocol):
+    """An open build server. Methods are called in this order, each at most once but ``run`` and ``check``."""
+
+    def restore(self) -> None:
+        """Load a logical source; nothing to do for the others.
+
+        Raises:
+            SourceError: it is truncated, corrupt, of another product, or its SQL failed.
+
+        """
+        ...
+
+    def keep_databases(self) -> None:
+        """Drop user databases that the image does not keep.
+
+        Raises:
+            SourceError: a database to keep does not exist (the message lists what does).
+
+        """
+        ...
+
+    def run(self, script: Script) -> None:
+        """Run a script to its end or first error.
+
+        Raises:
+            ScriptError: file, line and statement of the failure.
+
+        """
+        ...
+
+    def check(self, check: Check) -> None:
+        """Evaluate a check.
+
+        Raises:
+            CheckFailedError: it did not return one row with one true value.
+            ScriptError: it could not be evaluated.
+
+        """
+        ...
+
+    def isolate(self) -> None:
+        """Cut everything in the data that could reach production or act on the world; lock production's logins."""
+        ...
+
+    def settle(self) -> None:
+        """Do the work that clones would each do again (vacuum, freeze, analyse, reindex), and collect facts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserWish:
+    """A user that a clone gets, with the password's value in clear (never logged)."""
+
+    name: str
+    role: Literal["owner", "readonly", "superuser"]
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneWork:
+    """One clone: what it is a copy of and how it is to be served."""
+
+    clone: CloneName
+    server: ServerName
+    directory: Path
+    run_directory: Path
+    snapshot: SnapshotManifest
+    account: Account | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    """None: a private server without TCP, for work before delivery."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    allow: tuple[str, ...] = ()
+    """Client networks besides loopback, as CIDR."""
+    tls: tuple[Path, Path] | None = None
+    """Certificate and key files of the host's configuration."""
+    superuser_scripts: bool = False
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+class Engine(Protocol):
+    """One database product on this host."""
+
+    name: str
+
+    def servers(self) -> tuple[InstalledServer, ...]:
+        """Return the server programs that were found, best first."""
+        ...
+
+    def identify(self, source: LocalSource) -> SourceIdentity:
+        """Identify a source by cheap looks (sizes, times, checksums that exist already), never by reading it all.
+
+        Raises:
+            SourceError: it is missing or is not what it should be.
+            BusyError: it is being written.
+
+        """
+        ...
+
+    def prepare(self, work: BuildWork) -> None:
+        """Put a data directory in place: initialise, or copy and verify a physical source.
+
+        Raises:
+            SourceError: the source cannot be used.
+            UnsupportedError: no server of the version is on this host (the message says how to get it).
+
+        """
+        ...
+
+    def build_server(self, work: BuildWork) -> ServerSpec:
+        """Return how to start the build's private server: no TCP, nothing that reaches out."""
+        ...
+
+    def session(self, work: BuildWork) -> AbstractContextManager[BuildSession]:
+        """Open a session on the build's running server."""
+        ...
+
+    def finish(self, work: BuildWork) -> Sealed:
+        """Make the stopped build fit for sealing: scrubbed, cleanly shut down, owned by ``final_account``.
+
+        Raises:
+            PermanentError: the data directory is not cleanly shut down.
+
+        """
+        ...
+
+    def clone_server(self, work: CloneWork) -> ServerSpec:
+        """Write the clone's settings into its directory and return how to start it; repeatable.
+
+        Raises:
+            UnsupportedError: this host must not serve the snapshot (version, collations); the message says why.
+
+        """
+        ...
+
+    def deliver(self, work: CloneWork, users: Sequence[UserWish], drop: Sequence[str]) -> None:
+        """Bring the users of a running clone to exactly ``users``; roles named in ``drop`` go. Repeatable."""
+        ...
+
+    def run_scripts(self, work: CloneWork, scripts: Sequence[Script]) -> None:
+        """Run a clone's scripts on its running server, stopping at the first error.
+
+        Raises:
+            ScriptError: file, line and statement of the failure.
+
+        """
+        ...
+
+    def url(self, endpoint: Endpoint, password: str | None) -> str:
+        """Return a connection URL; without ``password`` it carries none."""
+        ...
+
+    def shell(self, endpoint: Endpoint, password: str, major: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """Return argv and extra environment of the product's own shell; the password never is in argv."""
+        ...

@@ -1,0 +1,247 @@
+"""An engine without processes or files, for tests of planning and of the loop.
+
+Made by tests and by the registry for memory pools. It keeps the whole contract of
+:mod:`reconciler.engines.base`: a build remembers databases and rows in this process,
+a clone starts from what its snapshot's facts say. Its language has one statement a line::
+
+    database NAME      make a database
+    row                add a row
+    expect NUMBER      fail unless there are that many rows
+    fail               fail
+
+A check is ``true``, ``false`` or a number of rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
+
+from reconciler.engines.base import InstalledServer, Sealed, SourceIdentity
+from reconciler.errors import (
+    CheckFailedError,
+    PermanentError,
+    ReconcilerError,
+    ScriptError,
+    SourceError,
+    UnavailableError,
+    UnsupportedError,
+)
+from reconciler.state.servers import ServerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, UserWish
+    from reconciler.ids import ServerName
+    from reconciler.state.desired import Check, Script
+    from reconciler.state.servers import Endpoint
+
+
+@dataclass
+class _Content:
+    """What a data directory would hold."""
+
+    major: str
+    databases: tuple[str, ...] = ()
+    rows: int = 0
+    isolated: bool = False
+    users: dict[str, UserWish] = field(default_factory=dict)
+
+
+class MemoryEngine:
+    """A database product in this process. Safe to call from several threads for different servers.
+
+    Other content of a source than nothing is given by :meth:`put_source`.
+    """
+
+    def __init__(self, name: str = "memory", *, majors: tuple[str, ...] = ("2", "1")) -> None:
+        self.name = name
+        self._majors = majors
+        self._contents: dict[Path, _Content] = {}
+        self._sources: dict[Path, tuple[str, ...]] = {}
+        self._lock = threading.Lock()
+
+    def put_source(self, path: Path, databases: tuple[str, ...]) -> None:
+        """Let a source exist at ``path`` that holds these databases."""
+        self._sources[path] = databases
+
+    def servers(self) -> tuple[InstalledServer, ...]:
+        return tuple(InstalledServer(f"{major}.0", major, "embedded", Path("/memory")) for major in self._majors)
+
+    def identify(self, source: LocalSource) -> SourceIdentity:
+        if source.kind == "empty":
+            return SourceIdentity("empty", 0)
+        if source.base is not None:
+            return SourceIdentity(source.base.snapshot, 0)
+        content = "\n".join(self._source(source))
+        return SourceIdentity(hashlib.sha256(content.encode()).hexdigest(), len(content))
+
+    def prepare(self, work: BuildWork) -> None:
+        major = work.source.base.major if work.source.base is not None else work.version or self._majors[0]
+        self._require(major)
+        content = _Content(major)
+        if work.source.base is not None:
+            content = _restored(work.source.base.major, work.source.base.databases, work.source.base.facts)
+        else:
+            content.databases = work.databases if work.source.kind == "empty" else self._source(work.source)
+        with self._lock:
+            self._contents[work.directory] = content
+
+    def build_server(self, work: BuildWork) -> ServerSpec:
+        return replace(_server(work.server, work.directory), account=work.account)
+
+    @contextmanager
+    def session(self, work: BuildWork) -> Iterator[BuildSession]:
+        yield _MemorySession(work, self._content(work.directory))
+
+    def finish(self, work: BuildWork) -> Sealed:
+        content = self._content(work.directory)
+        if not content.isolated:
+            raise PermanentError("the build was not isolated")
+        return Sealed(
+            version=f"{content.major}.0",
+            major=content.major,
+            databases=content.databases,
+            facts={"rows": str(content.rows)},
+        )
+
+    def clone_server(self, work: CloneWork) -> ServerSpec:
+        self._require(work.snapshot.major)
+        self._clone(work)
+        host = None if work.port is None else work.host
+        return replace(_server(work.server, work.directory), host=host, port=work.port, account=work.account)
+
+    def deliver(self, work: CloneWork, users: Sequence[UserWish], drop: Sequence[str]) -> None:
+        content = self._clone(work)
+        for name in drop:
+            content.users.pop(name, None)
+        content.users.update({user.name: user for user in users})
+
+    def run_scripts(self, work: CloneWork, scripts: Sequence[Script]) -> None:
+        for script in scripts:
+            work.cancel.check()
+            _run(self._clone(work), script)
+
+    def users(self, directory: Path) -> Mapping[str, Literal["owner", "readonly", "superuser"]]:
+        """Return the users of a clone and their roles."""
+        return {name: user.role for name, user in self._content(directory).users.items()}
+
+    def execute(self, directory: Path, user: str, password: str, statement: str) -> None:
+        """Run a statement as a user of the clone in ``directory``.
+
+        Raises:
+            ReconcilerError: there is no such user, the password is wrong, or the user may not.
+
+        """
+        content = self._content(directory)
+        found = content.users.get(user)
+        if found is None or not hmac.compare_digest(found.password.encode(), password.encode()):
+            raise ReconcilerError(f"user {user} cannot log in")
+        if found.role == "readonly" and not statement.startswith("expect"):
+            raise ReconcilerError(f"user {user} may only read")
+        _statement(content, statement)
+
+    def url(self, endpoint: Endpoint, password: str | None) -> str:
+        secret = "" if password is None else ":" + quote(password, safe="")
+        return f"memory://{endpoint.user}{secret}@{endpoint.host}:{endpoint.port}/{endpoint.database}"
+
+    def shell(self, endpoint: Endpoint, password: str, major: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        self._require(major)
+        return ("memory-shell", endpoint.host, str(endpoint.port), endpoint.user), {"MEMORY_PASSWORD": password}
+
+    def _source(self, source: LocalSource) -> tuple[str, ...]:
+        if source.path is None or source.path not in self._sources:
+            raise SourceError(f"there is no source at {source.path}")
+        return self._sources[source.path]
+
+    def _require(self, major: str) -> None:
+        if major not in self._majors:
+            here = ", ".join(self._majors)
+            raise UnsupportedError(f"{self.name} {major} is not on this host, which has {here}")
+
+    def _content(self, directory: Path) -> _Content:
+        with self._lock:
+            if directory not in self._contents:
+                raise UnavailableError(f"nothing was prepared in {directory}")
+            return self._contents[directory]
+
+    def _clone(self, work: CloneWork) -> _Content:
+        """Return a clone's content: that of its snapshot until something was done to it."""
+        snapshot = work.snapshot
+        with self._lock:
+            if work.directory not in self._contents:
+                self._contents[work.directory] = _restored(snapshot.major, snapshot.databases, snapshot.facts)
+            return self._contents[work.directory]
+
+
+class _MemorySession:
+    """An open build."""
+
+    def __init__(self, work: BuildWork, content: _Content) -> None:
+        self._work = work
+        self._content = content
+
+    def restore(self) -> None:
+        """Nothing to do: ``prepare`` has loaded everything."""
+
+    def keep_databases(self) -> None:
+        wanted = self._work.databases
+        missing = sorted(set(wanted) - set(self._content.databases))
+        if missing:
+            here = ", ".join(self._content.databases) or "none"
+            raise SourceError(f"the source has no database {', '.join(missing)}; it has: {here}")
+        if wanted:
+            self._content.databases = tuple(name for name in self._content.databases if name in wanted)
+
+    def run(self, script: Script) -> None:
+        self._work.cancel.check()
+        _run(self._content, script)
+
+    def check(self, check: Check) -> None:
+        if check.sql not in {"true", str(self._content.rows)}:
+            raise CheckFailedError(f"the check {check.sql!r} did not return true")
+
+    def isolate(self) -> None:
+        self._content.users.clear()
+        self._content.isolated = True
+
+    def settle(self) -> None:
+        """Nothing to do: nothing was left to be done later."""
+
+
+def _server(name: ServerName, directory: Path) -> ServerSpec:
+    return ServerSpec(name=name, argv=("memory-server",), directory=directory, ready=lambda: True)
+
+
+def _restored(major: str, databases: tuple[str, ...], facts: Mapping[str, str]) -> _Content:
+    return _Content(major, databases, int(facts.get("rows", "0")))
+
+
+def _run(content: _Content, script: Script) -> None:
+    for number, line in enumerate(script.text.splitlines(), start=script.first_line):
+        try:
+            _statement(content, line.strip())
+        except ReconcilerError as error:
+            raise ScriptError(f"{script.origin}:{number}: {error}") from error
+
+
+def _statement(content: _Content, line: str) -> None:
+    words = line.split()
+    match words:
+        case []:
+            return
+        case ["database", name]:
+            content.databases = tuple(sorted({*content.databases, name}))
+        case ["row"]:
+            content.rows += 1
+        case ["expect", number] if number == str(content.rows):
+            return
+        case _:
+            raise ReconcilerError(f"the statement {line!r} failed")

@@ -1,0 +1,92 @@
+"""A data directory's first moments: made by initdb, or opened for the first time as a copy of production.
+
+Called by ``engine.prepare``. It leaves what it learns (the superuser's name, libraries
+that the data needs) in the build's notes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from reconciler import proc
+from reconciler.engines.postgres import files, parameters, server, settings
+from reconciler.engines.postgres.control import required_settings
+from reconciler.errors import CommandError, PermanentError, SourceError
+from reconciler.handover import give_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reconciler.engines.base import BuildWork, InstalledServer
+
+_BUILTIN_LOCALE = 17
+_PRELOAD_LINE = re.compile(r"^\s*shared_preload_libraries\s*=?\s*'([^'\n]*)'", re.MULTILINE | re.IGNORECASE)
+
+
+def initialise(work: BuildWork, installed: InstalledServer) -> None:
+    """Make an empty cluster. It sorts by C.UTF-8: the same on every host, with every version of the C library."""
+    data = server.data_directory(work)
+    data.mkdir(mode=0o700)
+    give_tree(data, work.account)
+    argv: list[str | Path] = [server.program(installed, "initdb"), "-D", data, "-U", server.ADMIN, "-E", "UTF8"]
+    argv += ["--auth=reject", "--no-sync", "--locale=C.UTF-8"]
+    if int(installed.major) >= _BUILTIN_LOCALE:
+        argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    try:
+        proc.run(argv, account=work.account, env=server.server_environment(), cwd=data, timeout=600, cancel=work.cancel)
+    except CommandError as error:
+        raise PermanentError(f"initdb failed: {error.stderr.strip()[-500:]}") from error
+
+
+def open_source(work: BuildWork, installed: InstalledServer) -> None:
+    """Open a physical copy of production for the first time, without a socket: recover it and find its superuser."""
+    _note_preload(work)
+    _find_admin(work, installed)
+
+
+def required(work: BuildWork, installed: InstalledServer) -> dict[str, str]:
+    """Return the settings below which a build's data cannot be served."""
+    found = required_settings(installed, server.data_directory(work))
+    base = work.source.base
+    return found | dict(base.required) if base is not None else found
+
+
+def _find_admin(work: BuildWork, installed: InstalledServer) -> None:
+    """Find the bootstrap superuser, whose name we do not know, in single-user mode, and let it log in.
+
+    Its own role can lack LOGIN or have expired, and a name for ``peer`` authentication must be known before
+    version 16. This runs the recovery of a backup as well.
+    """
+    data = server.data_directory(work)
+    files.clear(data / "pg_replslot")
+    settings.write_build(work, installed, required(work, installed))
+    argv: list[str | Path] = [server.program(installed, "postgres"), "--single", "-j", "-D", data, "template1"]
+    query = b"SELECT 'admin:' || encode(convert_to(rolname, 'UTF8'), 'hex') AS name FROM pg_authid WHERE oid = 10;\n\n"
+    free = b"UPDATE pg_authid SET rolcanlogin = true, rolvaliduntil = NULL, rolpassword = NULL WHERE oid = 10;\n\n"
+    try:
+        done = proc.run(
+            argv,
+            stdin=query + free,
+            account=work.account,
+            env=server.server_environment(),
+            cwd=data,
+            cancel=work.cancel,
+        )
+    except CommandError as error:
+        raise SourceError(f"PostgreSQL cannot open the source: {error.stderr.strip()[-1000:]}") from error
+    found = re.search(r"admin:([0-9a-f]+)", done.text)
+    if found is None:
+        raise SourceError(f"the source's superuser cannot be found: {done.stderr.strip()[-500:]}")
+    server.note_build_facts(work, {"admin": bytes.fromhex(found[1]).decode()})
+
+
+def _note_preload(work: BuildWork) -> None:
+    """Remember which libraries of the source's configuration its data cannot be read without."""
+    found: list[str] = []
+    for directory in (work.source.path, server.data_directory(work)):
+        for name in ("postgresql.conf", "postgresql.auto.conf"):
+            text = files.read_small(directory / name) if directory is not None else None
+            for value in _PRELOAD_LINE.findall(text or ""):
+                found += [library for library in parameters.libraries(value) if library in settings.REQUIRED_PRELOADS]
+    server.note_build_facts(work, {"preload": ",".join(dict.fromkeys(found))})

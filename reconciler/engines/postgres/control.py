@@ -1,0 +1,83 @@
+"""What ``pg_controldata`` and PG_VERSION say of a data directory without a server.
+
+Called before a server is configured and before a snapshot is sealed. Reads only.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler import proc
+from reconciler.engines.postgres import files, server
+from reconciler.errors import CommandError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from reconciler.engines.base import InstalledServer
+
+CLEAN = "shut down"
+_SETTINGS = {
+    "max_connections setting": "max_connections",
+    "max_worker_processes setting": "max_worker_processes",
+    "max_prepared_xacts setting": "max_prepared_transactions",
+    "max_locks_per_xact setting": "max_locks_per_transaction",
+}
+_DEFAULTS = {
+    "max_connections": 100,
+    "max_worker_processes": 8,
+    "max_prepared_transactions": 0,
+    "max_locks_per_transaction": 64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control file: ``settings`` are those of the server that last wrote it, where above the defaults."""
+
+    state: str
+    system_identifier: str
+    checksums: bool
+    wal_segment_bytes: int
+    settings: Mapping[str, str]
+
+
+def read_control(installed: InstalledServer, data: Path) -> Control:
+    """Read the control file.
+
+    Raises:
+        SourceError: there is none, or it is damaged.
+
+    """
+    env = proc.environment({"LC_ALL": "C"})
+    try:
+        output = proc.run([server.program(installed, "pg_controldata"), "-D", data], env=env, timeout=60)
+    except CommandError as error:
+        raise SourceError(f"the control file of {data} cannot be read: {error.stderr.strip()}") from error
+    rows = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in output.text.splitlines())}
+    settings = {setting: rows.get(label, "0") for label, setting in _SETTINGS.items()}
+    return Control(
+        state=rows.get("Database cluster state", "unknown"),
+        system_identifier=rows.get("Database system identifier", ""),
+        checksums=rows.get("Data page checksum version", "0") != "0",
+        wal_segment_bytes=int(rows.get("Bytes per WAL segment", str(16 << 20))),
+        settings={name: value for name, value in settings.items() if int(value) > _DEFAULTS[name]},
+    )
+
+
+def required_settings(installed: InstalledServer, data: Path) -> dict[str, str]:
+    """Return settings that a server on ``data`` needs at least: limits of the server before, where above defaults."""
+    found = dict(read_control(installed, data).settings)
+    with suppress(FileNotFoundError):
+        if any((data / "pg_tblspc").iterdir()):
+            found["allow_in_place_tablespaces"] = "on"
+    return found
+
+
+def data_major(data: Path) -> str | None:
+    """Return the major version that a data directory belongs to; None when it is none."""
+    text = files.read_small(data / "PG_VERSION")
+    return text.strip() if text else None

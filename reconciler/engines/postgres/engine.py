@@ -1,0 +1,206 @@
+"""The PostgreSQL engine: the front of this package.
+
+Made by the registry; called by ``observe``, ``apply`` and the command line through
+:class:`reconciler.engines.base.Engine`. It decides nothing about storage or runtimes.
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from psycopg import pq
+
+from reconciler.engines.base import BuildWork
+from reconciler.engines.postgres import (
+    bootstrap,
+    collations,
+    files,
+    finish,
+    identify,
+    parameters,
+    physical,
+    scripts,
+    server,
+    settings,
+    users,
+)
+from reconciler.engines.postgres.control import data_major
+from reconciler.engines.postgres.failures import translated
+from reconciler.engines.postgres.session import PHYSICAL, PostgresSession
+from reconciler.errors import UnsupportedError
+from reconciler.handover import give_tree
+from reconciler.state.servers import ServerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from reconciler.engines.base import (
+        BuildSession,
+        CloneWork,
+        InstalledServer,
+        LocalSource,
+        Sealed,
+        SourceIdentity,
+        UserWish,
+    )
+    from reconciler.state.desired import Script
+    from reconciler.state.servers import Endpoint
+
+_STATUS_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS in PostgreSQL's miscadmin.h, counted from zero
+BUILD_STOP = ((signal.SIGINT, 600.0), (signal.SIGQUIT, 30.0))
+CLONE_STOP = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 15.0))
+_RECOVERY_SECONDS = 3600.0
+
+
+class PostgresEngine:
+    """PostgreSQL on this host."""
+
+    name = "postgres"
+
+    def servers(self) -> tuple[InstalledServer, ...]:
+        return server.installed_servers()
+
+    def validate_parameters(self, wanted: Mapping[str, str]) -> list[str]:
+        """Return what is wrong with settings that a document asks for."""
+        return parameters.validate_parameters(wanted)
+
+    def identify(self, source: LocalSource) -> SourceIdentity:
+        return identify.identify(source)
+
+    def prepare(self, work: BuildWork) -> None:
+        parameters.check_parameters(work.parameters)
+        installed = _installed_for(work)
+        if work.source.kind in PHYSICAL:
+            physical.prepare_physical(work, installed)
+            bootstrap.open_source(work, installed)
+        elif work.source.base is not None:
+            collations.check(work.source.base.facts, installed)
+            give_tree(work.directory, work.account)
+            server.note_build_facts(work, {"preload": work.source.base.facts.get("preload", "")})
+        else:
+            bootstrap.initialise(work, installed)
+
+    def build_server(self, work: BuildWork) -> ServerSpec:
+        installed = _installed_for(work)
+        physical.forget_replication(server.data_directory(work))
+        required = bootstrap.required(work, installed)
+        preload = server.read_build_facts(work).get("preload")
+        if preload:
+            required[parameters.PRELOAD] = preload
+        settings.write_build(work, installed, required)
+        return _server_spec(work, installed, _RECOVERY_SECONDS, BUILD_STOP)
+
+    @contextmanager
+    def session(self, work: BuildWork) -> Iterator[BuildSession]:
+        session = PostgresSession(work, _installed_for(work))
+        with translated():  # all that its caller does with the session, too
+            session.open()
+            yield session
+
+    def finish(self, work: BuildWork) -> Sealed:
+        return finish.finish_build(work, _installed_for(work))
+
+    def clone_server(self, work: CloneWork) -> ServerSpec:
+        parameters.check_parameters(work.parameters)
+        installed = server.choose(work.snapshot.major)
+        collations.check(work.snapshot.facts, installed)
+        data = server.data_directory(work)
+        if not (files.owned_by(data, work.account) and files.owned_by(work.directory, work.account)):
+            give_tree(work.directory, work.account)
+        required = dict(work.snapshot.required)
+        if "preload" in work.snapshot.facts:
+            required[parameters.PRELOAD] = work.snapshot.facts["preload"]
+        settings.write_clone(work, installed, parameters.raise_to_required(work.parameters, required))
+        return _server_spec(work, installed, _RECOVERY_SECONDS, CLONE_STOP)
+
+    def deliver(self, work: CloneWork, users_wanted: Sequence[UserWish], drop: Sequence[str]) -> None:
+        with translated():
+            users.deliver_users(work, users_wanted, drop)
+
+    def run_scripts(self, work: CloneWork, wanted: Sequence[Script]) -> None:
+        installed = server.choose(work.snapshot.major)
+        with translated():
+            _run_scripts(work, installed, wanted)
+
+    def url(self, endpoint: Endpoint, password: str | None) -> str:
+        secret = "" if password is None else ":" + quote(password, safe="")
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        user, database = quote(endpoint.user, safe=""), quote(endpoint.database, safe="")
+        return f"postgresql://{user}{secret}@{host}:{endpoint.port}/{database}"
+
+    def shell(self, endpoint: Endpoint, password: str, major: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        argv = (str(server.program(server.choose(major), "psql")),)
+        return argv, {
+            "PGHOST": endpoint.host,
+            "PGPORT": str(endpoint.port),
+            "PGDATABASE": endpoint.database,
+            "PGUSER": endpoint.user,
+            "PGPASSWORD": password,
+        }
+
+
+def _run_scripts(work: CloneWork, installed: InstalledServer, wanted: Sequence[Script]) -> None:
+    with server.connect(work, "template1") as conn:
+        server.ensure_builder(conn)
+        databases = server.user_databases(conn)
+    try:
+        for script in wanted:
+            work.cancel.check()
+            scripts.run_script(work, installed, script, databases=databases)
+    finally:
+        server.retire_builder(work)
+
+
+def _installed_for(work: BuildWork) -> InstalledServer:
+    """Return the installation that must run a build: what exists already decides, then the document."""
+    found = data_major(server.data_directory(work))
+    if found is None and work.source.kind in PHYSICAL:
+        found = identify.source_major(work.source)
+    if work.source.base is not None:
+        found = work.source.base.major
+    if found is not None and work.version is not None and found != work.version:
+        raise UnsupportedError(
+            f"the source was written by PostgreSQL {found}; the image asks for version {work.version}",
+            hint="a physical source is served by the version that wrote it; use a dump to change versions",
+        )
+    return server.choose(found or work.version)
+
+
+def _server_spec(
+    work: server.Work, installed: InstalledServer, timeout: float, stop: tuple[tuple[signal.Signals, float], ...]
+) -> ServerSpec:
+    data = server.data_directory(work)
+    port = server.socket_port(work)
+    socket = work.run_directory / f".s.PGSQL.{port}"
+    host, tcp = (None, None) if isinstance(work, BuildWork) else (work.host, work.port)
+    return ServerSpec(
+        name=work.server,
+        argv=(str(server.program(installed, "postgres")), "-D", str(data)),
+        directory=data,
+        env=server.server_environment(),
+        account=work.account,
+        host=host,
+        port=tcp,
+        ready=_probe(work, data),
+        ready_timeout=timeout,
+        stale_files=(data / "postmaster.pid", socket, socket.with_name(socket.name + ".lock")),
+        stop_signals=stop,
+    )
+
+
+def _probe(work: server.Work, data: Path) -> Callable[[], bool]:
+    """Return a probe that reads the server's status file, and only then asks the server."""
+    place = f"host='{work.run_directory}' port={server.socket_port(work)}"
+    address = f"{place} dbname=template1 user='{server.admin_role(work)}' connect_timeout=2".encode()
+
+    def ready() -> bool:
+        lines = (files.read_small(data / "postmaster.pid") or "").splitlines()
+        if len(lines) <= _STATUS_LINE or lines[_STATUS_LINE].strip() != "ready":
+            return False
+        return pq.PGconn.ping(address) == pq.Ping.OK
+
+    return ready

@@ -1,0 +1,81 @@
+"""Safe handling of files in directories that another account may write to.
+
+Called by the other modules of this package. The reconciler may be root while the
+server's account owns the directory: nothing here follows a symbolic link below the
+given directory, so that a server cannot make root write somewhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from reconciler.proc import Account
+
+_SMALL = 1 << 20
+
+
+def write_file(directory: Path, name: str, content: str | bytes, account: Account | None) -> None:
+    """Replace a private file (mode 0600), owned by ``account``, as one visible step."""
+    data = content.encode() if isinstance(content, str) else content
+    with _opened(directory) as handle:
+        temporary = f".{name}.{secrets.token_hex(4)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as file:  # noqa: PTH123 - a descriptor, no path
+            if account is not None and os.geteuid() == 0:
+                os.fchown(file.fileno(), account.uid, account.gid)
+            file.write(data)
+        os.replace(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+
+
+def read_small(path: Path) -> str | None:
+    """Return the text of a small regular file; None when there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, no path
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return None
+        return file.read(_SMALL).decode("utf-8", "replace")
+
+
+def owned_by(directory: Path, account: Account | None) -> bool:
+    """Tell whether ``account`` owns a directory (always, where we cannot change owners)."""
+    return account is None or os.geteuid() != 0 or directory.lstat().st_uid == account.uid
+
+
+def clear(directory: Path) -> None:
+    """Remove what is in a directory, not the directory; absent is fine."""
+    with suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108 - scandir hands out strings
+
+
+def links_in(directory: Path) -> Iterator[str]:
+    """Yield the paths of all symbolic links in a tree, relative to it."""
+    for path, directories, names in os.walk(directory, followlinks=False):
+        for name in (*directories, *names):
+            full = os.path.join(path, name)  # noqa: PTH118 - thousands of files
+            if os.path.islink(full):  # noqa: PTH114 - as above
+                yield os.path.relpath(full, directory)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

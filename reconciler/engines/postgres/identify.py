@@ -1,0 +1,178 @@
+"""Identify a source by cheap looks, and tell which major version it needs.
+
+Called by observation before a build, and after it to see whether the source changed
+meanwhile. It reads sizes, times and checksums that exist already, never the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.engines.base import SourceIdentity
+from reconciler.engines.postgres import control, files
+from reconciler.engines.postgres.datafiles import is_tar_set, read_from_tar
+from reconciler.engines.postgres.formats import detect
+from reconciler.errors import BusyError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.engines.base import LocalSource
+
+_CONTROL = Path("global", "pg_control")
+_MANIFEST = "backup_manifest"
+_MANIFEST_CHECKSUM = re.compile(rb'"Manifest-Checksum":\s*"([0-9a-f]+)"\s*\}\s*\Z')
+_TAIL_BYTES = 4096
+_COMPRESSED_GROWTH = 5
+_PLAIN_GROWTH = 1.3
+
+
+def identify(source: LocalSource) -> SourceIdentity:
+    """Return what the source is now.
+
+    Raises:
+        SourceError: it is missing, unreadable, or not what it should be.
+        BusyError: a server still runs on it.
+
+    """
+    if source.base is not None:
+        return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
+    if source.path is None:
+        return SourceIdentity("empty", 0)
+    try:
+        if source.kind == "dump":
+            return _dump(source.path, source.globals)
+        return _backup(source.path) if source.kind == "backup" else _files(source.path)
+    except OSError as error:
+        raise SourceError(f"cannot read {error.filename or source.path}: {error.strerror}") from error
+
+
+def source_major(source: LocalSource) -> str | None:
+    """Return the major version that must serve a physical source; None when any version may (dumps, empty).
+
+    Raises:
+        SourceError: it is no physical source of PostgreSQL.
+
+    """
+    if source.kind not in ("backup", "files") or source.path is None:
+        return None
+    found = control.data_major(source.path)
+    if found is None and source.kind == "backup" and is_tar_set(source.path):
+        content = read_from_tar(source.path, "PG_VERSION")
+        found = content.decode("ascii", "replace").strip() if content else None
+    if found is None:
+        raise SourceError(
+            f"{source.path} is no {'backup' if source.kind == 'backup' else 'data directory'} of PostgreSQL:"
+            " there is no PG_VERSION"
+        )
+    return found
+
+
+def require_stopped(data: Path) -> None:
+    """Raise :class:`BusyError` when a server of this host runs on a data directory.
+
+    A postmaster.pid that was copied along names another directory and does not count.
+    """
+    lines = (files.read_small(data / "postmaster.pid") or "").splitlines()
+    if len(lines) < 2 or not lines[0].strip().isdigit():  # noqa: PLR2004 - process id, data directory
+        return
+    if Path("/proc", lines[0].strip()).exists() and Path(lines[1]).exists() and Path(lines[1]).samefile(data):
+        raise BusyError(
+            f"a PostgreSQL server (process {lines[0].strip()}) runs on {data}",
+            hint="stop it, or use a backup or an atomic snapshot",
+        )
+
+
+def _dump(path: Path, globals_: Path | None) -> SourceIdentity:
+    found = detect(path)
+    compressed = found.compression is not None or found.layout in ("custom", "directory")
+    growth = _COMPRESSED_GROWTH if compressed else _PLAIN_GROWTH
+    listing = _Listing()
+    listing.add(path)
+    if globals_ is not None:
+        detect(globals_)
+        listing.add(globals_)
+    return SourceIdentity(f"stat:{listing.digest()}", int(listing.size * growth), listing.modified_at)
+
+
+def _backup(path: Path) -> SourceIdentity:
+    if not path.is_dir():
+        raise SourceError(f"the backup {path} is no directory", hint="name the directory that pg_basebackup wrote")
+    tars = is_tar_set(path)
+    if not tars and not (path / _CONTROL).is_file():
+        raise SourceError(f"{path} is no backup of PostgreSQL: it has neither global/pg_control nor base.tar")
+    listing = _Listing()
+    listing.add(path)
+    size = listing.size * (_COMPRESSED_GROWTH if tars and not (path / "base.tar").exists() else 1)
+    checksum = _manifest_checksum(path / _MANIFEST)
+    if checksum is not None:
+        return SourceIdentity(f"manifest:{checksum}", size, listing.modified_at)
+    return SourceIdentity(f"stat:{listing.digest()}", size, listing.modified_at)
+
+
+def _files(path: Path) -> SourceIdentity:
+    if not (path / _CONTROL).is_file():
+        raise SourceError(f"{path} is no data directory of PostgreSQL: it has no global/pg_control")
+    require_stopped(path)
+    listing = _Listing()
+    listing.add(path)
+    content = hashlib.sha256((path / _CONTROL).read_bytes()).hexdigest()[:32]
+    return SourceIdentity(f"control:{content}:{listing.digest()[:32]}", listing.size, listing.modified_at)
+
+
+def _manifest_checksum(manifest: Path) -> str | None:
+    """Return the checksum at the manifest's end, which covers all files' checksums.
+
+    Raises:
+        SourceError: the manifest is there but incomplete: the backup was interrupted, or is still being written.
+
+    """
+    if not manifest.is_file():
+        return None
+    with manifest.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        found = _MANIFEST_CHECKSUM.search(file.read())
+    if found is None:
+        raise SourceError(f"{manifest} is truncated: the backup is incomplete, or still being written")
+    return found[1].decode()
+
+
+class _Listing:
+    """Names, sizes, times and inodes of the files of a source."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self.size = 0
+        self._newest = 0
+
+    @property
+    def modified_at(self) -> datetime:
+        return datetime.fromtimestamp(self._newest / 1e9, UTC)
+
+    def add(self, path: Path) -> None:
+        for file in (path,) if path.is_file() else _walk(path):
+            status = file.stat()
+            self.size += status.st_size
+            self._newest = max(self._newest, status.st_mtime_ns)
+            self._lines.append(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
+
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(sorted(self._lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for base, _directories, names in os.walk(directory, onerror=_raise):
+        for name in names:
+            file = Path(base, name)
+            if file.is_file():
+                yield file
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,176 @@
+"""Put the files of a physical source in place as a build's data directory.
+
+Called by the engine before any server runs. The source is copied, checked against its
+manifest when it has one, and stripped of everything that makes a server wait for,
+follow, or write to another one: no replication slot, no standby mode, no link.
+Recovery to consistency happens when the build's server starts; configuration is
+replaced by :mod:`.settings`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from reconciler import proc
+from reconciler.engines.postgres import control, files, server
+from reconciler.engines.postgres.datafiles import copy_data_directory, extract_tar_set, is_tar_set
+from reconciler.engines.postgres.identify import require_stopped, source_major
+from reconciler.errors import CommandError, SourceError, UnsupportedError
+from reconciler.handover import give_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reconciler.engines.base import BuildWork, InstalledServer
+
+_UNWANTED_FILES = (
+    "postmaster.pid",
+    "postmaster.opts",
+    "recovery.signal",
+    "standby.signal",
+    "recovery.conf",
+    "recovery.done",
+    "backup_label.old",
+    "tablespace_map",  # it would make the server link tablespaces to production's again
+    "tablespace_map.old",
+    "backup_manifest",
+    "current_logfiles",
+)
+_UNWANTED_TREES = ("log", "pg_log")
+_EMPTIED = ("pg_replslot", "pg_stat_tmp", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_subtrans")
+_TEMPORARY = re.compile(r"(?:.*/)?(?:pgsql_tmp.*|pg_internal\.init.*|core(?:\.\d+)?)")
+_START_SEGMENT = re.compile(r"^START WAL LOCATION: \S+ \(file (\w+)\)", re.MULTILINE)
+_IN_PLACE_MAJOR = 15
+
+
+def prepare_physical(work: BuildWork, installed: InstalledServer) -> None:
+    """Copy, verify and scrub a source of kind ``backup`` or ``files`` into ``work.directory/data``.
+
+    Raises:
+        SourceError: it is missing, damaged, incomplete, or cannot be consistent.
+        UnsupportedError: this server version cannot use it.
+        BusyError: a server runs on it.
+
+    """
+    source = work.source.path
+    if source is None:
+        raise SourceError("the source has no path")
+    _refuse_other_major(work, installed)
+    data = server.data_directory(work)
+    work.progress(f"copying {source}")
+    if work.source.kind == "files":
+        require_stopped(source)
+        copy_data_directory(source, data, skip=_unwanted, cancel=work.cancel)
+    elif is_tar_set(source):
+        extract_tar_set(source, data, work.cancel)
+    else:
+        copy_data_directory(source, data, skip=lambda name: name == "postmaster.pid", cancel=work.cancel)
+    _make_directories(data)
+    give_tree(data, work.account)
+    _check_consistency(work, installed, data)
+    if (data / "backup_manifest").is_file():
+        _verify(work, installed, data)
+    _scrub(data)
+    _check_tablespaces(data, installed)
+    if work.source.kind == "files":
+        require_stopped(source)
+
+
+def _refuse_other_major(work: BuildWork, installed: InstalledServer) -> None:
+    major = source_major(work.source)
+    if major != installed.major:
+        raise SourceError(
+            f"{work.source.path} is of PostgreSQL {major}, and the server is {installed.version}",
+            hint=f'set version: "{major}" and install postgresql-{major}',
+        )
+
+
+def _unwanted(name: str) -> bool:
+    first, _, rest = name.partition("/")
+    if rest:
+        return first in _EMPTIED or bool(_TEMPORARY.fullmatch(name))
+    return first in _UNWANTED_FILES or first in _UNWANTED_TREES or bool(_TEMPORARY.fullmatch(name))
+
+
+def _make_directories(data: Path) -> None:
+    """Make directories that a backup may leave out when they are empty."""
+    data.chmod(0o700)
+    for name in (*_EMPTIED, "pg_tblspc", "pg_twophase", "pg_commit_ts", "pg_wal", "pg_wal/archive_status"):
+        (data / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def _check_consistency(work: BuildWork, installed: InstalledServer, data: Path) -> None:
+    """Refuse what recovery could not make consistent, before a server tries and says it less clearly."""
+    label = files.read_small(data / "backup_label")
+    state = control.read_control(installed, data).state
+    if label is None:
+        if work.source.kind == "backup" and not state.startswith(control.CLEAN):
+            raise SourceError(
+                f"{work.source.path} has no backup_label, and its server was not shut down ({state}):"
+                " it is no consistent backup",
+                hint="take it with pg_basebackup, or name a copy made by an atomic snapshot as source.files",
+            )
+        return
+    if "INCREMENTAL FROM LSN" in label:
+        raise SourceError(f"{work.source.path} is an incremental backup", hint="combine it first: pg_combinebackup")
+    start = _START_SEGMENT.search(label)
+    if start is None:
+        raise SourceError(f"the backup_label of {work.source.path} is damaged")
+    if not (data / "pg_wal" / start[1]).is_file():
+        raise SourceError(
+            f"the backup {work.source.path} lacks the WAL that makes it consistent (from {start[1]} on)",
+            hint="take it with pg_basebackup --wal-method=stream, or put the archived WAL into its pg_wal",
+        )
+
+
+def _verify(work: BuildWork, installed: InstalledServer, data: Path) -> None:
+    work.progress("verifying the backup against its manifest")
+    program = server.program(installed, "pg_verifybackup")
+    try:
+        proc.run(
+            [program, data],
+            account=work.account,
+            cancel=work.cancel,
+            env=proc.environment({"LC_ALL": "C"}),
+        )
+    except CommandError as error:
+        lines = [line.removeprefix("pg_verifybackup: ") for line in error.stderr.strip().splitlines()]
+        raise SourceError(
+            f"the backup {work.source.path} does not match its manifest: {'; '.join(lines[:3])}"
+        ) from error
+
+
+def _scrub(data: Path) -> None:
+    for name in _UNWANTED_FILES:
+        (data / name).unlink(missing_ok=True)
+    for name in (*_UNWANTED_TREES, *_EMPTIED):
+        files.clear(data / name)
+    status = data / "pg_wal" / "archive_status"
+    files.clear(status)  # nothing of production's is waiting to be archived by us
+    forget_replication(data)
+
+
+def forget_replication(data: Path) -> None:
+    """Remove slots and progress of origins: more of them than a server's settings allow keep it from starting.
+
+    Done before recovery, and after it, which brings back origins that the WAL mentions.
+    """
+    files.clear(data / "pg_replslot")  # a logical slot stops a server whose wal_level is minimal
+    (data / "pg_logical" / "replorigin_checkpoint").unlink(missing_ok=True)
+
+
+def _check_tablespaces(data: Path, installed: InstalledServer) -> None:
+    names = _tablespaces(data)
+    if names and int(installed.major) < _IN_PLACE_MAJOR:
+        raise UnsupportedError(
+            f"PostgreSQL {installed.major} cannot have tablespaces inside its data directory; there are {len(names)}",
+            hint="use a dump instead",
+        )
+    left = next(files.links_in(data), None)
+    if left is not None:
+        raise SourceError(f"a symbolic link was left in the copy: {left}")
+
+
+def _tablespaces(data: Path) -> list[str]:
+    return [path.name for path in (data / "pg_tblspc").iterdir()]

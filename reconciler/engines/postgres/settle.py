@@ -1,0 +1,130 @@
+"""The work that clones would each do again, done once in the build.
+
+Called by ``session`` at the end of a build: indexes whose sort order is another here,
+freezing and statistics, and catalogs that held secrets rewritten so that nothing of
+them is left in free space. A page that a clone need not touch stays shared.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from reconciler.engines.postgres import collations, server
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from reconciler.engines.base import BuildWork, InstalledServer
+
+# Shared by all databases; they held password hashes, connection strings or settings.
+_SHARED = ("pg_authid", "pg_subscription", "pg_db_role_setting")
+# Per database; a histogram in pg_statistic repeats values of rows, those of pg_authid too.
+_LOCAL = (
+    "pg_user_mapping",
+    "pg_foreign_server",
+    "pg_foreign_data_wrapper",
+    "pg_foreign_table",
+    "pg_statistic",
+    "pg_statistic_ext_data",
+)
+# ANALYZE leaves the old statistics of a table that is empty by now; so all of them go first.
+_FORGET = ("DELETE FROM pg_statistic", "DELETE FROM pg_statistic_ext_data")
+# The large tables one by one, so that several connections can share them; ANALYZE alone knows partitioned ones.
+_LARGE_TABLES = """
+SELECT format('VACUUM (FREEZE, ANALYZE) %%s', oid::regclass) FROM pg_class
+WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND oid <> ALL(%s) AND pg_relation_size(oid) > %s
+ORDER BY pg_relation_size(oid) DESC
+"""
+_PARTITIONED = """
+SELECT format('ANALYZE %%s', oid::regclass) FROM pg_class
+WHERE relkind = 'p' AND NOT relispartition AND oid <> ALL(%s)
+"""
+# ANALYZE of a table with a foreign one among its partitions or heirs would ask the other server for rows.
+_REACHING_OUT = """
+WITH RECURSIVE above(oid) AS (
+    SELECT inhparent FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE relkind = 'f'
+  UNION SELECT inhparent FROM pg_inherits JOIN above ON above.oid = inhrelid
+)
+SELECT oid FROM above
+"""
+_LOCAL_TABLES = """
+SELECT format('ANALYZE %%s', oid::regclass) FROM pg_class
+WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND oid <> ALL(%s)
+"""
+_LARGE_BYTES = 64 << 20
+"""Smaller tables are not worth a connection of their own."""
+
+
+def settle_cluster(work: BuildWork, installed: InstalledServer) -> dict[str, str]:
+    """Settle every database; return facts for the snapshot's manifest."""
+    used: set[str] = set()
+    with server.connect(work, "template1") as conn:
+        names = server.connectable_databases(conn)
+    for name in names:
+        work.progress(f"vacuuming {name}")
+        with server.connect(work, name) as conn:
+            used |= _settle_database(work, conn)
+    with server.connect(work, "template1") as conn:
+        _rewrite(conn, _SHARED)
+        _freeze_catalogs(conn)
+        conn.execute("CHECKPOINT")
+    return collations.record(used, installed)
+
+
+def _settle_database(work: BuildWork, conn: psycopg.Connection) -> set[str]:
+    collations.repair(conn)
+    used = collations.dependencies(conn)
+    for statement in _FORGET:
+        conn.execute(sql.SQL(statement))
+    _vacuum(work, conn)
+    work.cancel.check()
+    _rewrite(conn, _LOCAL)
+    _freeze_catalogs(conn)
+    return used
+
+
+def _vacuum(work: BuildWork, conn: psycopg.Connection) -> None:
+    """Vacuum, freeze and analyse a database: large tables by up to ``jobs`` connections, then all that is left."""
+    reaching_out = [row[0] for row in conn.execute(_REACHING_OUT).fetchall()]
+    large = [row[0] for row in conn.execute(_LARGE_TABLES, [reaching_out, _LARGE_BYTES]).fetchall()]
+    lanes = min(work.jobs, len(large))
+    if lanes > 1:
+        queue: SimpleQueue[str] = SimpleQueue()
+        for statement in large:
+            queue.put(statement)
+        with ThreadPoolExecutor(lanes) as pool:
+            for lane in [pool.submit(_own_lane, work, conn.info.dbname, queue) for _ in range(lanes)]:
+                lane.result()
+    work.cancel.check()
+    conn.execute(
+        "VACUUM (FREEZE)" if reaching_out else "VACUUM (FREEZE, ANALYZE)"
+    )  # passes over what is frozen already
+    for query in (_LOCAL_TABLES, _PARTITIONED) if reaching_out else (_PARTITIONED,):
+        for (statement,) in conn.execute(query, [reaching_out]).fetchall():
+            conn.execute(sql.SQL(statement))
+
+
+def _own_lane(work: BuildWork, database: str, queue: SimpleQueue[str]) -> None:
+    with server.connect(work, database) as conn:
+        while not queue.empty():
+            work.cancel.check()
+            try:
+                statement = queue.get_nowait()
+            except Empty:
+                return
+            conn.execute(sql.SQL(statement))
+
+
+def _rewrite(conn: psycopg.Connection, tables: tuple[str, ...]) -> None:
+    for table in tables:
+        conn.execute(sql.SQL("VACUUM (FULL, FREEZE) pg_catalog.{}").format(sql.Identifier(table)))
+
+
+def _freeze_catalogs(conn: psycopg.Connection) -> None:
+    """Freeze what the statements before wrote into catalogs; without ANALYZE, which writes again."""
+    rows = conn.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid < 16384").fetchall()
+    conn.execute(sql.SQL("VACUUM (FREEZE) " + ", ".join(row[0] for row in rows)))
