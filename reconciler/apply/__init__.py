@@ -1,0 +1,1 @@
+"""Applying plans: the only place that changes the world."""

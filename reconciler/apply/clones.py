@@ -1,0 +1,274 @@
+"""Applying actions of clones: create, replace, restore, update, restart, start, stop, rename, delete, expire.
+
+The rules that nothing may break: a clone's current volume is its highest ready
+generation; a replacement is complete and delivered before one manifest write makes it
+current; the old volume is not touched by that; a volume that never became ready is
+nobody's work and may be thrown away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.apply.context import best_effort
+from reconciler.apply.serving import (
+    allocated,
+    clone_account,
+    delivered_users,
+    serving,
+    start,
+    user_wishes,
+    with_settings,
+)
+from reconciler.errors import BusyError, PermanentError, RefusedError
+from reconciler.handover import give, give_tree
+from reconciler.ids import ServerName, VolumeId
+from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest, Tombstone, VolumeState
+from reconciler.status.report import current_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reconciler.apply.context import Work
+    from reconciler.apply.serving import Allocation
+    from reconciler.plan.actions import (
+        CreateClone,
+        DeleteClone,
+        DropVolume,
+        ExpireClone,
+        RenameClone,
+        ReplaceClone,
+        RestartClone,
+        RestoreClone,
+        StartClone,
+        StopClone,
+        UpdateClone,
+    )
+    from reconciler.state.observed import Volume
+    from reconciler.storage.base import Storage
+
+
+def create(work: Work, action: CreateClone) -> None:
+    """Make a clone's first generation, deliver it, and only then call it ready."""
+    clone = work.desired.clones[action.clone]
+    storage, snapshot = work.snapshot(action.snapshot)
+    with allocated(work, clone, action.volume) as allocation:
+        draft = _draft(work, action, snapshot, allocation)
+        with _made(work, storage, action.volume, draft):
+            with serving(work, storage, draft, action.volume, private=False, keep=clone.running, fresh=True) as running:
+                running.deliver(user_wishes(work, clone), ())
+                running.run_scripts(clone.scripts)
+            storage.update(action.volume, _ready(work, draft))
+
+
+def replace_clone(work: Work, action: ReplaceClone) -> None:
+    """Make the next generation on a private server, swap, and start it where the old one listened."""
+    clone = work.desired.clones[action.clone]
+    _pool, old = work.clone(action.current)
+    _refuse_protected(work, (action.current,))
+    storage, snapshot = work.snapshot(action.snapshot)
+    with allocated(work, clone, action.volume, port=old.port if old.runtime == clone.runtime else None) as allocation:
+        draft = replace(
+            _draft(work, action, snapshot, allocation),
+            created_at=old.created_at,
+            request=action.request or old.request,
+        )
+        with _made(work, storage, action.volume, draft):
+            with serving(work, storage, draft, action.volume, private=True, keep=False, fresh=True) as running:
+                running.deliver(user_wishes(work, clone), ())
+                running.run_scripts(clone.scripts)
+            work.runtime(old.runtime).stop(ServerName(action.current))
+            storage.update(action.volume, _ready(work, draft))
+    if clone.running:
+        start(work, storage, action.volume, work.clone(action.volume)[1])
+
+
+def restore(work: Work, action: RestoreClone) -> None:
+    """Make a retired generation current again; the one that was current is retired in turn."""
+    storage, wanted = work.clone(action.volume)
+    _pool, current = work.clone(action.current)
+    clone = work.desired.clones[action.clone]
+    _refuse_protected(work, (action.current,))
+    work.runtime(current.runtime).stop(ServerName(action.current))
+    restored = replace(
+        wanted,
+        generation=action.generation,
+        port=clone.port or current.port,
+        ready_at=work.host.clock.now(),
+        request=action.request or current.request,
+        settings_digest="",
+    )
+    storage.update(action.volume, restored)
+    if clone.running:
+        start(work, storage, action.volume, restored)
+
+
+def update(work: Work, action: UpdateClone) -> None:
+    """Bring users, owner and protection to what the document says, without a restart."""
+    storage, manifest = work.clone(action.volume)
+    clone = work.desired.clones[action.clone]
+    users = delivered_users(work, clone)
+    if "users" in action.changes:
+        gone = {user.name for user in manifest.users} - {user.name for user in clone.users}
+        with serving(work, storage, manifest, action.volume, private=True, keep=clone.running) as running:
+            running.deliver(user_wishes(work, clone), sorted(gone))
+    storage.update(action.volume, replace(manifest, users=users, owner=clone.owner, protected=clone.protected))
+
+
+def restart(work: Work, action: RestartClone) -> None:
+    """Stop the server, apply port and settings, start it again; a stopped clone only gets them."""
+    storage, manifest = work.clone(action.volume)
+    clone = work.desired.clones[action.clone]
+    work.runtime(manifest.runtime).stop(ServerName(action.volume))
+    if clone.running:
+        start(work, storage, action.volume, manifest)
+    else:
+        storage.update(action.volume, with_settings(work, manifest))
+
+
+def start_clone(work: Work, action: StartClone) -> None:
+    """Start the server of a clone that should be running."""
+    storage, manifest = work.clone(action.volume)
+    start(work, storage, action.volume, manifest)
+
+
+def stop_clone(work: Work, action: StopClone) -> None:
+    """Stop the server of a clone; its data stays."""
+    work.runtime(action.runtime).stop(ServerName(action.volume))
+
+
+def rename(work: Work, action: RenameClone) -> None:
+    """Give every generation of a clone its new name; nothing restarts."""
+    work.host.state.credentials.rename(action.formerly, action.clone)
+    for volume in action.volumes:
+        storage, manifest = work.clone(volume)
+        storage.update(volume, replace(manifest, clone=action.clone))
+
+
+def delete(work: Work, action: DeleteClone) -> None:
+    """Stop and delete every generation of a clone whose document is gone.
+
+    Raises:
+        RefusedError: it is protected now.
+
+    """
+    _refuse_protected(work, action.volumes)
+    for volume in action.volumes:
+        destroy(work, volume)
+    work.host.state.credentials.forget(action.clone)
+
+
+def expire(work: Work, action: ExpireClone) -> None:
+    """Delete a clone whose time is over; the tombstone comes first, so that it does not come back by itself."""
+    _refuse_protected(work, action.volumes)
+    now = work.host.clock.now()
+    work.host.state.write_tombstone(Tombstone(clone=action.clone, expiry=action.expiry, expired_at=now))
+    for volume in action.volumes:
+        destroy(work, volume)
+    work.host.state.credentials.forget(action.clone)
+
+
+def drop(work: Work, action: DropVolume) -> None:
+    """Delete a volume that is nobody's.
+
+    Raises:
+        BusyError: it is somebody's now: a sealed snapshot, or what a clone is served from.
+
+    """
+    volume = work.volume(action.volume)
+    if volume is not None and volume.state is VolumeState.COMPLETE and _is_current(work, volume):
+        raise BusyError(f"volume {action.volume} is in use now", reason="VolumeInUse")
+    destroy(work, action.volume)
+
+
+def _is_current(work: Work, volume: Volume) -> bool:
+    manifest = volume.manifest
+    if isinstance(manifest, CloneManifest):
+        found = current_volume(work.volumes(), manifest.clone)
+        return found is not None and found[0].id == volume.id
+    return isinstance(manifest, SnapshotManifest)
+
+
+def destroy(work: Work, wanted: VolumeId) -> None:
+    """Stop whatever serves a volume, then delete what is kept of its server, and the volume last.
+
+    While there is a volume, a later pass knows that there is something to finish.
+    """
+    for runtime in work.host.runtimes.values():
+        runtime.stop(ServerName(wanted))
+    work.forget_server(wanted)
+    volume = work.volume(wanted)
+    if volume is not None:
+        work.storage(volume.pool).delete(wanted)
+
+
+class _made:  # noqa: N801 - a context manager, read like a function
+    """A new volume that is thrown away when the block fails."""
+
+    def __init__(self, work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
+        self._work, self._storage, self._volume, self._manifest = work, storage, volume, manifest
+
+    def __enter__(self) -> None:
+        self._work.require_absent(self._volume)  # else a failure would throw away what was there before
+        try:
+            directory = self._storage.clone(VolumeId(self._manifest.snapshot), self._volume, self._manifest)
+            account = clone_account(self._work, self._manifest, self._volume)
+            if self._manifest.account is not None:
+                give_tree(directory, account)
+            else:
+                give(directory, account)
+        except BaseException:
+            best_effort(lambda: self._storage.delete(self._volume))
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        if kind is not None:
+            best_effort(lambda: destroy(self._work, self._volume))
+
+
+def _draft(
+    work: Work, action: CreateClone | ReplaceClone, snapshot: SnapshotManifest, allocation: Allocation
+) -> CloneManifest:
+    clone = work.desired.clones[action.clone]
+    if snapshot.image != clone.image:
+        raise PermanentError(f"snapshot {action.snapshot} is of image {snapshot.image}, not of {clone.image}")
+    return CloneManifest(
+        installation=work.host.installation,
+        clone=clone.name,
+        generation=action.generation,
+        phase=ClonePhase.CREATING,
+        image=clone.image,
+        snapshot=action.snapshot,
+        engine=snapshot.engine,
+        major=snapshot.major,
+        runtime=clone.runtime,
+        port=allocation.port,
+        revision=work.desired.revision,
+        created_at=work.host.clock.now(),
+        owner=clone.owner,
+        protected=clone.protected,
+        databases=snapshot.databases,
+        facts=snapshot.facts,
+        account=allocation.account.uid if allocation.account else None,
+    )
+
+
+def _ready(work: Work, manifest: CloneManifest) -> CloneManifest:
+    clone = work.desired.clones[manifest.clone]
+    return replace(
+        with_settings(work, manifest),
+        phase=ClonePhase.READY,
+        ready_at=work.host.clock.now(),
+        users=delivered_users(work, clone),
+        scripts_digest=clone.scripts_digest,
+    )
+
+
+def _refuse_protected(work: Work, volumes: Iterable[VolumeId]) -> None:
+    for wanted in volumes:
+        volume = work.volume(wanted)
+        if volume is not None and isinstance(volume.manifest, CloneManifest) and volume.manifest.protected:
+            clone = work.desired.clones.get(volume.manifest.clone)
+            if clone is None or clone.protected:
+                raise RefusedError(f"clone {volume.manifest.clone} is protected", reason="Protected")

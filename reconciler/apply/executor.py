@@ -1,0 +1,237 @@
+"""Running a plan: objects in parallel, the actions of one object in order.
+
+Builds and everything else have lanes of their own, so that hours of building delay no
+clone. Work goes on after ``submit`` returned; an object with work in flight is left
+alone by later plans until it is done. A failed action fails the rest of its object and
+whatever waits for it, nothing more.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from reconciler.apply.context import Work, permanent
+from reconciler.apply.worker import perform
+from reconciler.errors import CancelledError, DependencyError, ReconcilerError, RefusedError, TransientError
+from reconciler.plan.actions import BuildSnapshot
+from reconciler.plan.policy import pruned_objects
+from reconciler.proc import CancelToken
+from reconciler.state.observed import Failure
+from reconciler.status.events import Event, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from reconciler.host import Host
+    from reconciler.plan.actions import Action, Plan
+    from reconciler.repository import SourceTree
+    from reconciler.state.conditions import ObjectKey
+    from reconciler.state.desired import Desired
+
+log = structlog.get_logger(__name__)
+
+_SHORT_FOR_EACH_LONG = 4
+"""Work other than builds mostly waits for servers to start: more of it at the same time costs little."""
+_FIRST_RETRY = timedelta(seconds=5)
+_LONGEST_RETRY = timedelta(minutes=15)
+_LONGEST_REFUSAL = timedelta(minutes=1)
+"""Room and ports come back by themselves, so a refusal is looked at again soon, but never in a tight circle."""
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """The actions of one object in one plan, and what became of them."""
+
+    key: ObjectKey
+    actions: tuple[Action, ...]
+    waits: set[ObjectKey]
+    work: Work
+    cancel: CancelToken
+    progress: str = "waiting"
+    error: BaseException | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def long(self) -> bool:
+        """Whether it may take hours."""
+        return any(isinstance(action, BuildSnapshot) for action in self.actions)
+
+
+class Executor:
+    """Owns the work in flight; thread-safe."""
+
+    def __init__(self, host: Host, *, concurrency: int, on_done: Callable[[Task], None] = lambda _task: None) -> None:
+        self._host = host
+        self._on_done = on_done
+        self._lock = threading.Lock()
+        self._tasks: dict[ObjectKey, Task] = {}
+        self._long = ThreadPoolExecutor(concurrency, "build")
+        self._short = ThreadPoolExecutor(_SHORT_FOR_EACH_LONG * concurrency, "clone")
+
+    @property
+    def in_flight(self) -> Mapping[ObjectKey, Task]:
+        """The tasks that are not done."""
+        with self._lock:
+            return dict(self._tasks)
+
+    def submit(self, plan: Plan, desired: Desired, tree: SourceTree) -> tuple[Task, ...]:
+        """Start a plan's actions; those of objects that still have work in flight are left out.
+
+        Deletions for vanished documents are counted before anything starts: what waits
+        for its turn counts against the limit as well.
+        """
+        grouped: dict[ObjectKey, list[Action]] = {}
+        for action in plan.actions:
+            grouped.setdefault(action.key, []).append(action)
+        now = self._host.clock.now()
+        for key in pruned_objects(plan.actions):
+            self._host.state.record_deletion(key, now)
+        with self._lock:
+            fresh = [
+                self._task(key, actions, desired, tree) for key, actions in grouped.items() if key not in self._tasks
+            ]
+            for task in fresh:
+                self._tasks[task.key] = task
+            for task in fresh:
+                task.waits &= self._tasks.keys() - {task.key}
+            ready = [task for task in fresh if not task.waits]
+        for task in ready:
+            self._start(task)
+        return tuple(fresh)
+
+    def cancel(self, keys: Iterable[ObjectKey]) -> None:
+        """Ask work to stop; it cleans up after itself."""
+        for key, task in self.in_flight.items():
+            if key in set(keys):
+                task.cancel.cancel()
+
+    def close(self, *, abandon: bool) -> None:
+        """End: wait for all work, or ask all of it to stop first. Servers go on."""
+        if abandon:
+            self.cancel(self.in_flight.keys())
+        for task in self.in_flight.values():
+            task.done.wait()
+        self._long.shutdown()
+        self._short.shutdown()
+
+    def _task(self, key: ObjectKey, actions: list[Action], desired: Desired, tree: SourceTree) -> Task:
+        cancel = CancelToken()
+        work = Work(host=self._host, desired=desired, tree=tree, cancel=cancel)
+        waits = {other for action in actions for other in action.after}
+        task = Task(key, tuple(actions), waits, work, cancel)
+
+        def progress(text: str) -> None:
+            task.progress = text
+
+        task.work = replace(work, progress=progress)
+        return task
+
+    def _start(self, task: Task) -> None:
+        (self._long if task.long else self._short).submit(self._run, task)
+
+    def _run(self, task: Task) -> None:
+        try:
+            for action in task.actions:
+                task.cancel.check()
+                self._perform(task, action)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this object alone and is recorded
+            task.error = error
+        finally:
+            self._finished(task)
+
+    def _perform(self, task: Task, action: Action) -> None:
+        started = self._host.clock.monotonic()
+        try:
+            perform(task.work, action)
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._failed(action, error)
+            raise
+        seconds = self._host.clock.monotonic() - started
+        self._succeeded(action)
+        self._event(action, "info", f"{action.verb.capitalize()}Succeeded", f"{action.reason} ({seconds:.2f} s)", task)
+
+    def _succeeded(self, action: Action) -> None:
+        """Forget an object's failure, unless it is of other inputs than this action has to do with.
+
+        A snapshot that was deleted says nothing about a build that fails for good.
+        """
+        failure = self._host.store.failure(action.key)
+        if failure is not None and (_fingerprint(action) or not failure.fingerprint):
+            self._host.store.clear_failure(action.key)
+
+    def _failed(self, action: Action, error: Exception) -> None:
+        if not isinstance(error, ReconcilerError):
+            log.error("unexpected error", action=action.verb, object=str(action.key), exc_info=error)
+        now = self._host.clock.now()
+        fingerprint = _fingerprint(action)
+        before = self._host.store.failure(action.key)
+        attempts = before.attempts + 1 if before is not None and before.fingerprint == fingerprint else 1
+        longest = _LONGEST_REFUSAL if isinstance(error, RefusedError) else _LONGEST_RETRY
+        delay = min(longest, _FIRST_RETRY * 2 ** min(attempts - 1, 10))
+        failure = Failure(
+            reason=error.reason if isinstance(error, ReconcilerError) else "InternalError",
+            message=str(error)
+            if isinstance(error, ReconcilerError)
+            else f"unexpected {type(error).__name__}; see the log",
+            permanent=permanent(error),
+            fingerprint=fingerprint,
+            attempts=attempts,
+            at=now,
+            retry_at=now + delay,
+        )
+        self._host.store.set_failure(action.key, failure)
+        severity: Severity = "info" if isinstance(error, TransientError) and attempts == 1 else "error"
+        self._event(action, severity, failure.reason, failure.message, None)
+
+    def _event(self, action: Action, severity: Severity, reason: str, message: str, task: Task | None) -> None:
+        revision = task.work.desired.revision if task else None
+        self._host.store.record(
+            Event(
+                at=self._host.clock.now(),
+                object=action.key,
+                severity=severity,
+                reason=reason,
+                message=message,
+                revision=revision,
+                metadata={"action": action.verb},
+            )
+        )
+
+    def _finished(self, task: Task) -> None:
+        """Take a task out of flight, with all that waited for it in vain; start what waited for nothing else."""
+        with self._lock:
+            ended, ready = self._settle(task)
+        for other in ready:
+            self._start(other)
+        for other in ended:
+            self._on_done(other)
+
+    def _settle(self, task: Task) -> tuple[list[Task], list[Task]]:
+        """Return what ended and what can start; in one step, as the next task to end may be waited for too."""
+        ended, ready = [task], list[Task]()
+        for finished in ended:  # grows by what fails with it
+            finished.done.set()  # first: what is not in flight any more is done
+            del self._tasks[finished.key]
+            for other in self._tasks.values():
+                if finished.key not in other.waits or other.error is not None:
+                    continue
+                other.waits.discard(finished.key)
+                if finished.error is not None:
+                    other.error = DependencyError(f"waits for {finished.key}, which failed")
+                    ended.append(other)
+                elif not other.waits:
+                    ready.append(other)
+        return ended, ready
+
+
+def _fingerprint(action: Action) -> str:
+    """Return the fingerprint of an action's inputs; empty for actions without."""
+    return getattr(action, "fingerprint", "")

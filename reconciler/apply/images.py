@@ -1,0 +1,225 @@
+"""Applying actions of images: build a snapshot, rename, delete.
+
+A build works on a private volume. Whatever fails, the volume is thrown away; only the
+storage driver's ``seal`` makes it a snapshot, as one step. A build that was killed
+leaves a volume in build state, which the next plan drops.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.apply.context import best_effort
+from reconciler.engines.base import BuildWork, LocalSource
+from reconciler.errors import BusyError, RefusedError, UnsupportedError
+from reconciler.handover import give_tree, lock_away
+from reconciler.ids import ServerName, VolumeId
+from reconciler.sources import input_id, modified_at, paths
+from reconciler.state.desired import ImageSource, Phase
+from reconciler.state.observed import BuildManifest, CloneManifest, SnapshotManifest
+
+if TYPE_CHECKING:
+    from reconciler.apply.context import Work
+    from reconciler.engines.base import BuildSession, Engine, Sealed
+    from reconciler.plan.actions import BuildSnapshot, DeleteSnapshot, RenameImage
+    from reconciler.repository import SourceTree
+    from reconciler.runtimes.base import Runtime
+    from reconciler.state.desired import DesiredImage, SourcePath
+    from reconciler.storage.base import Storage
+
+
+def build(work: Work, action: BuildSnapshot) -> None:
+    """Build a snapshot and seal it, or leave nothing.
+
+    Raises:
+        ReconcilerError: of the class that says whether trying again can help.
+
+    """
+    image = work.desired.images[action.image]
+    if image.masking:
+        raise UnsupportedError(
+            "masking is not available in this version, so nothing was built", reason="MaskingUnavailable"
+        )
+    engine, runtime, storage = work.host.engine(image.engine), work.runtime(image.runtime), work.storage(image.pool)
+    volume = VolumeId(action.snapshot)
+    scratch = work.host.state.work_directory(volume)
+    work.require_absent(volume)  # else a failure would throw away what was there before
+    try:
+        source = _local_source(work, image, action, scratch)
+        directory = _volume(work, image, action, storage)
+        job = _job(work, image, action, source, directory, runtime)
+        give_tree(scratch, job.account)
+        sealed = _run(engine, runtime, image, job)
+        _unchanged(work, engine, image, action)
+        work.cancel.check()
+        work.progress("sealing")
+        lock_away(directory, job.final_account)
+        storage.seal(volume, _manifest(work, image, action, sealed))
+    except BaseException:
+        best_effort(
+            lambda: runtime.stop(ServerName(volume)),
+            lambda: work.forget_server(volume),
+            lambda: storage.delete(volume),
+        )
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    work.forget_server(volume)
+
+
+def rename(work: Work, action: RenameImage) -> None:
+    """Give the snapshots of an image its new name; ids stay."""
+    for wanted in action.volumes:
+        volume = work.volume(wanted)
+        if volume is not None and isinstance(volume.manifest, SnapshotManifest | CloneManifest):
+            work.storage(volume.pool).update(volume.id, replace(volume.manifest, image=action.image))
+
+
+def delete(work: Work, action: DeleteSnapshot) -> None:
+    """Delete a snapshot, unless a clone of it has appeared since the plan was made.
+
+    Raises:
+        RefusedError: something uses it now.
+
+    """
+    for volume in work.volumes():
+        if isinstance(volume.manifest, CloneManifest) and volume.manifest.snapshot == action.snapshot:
+            raise RefusedError(
+                f"snapshot {action.snapshot} is used by clone {volume.manifest.clone}", reason="SnapshotInUse"
+            )
+    work.forget_server(VolumeId(action.snapshot))
+    work.storage(action.pool).delete(VolumeId(action.snapshot))
+
+
+def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratch: Path) -> LocalSource:
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700, parents=True)
+    if isinstance(image.source, ImageSource):
+        if action.base is None:
+            raise BusyError(f"image {image.source.image} has no snapshot yet", reason="DependencyNotReady")
+        return LocalSource("image", base=work.snapshot(action.base)[1])
+    files = [_at_hand(work.tree, path, scratch / str(number)) for number, path in enumerate(paths(image.source))]
+    first, second = (*files, None, None)[:2]
+    return LocalSource(image.source.kind, path=first, globals=second)
+
+
+def _at_hand(tree: SourceTree, source: SourcePath, scratch: Path) -> Path:
+    """Return a host path as it is; write a path of the commit to disk, under its own name."""
+    if source.object_id is None:
+        return Path(source.path)
+    target = scratch / Path(source.path).name
+    scratch.mkdir(mode=0o700)
+    tree.extract(source.path, target)
+    return target
+
+
+def _volume(work: Work, image: DesiredImage, action: BuildSnapshot, storage: Storage) -> Path:
+    manifest = BuildManifest(
+        installation=work.host.installation,
+        image=image.name,
+        snapshot=action.snapshot,
+        engine=image.engine,
+        spec_digest=image.spec_digest,
+        revision=work.desired.revision,
+        started_at=work.host.clock.now(),
+        runtime=image.runtime,
+    )
+    volume = VolumeId(action.snapshot)
+    if action.base is None:
+        return storage.create(volume, manifest)
+    base_pool, _base = work.snapshot(action.base)
+    if base_pool.name != storage.name:
+        raise UnsupportedError(
+            f"image {image.name} is in pool {storage.name}, but its base {action.base} is in pool {base_pool.name}",
+            hint="an image built on another one has to be in the same pool",
+        )
+    return storage.clone(VolumeId(action.base), volume, manifest)
+
+
+def _job(
+    work: Work, image: DesiredImage, action: BuildSnapshot, source: LocalSource, directory: Path, runtime: Runtime
+) -> BuildWork:
+    volume = VolumeId(action.snapshot)
+    account = runtime.account("build", volume, frozenset())
+    give_tree(directory, account)
+    return BuildWork(
+        snapshot=action.snapshot,
+        server=ServerName(volume),
+        directory=directory,
+        run_directory=work.run_directory(volume, account),
+        account=account,
+        version=image.version,
+        source=source,
+        databases=image.databases,
+        parameters=image.parameters,
+        superuser_scripts=image.superuser_scripts,
+        jobs=work.host.jobs,
+        cancel=work.cancel,
+        progress=work.progress,
+        final_account=runtime.account("clone", volume, frozenset()),
+    )
+
+
+def _run(engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork) -> Sealed:
+    job.progress("preparing")
+    engine.prepare(job)
+    spec = engine.build_server(job)
+    job.progress("starting the build server")
+    runtime.start(spec, cancel=job.cancel)
+    with engine.session(job) as session:
+        _fill(session, image, job)
+    job.progress("stopping the build server")
+    runtime.stop(job.server, spec=spec)
+    return engine.finish(job)
+
+
+def _fill(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
+    job.progress("restoring")
+    session.restore()
+    session.keep_databases()
+    for phase in Phase:
+        for script in image.scripts:
+            if script.phase is phase:
+                job.cancel.check()
+                job.progress(f"running {script.origin}")
+                session.run(script)
+    for check in image.checks:
+        job.cancel.check()
+        session.check(check)
+    job.progress("isolating")
+    session.isolate()
+    job.progress("vacuuming and analysing")
+    session.settle()
+
+
+def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
+    """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken."""
+    if not isinstance(image.source, ImageSource):
+        now = input_id(engine, image.source, work.host.config.sources.roots)
+        if now != action.input_id:
+            raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
+
+
+def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Sealed) -> SnapshotManifest:
+    return SnapshotManifest(
+        installation=work.host.installation,
+        image=image.name,
+        snapshot=action.snapshot,
+        engine=image.engine,
+        version=sealed.version,
+        major=sealed.major,
+        spec_digest=image.spec_digest,
+        input_id=action.input_id,
+        key_id=action.key_id,
+        revision=work.desired.revision,
+        created_at=work.host.clock.now(),
+        data_as_of=sealed.data_as_of or modified_at(image.source),
+        base=action.base,
+        databases=sealed.databases,
+        parameters=image.parameters,
+        required=sealed.required,
+        facts=sealed.facts,
+    )

@@ -1,0 +1,223 @@
+"""Servers of clones: what they are started with, and working on a clone while it is served."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reconciler.engines.base import CloneWork, UserWish
+from reconciler.ids import ServerName, SnapshotId, VolumeId
+from reconciler.plan.fingerprints import applied_users, settings_digest
+from reconciler.proc import Account
+from reconciler.state.observed import CloneManifest, SnapshotManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from reconciler.apply.context import Work
+    from reconciler.engines.base import Engine
+    from reconciler.runtimes.base import Runtime
+    from reconciler.state.desired import DesiredClone, Script
+    from reconciler.state.observed import AppliedUser
+    from reconciler.storage.base import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A clone with its server up: what can be done to it then."""
+
+    engine: Engine
+    job: CloneWork
+
+    def deliver(self, users: Sequence[UserWish], drop: Sequence[str]) -> None:
+        """Bring the clone's users to exactly ``users``."""
+        self.engine.deliver(self.job, users, drop)
+
+    def run_scripts(self, scripts: Sequence[Script]) -> None:
+        """Run the clone's scripts, if it has any."""
+        if scripts:
+            self.engine.run_scripts(self.job, scripts)
+
+
+@contextmanager
+def serving(
+    work: Work,
+    storage: Storage,
+    manifest: CloneManifest,
+    volume: VolumeId,
+    *,
+    private: bool,
+    keep: bool,
+    fresh: bool = False,
+) -> Iterator[Serving]:
+    """Have a clone served while the block runs.
+
+    A server that runs already is used and left alone. Otherwise one is started, without
+    TCP if ``private``; it stays after the block only if ``keep`` and not ``private``.
+    A ``fresh`` volume was made a moment ago: no server of it is looked for.
+    """
+    engine, runtime = work.host.engine(manifest.engine), work.runtime(manifest.runtime)
+    running = None if fresh else runtime.servers().get(ServerName(volume))
+    wanted = None if private else manifest.port
+    job = clone_work(work, storage, manifest, volume, port=running.port if running is not None else wanted)
+    spec = None
+    if running is None:
+        spec = engine.clone_server(job)
+        runtime.start(spec, cancel=work.cancel)
+    try:
+        yield Serving(engine, job)
+    finally:
+        if spec is not None and (private or not keep):
+            runtime.stop(spec.name, spec=spec)
+
+
+def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
+    """Start a clone's server with the settings that its document asks for now, and record that it has them.
+
+    Not cancelled when the reconciler is told to end: the server may just have been
+    stopped for this, and nobody else would start it.
+    """
+    wanted = with_settings(work, manifest)
+    engine, runtime = work.host.engine(manifest.engine), work.runtime(manifest.runtime)
+    job = clone_work(work, storage, wanted, volume, port=wanted.port)
+    runtime.start(engine.clone_server(job))
+    if wanted != manifest:
+        storage.update(volume, wanted)
+
+
+def with_settings(work: Work, manifest: CloneManifest) -> CloneManifest:
+    """Return a manifest that says what a start applies now: port and settings of the document."""
+    clone = work.desired.clones[manifest.clone]
+    image = work.desired.images.get(manifest.image)
+    applied = settings_digest(clone, image) if image is not None else manifest.settings_digest
+    return replace(manifest, port=clone.port or manifest.port, settings_digest=applied)
+
+
+def clone_work(
+    work: Work, storage: Storage, manifest: CloneManifest, volume: VolumeId, *, port: int | None
+) -> CloneWork:
+    """Return what an engine needs to know to serve a clone."""
+    clone = work.desired.clones[manifest.clone]
+    image = work.desired.images.get(manifest.image)
+    served = work.host.serving(manifest.runtime)
+    account = clone_account(work, manifest, volume)
+    snapshot = _snapshot(work, manifest)
+    parameters = dict(image.parameters if image is not None else snapshot.parameters) | dict(clone.parameters)
+    return CloneWork(
+        clone=manifest.clone,
+        server=ServerName(volume),
+        directory=storage.path(volume),
+        run_directory=work.run_directory(volume, account),
+        snapshot=snapshot,
+        account=account,
+        host=served.host,
+        port=port,
+        parameters=parameters,
+        allow=served.allow,
+        tls=served.tls,
+        superuser_scripts=clone.superuser_scripts,
+        cancel=work.cancel,
+    )
+
+
+def clone_account(work: Work, manifest: CloneManifest, volume: VolumeId) -> Account | None:
+    """Return the account that a clone runs under: its own if it was given one."""
+    if manifest.account is not None:
+        return Account(manifest.account, manifest.account)
+    return work.runtime(manifest.runtime).account("clone", volume, frozenset())
+
+
+def user_wishes(work: Work, clone: DesiredClone) -> tuple[UserWish, ...]:
+    """Return a clone's users with their passwords in clear.
+
+    Raises:
+        SecretError: a password's secret is missing.
+
+    """
+    return tuple(
+        UserWish(
+            user.name,
+            user.role,
+            work.host.secrets.get(user.password)
+            if user.password
+            else work.host.state.credentials.credential(clone.name, user.name),
+        )
+        for user in clone.users
+    )
+
+
+def delivered_users(work: Work, clone: DesiredClone) -> tuple[AppliedUser, ...]:
+    """Return a clone's users as its manifest records them: with fingerprints instead of passwords."""
+    named = {user.password for user in clone.users if user.password is not None}
+    return applied_users(clone, {name: work.host.secret_fingerprint(name) or "" for name in named})
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a new clone's volume needs that no other may have."""
+
+    port: int
+    account: Account | None
+
+
+@contextmanager
+def allocated(work: Work, clone: DesiredClone, volume: VolumeId, *, port: int | None = None) -> Iterator[Allocation]:
+    """Choose a port and, for a clone in which somebody acts as a superuser, an account of its own.
+
+    Reserved within this process until the block ends; by then the clone's manifest
+    holds them. ``port`` is one that the clone has already.
+
+    Raises:
+        RefusedError: the runtime's ports are exhausted.
+        UnsupportedError: a superuser is asked for where clones cannot have own accounts.
+
+    """
+    host, runtime = work.host, work.runtime(clone.runtime)
+    asked = {other.port for other in work.desired.clones.values() if other.port is not None}
+    with host.reserving:
+        clones = [volume.manifest for volume in work.volumes() if isinstance(volume.manifest, CloneManifest)]
+        chosen = clone.port or port or runtime.free_port({m.port for m in clones} | asked | host.reserved)
+        account = None
+        if _needs_own_account(clone, runtime):
+            accounts = {manifest.account for manifest in clones if manifest.account is not None}
+            account = runtime.account("own", volume, accounts | host.reserved)
+        mine = {chosen, account.uid} if account else {chosen}
+        host.reserved |= mine
+    try:
+        yield Allocation(chosen, account)
+    finally:
+        with host.reserving:
+            host.reserved -= mine
+
+
+def _needs_own_account(clone: DesiredClone, runtime: Runtime) -> bool:
+    """Whether a superuser acts in the clone, who can do all that the server's account can.
+
+    Scripts with superuser rights are a grant of the host; where accounts cannot be had, it stands.
+    """
+    if any(user.role == "superuser" for user in clone.users):
+        return True
+    return bool(clone.scripts) and clone.superuser_scripts and runtime.traits.own_accounts
+
+
+def _snapshot(work: Work, manifest: CloneManifest) -> SnapshotManifest:
+    volume = work.volume(VolumeId(manifest.snapshot))
+    if volume is not None and isinstance(volume.manifest, SnapshotManifest):
+        return volume.manifest
+    # A snapshot that was removed by hand does not keep its clones from being served:
+    # the clone's own manifest carries what serving needs.
+    return SnapshotManifest(
+        installation=manifest.installation,
+        image=manifest.image,
+        snapshot=SnapshotId(manifest.snapshot),
+        engine=manifest.engine,
+        version=manifest.major,
+        major=manifest.major,
+        spec_digest="",
+        input_id="",
+        revision=manifest.revision,
+        created_at=manifest.created_at,
+        databases=manifest.databases,
+        facts=manifest.facts,
+    )

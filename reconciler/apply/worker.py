@@ -1,0 +1,73 @@
+"""From an action to the function that performs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from reconciler.apply import clones, images
+from reconciler.plan.actions import (
+    BuildSnapshot,
+    ClearTombstone,
+    CreateClone,
+    DeleteClone,
+    DeleteSnapshot,
+    DropVolume,
+    ExpireClone,
+    RenameClone,
+    RenameImage,
+    ReplaceClone,
+    RestartClone,
+    RestoreClone,
+    StartClone,
+    StopClone,
+    StopServer,
+    UpdateClone,
+)
+
+if TYPE_CHECKING:
+    from reconciler.apply.context import Work
+    from reconciler.plan.actions import Action
+
+
+def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
+    """Perform one action.
+
+    Raises:
+        ReconcilerError: it could not be done; the class says whether trying again can help.
+
+    """
+    match action:
+        case BuildSnapshot():
+            images.build(work, action)
+        case DeleteSnapshot():
+            images.delete(work, action)
+        case RenameImage():
+            images.rename(work, action)
+        case CreateClone():
+            clones.create(work, action)
+        case ReplaceClone():
+            clones.replace_clone(work, action)
+        case RestoreClone():
+            clones.restore(work, action)
+        case UpdateClone():
+            clones.update(work, action)
+        case RestartClone():
+            clones.restart(work, action)
+        case StartClone():
+            clones.start_clone(work, action)
+        case StopClone():
+            clones.stop_clone(work, action)
+        case RenameClone():
+            clones.rename(work, action)
+        case DeleteClone():
+            clones.delete(work, action)
+        case ExpireClone():
+            clones.expire(work, action)
+        case ClearTombstone():
+            work.host.state.clear_tombstone(action.clone)
+        case DropVolume():
+            clones.drop(work, action)
+        case StopServer():
+            work.runtime(action.runtime).stop(action.server)
+        case _:
+            assert_never(action)

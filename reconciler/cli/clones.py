@@ -1,0 +1,192 @@
+"""``url``, ``connect``, ``logs``, ``reset``, ``undo`` and ``refresh``: working with one object."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli.output import Context, Output, note, write
+from reconciler.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from reconciler.cli.requests import Verb
+    from reconciler.host import Host
+    from reconciler.ids import VolumeId
+    from reconciler.state.observed import CloneManifest
+    from reconciler.state.servers import Endpoint
+
+CloneArgument = Annotated[str, typer.Argument(metavar="CLONE", help="Name of a clone.")]
+UserOption = Annotated[str | None, typer.Option("--user", help="One of the clone's users; default: the first.")]
+DatabaseOption = Annotated[str | None, typer.Option("--database", help="Default: the clone's first database.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.command("url")(url)
+    app.command("connect", context_settings={"ignore_unknown_options": True})(connect)
+    app.command("logs")(logs)
+    app.command("reset")(reset)
+    app.command("undo")(undo)
+    app.command("refresh")(refresh)
+
+
+def url(ctx: typer.Context, clone: CloneArgument, user: UserOption = None, database: DatabaseOption = None) -> int:
+    """Print a clone's connection URL, with its password."""
+    context: Context = ctx.obj
+    with context.host() as host:
+        _volume, manifest = _current(host, clone)
+        endpoint = _endpoint(host, manifest, user, database, advertised=True)
+        write(host.engine(manifest.engine).url(endpoint, _password(host, manifest, endpoint.user)))
+    return 0
+
+
+def connect(
+    ctx: typer.Context,
+    clone: CloneArgument,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed to the shell, after `--`.")] = None,
+    user: UserOption = None,
+    database: DatabaseOption = None,
+) -> int:
+    """Open the engine's own shell on a clone.
+
+    Commands can come on standard input; what follows `--` goes to the shell.
+    """
+    from reconciler.ids import ServerName
+
+    context: Context = ctx.obj
+    with context.host() as host:
+        volume, manifest = _current(host, clone)
+        if ServerName(volume) not in host.runtimes[manifest.runtime].servers():
+            raise UnavailableError(f"the server of clone {clone} does not run", hint=f"see reconciler events {clone}")
+        endpoint = _endpoint(host, manifest, user, database, advertised=False)
+        password = _password(host, manifest, endpoint.user)
+        argv, environment = host.engine(manifest.engine).shell(endpoint, password, manifest.major)
+    command = [*argv, *(arguments or [])]
+    os.execvpe(command[0], command, {**os.environ, **environment})  # noqa: S606 - becomes the shell, without a shell
+
+
+def logs(
+    ctx: typer.Context,
+    clone: CloneArgument,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many, newest last.")] = 100,
+) -> int:
+    """Show the end of a clone's server log."""
+    from reconciler.ids import ServerName
+
+    context: Context = ctx.obj
+    with context.host() as host:
+        volume, manifest = _current(host, clone)
+        for line in host.runtimes[manifest.runtime].logs(ServerName(volume), lines=lines):
+            write(line)
+    return 0
+
+
+def reset(ctx: typer.Context, clone: CloneArgument) -> int:
+    """Bring a clone back to its snapshot.
+
+    What it holds now is kept for `undo` for a while.
+    """
+    return _wish(ctx.obj, "reset", clone)
+
+
+def undo(ctx: typer.Context, clone: CloneArgument) -> int:
+    """Bring back what a clone held before its reset.
+
+    Or before it was replaced or recreated, as long as that is kept.
+    """
+    return _wish(ctx.obj, "undo", clone)
+
+
+def refresh(
+    ctx: typer.Context, image: Annotated[str, typer.Argument(metavar="IMAGE", help="Name of an image.")]
+) -> int:
+    """Build a new snapshot now, if the source changed."""
+    return _wish(ctx.obj, "refresh", image)
+
+
+def _wish(context: Context, verb: Verb, target: str) -> int:
+    """Hand a wish to the running loop, or serve it with a pass of our own."""
+    from reconciler.cli.passes import one_pass
+    from reconciler.cli.requests import hand_over, loop_runs, submit
+
+    with context.host() as host:
+        _known(host, verb, target)
+        if loop_runs(host):
+            return hand_over(host, verb=verb, target=target)
+    with context.host(writes=True) as host:
+        request = submit(host, verb=verb, target=target)
+        code = one_pass(host, None, Output.TEXT)
+        outcome = host.state.requests.outcome(request.id)
+        if outcome is not None:
+            note(f"{verb} {target}: {outcome.message}")
+            return 0 if outcome.status == "succeeded" else 1
+    return code
+
+
+def _known(host: Host, verb: Verb, target: str) -> None:
+    from reconciler.state.observed import CloneManifest, SnapshotManifest
+
+    volumes = [volume for storage in host.pools.values() for volume in storage.volumes()]
+    known: set[str]
+    if verb == "refresh":
+        known = {v.manifest.image for v in volumes if isinstance(v.manifest, SnapshotManifest)}
+        desired = host.commits().newest().desired
+        known |= set(desired.images) if desired is not None else set()
+    else:
+        known = {v.manifest.clone for v in volumes if isinstance(v.manifest, CloneManifest)}
+    if target not in known:
+        raise InputError(f"there is no {target}", hint=_suggestion(target, known))
+
+
+def _suggestion(target: str, known: set[str]) -> str | None:
+    from rapidfuzz import process
+
+    match = process.extractOne(target, known, score_cutoff=70)
+    if match is not None:
+        return f"did you mean {match[0]}?"
+    return "known: " + ", ".join(sorted(known)[:20]) if known else None
+
+
+def _current(host: Host, name: str) -> tuple[VolumeId, CloneManifest]:
+    from reconciler.ids import CloneName
+    from reconciler.state.observed import CloneManifest
+    from reconciler.status.report import current_volume
+
+    volumes = [volume for storage in host.pools.values() for volume in storage.volumes()]
+    found = current_volume(volumes, CloneName(name))
+    if found is None:
+        known = {str(v.manifest.clone) for v in volumes if isinstance(v.manifest, CloneManifest)}
+        raise InputError(f"there is no clone {name}", hint=_suggestion(name, known))
+    return found[0].id, found[1]
+
+
+def _endpoint(
+    host: Host, manifest: CloneManifest, user: str | None, database: str | None, *, advertised: bool
+) -> Endpoint:
+    from reconciler.status.report import endpoint_of
+
+    names = [applied.name for applied in manifest.users]
+    if not names:
+        raise UnavailableError(f"clone {manifest.clone} has no users", hint="name one under spec.users")
+    if user is not None and user not in names:
+        raise InputError(f"clone {manifest.clone} has no user {user}", hint="known: " + ", ".join(names))
+    served = host.serving(manifest.runtime)
+    endpoint = endpoint_of(manifest, served.advertise if advertised else served.host)
+    return replace(endpoint, database=database or endpoint.database, user=user or endpoint.user)
+
+
+def _password(host: Host, manifest: CloneManifest, user: str) -> str:
+    """Return a user's password: of the document's secret, or the one that was generated."""
+    generated = host.state.credentials.existing(manifest.clone, user)
+    applied = next(applied for applied in manifest.users if applied.name == user)
+    if applied.password == "generated" and generated is not None:  # noqa: S105 - a mark, not a password
+        return generated
+    desired = host.commits().newest().desired
+    clone = desired.clones.get(manifest.clone) if desired is not None else None
+    secret = next((u.password for u in clone.users if u.name == user), None) if clone is not None else None
+    if secret is None:
+        raise UnavailableError(f"the password of {user} is not known here", hint="ask for it where its secret is kept")
+    return host.secrets.get(secret)

@@ -1,0 +1,100 @@
+"""The program ``reconciler``: its commands and its exit codes.
+
+Imports here are the price of every command, also of ``--help``: the modules behind a
+command are imported when it runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from reconciler.cli import clones, inspect, passes, specs
+from reconciler.cli.output import Context, fail, note
+from reconciler.errors import ReconcilerError
+
+gc.set_threshold(20_000)  # imports make thousands of objects that stay; looking for garbage among them finds none
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # else it reads the metadata of every installed package
+
+app = typer.Typer(
+    name="reconciler",
+    help="Keep database images and clones as the YAML files of a git repository say.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(version("reconciler"))  # noqa: T201 - the result of the command
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Host configuration [default: $RECONCILER_CONFIG, then ./reconciler.yaml]"),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keep database images and clones as the YAML files of a git repository say."""
+    del version
+    named = config or (Path(value) if (value := os.environ.get("RECONCILER_CONFIG")) else None)
+    ctx.obj = Context(config=named, verbose=verbose)
+
+
+for module in (specs, passes, inspect, clones):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the program; usage errors and failures end with exit code 1."""
+    try:
+        code = app(_with_optional_values(sys.argv[1:]), standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        _interrupted()
+    except typer.TyperException as error:
+        show = getattr(error, "show", None)  # usage errors know how to show the usage
+        if show is not None:
+            show()
+        else:
+            note(f"error: {error.message}")
+        sys.exit(1)
+    except ReconcilerError as error:
+        fail(error)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _with_optional_values(words: list[str]) -> list[str]:
+    """Give ``--approve`` its value when it stands alone: typer's options either always or never have one."""
+    following = [*words[1:], "-"]
+    return [
+        f"{word}=any" if word == "--approve" and after.startswith("-") else word
+        for word, after in zip(words, following, strict=True)
+    ]
+
+
+def _interrupted() -> NoReturn:
+    """End at once: a git command that was interrupted leaves a timer behind, and Python would wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)

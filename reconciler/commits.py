@@ -1,0 +1,131 @@
+"""From the repository to a desired state: the commit in force and what is wrong with the newest one.
+
+A commit is atomic: invalid documents leave the last good commit in force. So do a
+remote that does not answer and a branch that is gone. Called at the start of every
+pass; unchanged commits cost nothing but the fetch.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.errors import ReconcilerError
+from reconciler.spec.loader import DocumentCache, load_tree
+from reconciler.state.conditions import Condition, not_ready, ready, stalled
+from reconciler.state.resolve import ResolveCache, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from reconciler.repository import Change, Repository, SourceTree
+    from reconciler.spec.config import Config
+    from reconciler.spec.diagnostics import Diagnostic
+    from reconciler.state.desired import Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The commit in force: its tree and what it asks for; None when there never was a good one."""
+
+    tree: SourceTree | None
+    desired: Desired | None
+    conditions: tuple[Condition, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+    attempted: str | None = None
+
+
+class Commits:
+    """Reads commits for one host; keeps what it parsed."""
+
+    def __init__(self, repository: Repository, config: Config) -> None:
+        self._repository = repository
+        self._config = config
+        self._documents = DocumentCache()
+        self._objects = ResolveCache()
+        self._resolved: dict[str, tuple[Desired | None, tuple[Diagnostic, ...]]] = {}
+
+    def newest(self) -> Commit:
+        """Return the newest commit of the branch if it is good, else the last good one and why."""
+        try:
+            tree = self._repository.fetch()
+            desired, diagnostics = self._resolve(tree)
+        except ReconcilerError as error:  # whatever keeps it from being read, timers go on
+            return self._last_good((not_ready(error.reason, str(error)), stalled(error.reason, str(error))), (), None)
+        if desired is None:
+            number = "1 error" if len(diagnostics) == 1 else f"{len(diagnostics)} errors"
+            message = f"{number} in {tree.revision}; first: {diagnostics[0].summary}"
+            conditions = (not_ready("InvalidSpec", message), stalled("InvalidSpec", message))
+            return self._last_good(conditions, diagnostics, tree.revision)
+        return Commit(
+            tree, desired, (ready("Fetched", tree.note or f"at {tree.revision}"),), diagnostics, tree.revision
+        )
+
+    def at(self, revision: str) -> Commit:
+        """Return one named commit.
+
+        Raises:
+            InputError: there is no such revision.
+
+        """
+        tree = self._repository.tree(revision)
+        desired, diagnostics = self._resolve(tree)
+        return Commit(tree, desired, (), diagnostics, tree.revision)
+
+    def in_force(self) -> Commit:
+        """Return the last good commit, without contacting the remote."""
+        return self._last_good((), (), None)
+
+    def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
+        """Return who changed each file last, as far as it is known."""
+        return self._repository.history(paths)
+
+    def remember(self, commit: Commit) -> None:
+        """Make a good commit the one that stays in force when later ones are not."""
+        if commit.tree is not None and commit.desired is not None and commit.attempted == commit.tree.revision:
+            self._repository.mark_good(commit.tree.revision)
+
+    def _last_good(
+        self, conditions: tuple[Condition, ...], diagnostics: Sequence[Diagnostic], attempted: str | None
+    ) -> Commit:
+        try:
+            tree = self._repository.last_good()
+        except ReconcilerError:
+            tree = None
+        desired = self._resolve(tree)[0] if tree is not None else None
+        return Commit(tree, desired, conditions, tuple(diagnostics), attempted)
+
+    def _resolve(self, tree: SourceTree) -> tuple[Desired | None, tuple[Diagnostic, ...]]:
+        if tree.revision not in self._resolved:
+            loaded = load_tree(
+                tree,
+                self._documents,
+                selector=self._config.selector,
+                max_file_bytes=self._config.repository.limits.file_size,
+            )
+            errors = tuple(d for d in loaded.diagnostics if d.severity == "error")
+            if errors:
+                self._resolved = {**self._one_older(), tree.revision: (None, errors)}
+            else:
+                resolution = resolve(loaded.documents, tree, config=self._config, cache=self._objects)
+                self._resolved = {
+                    **self._one_older(),
+                    tree.revision: (resolution.desired, tuple(resolution.diagnostics)),
+                }
+            _keep_from_collection()
+        return self._resolved[tree.revision]
+
+    def _one_older(self) -> dict[str, tuple[Desired | None, tuple[Diagnostic, ...]]]:
+        """Keep the newest other commit: the last good one is read again and again while the head is broken."""
+        return dict(list(self._resolved.items())[-1:])
+
+
+def _keep_from_collection() -> None:
+    """Let the garbage collector pass over what a commit left in memory: it stays until the next one.
+
+    With thousands of objects each of its full runs would take longer than a pass in which nothing changed.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,158 @@
+"""What this host can do, what is missing, and how to get it.
+
+Called by the command ``doctor``. Looks only; a check that cannot be made is a finding.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from reconciler import plugins
+from reconciler.errors import ReconcilerError
+from reconciler.ids import RuntimeName
+from reconciler.proc import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reconciler.engines.base import InstalledServer
+    from reconciler.host import Host
+
+Level = Literal["ok", "warning", "error"]
+
+_MARKS = {"ok": ("✔", "32"), "warning": ("!", "33"), "error": ("✘", "31")}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    area: str
+    level: Level
+    message: str
+    help: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Return the finding as data."""
+        return {"area": self.area, "level": self.level, "message": self.message, "help": self.help}
+
+
+def examine(host: Host) -> tuple[Finding, ...]:
+    """Look at everything that passes depend on."""
+    checks: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+        _program,
+        _storage,
+        _engines,
+        _pools,
+        _runtimes,
+        _repository,
+        _secrets,
+    )
+    return tuple(finding for check in checks for finding in _guarded(check, host))
+
+
+def render(findings: tuple[Finding, ...], *, colour: bool) -> str:
+    """Return the findings as lines for people."""
+    lines = []
+    for finding in findings:
+        mark, code = _MARKS[finding.level]
+        shown = f"\x1b[{code}m{mark}\x1b[0m" if colour else mark
+        lines.append(f"{shown} {finding.area:<11} {finding.message}")
+        if finding.help:
+            lines.append(f"  {'':<11} help: {finding.help}")
+    return "\n".join(lines)
+
+
+def _guarded(check: Callable[[Host], Iterator[Finding]], host: Host) -> Iterator[Finding]:
+    try:
+        yield from check(host)
+    except ReconcilerError as error:
+        yield Finding(check.__name__.strip("_"), "error", error.message, error.hint or "")
+
+
+def _program(host: Host) -> Iterator[Finding]:
+    who = "root" if os.geteuid() == 0 else f"user id {os.geteuid()}"
+    yield Finding("program", "ok", f"Python {platform.python_version()} as {who}, state in {host.state.path}")
+    if shutil.which("git") is None:
+        yield Finding("program", "error", "git is not installed", "apt-get install git")
+    else:
+        yield Finding("program", "ok", run(["git", "--version"]).text.strip())
+
+
+def _storage(_host: Host) -> Iterator[Finding]:
+    missing = [name for name in ("btrfs", "mkfs.btrfs") if shutil.which(name) is None]
+    if missing:
+        message = f"{' and '.join(missing)} not installed: no pools with driver: btrfs"
+        yield Finding("program", "warning", message, "apt-get install btrfs-progs")
+
+
+def _engines(host: Host) -> Iterator[Finding]:
+    for name in plugins.names("engine"):
+        servers = sorted(host.engine(name).servers(), key=lambda s: (-_number(s.major), s.origin != "host"))
+        if not servers:
+            yield Finding("engine", "error", f"{name}: no server programs", f"apt-get install {name}ql")
+        newest = max(servers, key=_age, default=None)
+        for server in servers:
+            used = " (used unless an image asks for another version)" if server is newest else ""
+            yield Finding("engine", "ok", f"{name} {server.version}, {server.origin}: {server.directory}{used}")
+
+
+def _age(server: InstalledServer) -> list[int]:
+    return [int(number) for number in server.major.split(".")]
+
+
+def _number(major: str) -> float:
+    return float(major) if major.replace(".", "", 1).isdigit() else 0.0
+
+
+def _pools(host: Host) -> Iterator[Finding]:
+    for name, storage in host.pools.items():
+        pool = storage.probe()
+        room = f"{pool.free_bytes / 2**30:.1f} of {pool.total_bytes / 2**30:.1f} GiB free" if pool.total_bytes else ""
+        text = "; ".join(part for part in (f"{name}: driver {pool.driver}", room, pool.message) if part)
+        if not pool.available:
+            yield Finding("pool", "error", text, f"mount it, or correct pools.{name} in the configuration")
+        elif not pool.instant_clones:
+            yield Finding("pool", "warning", text, "a btrfs or XFS file system makes clones instant")
+        else:
+            yield Finding("pool", "ok", text)
+
+
+def _runtimes(host: Host) -> Iterator[Finding]:
+    for name, runtime in host.runtimes.items():
+        servers = len(runtime.servers())
+        yield Finding("runtime", "ok", f"{name}: {servers} of this installation's servers running")
+    traits = host.runtimes[RuntimeName("process")].traits
+    if not traits.own_accounts:
+        yield Finding(
+            "runtime", "warning", "clones cannot have accounts of their own, so none gets a superuser", "run as root"
+        )
+    if not traits.resources:
+        yield Finding(
+            "runtime",
+            "warning",
+            "process: cannot hold clones to `resources`; clones that declare them are refused",
+            "leave `resources` out of clones on this host",
+        )
+
+
+def _repository(host: Host) -> Iterator[Finding]:
+    commit = host.commits().newest()
+    where = host.config.repository.url or host.config.repository.path
+    if commit.tree is None:
+        problem = next((condition.message for condition in commit.conditions), "no commit")
+        yield Finding("repository", "error", f"{where}: {problem}", "correct `repository` in the configuration")
+    elif commit.diagnostics:
+        yield Finding("repository", "error", f"{where}: {commit.diagnostics[0].summary}", "reconciler validate")
+    else:
+        yield Finding("repository", "ok", f"{where} at {commit.tree.revision}")
+
+
+def _secrets(host: Host) -> Iterator[Finding]:
+    for warning in host.secrets.warnings:
+        yield Finding("secrets", "warning", warning)
+    yield Finding("secrets", "ok", f"in {host.config.secrets.directory} and ${host.config.secrets.environment}NAME")

@@ -1,0 +1,279 @@
+"""One host put together: configuration, pools, runtimes, engines, state, secrets.
+
+The composition root: the only place that turns names of the configuration into
+drivers. Commands open a host, use it and close it. A host that only looks changes
+nothing on disk that others could notice; one that writes holds the state's and the
+pools' locks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import structlog
+
+from reconciler import plugins
+from reconciler.clock import Clock, SystemClock
+from reconciler.commits import Commits
+from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
+from reconciler.ids import PoolName, RuntimeName, SecretName
+from reconciler.plan.settings import PlanSettings, PolicySettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from reconciler.engines.base import Engine
+    from reconciler.ids import InstallationId
+    from reconciler.repository import Repository
+    from reconciler.runtimes.base import Runtime
+    from reconciler.secrets import SecretStore
+    from reconciler.spec.config import Config, Pool
+    from reconciler.status.directory import StateDirectory
+    from reconciler.status.store import StatusStore
+    from reconciler.storage.base import Storage
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """Where servers of a runtime listen and who may connect."""
+
+    host: str
+    advertise: str
+    allow: tuple[str, ...] = ()
+    tls: tuple[Path, Path] | None = None
+
+
+@dataclass(kw_only=True)
+class Host:
+    """Everything that passes work on; shared by threads."""
+
+    config: Config
+    installation: InstallationId
+    state: StateDirectory
+    store: StatusStore
+    secrets: SecretStore
+    pools: Mapping[PoolName, Storage]
+    runtimes: Mapping[RuntimeName, Runtime]
+    engines: dict[str, Engine] = field(default_factory=dict)
+    clock: Clock = field(default_factory=SystemClock)
+    reserving: threading.Lock = field(default_factory=threading.Lock)
+    reserved: set[int] = field(default_factory=set)
+    """Ports and user ids that a clone in the making has chosen and not recorded yet."""
+    held: ExitStack | None = None
+    """Locks of the pools that are held until the host is closed; None for a host that only looks."""
+    _held_pools: set[PoolName] = field(default_factory=set)
+
+    def engine(self, name: str) -> Engine:
+        """Return an engine, loaded at its first use.
+
+        Raises:
+            UnsupportedError: this version or host does not have it.
+
+        """
+        if name not in self.engines:
+            self.engines[name] = plugins.load("engine", name)()
+        return self.engines[name]
+
+    def serving(self, runtime: RuntimeName) -> ServingSettings:
+        """Return where servers of a runtime listen."""
+        settings = getattr(self.config.runtimes, runtime, None)
+        if settings is None:
+            raise UnsupportedError(f"the runtime {runtime} has no settings on this host", reason="RuntimeUnavailable")
+        tls = getattr(settings, "tls", None)
+        return ServingSettings(
+            host=settings.host,
+            advertise=settings.advertise or settings.host,
+            allow=tuple(getattr(settings, "allow", ())),
+            tls=(tls.cert, tls.key) if tls is not None else None,
+        )
+
+    def secret_fingerprint(self, name: SecretName) -> str | None:
+        """Return the keyed fingerprint of a secret's value; None when there is none."""
+        return self.secrets.fingerprint(name, self.state.fingerprint_key)
+
+    @property
+    def jobs(self) -> int:
+        """How many processes one build may use."""
+        return max(1, os.cpu_count() or 1)
+
+    @property
+    def plan_settings(self) -> PlanSettings:
+        """What planning needs to know of this host."""
+        return PlanSettings(
+            undo_grace=self.config.undo.grace,
+            pools=frozenset(self.pools) | self.lost_pools,
+            runtimes=frozenset(self.runtimes),
+            serverless=frozenset(),
+        )
+
+    @property
+    def lost_pools(self) -> frozenset[PoolName]:
+        """Pools that were in use once and that the configuration does not name any more: away, not gone.
+
+        A pool that only has another name now is not among them.
+        """
+        known = self.state.known_pools.all()
+        present = {known[name] for name in self.pools if name in known}
+        return frozenset(name for name, identity in known.items() if name not in self.pools and identity not in present)
+
+    @property
+    def policy_settings(self) -> PolicySettings:
+        """What policy needs to know of this host."""
+        usage = self.store.usage()
+        return PolicySettings(
+            max_delete=self.config.prune.max_delete,
+            max_delete_percent=self.config.prune.max_delete_percent,
+            unmasked=self.config.masking.unmasked,
+            memory_limit=self.config.limits.memory.of(_memory()),
+            runtimes={name: runtime.traits for name, runtime in self.runtimes.items()},
+            sizes={volume: used.logical_bytes for volume, used in usage.items()},
+        )
+
+    def hold_pools(self) -> None:
+        """Make the pools ready and lock them; one that is away stays away, and is tried again at the next call.
+
+        Raises:
+            BusyError: a pool belongs to, or is in use by, somebody else.
+
+        """
+        for name, storage in self.pools.items():
+            if self.held is None or name in self._held_pools:
+                continue
+            try:
+                self.state.known_pools.remember(name, storage.prepare())
+            except (UnavailableError, UnsupportedError, RefusedError) as error:
+                log.warning("pool is not available", pool=name, error=str(error))
+                continue
+            self.held.enter_context(storage.lock())
+            self._held_pools.add(name)
+
+    def commits(self) -> Commits:
+        """Return a reader of this host's repository."""
+        return Commits(_repository(self.config, self.state, self.secrets), self.config)
+
+
+@contextmanager
+def open_host(config: Config, *, writes: bool, command: str = "") -> Iterator[Host]:
+    """Open a host; with ``writes``, as the one writer of its state and pools.
+
+    Raises:
+        BusyError: another reconciler writes to this state directory or pool.
+
+    """
+    from reconciler.secrets import SecretStore
+    from reconciler.status.store import StatusStore
+
+    clock = SystemClock()
+    with ExitStack() as stack:
+        state = stack.enter_context(_state(config.state, writes=writes))
+        if writes:
+            stack.enter_context(state.lock(command or " ".join(sys.argv), now=clock.now()))
+            _end_leftovers()
+        store = stack.enter_context(StatusStore(state.status_file, clock, read_only=not writes))
+        host = Host(
+            config=config,
+            installation=state.installation,
+            state=state,
+            store=store,
+            secrets=SecretStore(config.secrets.directory, config.secrets.environment),
+            pools={PoolName(name): _pool(PoolName(name), pool, state) for name, pool in config.pools.items()},
+            runtimes={RuntimeName("process"): _process_runtime(config, state)},
+            clock=clock,
+            held=stack if writes else None,
+        )
+        host.hold_pools()
+        yield host
+
+
+@contextmanager
+def _state(path: Path, *, writes: bool) -> Iterator[StateDirectory]:
+    """Open a state directory; who only looks where there is none yet leaves none behind."""
+    from reconciler.status.directory import StateDirectory
+
+    if writes or not _is_missing(path):
+        yield StateDirectory(path)
+        return
+    with TemporaryDirectory(prefix="reconciler-look-") as elsewhere:
+        yield StateDirectory(Path(elsewhere) / "state")
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is nothing; what may not be looked at is not missing."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
+def _end_leftovers() -> None:
+    """Kill tools that an earlier reconciler left behind when it was killed; they may still write to a pool."""
+    from reconciler.runtimes.leftovers import end_leftover_tools
+
+    ended = end_leftover_tools()
+    if ended:
+        log.info("ended tools that a dead reconciler left behind", processes=ended)
+
+
+def _memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def _pool(name: PoolName, settings: Pool, state: StateDirectory) -> Storage:
+    from reconciler.storage.select import PoolSettings, open_pool
+
+    return open_pool(
+        name,
+        PoolSettings(
+            driver=settings.driver, path=settings.directory, reserve=str(settings.reserve), size=settings.size
+        ),
+        installation=state.installation,
+        known_pool_id=state.known_pools.all().get(name),
+    )
+
+
+def _repository(config: Config, state: StateDirectory, secrets: SecretStore) -> Repository:
+    from reconciler.repository import Limits, open_repository
+
+    settings = config.repository
+    credentials = settings.credentials
+    return open_repository(
+        mirror=state.mirror,
+        url=settings.url,
+        branch=settings.branch,
+        path=settings.path,
+        limits=Limits(files=settings.limits.files, total_bytes=settings.limits.total_size),
+        credentials=(lambda: secrets.get(SecretName(credentials.secret))) if credentials is not None else None,
+        known_hosts=settings.known_hosts,
+    )
+
+
+def _process_runtime(config: Config, state: StateDirectory) -> Runtime:
+    from reconciler.runtimes.accounts import AccountSettings
+
+    settings = config.runtimes.process
+    runtime: Runtime = plugins.load("runtime", "process")(
+        RuntimeName("process"),
+        installation=state.installation,
+        key=state.fingerprint_key,
+        logs=state.logs,
+        ports=range(settings.ports.first, settings.ports.last + 1),
+        host=settings.host,
+        accounts=AccountSettings(
+            build=settings.accounts.build,
+            clone=settings.accounts.clone,
+            own=range(settings.accounts.own.first, settings.accounts.own.last + 1),
+        ),
+    )
+    return runtime

@@ -1,0 +1,54 @@
+"""What there is, for people who ask: the document of ``status``.
+
+Called by the command line. Observes now; conditions are those of the last pass, which
+also knows what is under way. Contacts no remote and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reconciler.errors import ReconcilerError
+from reconciler.ids import Revision
+from reconciler.observe import in_flight_elsewhere, observe
+from reconciler.state.desired import Desired
+from reconciler.status.report import Facts, status_document
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reconciler.commits import Commits
+    from reconciler.host import Host
+    from reconciler.repository import Change
+
+
+def report(host: Host) -> dict[str, Any]:
+    """Return the status document of a host."""
+    commits = host.commits()
+    desired = commits.in_force().desired
+    now = host.clock.now()
+    observed = observe(host, desired or Desired(Revision(""), {}, {}), now, in_flight=in_flight_elsewhere(host))
+    return status_document(
+        Facts(
+            now=now,
+            observed=observed,
+            desired=desired,
+            revisions=host.store.revisions(),
+            conditions=host.store.conditions(),
+            usage=host.store.usage(),
+            changes=_changes(commits, desired),
+            advertise={name: host.serving(name).advertise for name in host.runtimes},
+        )
+    )
+
+
+def _changes(commits: Commits, desired: Desired | None) -> Mapping[str, Change]:
+    """Say who changed each document last; without history that is simply not known."""
+    if desired is None:
+        return {}
+    files = {image.document.file for image in desired.images.values()}
+    files |= {clone.document.file for clone in desired.clones.values()}
+    try:
+        return commits.history(files)
+    except ReconcilerError:
+        return {}

@@ -1,0 +1,324 @@
+"""The loop: read, observe, plan, judge, apply, report — and again.
+
+Level-triggered: every pass starts from what exists. Polling, file watching, cron,
+expiry, retries, requests and SIGHUP only decide *when* the next pass runs. Long work
+goes on between passes. One writer per state directory.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from reconciler.apply.executor import Executor, Task
+from reconciler.errors import ReconcilerError
+from reconciler.housekeeping import sweep, tend
+from reconciler.ids import CloneName, ImageName, Revision
+from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
+from reconciler.plan.diff import plan as make_plan
+from reconciler.plan.policy import judge
+from reconciler.plan.timers import next_due
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, reconciling, stalled
+from reconciler.status.events import Event
+from reconciler.status.requests import ObjectResult, Outcome
+from reconciler.status.values import PassRecord
+from reconciler.triggers import Triggers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from reconciler.commits import Commit, Commits
+    from reconciler.host import Host
+    from reconciler.plan.actions import Plan
+    from reconciler.state.desired import Desired, DesiredImage
+    from reconciler.state.observed import Observed, Request
+
+log = structlog.get_logger(__name__)
+
+REPOSITORY = ObjectKey(Kind.REPOSITORY, "repository")
+PASSES = ObjectKey(Kind.INSTALLATION, "passes")
+"""What is said of passes themselves; present only while they fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look: the commit in force, what exists, and the plan between them (None without a good commit)."""
+
+    commit: Commit
+    observed: Observed | None
+    plan: Plan | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """What a request waits for, and what is wrong besides."""
+
+    tasks: tuple[Task, ...]
+    complaints: tuple[str, ...] = ()
+
+
+class Reconciler:
+    """Runs passes for one host. Not thread-safe but for :meth:`wake` and :meth:`stop`."""
+
+    def __init__(self, host: Host, commits: Commits) -> None:
+        self._host = host
+        self._commits = commits
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._answers: dict[str, _Serving] = {}
+        self._executor = Executor(host, concurrency=host.config.concurrency, on_done=lambda _task: self._wake.set())
+
+    @property
+    def in_flight(self) -> tuple[Task, ...]:
+        """The work that goes on now."""
+        return tuple(self._executor.in_flight.values())
+
+    def wake(self) -> None:
+        """Ask for a pass now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ask the loop to end: work is abandoned at its next step, and cleans up after itself."""
+        self._stopping.set()
+        self._wake.set()
+
+    def look(self, revision: str | None = None) -> View:
+        """Read, observe, plan and judge; changes nothing."""
+        now = self._host.clock.now()
+        commit = self._commits.at(revision) if revision else self._commits.newest()
+        if commit.desired is None:
+            return View(commit, None, None, now)
+        in_flight = frozenset(self._executor.in_flight) | in_flight_elsewhere(self._host)
+        observed = self._unanswered(observe(self._host, commit.desired, now, in_flight=in_flight))
+        planned = make_plan(commit.desired, observed, now, settings=self._host.plan_settings)
+        judged = judge(planned, commit.desired, observed, now, settings=self._host.policy_settings)
+        return View(commit, observed, judged, now)
+
+    def one_pass(self, revision: str | None = None) -> View:
+        """Run one pass: start what the plan asks for, and report. Work may go on after it."""
+        self._host.hold_pools()
+        view = self.look(revision)
+        started = False
+        if view.plan and view.observed and view.commit.desired and view.commit.tree:
+            self._cancel_pointless(view.commit.desired)
+            tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree)
+            self._commits.remember(view.commit)  # while the work goes on: it may copy the whole commit
+            self._track_requests(view, view.plan, tasks)
+            started = bool(tasks)
+        else:
+            self._refuse_requests(view)
+        self._answer_requests()
+        self._report(view)
+        if view.observed is not None and not started and not view.observed.in_flight:
+            sweep(self._host, view.observed)  # what was observed is still all there is
+        return view
+
+    def settle(
+        self, on_progress: Callable[[tuple[Task, ...]], None] = lambda _tasks: None, *, revision: str | None = None
+    ) -> View:
+        """Wait for the work in flight, then look again and report what there is now."""
+        while tasks := self.in_flight:
+            on_progress(tasks)
+            self._host.clock.wait(self._wake, 0.1)
+            self._wake.clear()
+        view = self.look(revision)
+        self._answer_requests()
+        self._report(view)
+        return view
+
+    def run(self) -> None:
+        """Run passes until told to stop."""
+        try:
+            with Triggers(self, self._host):
+                while not self._stopping.is_set():
+                    self._wake.clear()
+                    view = self._guarded_pass()
+                    self._host.clock.wait(self._wake, self._pause(view))
+        finally:
+            self.close(abandon=True)
+
+    def close(self, *, abandon: bool) -> None:
+        """End the work in flight. Servers go on."""
+        self._executor.close(abandon=abandon)
+        self._answer_requests()
+
+    def _guarded_pass(self) -> View | None:
+        """Run a pass; an error that nobody foresaw is logged, and the next pass starts afresh."""
+        try:
+            view = self.one_pass()
+        except ReconcilerError as error:
+            log.error("pass failed", reason=error.reason, error=str(error))  # noqa: TRY400 - a foreseen error has no use for a traceback
+            self._report_failure(error.reason, str(error))
+            return None
+        except Exception as error:
+            log.exception("pass failed")
+            self._report_failure("InternalError", f"unexpected {type(error).__name__}; see the log")
+            return None
+        tend(self._host, view.observed)
+        return view
+
+    def _cancel_pointless(self, desired: Desired) -> None:
+        """Stop builds that the new commit no longer asks for, and what waits for one with a document of yesterday."""
+        for key, task in self._executor.in_flight.items():
+            if not task.long:
+                if task.waits and key.kind is Kind.CLONE and _asks_other(desired, task, CloneName(key.name)):
+                    task.cancel.cancel()
+                continue
+            name = ImageName(key.name)
+            image, started_for = desired.images.get(name), task.work.desired.images.get(name)
+            if image is None or image.suspend or started_for is None or _builds_other(image, started_for):
+                task.cancel.cancel()
+
+    def _track_requests(self, view: View, plan: Plan, tasks: tuple[Task, ...]) -> None:
+        """Remember which tasks serve which request; one whose object is busy waits for a later pass."""
+        for request in view.observed.requests if view.observed is not None else ():
+            if (answer := _answer_of(plan, request, view.at)) is not None:
+                self._host.state.requests.answer(request.id, answer)
+            elif not request.target:
+                everything = (*tasks, *(task for task in self.in_flight if task not in tasks))
+                self._answers[request.id] = _Serving(everything, _complaints(view, plan))
+            elif serving := tuple(task for task in tasks if task.key == request.object):
+                self._answers[request.id] = _Serving(serving)
+            elif (refusal := _why_not(view, plan, request)) is not None:
+                self._host.state.requests.answer(request.id, Outcome(status="refused", message=refusal, at=view.at))
+
+    def _refuse_requests(self, view: View) -> None:
+        """Answer every request while there is no commit to serve it with."""
+        why = "; ".join(c.message for c in view.commit.conditions if c.type == "Stalled")
+        outcome = Outcome(status="refused", message=f"there is no valid commit yet: {why}", at=view.at)
+        for request in self._host.state.requests.pending():
+            self._host.state.requests.answer(request.id, outcome)
+
+    def _answer_requests(self) -> None:
+        """Write the outcome of every request whose work is done."""
+        for request_id, serving in list(self._answers.items()):
+            if all(task.done.is_set() for task in serving.tasks):
+                self._host.state.requests.answer(request_id, _outcome(serving, self._host.clock.now()))
+                del self._answers[request_id]
+
+    def _report(self, view: View) -> None:
+        """Write conditions and what this pass learnt; always, also after a failure, and only what changed."""
+        store = self._host.store
+        revision = view.commit.tree.revision if view.commit.tree is not None else None
+        if view.commit.attempted is not None:
+            findings = [f"{d.code} {d.file}:{d.line}: {d.summary}" for d in view.commit.diagnostics]
+            store.set_attempted(Revision(view.commit.attempted), view.at, findings)
+        if view.plan is not None and revision is not None:
+            store.set_applied(revision, view.at)
+            for image in view.plan.checked:
+                store.set_refreshed(image, view.at)
+        for transition in store.write_conditions(view.at, revision, self._conditions(view)):
+            store.record(Event.of_transition(transition, view.at, revision))
+        self._record(view, revision)
+
+    def _report_failure(self, reason: str, message: str) -> None:
+        """Say in the status that passes fail; what was said of objects stands until one succeeds."""
+        store = self._host.store
+        failed = {PASSES: (not_ready(reason, message), stalled(reason, message))}
+        try:
+            for transition in store.write_conditions(self._host.clock.now(), None, {**store.conditions(), **failed}):
+                store.record(Event.of_transition(transition, self._host.clock.now(), None))
+        except ReconcilerError as error:
+            log.warning("the status cannot be written", error=str(error))
+
+    def _unanswered(self, observed: Observed) -> Observed:
+        """Hide the requests that are being served: none is planned for twice, and no approval outlives its pass."""
+        if not self._answers:
+            return observed
+        return replace(observed, requests=tuple(r for r in observed.requests if r.id not in self._answers))
+
+    def _conditions(self, view: View) -> dict[ObjectKey, tuple[Condition, ...]]:
+        """Return what is to be said of every object: by planning, by the repository, and by work in flight."""
+        if view.plan is None:
+            before = {key: known for key, known in self._host.store.conditions().items() if key != PASSES}
+            return {**before, REPOSITORY: view.commit.conditions}
+        conditions = {**view.plan.conditions, REPOSITORY: view.commit.conditions}
+        for key, task in self._executor.in_flight.items():
+            others = tuple(c for c in conditions.get(key, ()) if c.type != "Reconciling")
+            conditions[key] = (*others, reconciling(PROGRESSING, task.progress))
+        return conditions
+
+    def _record(self, view: View, revision: Revision | None) -> None:
+        """Keep passes that did something in the history."""
+        if view.plan is None or not (view.plan.actions or view.plan.refused):
+            return
+        counts = Counter(action.verb for action in view.plan.actions)
+        self._host.store.record_pass(
+            PassRecord(
+                revision=revision,
+                started_at=view.at,
+                finished_at=self._host.clock.now(),
+                outcome="Refused" if view.plan.refused else "Started",
+                counts=counts,
+            )
+        )
+
+    def _pause(self, view: View | None) -> float:
+        """Return the seconds until the next pass is due: the poll interval, or a timer before it."""
+        interval = self._host.config.repository.interval.total_seconds()
+        pause = interval * random.uniform(0.95, 1.05)  # noqa: S311 - jitter, so that hosts do not poll in step
+        if view is not None and view.observed is not None and view.commit.desired is not None:
+            due = next_due(view.commit.desired, view.observed, view.at, settings=self._host.plan_settings)
+            if due is not None:
+                pause = min(pause, max(0.2, (due - self._host.clock.now()).total_seconds()))
+        return pause
+
+
+def _asks_other(desired: Desired, task: Task, name: CloneName) -> bool:
+    return desired.clones.get(name) != task.work.desired.clones.get(name)
+
+
+def _builds_other(image: DesiredImage, before: DesiredImage) -> bool:
+    """Whether a document asks for another snapshot than it did before."""
+    return image.spec_digest != before.spec_digest or image.source != before.source
+
+
+def _outcome(serving: _Serving, now: datetime) -> Outcome:
+    """Return the answer to a request whose tasks are done."""
+    tasks = serving.tasks
+    results = tuple(
+        ObjectResult(task.key, action.verb, "succeeded" if task.error is None else "failed", str(task.error or ""))
+        for task in tasks
+        for action in task.actions
+    )
+    failed = [f"{task.key}: {task.error}" for task in tasks if task.error is not None]
+    failed += serving.complaints
+    message = "; ".join(failed) or (f"{len(tasks)} objects changed" if tasks else "nothing to do")
+    return Outcome(status="failed" if failed else "succeeded", message=message, at=now, results=results)
+
+
+def _complaints(view: View, plan: Plan) -> tuple[str, ...]:
+    """Return what keeps a pass from doing all that the newest commit asks for."""
+    commit = [condition.message for condition in view.commit.conditions if condition.type == "Stalled"]
+    objects = [
+        f"{key}: {condition.message}"
+        for key, conditions in sorted(plan.conditions.items())
+        for condition in conditions
+        if condition.type == "Stalled"
+    ]
+    return (*commit, *objects)
+
+
+def _answer_of(plan: Plan, request: Request, now: datetime) -> Outcome | None:
+    """Return the answer that planning itself gave to a request."""
+    if request.id in plan.declined:
+        return Outcome(status="refused", message=plan.declined[request.id], at=now)
+    if request.id in plan.served:
+        return Outcome(status="succeeded", message=plan.served[request.id], at=now)
+    return None
+
+
+def _why_not(view: View, plan: Plan, request: Request) -> str | None:
+    """Return why a request for an object that is not busy leads to no action; None while it is busy."""
+    key = request.object
+    if view.observed is not None and key in view.observed.in_flight:
+        return None
+    told = [c.message for c in plan.conditions.get(key, ()) if c.message and (c.type, c.status) != ("Ready", "True")]
+    return "; ".join(told) or f"there is nothing to {request.verb} for {key}"

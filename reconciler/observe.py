@@ -1,0 +1,116 @@
+"""Looking at the world: every pool and runtime once per pass, sources only where a build may be due.
+
+Called by the loop and by the commands that only look. Changes nothing. What cannot be
+asked is reported as unknown and never as gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.errors import ReconcilerError
+from reconciler.plan.diff import builds_due
+from reconciler.plan.fingerprints import GENERATED
+from reconciler.sources import input_id
+from reconciler.state.observed import CloneManifest, Input, Observed, ObservedPool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from reconciler.host import Host
+    from reconciler.ids import CloneName, PoolName, RuntimeName, SecretName, ServerName
+    from reconciler.state.conditions import ObjectKey
+    from reconciler.state.desired import Desired, DesiredImage
+    from reconciler.state.observed import ObservedServer, Volume
+    from reconciler.storage.base import Storage
+
+PROGRESSING = "Progressing"
+"""Reason of the condition that the loop gives to what it is working on."""
+
+
+def observe(host: Host, desired: Desired, now: datetime, *, in_flight: frozenset[ObjectKey]) -> Observed:
+    """Return what exists now, as far as it can be told."""
+    pools, volumes = _pools(host.pools)
+    servers, unknown = _servers(host)
+    observed = Observed(
+        installation=host.installation,
+        pools=pools,
+        volumes=volumes,
+        servers=servers,
+        unknown_runtimes=unknown,
+        secrets=_secrets(host, desired),
+        lost_credentials=_lost_credentials(host, volumes),
+        tombstones=host.state.tombstones(),
+        failures=host.store.failures(),
+        in_flight=in_flight,
+        requests=host.state.requests.pending(),
+        recent_deletions=host.state.recent_deletions(now),
+        refreshed=host.store.refreshed(),
+    )
+    due = builds_due(desired, observed, now)
+    return replace(observed, inputs={name: _input(host, desired.images[name]) for name in due})
+
+
+def in_flight_elsewhere(host: Host) -> frozenset[ObjectKey]:
+    """Return what another process, the loop of this state, is working on; nothing for the loop itself."""
+    if host.held is not None or host.state.lock_owner() is None:
+        return frozenset()
+    return frozenset(
+        key
+        for key, conditions in host.store.conditions().items()
+        if any(condition.reason == PROGRESSING for condition in conditions)
+    )
+
+
+def _pools(storages: Mapping[PoolName, Storage]) -> tuple[dict[PoolName, ObservedPool], tuple[Volume, ...]]:
+    pools: dict[PoolName, ObservedPool] = {}
+    volumes: list[Volume] = []
+    for name, storage in storages.items():
+        pool = storage.probe()
+        if pool.available:
+            try:
+                volumes.extend(storage.volumes())
+            except ReconcilerError as error:
+                pool = replace(pool, available=False, message=str(error))
+        pools[name] = pool
+    return pools, tuple(volumes)
+
+
+def _servers(host: Host) -> tuple[dict[ServerName, ObservedServer], dict[RuntimeName, str]]:
+    servers: dict[ServerName, ObservedServer] = {}
+    unknown: dict[RuntimeName, str] = {}
+    for name, runtime in host.runtimes.items():
+        try:
+            servers.update(runtime.servers())
+        except ReconcilerError as error:
+            unknown[name] = str(error)
+    return servers, unknown
+
+
+def _lost_credentials(host: Host, volumes: tuple[Volume, ...]) -> frozenset[CloneName]:
+    """Return clones whose generated passwords are gone; one look at the directory, not one per clone."""
+    kept = host.state.credentials.clones()
+    return frozenset(
+        volume.manifest.clone
+        for volume in volumes
+        if isinstance(volume.manifest, CloneManifest)
+        and volume.manifest.clone not in kept
+        and any(user.password == GENERATED for user in volume.manifest.users)
+    )
+
+
+def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
+    names = {user.password for clone in desired.clones.values() for user in clone.users if user.password is not None}
+    names |= {key for image in desired.images.values() for key in image.masking_keys}
+    found = {name: host.secret_fingerprint(name) for name in names}
+    return {name: fingerprint for name, fingerprint in found.items() if fingerprint is not None}
+
+
+def _input(host: Host, image: DesiredImage) -> Input:
+    """Identify an image's source now; what is wrong with it is an answer as well."""
+    try:
+        return Input(input_id(host.engine(image.engine), image.source, host.config.sources.roots))
+    except ReconcilerError as error:
+        return Input(None, str(error), error.reason)

@@ -1,0 +1,70 @@
+"""The registry of plug-ins: a name, where its code is, and what to install when it cannot be loaded.
+
+Nothing registers itself by being imported: what exists stands here, to be read. Third
+parties add members by entry points of the groups ``reconciler.engines`` and
+``reconciler.runtimes``. Modules are imported when first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from reconciler.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A class by its dotted path (``module:attribute``), and how to get what it needs."""
+
+    path: str
+    hint: str = ""
+
+
+ENGINES: Mapping[str, Plugin] = {
+    "postgres": Plugin("reconciler.engines.postgres.engine:PostgresEngine", "pip install 'psycopg[binary]'"),
+}
+
+RUNTIMES: Mapping[str, Plugin] = {
+    "process": Plugin("reconciler.runtimes.process:ProcessRuntime"),
+}
+
+_FAMILIES = {"engine": ENGINES, "runtime": RUNTIMES}
+
+
+def load(family: str, name: str) -> Any:  # noqa: ANN401 - the caller knows the Protocol of its family
+    """Return the class of a plug-in.
+
+    Raises:
+        UnsupportedError: nothing of that name exists here, or what it needs is not installed.
+
+    """
+    plugin = _find(family, name)
+    module, _, attribute = plugin.path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise UnsupportedError(f"the {family} {name} cannot be loaded: {error}", hint=plugin.hint or None) from error
+
+
+def names(family: str) -> tuple[str, ...]:
+    """Return the names that this installation knows, sorted."""
+    return tuple(sorted({*_FAMILIES[family], *(point.name for point in entry_points(group=_group(family)))}))
+
+
+def _find(family: str, name: str) -> Plugin:
+    if plugin := _FAMILIES[family].get(name):
+        return plugin
+    for point in entry_points(group=_group(family), name=name):
+        return Plugin(point.value)
+    known = ", ".join(names(family))
+    raise UnsupportedError(f"the {family} {name} is not part of this version", hint=f"available: {known}")
+
+
+def _group(family: str) -> str:
+    return f"reconciler.{family}s"

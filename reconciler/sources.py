@@ -1,0 +1,68 @@
+"""Sources of images as files of this host: where they are and what identifies them.
+
+Used by observation (is a build due?) and by builds (what goes in, and did it change
+meanwhile?), so that both compare the same thing.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.engines.base import LocalSource
+from reconciler.errors import SourceError, UnsupportedError
+from reconciler.state.desired import BackupSource, DumpSource, EmptySource, FilesSource, ImageSource, PrimarySource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reconciler.engines.base import Engine, SourceKind
+    from reconciler.state.desired import Source, SourcePath
+
+
+def paths(source: Source) -> tuple[SourcePath, ...]:
+    """Return the files and directories that a source names."""
+    match source:
+        case DumpSource():
+            return (source.path,) if source.globals is None else (source.path, source.globals)
+        case BackupSource() | FilesSource():
+            return (source.path,)
+        case PrimarySource() | ImageSource() | EmptySource():
+            return ()
+
+
+def input_id(engine: Engine, source: Source, roots: Iterable[Path]) -> str:
+    """Return the identity of a source's content now: git objects as they are, host paths by a cheap look.
+
+    Raises:
+        SourceError: it is missing, not what it should be, or a symlink leads out of ``roots``.
+        BusyError: it is being written.
+        UnsupportedError: this version does not know the kind of source.
+
+    """
+    match source:
+        case PrimarySource():
+            raise UnsupportedError(
+                "sources of kind primary are not available in this version", reason="SourceUnsupported"
+            )
+        case EmptySource() | ImageSource():
+            return source.kind  # an image's identity is its base snapshot, which planning knows
+        case DumpSource() | BackupSource() | FilesSource():
+            return "+".join(_path_id(engine, source.kind, path, tuple(roots)) for path in paths(source))
+
+
+def modified_at(source: Source) -> datetime | None:
+    """Return when a dump of the host was last written: its data is not younger. None where that is not known."""
+    if not isinstance(source, DumpSource) or source.path.object_id is not None:
+        return None
+    return datetime.fromtimestamp(Path(source.path.path).stat().st_mtime, UTC)
+
+
+def _path_id(engine: Engine, kind: SourceKind, path: SourcePath, roots: tuple[Path, ...]) -> str:
+    if path.object_id is not None:
+        return f"git:{path.object_id}"
+    real = Path(path.path).resolve()
+    if not any(real.is_relative_to(root.resolve()) for root in roots):
+        raise SourceError(f"{path.path} leads outside of sources.roots", reason="SourceNotGranted")
+    return engine.identify(LocalSource(kind, path=real)).input_id

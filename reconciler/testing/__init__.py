@@ -1,0 +1,1 @@
+"""Public conformance suites, one per family, for authors of drivers."""
