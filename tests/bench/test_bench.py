@@ -1,0 +1,48 @@
+"""The benchmarks that are cheap run with tiny sizes; how fast anything is stays out of the tests."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.__main__ import main
+from bench.figures import Figure, table
+
+
+@pytest.mark.parametrize(("topic", "figures"), [("commands", 2), ("specs", 2), ("loop", 1)])
+def test_a_topic_prints_its_figures(topic: str, figures: int, capsys: pytest.CaptureFixture[str]) -> None:
+    main([topic, "--quick", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["skipped"] == {}
+    assert len(found["figures"]) == figures
+    assert all(figure["ratio"] > 0 for figure in found["figures"])
+
+
+@pytest.mark.postgres
+def test_a_dump_is_restored_by_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["restore", "--quick", "--json"])
+    (figure,) = json.loads(capsys.readouterr().out)["figures"]
+    assert figure["ours"] > 0
+    assert figure["floor"] > 0
+
+
+def test_a_ratio_above_its_target_is_a_miss() -> None:
+    assert Figure("slow", 3.0, 1.0, 2.0).ok is False
+    assert Figure("fast", 1.9, 1.0, 2.0).ok is True
+
+
+def test_an_amount_without_a_floor_is_held_to_its_limit() -> None:
+    assert Figure("large", 2_000.0, None, 1_000.0, "B").ok is False
+    assert Figure("small", 500.0, None, 1_000.0, "B").ok is True
+
+
+def test_a_figure_without_a_target_is_only_told() -> None:
+    assert Figure("told", 2.0, 1.0, None).ok is None
+
+
+def test_the_table_shows_ratio_target_and_verdict() -> None:
+    lines = table([Figure("start", 3.0, 1.0, 2.0), Figure("bytes", 1024.0, None, 2048.0, "B", "and WAL")]).splitlines()
+    assert lines[1].split() == ["start", "3.000", "s", "1.000", "s", "3.00", "≤", "2", "x", "NO"]
+    assert lines[2].split() == ["bytes", "1", "KiB", "≤", "2", "KiB", "yes"]
+    assert lines[-1] == "bytes: and WAL"

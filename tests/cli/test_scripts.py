@@ -1,0 +1,21 @@
+"""The program as users meet it: every session under scripts/ runs as it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.script import run_script
+
+if TYPE_CHECKING:
+    from tests.support import World
+
+SCRIPTS = sorted(Path(__file__).with_name("scripts").glob("*.txt"))
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_session_runs_as_it_is_written(script: Path, world: World) -> None:
+    run_script(script, world)

@@ -1,0 +1,188 @@
+"""Fixtures that several test directories share, and what was not tested, said at the end.
+
+A session (or a worker of it) has a temporary directory of its own, so that nothing
+stays behind. Loop-backed file systems are made there once per session and are unmounted
+when it ends; what a killed session left is unmounted and removed by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _pytest.terminal import TerminalReporter
+
+    from tests.support import World
+
+pytest.register_assert_rewrite("reconciler.testing.storage")
+
+_SESSIONS = "rec-"
+_MOUNTS = "mounts"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked ``root`` when this is somebody else."""
+    if os.geteuid() != 0:
+        for item in items:
+            if item.get_closest_marker("root") is not None:
+                item.add_marker(pytest.mark.skip(reason="needs root: loop devices, other accounts"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> Iterator[None]:
+    """Say last of all, one line each, what was missing and how many tests that cost."""
+    yield
+    missing = Counter(_missing(report) for report in terminalreporter.stats.get("skipped", ()))
+    if missing:
+        terminalreporter.section("NOT TESTED ON THIS HOST", yellow=True)
+    for reason, tests in missing.most_common():
+        terminalreporter.line(f"{tests} skipped: {reason}", yellow=True)
+
+
+def _missing(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return why something was skipped, without the details after the colon."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ").partition(": ")[0]
+
+
+def require_root(*programs: str) -> None:
+    """Skip the test, with the reason, unless this is root and the programs are installed."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: loop devices are mounted")
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"needs the program {program} (packages btrfs-progs, xfsprogs, mount)")
+
+
+class LoopMounts:
+    """Makes file systems in files and mounts them; ``close`` takes all of it back."""
+
+    def __init__(self) -> None:
+        self._root = Path(tempfile.gettempdir(), _MOUNTS)
+        self._root.mkdir()
+        self._root.chmod(0o755)
+        self._mounted: list[Path] = []
+
+    def make(self, name: str, megabytes: int, *mkfs: str, options: str = "loop") -> Path:
+        image, mountpoint = self._root / f"{name}.img", self._root / name
+        with image.open("wb") as file:
+            file.truncate(megabytes << 20)
+        mountpoint.mkdir()
+        _run(*mkfs, str(image))
+        result = subprocess.run(["mount", "-o", options, image, mountpoint], capture_output=True, check=False)
+        if result.returncode != 0:
+            pytest.skip(f"cannot mount loop devices here: {result.stderr.decode().strip()}")
+        self._mounted.append(mountpoint)
+        return mountpoint
+
+    @property
+    def root(self) -> Path:
+        """The directory that holds everything, on the host's own file system."""
+        return self._root
+
+    def unmount(self, mountpoint: Path) -> None:
+        """Unmount at once what a test or the tested code mounted below ``root``."""
+        unmount(mountpoint)
+
+    def close(self) -> None:
+        for mountpoint in reversed(self._mounted):
+            unmount(mountpoint)
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+def unmount(mountpoint: Path) -> None:
+    """Unmount, also while something still has files open there."""
+    while os.path.ismount(mountpoint):
+        if subprocess.run(["umount", mountpoint], capture_output=True, check=False).returncode != 0:
+            _run("umount", "--lazy", str(mountpoint))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_temporary_directory() -> Iterator[None]:
+    """Have everything temporary, also of programs that tests start, in one directory that goes with the session."""
+    before = os.environ.get("TMPDIR")
+    _remove_leftovers()
+    own = Path(tempfile.mkdtemp(prefix=f"{_SESSIONS}{os.getpid()}-"))  # short: sockets lie below it
+    own.chmod(0o1777)  # as /tmp is: tests run programs under other accounts
+    os.environ["TMPDIR"], tempfile.tempdir = str(own), str(own)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
+        shutil.rmtree(own, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def loop_mounts() -> Iterator[LoopMounts]:
+    """A maker of loop-backed file systems (root only)."""
+    require_root("mount", "umount", "losetup")
+    mounts = LoopMounts()
+    try:
+        yield mounts
+    finally:
+        mounts.close()
+
+
+@pytest.fixture(scope="session")
+def btrfs_root(loop_mounts: LoopMounts) -> Path:
+    """A btrfs of 768 MiB, shared by the session's tests."""
+    require_root("mkfs.btrfs")
+    return loop_mounts.make("btrfs", 768, "mkfs.btrfs", "--quiet", options="loop,noatime")
+
+
+@pytest.fixture(scope="session")
+def xfs_root(loop_mounts: LoopMounts) -> Path:
+    """An XFS with reflinks of 512 MiB, shared by the session's tests."""
+    require_root("mkfs.xfs")
+    return loop_mounts.make("xfs", 512, "mkfs.xfs", "-q", "-m", "reflink=1", options="loop,noatime")
+
+
+@pytest.fixture
+def btrfs_path(btrfs_root: Path) -> Path:
+    """A directory of the test's own on btrfs."""
+    return Path(tempfile.mkdtemp(dir=btrfs_root))
+
+
+@pytest.fixture
+def xfs_path(xfs_root: Path) -> Path:
+    """A directory of the test's own on XFS with reflinks."""
+    return Path(tempfile.mkdtemp(dir=xfs_root))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A whole installation of a test's own, gone with all its processes when the test ends."""
+    made = new_world()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _remove_leftovers() -> None:
+    """Take back what sessions that were killed left mounted and lying about."""
+    for leftover in Path(tempfile.gettempdir()).glob(f"{_SESSIONS}*"):
+        pid = leftover.name.removeprefix(_SESSIONS).split("-")[0]
+        if leftover.stat().st_uid == os.geteuid() and pid.isdigit() and not Path("/proc", pid).exists():
+            for mountpoint in (*leftover.glob(f"{_MOUNTS}/*"), *leftover.glob(f"{_MOUNTS}/pools-*/*")):
+                unmount(mountpoint)
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True)

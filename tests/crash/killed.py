@@ -1,0 +1,221 @@
+"""Runs ``reconciler apply`` in a child process that kills itself with SIGKILL at a chosen side effect.
+
+A side effect is a call that changes a file, a process or a database: seen by a
+profiler (system calls, SQLite, PostgreSQL) and by an audit hook (files opened for
+writing). Consecutive ones of one line of the program are one *burst* (the walk that
+hands a tree over to an account): it can be killed before its first and before its last
+one. Places are named by line and count, not by a number over everything, so that
+threads that overtake each other do not change what a name means.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import reconciler
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_PACKAGE = f"{Path(reconciler.__file__).parent}/"
+_SYSTEM_MODULES = frozenset({"posix", "fcntl", "_posixsubprocess", "_signal"})
+_EFFECTS = frozenset(
+    {
+        "chmod",
+        "chown",
+        "copy_file_range",
+        "fchmod",
+        "fchown",
+        "fdatasync",
+        "fork_exec",
+        "fsync",
+        "ftruncate",
+        "ioctl",
+        "kill",
+        "killpg",
+        "lchown",
+        "link",
+        "mkdir",
+        "pidfd_send_signal",
+        "posix_fallocate",
+        "pwrite",
+        "remove",
+        "rename",
+        "replace",
+        "rmdir",
+        "sendfile",
+        "symlink",
+        "truncate",
+        "unlink",
+        "utime",
+        "write",
+    }
+)
+_WRITERS = frozenset({"BufferedWriter", "BufferedRandom", "FileIO", "TextIOWrapper"})
+_POSTGRES = {"execute": ("psycopg/cursor.py", "wire.py"), "commit": ("psycopg/connection.py",)}
+_CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_WALKS = {
+    "status/database.py": "transactions",
+    "storage/linux.py": "tree",
+    "storage/reflink.py": "tree",
+    "storage/tree.py": "tree",
+}
+"""Modules of which everything in a row is one burst: walks over trees, and transactions, which SQLite makes atomic."""
+_LONG_WALK = 10
+_TIMEOUT_SECONDS = 180
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A point in the run: right before the ``index``-th side effect of a burst."""
+
+    burst: str
+    index: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.burst} [{self.index}]"
+
+
+def count(config: Path) -> list[Place]:
+    """Run ``reconciler apply`` to its end and return every place at which it can be killed, in order."""
+    log = config.with_name("side-effects.json")
+    assert _run(config, None, log) == 0, "the pass failed although nothing killed it"
+    bursts: list[tuple[str, int]] = json.loads(log.read_text())
+    log.unlink()
+    return [Place(name, index) for name, length in bursts for index in _of_interest(length)]
+
+
+def _of_interest(length: int) -> list[int]:
+    """Return before which side effects of a burst to kill: the first, the last, and one amid a long walk."""
+    return sorted({1, length} | ({length // 2} if length > _LONG_WALK else set()))
+
+
+def killed_at(config: Path, place: Place) -> bool:
+    """Run ``reconciler apply`` until ``place``; return whether it was killed there (else it ended before)."""
+    code = _run(config, place, config.with_name("unused"))
+    assert code in {0, 1, -signal.SIGKILL}, code
+    return code == -signal.SIGKILL
+
+
+def _run(config: Path, place: Place | None, log: Path) -> int | None:
+    # A server that forks: the tests' own process has threads, and a fresh interpreter costs a second.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "tests.crash.preload"])
+    child = context.Process(target=_apply, args=(str(config), place, str(log)))
+    child.start()
+    child.join(_TIMEOUT_SECONDS)
+    if child.exitcode is None:
+        child.kill()
+        child.join()
+    return child.exitcode
+
+
+def _apply(config: str, place: Place | None, log: str) -> None:
+    from reconciler.cli.main import main  # noqa: PLC0415 - in the child only
+
+    silence = os.open(config + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(silence, descriptor)
+    watcher = Watcher(place)
+    sys.argv = ["reconciler", "--config", config, "apply"]
+    watcher.install()
+    try:
+        main()
+    finally:
+        watcher.remove()
+        if place is None:
+            Path(log).write_text(json.dumps(watcher.bursts()))
+
+
+class Watcher:
+    """Sees side effects, groups them into bursts, and kills this process before a chosen one."""
+
+    def __init__(self, place: Place | None) -> None:
+        self._place = place
+        self._lock = threading.RLock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lengths: dict[str, int] = {}
+        self._current: dict[int, tuple[str, str]] = {}
+        self._watching = False
+
+    def install(self) -> None:
+        sys.addaudithook(self._audit)
+        self._watching = True
+        threading.setprofile(self._profile)
+        sys.setprofile(self._profile)
+
+    def remove(self) -> None:
+        self._watching = False
+        threading.setprofile(None)
+        sys.setprofile(None)
+
+    def bursts(self) -> list[tuple[str, int]]:
+        """Return every burst and how many side effects it had, by their beginnings."""
+        return list(self._lengths.items())
+
+    def _audit(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event != "open" or not self._watching:
+            return
+        path, _mode, flags = arguments
+        if isinstance(path, int) or not isinstance(flags, int):
+            return
+        unnamed = flags & os.O_TMPFILE == os.O_TMPFILE
+        if flags & _CHANGING and not unnamed:
+            self._happens(sys._getframe(1))
+
+    def _profile(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            code = frame.f_code
+            if code.co_name in _POSTGRES and code.co_filename.endswith(_POSTGRES[code.co_name]):
+                self._happens(frame.f_back)
+        elif event == "c_call" and _is_effect(argument, frame):
+            self._happens(frame)
+
+    def _happens(self, frame: FrameType | None) -> None:
+        line = _line_of_program(frame)
+        if line is None:
+            return
+        thread = threading.get_ident()
+        role = threading.current_thread().name.partition("_")[0]
+        with self._lock:
+            site, burst = self._current.get(thread, ("", ""))
+            if site != line:
+                if self._place is not None and burst == self._place.burst:
+                    os.kill(os.getpid(), signal.SIGKILL)  # the burst was shorter this time: this is right after it
+                self._counts[role, line] += 1
+                burst = f"{role} {line} #{self._counts[role, line]}"
+                self._current[thread] = (line, burst)
+                self._lengths[burst] = 0
+            self._lengths[burst] += 1
+            if self._place == Place(burst, self._lengths[burst]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_effect(function: object, frame: FrameType) -> bool:
+    name = getattr(function, "__name__", "")
+    if getattr(function, "__module__", None) in _SYSTEM_MODULES:
+        return name in _EFFECTS
+    owner = type(getattr(function, "__self__", None))
+    if owner.__module__ == "sqlite3" and frame.f_code.co_filename.endswith("status/database.py"):
+        return name in {"execute", "executescript"}
+    return owner.__module__ == "_io" and owner.__name__ in _WRITERS and name in {"write", "close", "flush"}
+
+
+def _line_of_program(frame: FrameType | None) -> str | None:
+    """Return the innermost line of the program that leads to a frame; None when there is none."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_PACKAGE):
+            module = name.removeprefix(_PACKAGE)
+            return _WALKS.get(module) or f"{module}:{frame.f_lineno} {frame.f_code.co_name}"
+        frame = frame.f_back
+    return None

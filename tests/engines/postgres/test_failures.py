@@ -1,0 +1,68 @@
+"""What the server refuses, as errors that decide about retries and quote no rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.engines.postgres import server
+from reconciler.engines.postgres.engine import PostgresEngine
+from reconciler.engines.postgres.failures import translated
+from reconciler.errors import BusyError, PermanentError, ReconcilerError, UnavailableError
+
+if TYPE_CHECKING:
+    from .conftest import Cluster
+
+pytestmark = pytest.mark.postgres
+_VALUE = "value-of-a-row"
+
+
+def refused(build: Cluster, statement: str) -> ReconcilerError:
+    with (
+        pytest.raises(ReconcilerError) as caught,
+        translated(),
+        server.connect(build.work(), "template1") as conn,
+    ):
+        conn.execute(statement.encode())
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("DO $$BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END$$", UnavailableError),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", UnavailableError),
+        ("DO $$BEGIN RAISE EXCEPTION 'dead' USING ERRCODE = '40P01'; END$$", BusyError),
+        ("DROP ROLE pg_monitor", PermanentError),
+        ("SELECT 1/0", PermanentError),
+    ],
+)
+def test_the_class_of_an_error_says_whether_it_passes(build: Cluster, statement: str, kind: type[Exception]) -> None:
+    assert type(refused(build, statement)) is kind
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"SELECT '{_VALUE}'::int",
+        f"CREATE TEMP TABLE t (a text UNIQUE); INSERT INTO t VALUES ('{_VALUE}'), ('{_VALUE}')",
+        f"DO $$BEGIN RAISE EXCEPTION '{_VALUE}'; END$$",
+        f"SELECT 1 '{_VALUE}'",
+    ],
+)
+def test_no_message_quotes_a_value(build: Cluster, statement: str) -> None:
+    error = refused(build, statement)
+
+    assert "SQLSTATE" in str(error)
+    assert _VALUE not in str(error)
+    assert error.__suppress_context__
+
+
+def test_a_refusal_names_the_object(build: Cluster) -> None:
+    assert 'database "absent" does not exist' in str(refused(build, "DROP DATABASE absent"))
+
+
+def test_what_a_build_session_runs_into_is_translated(build: Cluster) -> None:
+    with pytest.raises(PermanentError, match="SQLSTATE"), PostgresEngine().session(build.work()):
+        build.query("postgres", "SELECT 1/0")

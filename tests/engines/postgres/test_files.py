@@ -1,0 +1,60 @@
+"""Files in directories of another account are handled without following its links."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.engines.postgres import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_written_file_is_private_and_replaces_a_link_instead_of_following_it(tmp_path: Path) -> None:
+    outside, directory = tmp_path / "outside", tmp_path / "data"
+    outside.write_text("precious")
+    directory.mkdir()
+    (directory / "postgresql.conf").symlink_to(outside)
+    files.write_file(directory, "postgresql.conf", "port = 1\n", None)
+    assert outside.read_text() == "precious"
+    assert (directory / "postgresql.conf").read_text() == "port = 1\n"
+    assert (directory / "postgresql.conf").lstat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in directory.iterdir()] == ["postgresql.conf"]
+
+
+def test_a_directory_that_is_a_link_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="data"):
+        files.write_file(tmp_path / "data", "x", "y", None)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    names = ("file", "link", "pipe", "absent")
+    assert [files.read_small(tmp_path / name) for name in names] == ["text", None, None, None]
+
+
+def test_clearing_keeps_the_directory_and_what_links_point_to(tmp_path: Path) -> None:
+    outside, directory = tmp_path / "outside", tmp_path / "slots"
+    outside.mkdir()
+    (outside / "precious").touch()
+    (directory / "slot").mkdir(parents=True)
+    (directory / "slot" / "state").touch()
+    (directory / "link").symlink_to(outside)
+    files.clear(directory)
+    files.clear(tmp_path / "absent")
+    assert list(directory.iterdir()) == []
+    assert (outside / "precious").exists()
+
+
+def test_links_are_found_at_any_depth(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").symlink_to("/etc/passwd")
+    (tmp_path / "directory").symlink_to("/tmp")
+    assert sorted(files.links_in(tmp_path)) == ["a/b/file", "directory"]

@@ -1,0 +1,46 @@
+"""Installations are found, chosen and reachable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.engines.postgres import server
+from reconciler.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from tests.engines.conftest import PostgresHarness
+
+
+def test_the_embedded_server_is_always_there_and_comes_after_the_host_ones() -> None:
+    origins = [one.origin for one in server.installed_servers()]
+    assert "embedded" in origins
+    assert origins == sorted(origins, key=["host", "embedded"].index)
+
+
+def test_the_newest_version_serves_what_asks_for_none() -> None:
+    assert server.choose().major == max((one.major for one in server.installed_servers()), key=int)
+
+
+@pytest.mark.parametrize("major", ["99", "9", "x"])
+def test_an_absent_version_is_refused_with_a_way_out(major: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"install the package postgresql-99|the oldest version is 14"):
+        server.choose(major)
+
+
+def test_an_absent_program_is_refused_with_the_package_that_has_it() -> None:
+    with pytest.raises(UnsupportedError, match="postgresql-client-"):
+        server.program(server.choose(), "pg_nonsense")
+
+
+def test_client_programs_read_none_of_the_users_own_files(postgres: PostgresHarness) -> None:
+    env = server.socket_environment(postgres.build_work(), "shop", server.BUILDER)
+    assert (env["PGDATABASE"], env["PGUSER"], env["PGPASSFILE"]) == ("shop", server.BUILDER, "/nonexistent")
+    assert "PGPASSWORD" not in env
+
+
+def test_servers_get_none_of_the_users_ssh_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/user/1000/agent")
+
+    assert "SSH_AUTH_SOCK" not in server.server_environment()

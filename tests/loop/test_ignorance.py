@@ -1,0 +1,92 @@
+"""What cannot be seen is neither gone nor anybody's to delete, and what goes wrong is told."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.housekeeping import sweep
+from reconciler.ids import CloneName, PoolName, RuntimeName, VolumeId
+from reconciler.loop import PASSES
+from reconciler.state.conditions import Kind
+
+from .conftest import CLONE, IMAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import World
+
+
+def test_a_pool_that_left_the_configuration_is_away_and_not_gone(world: World) -> None:
+    world.state.known_pools.remember(PoolName("elsewhere"), "its-id")
+    world.write(IMAGE, CLONE)
+    world.apply()
+    assert world.volumes() == []
+    assert world.conditions(Kind.CLONE, "dev")["Ready"].status == "Unknown"
+    assert "`pools:`" in world.conditions(Kind.POOL, "elsewhere")["Ready"].message
+
+
+def test_a_pool_that_has_another_name_now_is_the_same_pool(world: World) -> None:
+    world.reconciler.one_pass()
+    world.state.known_pools.remember(PoolName("old-name"), world.state.known_pools.all()[PoolName("default")])
+    world.write(IMAGE, CLONE)
+    world.apply()
+    assert world.running() == ["dev.1"]
+
+
+def test_passwords_of_a_clone_whose_manifest_cannot_be_read_stay(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    lost = CloneName("lost")
+    password = world.state.credentials.credential(lost, "app")
+    observed = world.reconciler.look().observed
+    assert observed is not None
+    torn = {name: replace(pool, unknown=(VolumeId("lost.1"),)) for name, pool in observed.pools.items()}
+    sweep(world.host, replace(observed, pools=torn))
+    assert world.state.credentials.existing(lost, "app") == password
+    sweep(world.host, observed)
+    assert world.state.credentials.existing(lost, "app") is None
+
+
+def test_a_pass_that_fails_says_so_until_one_succeeds(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    pools = world.state.path / "pools.json"
+    good = pools.read_bytes()
+    pools.write_text("torn")
+    thread = threading.Thread(target=world.reconciler.run)
+    thread.start()
+    try:
+        until(world, lambda: "Stalled" in {c.type for c in world.store.conditions().get(PASSES, ())})
+        assert world.conditions(Kind.IMAGE, "shop")["Ready"].status == "True"
+        pools.write_bytes(good)
+        until(world, lambda: PASSES not in world.store.conditions())
+    finally:
+        world.reconciler.stop()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def until(world: World, condition: Callable[[], bool]) -> None:
+    never = threading.Event()
+    for _ in range(3000):
+        if condition():
+            return
+        world.clock.wait(never, 0.01)
+    pytest.fail("it did not come to pass within 30 seconds")
+
+
+def test_a_running_clone_gets_no_superuser_under_the_account_that_clones_share(world: World) -> None:
+    runtime = world.host.runtimes[RuntimeName("process")]
+    runtime.traits = replace(runtime.traits, own_accounts=True)
+    world.write(IMAGE, CLONE)
+    world.apply()
+    world.write(IMAGE, CLONE.replace("{name: app}", "{name: app, role: superuser}"))
+    world.apply()
+    assert world.conditions(Kind.CLONE, "dev")["Stalled"].reason == "SuperuserUnsupported"
+    assert "reconciler reset dev" in world.conditions(Kind.CLONE, "dev")["Stalled"].message
+    assert world.engine.users(world.storage.path(world.current().id)) == {"app": "owner"}

@@ -1,0 +1,233 @@
+"""Work that goes on between passes: what must hold while, and after, it does."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.apply.executor import Executor
+from reconciler.engines.memory import MemoryEngine
+from reconciler.ids import ImageName, PoolName, SnapshotId
+from reconciler.plan.actions import DeleteSnapshot, Plan
+from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.state.observed import Failure
+
+from .conftest import CLONE, IMAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.engines.base import BuildWork
+    from reconciler.loop import View
+
+    from .conftest import World
+
+SLOW = IMAGE.replace("shop", "slow")
+
+
+class GatedEngine(MemoryEngine):
+    """Builds of it wait while the gate is shut."""
+
+    def __init__(self) -> None:
+        super().__init__("postgres")
+        self.reached = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def prepare(self, work: BuildWork) -> None:
+        self.reached.set()
+        assert self.gate.wait(30)
+        super().prepare(work)
+
+    def shut(self) -> None:
+        self.reached.clear()
+        self.gate.clear()
+
+
+@pytest.fixture
+def engine(world: World) -> Iterator[GatedEngine]:
+    made = GatedEngine()
+    world.engine = world.host.engines["postgres"] = made
+    yield made
+    made.gate.set()
+
+
+def devs(*numbers: int) -> list[str]:
+    return [CLONE.replace("dev", f"dev{number:02}") for number in numbers]
+
+
+def planned(view: View) -> Plan:
+    assert view.plan is not None
+    return view.plan
+
+
+def test_an_approval_does_not_outlive_its_pass_however_long_the_work_takes(world: World, engine: GatedEngine) -> None:
+    world.write(IMAGE, *devs(*range(12)))
+    world.apply()
+    engine.shut()
+    world.write(IMAGE, SLOW, *devs(*range(11)))
+    world.state.requests.submit("approve", now=world.clock.now())
+    world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    world.write(IMAGE, SLOW)
+    refused = planned(world.reconciler.one_pass()).refused
+    engine.gate.set()
+    world.reconciler.settle()
+    assert [refusal.rule for refusal in refused] == ["prune-limit"]
+    assert len(world.running()) == 11
+
+
+def test_an_apply_waits_for_work_that_an_earlier_pass_began(world: World, engine: GatedEngine) -> None:
+    engine.shut()
+    world.write(IMAGE)
+    world.reconciler.one_pass()
+    request = world.state.requests.submit("apply", now=world.clock.now())
+    world.reconciler.one_pass()
+    before = world.state.requests.outcome(request.id)
+    engine.gate.set()
+    world.reconciler.settle()
+    outcome = world.state.requests.outcome(request.id)
+    assert before is None
+    assert outcome is not None
+    assert [result.action for result in outcome.results] == ["build"]
+
+
+def test_an_apply_of_a_broken_commit_fails(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    world.write(IMAGE + "  wrong: field\n")
+    outcome = world.ask("apply")
+    assert (outcome.status, "1 error in" in outcome.message) == ("failed", True)
+
+
+def test_wishes_are_answered_while_there_is_no_valid_commit(world: World) -> None:
+    world.write("kind: nonsense\n")
+    assert world.ask("apply").status == "refused"
+
+
+def test_a_failed_wish_is_tried_once_and_answered_so(world: World) -> None:
+    world.write(IMAGE.replace("database shop", "fail"))
+    world.apply()
+    first = world.store.failure(ObjectKey(Kind.IMAGE, "shop"))
+    outcome = world.ask("refresh", "shop")
+    world.apply()
+    last = world.store.failure(ObjectKey(Kind.IMAGE, "shop"))
+    assert first is not None
+    assert last is not None
+    assert (outcome.status, first.attempts, last.attempts) == ("failed", 1, 2)
+
+
+def test_a_wish_that_was_made_before_other_work_failed_is_served_all_the_same(world: World) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    request = world.state.requests.submit("reset", "dev", now=world.clock.now())
+    failure = Failure(
+        "ServerStartFailed", "no", permanent=True, fingerprint="f", attempts=1, at=world.clock.now() + timedelta(1)
+    )
+    world.store.set_failure(ObjectKey(Kind.CLONE, "dev"), failure)
+    world.apply()
+    outcome = world.state.requests.outcome(request.id)
+    assert outcome is not None
+    assert (outcome.ok, world.running()) == (True, ["dev.2"])
+
+
+def test_deletions_that_wait_for_their_turn_count_against_the_limit(world: World) -> None:
+    world.write(IMAGE, *devs(*range(30)))
+    world.apply()
+    world.write(IMAGE, *devs(*range(9, 30)))
+    with world.servers.lock:  # no server can be stopped, so no deletion gets beyond its first step
+        world.reconciler.one_pass()
+        world.write(IMAGE, *devs(*range(11, 30)))
+        refused = planned(world.reconciler.one_pass()).refused
+    world.reconciler.settle()
+    assert [refusal.rule for refusal in refused] == ["prune-limit"]
+    assert len(world.running()) == 21
+
+
+def test_a_refused_action_is_tried_again_after_a_while_and_not_at_once(world: World) -> None:
+    world.write(IMAGE, *devs(*range(101)))
+    world.apply()
+    assert len(world.running()) == 100
+    assert planned(world.apply()).actions == ()
+    world.clock.advance(minutes=1)
+    assert len(planned(world.apply()).actions) == 1
+
+
+def test_what_waits_for_several_that_fail_ends_once(world: World) -> None:
+    def deletion(name: str, *after: str) -> DeleteSnapshot:
+        keys = tuple(ObjectKey(Kind.IMAGE, other) for other in after)
+        pool, snapshot = PoolName("nowhere"), SnapshotId(name)
+        return DeleteSnapshot(image=ImageName(name), snapshot=snapshot, pool=pool, reason="", after=keys)
+
+    world.write(IMAGE)
+    commit = world.host.commits().newest()
+    assert commit.desired is not None
+    assert commit.tree is not None
+    names = [f"n{number}" for number in range(8)]
+    plan = Plan(commit.desired.revision, (*map(deletion, names), deletion("last", *names), deletion("after", "last")))
+    executor = Executor(world.host, concurrency=8)
+    for _round in range(20):
+        tasks = executor.submit(plan, commit.desired, commit.tree)
+        assert all(task.done.wait(30) for task in tasks)
+        assert all(task.error is not None for task in tasks)
+        assert not executor.in_flight
+    executor.close(abandon=False)
+
+
+def test_a_volume_that_appeared_since_the_plan_was_made_is_not_thrown_away(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    world.write(IMAGE, CLONE)
+    view = world.reconciler.look()
+    world.apply()
+    assert view.commit.desired is not None
+    assert view.commit.tree is not None
+    executor = Executor(world.host, concurrency=1)
+    (task,) = executor.submit(planned(view), view.commit.desired, view.commit.tree)
+    executor.close(abandon=False)
+    assert "dev.1 is there already" in str(task.error)
+    assert world.running() == ["dev.1"]
+
+
+def test_an_image_that_fails_for_good_stays_so_when_an_old_snapshot_goes(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    world.write(IMAGE.replace("database shop", "database other"))
+    world.apply()
+    key = ObjectKey(Kind.IMAGE, "shop")
+    failure = Failure("ScriptFailed", "no", permanent=True, fingerprint="f", attempts=1, at=world.clock.now())
+    world.store.set_failure(key, failure)
+    world.write(IMAGE.replace("database shop", "database other") + "  retention: {keep: 1}\n")
+    assert [action.verb for action in planned(world.apply()).actions] == ["delete"]
+    assert world.store.failure(key) == failure
+
+
+def test_a_build_of_another_source_than_the_commit_names_is_cancelled(world: World, engine: GatedEngine) -> None:
+    (world.specs / "shop.sql").write_text("one")
+    dump = IMAGE.replace("{empty: {}}", "{dump: {path: shop.sql}}") + "  unmasked: {reason: test}\n"
+    engine.shut()
+    world.write(dump)
+    world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    (task,) = world.reconciler.in_flight
+    (world.specs / "shop.sql").write_text("two")
+    world.reconciler.one_pass()
+    assert task.cancel.cancelled
+    engine.gate.set()
+    world.reconciler.settle()
+    assert world.snapshots() == []
+
+
+def test_a_clone_that_waits_for_a_build_is_made_as_the_newest_commit_says(world: World, engine: GatedEngine) -> None:
+    engine.shut()
+    world.write(IMAGE, *devs(1, 2))
+    world.reconciler.one_pass()
+    world.write(IMAGE, *devs(1))
+    world.reconciler.one_pass()
+    engine.gate.set()
+    world.reconciler.settle()
+    assert world.running() == ["dev01.1"]
+    assert not world.state.recent_deletions(world.clock.now())

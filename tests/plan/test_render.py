@@ -1,0 +1,130 @@
+"""How a plan is shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reconciler.plan.policy import judge
+from reconciler.plan.render import plan_json, plan_text, size_text, summary
+from reconciler.plan.settings import PolicySettings
+from tests.plan.world import (
+    HOUR,
+    NOW,
+    REVISION,
+    a_clone,
+    a_generation,
+    a_snapshot,
+    an_image,
+    asked,
+    planned,
+    seen,
+    served,
+    snapshot_id,
+)
+
+STORY = (
+    asked(an_image(spec_digest="d2" * 32), an_image("store"), a_clone("new"), a_clone("moved", image="store")),
+    seen(
+        a_snapshot(),
+        a_snapshot("store"),
+        *served(a_generation(a_clone("moved")), a_generation(a_clone("old"))),
+    ),
+)
+
+
+def test_json_has_what_the_contract_names() -> None:
+    made = planned(*STORY)
+    shown = json.loads(json.dumps(plan_json(made)))
+    assert list(shown) == ["revision", "hash", "actions", "refused", "summary"]
+    assert (shown["revision"], shown["hash"]) == (REVISION, made.hash)
+    assert [(a["action"], a["kind"], a["name"], a["destructive"]) for a in shown["actions"]] == [
+        ("build", "Image", "shop", False),
+        ("replace", "Clone", "moved", True),
+        ("create", "Clone", "new", False),
+        ("delete", "Clone", "old", True),
+    ]
+    assert shown["summary"] == {"create": 3, "update": 0, "delete": 2}
+    assert all(action["reason"] for action in shown["actions"])
+
+
+def test_json_tells_what_waits_for_what_and_which_snapshot() -> None:
+    create = next(a for a in plan_json(planned(*STORY))["actions"] if a["action"] == "create")
+    assert create["snapshot"] == "shop-20261122t120000z-d2d2d2d2"
+    assert create["after"] == [{"kind": "Image", "name": "shop"}]
+
+
+def test_json_of_a_refusal_names_rule_message_and_actions() -> None:
+    desired, observed = asked(), seen(*served(a_generation(a_clone())))
+    made = judge(planned(desired, observed), desired, observed, NOW, settings=PolicySettings())
+    (refused,) = plan_json(made)["refused"]
+    assert (refused["rule"], [a["name"] for a in refused["actions"]]) == ("prune-limit", ["dev"])
+    assert "no documents left" in refused["message"]
+
+
+def test_text_marks_what_destroys_and_says_what_is_lost() -> None:
+    text = plan_text(planned(*STORY))
+    assert text.splitlines() == [
+        "Images",
+        "  + build shop shop-20261122t120000z-d2d2d2d2",
+        "      what it is built from changed in git",
+        "",
+        "Clones",
+        f"  ±!replace moved from {snapshot_id('store')}",
+        "      its image is store now, not shop",
+        "      what was written to moved.1 is replaced; undo brings it back until the grace time ends",
+        "  + create new from shop-20261122t120000z-d2d2d2d2",
+        "      there is no such clone yet",
+        "      after Image/shop",
+        "  -!delete old",
+        "      its document was removed",
+        "      what was written to old.1 is deleted for good",
+        "",
+        "Plan: 3 to create, 0 to update, 2 to delete.",
+        f"Lines marked with ! destroy data. Hash of what they destroy: {planned(*STORY).hash}",
+    ]
+
+
+def test_text_of_nothing_says_so() -> None:
+    assert plan_text(planned(asked(an_image()), seen(a_snapshot()))).startswith("No changes")
+
+
+def test_text_shows_what_was_refused_and_why() -> None:
+    clone = a_clone(ttl=HOUR, protected=True)
+    text = plan_text(planned(asked(an_image(), clone), seen(a_snapshot(), *served(a_generation(clone)))))
+    assert "  x protected: clone dev is protected: not expired" in text
+    assert "      expire Clone/dev" in text
+    assert text.endswith("Plan: 0 to create, 0 to update, 0 to delete.")
+
+
+def test_colours_are_only_there_when_asked_for() -> None:
+    made = planned(*STORY)
+    assert "\x1b" not in plan_text(made)
+    assert "\x1b[31m-!delete old\x1b[0m" in plan_text(made, colour=True)
+
+
+def test_text_from_specs_cannot_steer_a_terminal() -> None:
+    clone = a_clone(owner="evil\x1b[2Jname")
+    made = planned(asked(an_image(), clone), seen(a_snapshot(), *served(a_generation(a_clone()))))
+    assert "\x1b" not in plan_text(made)
+
+
+def test_the_hash_names_the_destructive_actions_only() -> None:
+    desired, observed = STORY
+    without = asked(an_image(spec_digest="d2" * 32), an_image("store"), a_clone("moved", image="store"))
+    other = asked(an_image(spec_digest="d2" * 32), an_image("store"), a_clone("new"), a_clone("old"))
+    assert planned(without, observed).hash == planned(desired, observed).hash
+    assert planned(other, observed).hash != planned(desired, observed).hash
+
+
+def test_a_replacement_counts_as_create_and_delete() -> None:
+    assert summary(planned(*STORY)) == {"create": 3, "update": 0, "delete": 2}
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB"), (2**51, "2048.0 TiB")],
+)
+def test_sizes_are_readable(size: int, text: str) -> None:
+    assert size_text(size) == text

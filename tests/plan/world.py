@@ -1,0 +1,430 @@
+"""Documents and volumes in one line each, and a model of apply for plans.
+
+The model changes an Observed value as the real apply changes the world: it knows what
+each action leaves behind, and asserts what apply would refuse.
+"""
+
+# ruff: noqa: ANN401 - the builders pass fields of any type on to dataclasses
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_never
+
+from reconciler.ids import (
+    CloneName,
+    ImageName,
+    InstallationId,
+    PoolName,
+    Revision,
+    RuntimeName,
+    SecretName,
+    ServerName,
+    SnapshotId,
+    VolumeId,
+)
+from reconciler.plan.actions import (
+    Action,
+    BuildSnapshot,
+    ClearTombstone,
+    CreateClone,
+    DeleteClone,
+    DeleteSnapshot,
+    DropVolume,
+    ExpireClone,
+    Plan,
+    RenameClone,
+    RenameImage,
+    ReplaceClone,
+    RestartClone,
+    RestoreClone,
+    StartClone,
+    StopClone,
+    StopServer,
+    UpdateClone,
+)
+from reconciler.plan.diff import plan
+from reconciler.plan.fingerprints import applied_users, settings_digest
+from reconciler.plan.settings import PlanSettings
+from reconciler.state.conditions import Condition, Kind, ObjectKey
+from reconciler.state.desired import (
+    Desired,
+    DesiredClone,
+    DesiredImage,
+    DocumentRef,
+    DumpSource,
+    ImageSource,
+    SourcePath,
+    User,
+)
+from reconciler.state.observed import (
+    BuildManifest,
+    CloneManifest,
+    ClonePhase,
+    Failure,
+    Input,
+    Manifest,
+    Observed,
+    ObservedPool,
+    ObservedServer,
+    Request,
+    ServerState,
+    SnapshotManifest,
+    Tombstone,
+    Volume,
+    VolumeState,
+)
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+OURS = InstallationId("ours")
+POOL = PoolName("default")
+OTHER_POOL = PoolName("other")
+PROCESS = RuntimeName("process")
+REVISION = Revision("main@sha1:" + "0" * 40)
+SETTINGS = PlanSettings(pools=frozenset({POOL}))
+INPUT = "input-1"
+APP = User("app")
+
+
+def image_key(name: str) -> ObjectKey:
+    return ObjectKey(Kind.IMAGE, name)
+
+
+def clone_key(name: str) -> ObjectKey:
+    return ObjectKey(Kind.CLONE, name)
+
+
+def an_image(name: str = "shop", **changes: Any) -> DesiredImage:
+    values: dict[str, Any] = {
+        "document": DocumentRef("images.yaml", 1),
+        "engine": "postgres",
+        "source": DumpSource(SourcePath("/dumps/shop.sql")),
+        "spec_digest": "d1" * 32,
+    }
+    return DesiredImage(name=ImageName(name), **{**values, **changes})
+
+
+def derived(name: str, base: str, **changes: Any) -> DesiredImage:
+    return an_image(name, source=ImageSource(ImageName(base)), **changes)
+
+
+def a_clone(name: str = "dev", image: str = "shop", **changes: Any) -> DesiredClone:
+    values: dict[str, Any] = {"document": DocumentRef("clones.yaml", 1), "scripts_digest": "s1", "users": (APP,)}
+    return DesiredClone(name=CloneName(name), image=ImageName(image), **{**values, **changes})
+
+
+def asked(*documents: DesiredImage | DesiredClone, **changes: Any) -> Desired:
+    images = {d.name: d for d in documents if isinstance(d, DesiredImage)}
+    clones = {d.name: d for d in documents if isinstance(d, DesiredClone)}
+    return Desired(revision=REVISION, images=images, clones=clones, **changes)
+
+
+def a_pool(name: PoolName = POOL, **changes: Any) -> ObservedPool:
+    values: dict[str, Any] = {
+        "driver": "btrfs",
+        "available": True,
+        "total_bytes": 1000,
+        "free_bytes": 900,
+        "reserve_bytes": 100,
+        "instant_clones": True,
+    }
+    return ObservedPool(name=name, **{**values, **changes})
+
+
+def snapshot_id(image: str = "shop", *, age: timedelta = HOUR, digest: str = "d1d1d1d1") -> SnapshotId:
+    return SnapshotId(f"{image}-{(NOW - age).strftime('%Y%m%dt%H%M%Sz')}-{digest}")
+
+
+def a_snapshot(image: str = "shop", *, age: timedelta = HOUR, pool: PoolName = POOL, **changes: Any) -> Volume:
+    """A sealed snapshot, built ``age`` ago."""
+    values: dict[str, Any] = {
+        "installation": OURS,
+        "image": ImageName(image),
+        "snapshot": snapshot_id(image, age=age),
+        "engine": "postgres",
+        "version": "18.1",
+        "major": "18",
+        "spec_digest": "d1" * 32,
+        "input_id": INPUT,
+        "revision": REVISION,
+        "created_at": NOW - age,
+    }
+    manifest = SnapshotManifest(**{**values, **changes})
+    return Volume(VolumeId(manifest.snapshot), pool, VolumeState.COMPLETE, manifest)
+
+
+def a_generation(
+    clone: DesiredClone,
+    snapshot: str = "",
+    *,
+    generation: int = 1,
+    age: timedelta = HOUR,
+    pool: PoolName = POOL,
+    image: DesiredImage | None = None,
+    volume: str = "",
+    **changes: Any,
+) -> Volume:
+    """A ready generation of a clone, delivered as its document says, ``age`` ago."""
+    values: dict[str, Any] = {
+        "installation": OURS,
+        "clone": clone.name,
+        "generation": generation,
+        "phase": ClonePhase.READY,
+        "image": clone.image,
+        "snapshot": SnapshotId(snapshot or snapshot_id(clone.image)),
+        "engine": "postgres",
+        "major": "18",
+        "runtime": clone.runtime,
+        "port": clone.port or 5600,
+        "revision": REVISION,
+        "created_at": NOW - age,
+        "ready_at": NOW - age,
+        "owner": clone.owner,
+        "protected": clone.protected,
+        "users": applied_users(clone, SecretsOf()),
+        "scripts_digest": clone.scripts_digest,
+        "settings_digest": settings_digest(clone, image or an_image(clone.image)),
+    }
+    manifest = CloneManifest(**{**values, **changes})
+    name = volume or f"{manifest.clone}.{generation}"
+    return Volume(VolumeId(name), pool, VolumeState.COMPLETE, manifest)
+
+
+class SecretsOf(dict[SecretName, str]):
+    """Every secret exists and has its own name as fingerprint."""
+
+    def __missing__(self, name: SecretName) -> str:
+        return f"fingerprint of {name}"
+
+
+def a_build(image: str = "shop", *, age: timedelta = HOUR, pool: PoolName = POOL) -> Volume:
+    """The volume of an unfinished build."""
+    snapshot = snapshot_id(image, age=age)
+    manifest = BuildManifest(
+        installation=OURS,
+        image=ImageName(image),
+        snapshot=snapshot,
+        engine="postgres",
+        spec_digest="d1" * 32,
+        revision=REVISION,
+        started_at=NOW - age,
+    )
+    return Volume(VolumeId(snapshot), pool, VolumeState.COMPLETE, manifest)
+
+
+def a_server(volume: Volume | str, **changes: Any) -> ObservedServer:
+    """The running server of a volume."""
+    name = volume if isinstance(volume, str) else volume.id
+    if isinstance(volume, Volume) and isinstance(volume.manifest, CloneManifest):
+        changes = {"port": volume.manifest.port, "runtime": volume.manifest.runtime, **changes}
+    return ObservedServer(**{"name": ServerName(name), "runtime": PROCESS, "state": ServerState.RUNNING, **changes})
+
+
+def seen(*things: Volume | ObservedServer | ObservedPool | Request | Tombstone, **changes: Any) -> Observed:
+    """What exists. Volumes of current generations come without their servers: list those as well."""
+    pools = {t.name: t for t in things if isinstance(t, ObservedPool)} or {POOL: a_pool()}
+    values: dict[str, Any] = {
+        "installation": OURS,
+        "pools": pools,
+        "volumes": tuple(t for t in things if isinstance(t, Volume)),
+        "servers": {t.name: t for t in things if isinstance(t, ObservedServer)},
+        "requests": tuple(t for t in things if isinstance(t, Request)),
+        "tombstones": {t.clone: t for t in things if isinstance(t, Tombstone)},
+        "inputs": {ImageName(name): Input(INPUT) for name in ("shop", "store", "base", "child")},
+    }
+    return Observed(**{**values, **changes})
+
+
+def served(*volumes: Volume) -> tuple[Volume | ObservedServer, ...]:
+    """Volumes of clones, each with its running server."""
+    return tuple(thing for volume in volumes for thing in (volume, a_server(volume)))
+
+
+def a_failure(fingerprint: str, *, permanent: bool = True, retry_in: timedelta | None = None) -> Failure:
+    return Failure(
+        reason="ScriptFailed",
+        message="line 3: no such table",
+        permanent=permanent,
+        fingerprint=fingerprint,
+        attempts=1,
+        at=NOW - timedelta(minutes=1),
+        retry_at=None if retry_in is None else NOW + retry_in,
+    )
+
+
+def a_request(verb: str, target: str = "", *, ago: timedelta = timedelta(seconds=1), **changes: Any) -> Request:
+    values: dict[str, Any] = {"id": f"{verb}-{target}", "verb": verb, "target": target, "requested_at": NOW - ago}
+    return Request(**{**values, **changes})
+
+
+def planned(desired: Desired, observed: Observed, *, now: datetime = NOW, settings: PlanSettings = SETTINGS) -> Plan:
+    return plan(desired, observed, now, settings=settings)
+
+
+def steps(made: Plan) -> list[str]:
+    """A plan's actions as ``verb name``."""
+    return [f"{action.verb} {action.key.name}" for action in made.actions]
+
+
+def condition(made: Plan, key: ObjectKey, kind: str) -> Condition | None:
+    return next((c for c in made.conditions.get(key, ()) if c.type == kind), None)
+
+
+def reason(made: Plan, key: ObjectKey, kind: str) -> str | None:
+    found = condition(made, key, kind)
+    return found.reason if found is not None else None
+
+
+@dataclass
+class World:
+    """A model of apply: one Observed value, changed action by action."""
+
+    desired: Desired
+    observed: Observed
+    now: datetime = NOW
+
+    def run(self, made: Plan) -> Observed:
+        """Apply a plan in its order and return what exists then."""
+        for action in made.actions:
+            self.perform(action)
+        refreshed = {**self.observed.refreshed, **dict.fromkeys(made.checked, self.now)}
+        self.observed = replace(self.observed, refreshed=refreshed)
+        return self.observed
+
+    def perform(self, action: Action) -> None:  # noqa: C901, PLR0912 - one case per action
+        match action:
+            case BuildSnapshot():
+                self._build(action)
+            case CreateClone():
+                self._make(action, self.now)
+            case ReplaceClone():
+                old = self._clone(action.current)
+                self._stop(ServerName(action.current))
+                self._make(action, old.created_at)
+            case RestoreClone():
+                self._stop(ServerName(action.current))
+                restored = replace(
+                    self._clone(action.volume),
+                    generation=action.generation,
+                    ready_at=self.now,
+                    port=self._clone(action.current).port,
+                )
+                self._write(action.volume, self._settled(restored))
+                self._serve(action.volume)
+            case UpdateClone():
+                clone = self.desired.clones[action.clone]
+                users = applied_users(clone, self.observed.secrets)
+                old = self._clone(action.volume)
+                self._write(action.volume, replace(old, users=users, owner=clone.owner, protected=clone.protected))
+            case RestartClone() | StartClone():
+                self._write(action.volume, self._settled(self._clone(action.volume)))
+                self._serve(action.volume)
+            case StopClone():
+                self._stop(ServerName(action.volume))
+            case StopServer():
+                self._stop(action.server)
+            case DeleteSnapshot():
+                assert all(self._of_clone(v, action.snapshot) is None for v in self.observed.volumes), "in use"
+                self._drop(VolumeId(action.snapshot))
+            case DropVolume() | DeleteClone():
+                for volume in action.volumes:
+                    self._drop(volume)
+            case ExpireClone():
+                tombstone = Tombstone(action.clone, action.expiry, self.now)
+                self.observed = replace(self.observed, tombstones={**self.observed.tombstones, action.clone: tombstone})
+                for volume in action.volumes:
+                    self._drop(volume)
+            case ClearTombstone():
+                rest = {name: t for name, t in self.observed.tombstones.items() if name != action.clone}
+                self.observed = replace(self.observed, tombstones=rest)
+            case RenameImage():
+                for volume in action.volumes:
+                    manifest = self._volume(volume).manifest
+                    self._write(volume, replace(manifest, image=action.image))
+            case RenameClone():
+                for volume in action.volumes:
+                    self._write(volume, replace(self._clone(volume), clone=action.clone))
+            case _:
+                assert_never(action)
+
+    def _build(self, action: BuildSnapshot) -> None:
+        image = self.desired.images[action.image]
+        volume = a_snapshot(
+            action.image,
+            snapshot=action.snapshot,
+            spec_digest=image.spec_digest,
+            input_id=action.input_id,
+            key_id=action.key_id,
+            base=action.base,
+            created_at=self.now,
+            pool=image.pool,
+        )
+        assert action.base is None or self._exists(VolumeId(action.base)), "the base exists"
+        self._add(volume)
+
+    def _make(self, action: CreateClone | ReplaceClone, created_at: datetime) -> None:
+        clone = self.desired.clones[action.clone]
+        source = self._volume(VolumeId(action.snapshot))
+        port = clone.port or 5600 + len(self.observed.volumes)
+        volume = a_generation(
+            clone,
+            action.snapshot,
+            generation=action.generation,
+            volume=action.volume,
+            pool=source.pool,
+            image=self.desired.images[clone.image],
+            users=applied_users(clone, self.observed.secrets),
+            created_at=created_at,
+            ready_at=self.now,
+            port=port,
+        )
+        self._add(volume)
+        self._serve(volume.id)
+
+    def _settled(self, manifest: CloneManifest) -> CloneManifest:
+        clone = self.desired.clones[manifest.clone]
+        image = self.desired.images.get(manifest.image)
+        applied = settings_digest(clone, image) if image is not None else manifest.settings_digest
+        return replace(manifest, port=clone.port or manifest.port, settings_digest=applied)
+
+    def _serve(self, volume: VolumeId) -> None:
+        manifest = self._clone(volume)
+        self._stop(ServerName(volume))
+        if self.desired.clones[manifest.clone].running and manifest.runtime != "none":
+            server = a_server(self._volume(volume))
+            self.observed = replace(self.observed, servers={**self.observed.servers, server.name: server})
+
+    def _stop(self, name: ServerName) -> None:
+        rest = {known: server for known, server in self.observed.servers.items() if known != name}
+        self.observed = replace(self.observed, servers=rest)
+
+    def _add(self, volume: Volume) -> None:
+        assert not self._exists(volume.id), f"{volume.id} exists"
+        self.observed = replace(self.observed, volumes=(*self.observed.volumes, volume))
+
+    def _drop(self, volume: VolumeId) -> None:
+        assert self._exists(volume), f"{volume} does not exist"
+        self._stop(ServerName(volume))
+        self.observed = replace(self.observed, volumes=tuple(v for v in self.observed.volumes if v.id != volume))
+
+    def _write(self, volume: VolumeId, manifest: Manifest) -> None:
+        changed = tuple(replace(v, manifest=manifest) if v.id == volume else v for v in self.observed.volumes)
+        self.observed = replace(self.observed, volumes=changed)
+
+    def _exists(self, volume: VolumeId) -> bool:
+        return any(volume == known.id for known in self.observed.volumes)
+
+    def _volume(self, volume: VolumeId) -> Volume:
+        return next(v for v in self.observed.volumes if v.id == volume)
+
+    def _clone(self, volume: VolumeId) -> CloneManifest:
+        manifest = self._volume(volume).manifest
+        assert isinstance(manifest, CloneManifest)
+        return manifest
+
+    @staticmethod
+    def _of_clone(volume: Volume, snapshot: SnapshotId) -> CloneManifest | None:
+        manifest = volume.manifest
+        return manifest if isinstance(manifest, CloneManifest) and manifest.snapshot == snapshot else None

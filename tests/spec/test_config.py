@@ -1,0 +1,153 @@
+"""The host configuration: every value has a default, paths belong to the file."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from reconciler.errors import ConfigError
+from reconciler.spec.config import Config
+from reconciler.spec.loader import load_config
+from reconciler.spec.values import Amount, NumberRange
+
+BASE = Path("/srv/host")
+
+
+def config(**fields: Any) -> Config:  # noqa: ANN401 - any YAML value
+    return Config.model_validate(fields, context={"base": BASE})
+
+
+@pytest.mark.parametrize("text", ["{}", "", "# nothing\n", "apiVersion: reconciler/v1\nkind: Config\n"])
+def test_an_empty_configuration_is_valid(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "reconciler.yaml"
+    file.write_text(text)
+    assert load_config(file) == Config.model_validate({}, context={"base": tmp_path.resolve()})
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    found = config()
+    assert (found.repository.url, found.repository.branch, found.repository.path) == (None, "main", "/srv/host")
+    assert found.repository.interval == timedelta(minutes=1)
+    assert found.pools["default"].driver == "auto"
+    assert found.pools["default"].directory == found.state / "pool"
+    assert found.pools["default"].reserve == Amount(percent=10.0)
+    process = found.runtimes.process
+    assert (process.ports, process.host, process.allow) == (NumberRange(5600, 5999), "127.0.0.1", ())
+    assert (process.accounts.build, process.accounts.clone) == ("reconciler-build", "reconciler-clone")
+    assert process.accounts.own == NumberRange(64000, 64999)
+    assert (found.prune.max_delete, found.prune.max_delete_percent, found.concurrency) == (10, 50.0, 4)
+    assert (found.limits.memory, found.undo.grace) == (Amount(percent=80.0), timedelta(hours=1))
+    assert (found.grants, found.masking.unmasked, found.sources.roots) == (None, "allow", ())
+
+
+def test_the_state_of_an_ordinary_user_is_in_the_home_directory() -> None:
+    expected = Path("/var/lib/reconciler") if os.geteuid() == 0 else Path.home()
+    assert config().state.is_relative_to(expected)
+
+
+def test_relative_paths_belong_to_the_file() -> None:
+    found = config(
+        repository={"path": "specs"},
+        state="var",
+        pools={"default": {}, "fast": {}, "big": {"path": "../big"}},
+        sources={"roots": ["backups"]},
+        secrets={"directory": "secrets"},
+        grants=[{"roots": ["backups/shop"]}],
+    )
+    assert found.repository.path == "/srv/host/specs"
+    assert [str(pool.directory) for pool in found.pools.values()] == [
+        "/srv/host/var/pool",
+        "/srv/host/var/pools/fast",
+        "/srv/big",
+    ]
+    assert found.sources.roots == (BASE / "backups",)
+    assert found.secrets.directory == BASE / "secrets"
+    assert found.grants is not None
+    assert found.grants[0].roots == (BASE / "backups/shop",)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://git.example/specs.git", "https://git.example/specs.git"),
+        ("ssh://git@git.example/specs.git", "ssh://git@git.example/specs.git"),
+        ("git@git.example:specs.git", "git@git.example:specs.git"),
+        ("file:///srv/specs.git", "file:///srv/specs.git"),
+        ("specs.git", "/srv/host/specs.git"),
+        ("/srv/specs.git", "/srv/specs.git"),
+    ],
+)
+def test_urls_of_repositories(url: str, expected: str) -> None:
+    assert config(repository={"url": url}).repository.url == expected
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        {"url": "http://git.example/specs.git"},
+        {"url": "ext::sh -c id"},
+        {"url": "git://git.example/specs.git"},
+        {"url": "--upload-pack=id"},
+        {"url": "https://user:password@git.example/specs.git"},
+        {"url": "https://git.example/specs.git", "path": "../x"},
+        {"url": "https://git.example/specs.git", "path": "/etc"},
+        {"branch": "--all"},
+        {"branch": "a..b"},
+        {"path": ""},
+        {"interval": 60},
+    ],
+)
+def test_repositories_that_are_refused(repository: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(repository=repository)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pools": {}},
+        {"pools": {"Default": {}}},
+        {"pools": {"default": {"driver": "auto", "size": "50Gi"}}},
+        {"runtimes": {"process": {"ports": "5600-6100"}}},
+        {"runtimes": {"process": {"allow": ["10.0.0.1/8"]}}},
+        {"runtimes": {"process": {"accounts": {"own": "0-10"}}}},
+        {"masking": {"maskers": {"optim": {"argv": []}}}},
+        {"prune": {"maxDeletePercent": 101}},
+        {"concurrency": 0},
+        {"selector": {"host": 5}},
+        {"limits": {"memory": "lots"}},
+        {"state": ""},
+    ],
+)
+def test_values_that_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(**fields)
+
+
+def test_an_invalid_configuration_shows_all_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "reconciler.yaml"
+    file.write_text("poolz: {}\nconcurrency: many\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert 'did you mean "pools"?' in str(caught.value)
+    assert "2 errors" in str(caught.value)
+
+
+def test_a_configuration_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.yaml cannot be read: No such file"):
+        load_config(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["apiVersion: reconciler/v1\nkind: Clone\nmetadata: {name: a}\nspec: {image: a}\n", "{}\n---\n{}\n", "[]"]
+)
+def test_another_document_is_no_configuration(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "reconciler.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        load_config(file)

@@ -1,0 +1,75 @@
+"""Durable small files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.errors import ConfigError, UnavailableError
+from reconciler.status import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write_atomic(path, b"old and long")
+    files.write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_umask_does_not_decide_who_can_read_a_file(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        files.write_atomic(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "inside").touch()
+    with pytest.raises(UnavailableError, match="cannot write"):
+        files.write_atomic(tmp_path / "file", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_whoever_comes_second_gets_what_the_first_one_made(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert files.create_once(path, b"first") == b"first"
+    assert files.create_once(path, b"second") == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"\xff\xfe", b"null", b"[" * 100_000])
+def test_a_torn_record_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"record\.json cannot be used") as caught:
+        files.read_record(path)
+    assert caught.value.reason == "StateUnreadable"
+
+
+def test_an_absent_file_is_none_and_an_absent_directory_is_empty(tmp_path: Path) -> None:
+    assert files.read_record(tmp_path / "absent") is None
+    assert files.names(tmp_path / "absent") == []
+    files.remove(tmp_path / "absent")
+
+
+def test_names_leaves_out_unfinished_writes(tmp_path: Path) -> None:
+    for name in ("b", "a", ".tmp-0123"):
+        (tmp_path / name).touch()
+    assert files.names(tmp_path) == ["a", "b"]
+
+
+def test_a_file_too_large_to_be_ours_is_not_read_into_memory(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match="larger"):
+        files.read(tmp_path / "large")

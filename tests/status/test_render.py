@@ -1,0 +1,216 @@
+"""Status and events as text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from reconciler.ids import Revision
+from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.status.events import Event
+from reconciler.status.render import events_json, render_events, render_status
+
+NOW = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
+SNAPSHOT = "shop-20261122t020000z-1a2b3c4d"
+
+
+def _condition(type_: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
+    return {
+        "type": type_,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": "2026-11-22T04:00:00Z",
+        "observedRevision": None,
+    }
+
+
+def _clone(name: str, *conditions: dict[str, Any], state: str = "running") -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": "shop",
+        "state": state,
+        "owner": "payments",
+        "dataAsOf": "2026-11-22T02:00:00Z",
+        "endpoint": {"host": "127.0.0.1", "port": 5601, "database": "shop", "user": "app"},
+        "expiresAt": "2026-11-22T10:00:00Z",
+        "exclusiveBytes": 40960,
+        "conditions": list(conditions),
+        "protected": False,
+        "suspended": False,
+        "document": {"file": "clones.yaml", "line": 12},
+        "changedBy": {"author": "Ann", "commit": "abcdef0123456789", "at": "2026-11-22T01:00:00Z"},
+    }
+
+
+def _document(*clones: dict[str, Any]) -> dict[str, Any]:
+    snapshot = {
+        "id": SNAPSHOT,
+        "dataAsOf": "2026-11-22T02:00:00Z",
+        "sizeBytes": 1_500_000_000,
+        "version": "18.6",
+        "usedBy": ["shop-dev"],
+    }
+    image = {
+        "name": "shop",
+        "engine": "postgres",
+        "conditions": [_condition("Ready", "True", "Built")],
+        "snapshots": [snapshot],
+        "builds": [],
+        "suspended": False,
+    }
+    pool = {
+        "name": "default",
+        "driver": "btrfs",
+        "available": True,
+        "freeBytes": 20 << 30,
+        "totalBytes": 50 << 30,
+        "conditions": [],
+    }
+    return {
+        "revision": "main@sha1:1111",
+        "attemptedRevision": "main@sha1:1111",
+        "appliedAt": "2026-11-22T04:00:00Z",
+        "generatedAt": "2026-11-22T05:00:00Z",
+        "conditions": [],
+        "pools": [pool],
+        "images": [image],
+        "clones": list(clones),
+    }
+
+
+READY = _condition("Ready", "True", "Served")
+BROKEN = _condition("Ready", "False", "PortInUse", "port 5601 is used by another program")
+
+
+def test_a_healthy_host_is_three_tables() -> None:
+    assert (
+        render_status(_document(_clone("shop-dev", READY)))
+        == """\
+main@sha1:1111, in force since 1 h ago
+
+POOL     DRIVER  STATE      FREE    OF
+default  btrfs   available  20 GiB  50 GiB
+
+IMAGE / SNAPSHOT                  ENGINE    STATE   DATA     SIZE     CLONES
+shop                              postgres  ready                     1
+  shop-20261122t020000z-1a2b3c4d  18.6      sealed  3 h ago  1.4 GiB  1
+
+CLONE     STATE    IMAGE  DATA     ADDRESS              OWNER     OWN SIZE  EXPIRES
+shop-dev  running  shop   3 h ago  127.0.0.1:5601/shop  payments  40 KiB    in 5 h
+"""
+    )
+
+
+def test_problems_come_first_with_where_to_look_and_who_to_ask() -> None:
+    lines = render_status(_document(_clone("shop-dev", BROKEN))).splitlines()
+    assert lines[2:6] == [
+        "PROBLEMS",
+        "✗ Clone/shop-dev  not ready: PortInUse (1 h ago)",
+        "  port 5601 is used by another program",
+        "  clones.yaml:12, last changed by Ann in abcdef01",
+    ]
+
+
+def test_nothing_is_cut_or_wrapped_on_a_pipe() -> None:
+    message = "word " * 200 + "end"
+    clone = _clone("c" * 63, _condition("Stalled", "True", "BadSql", message))
+    text = render_status(_document(clone))
+    assert message in text
+    assert "c" * 63 in text
+    assert "\x1b" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_a_narrow_terminal_shows_fewer_columns_but_whole_values() -> None:
+    text = render_status(_document(_clone("shop-dev", READY), _clone("shop-integration", BROKEN)), width=80)
+    assert text.splitlines()[-3:] == [
+        "CLONE             STATE      IMAGE  ADDRESS              OWNER     EXPIRES",
+        "shop-dev          running    shop   127.0.0.1:5601/shop  payments  in 5 h",
+        "shop-integration  not ready  shop   127.0.0.1:5601/shop  payments  in 5 h",
+    ]
+
+
+def test_an_event_on_a_terminal_has_its_message_below() -> None:
+    text = render_events([_event("word " * 30)], width=60)
+    assert text.splitlines()[0] == "2026-11-22T05:00:00Z  Image/shop  CheckFailed"
+    assert all(line.startswith("  word") for line in text.splitlines()[1:])
+    assert max(map(len, text.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    clone = _clone("c" * 63, _condition("Stalled", "True", "BadSql", "word " * 60))
+    text = render_status(_document(clone, _clone("shop-dev", READY)), width=width)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_terminal_gets_colours_and_a_pipe_gets_none() -> None:
+    document = _document(_clone("shop-dev", BROKEN))
+    assert "\x1b[" in render_status(document, colour=True)
+    assert "\x1b[" not in render_status(document)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "word"),
+    [
+        ((READY,), "running"),
+        ((READY, _condition("Reconciling", "True", "Progressing")), "working"),
+        ((BROKEN,), "not ready"),
+        ((BROKEN, _condition("Stalled", "True", "BadSql")), "stalled"),
+        ((_condition("Ready", "Unknown", "PoolUnavailable"),), "unknown"),
+    ],
+)
+def test_one_word_says_how_a_clone_is(conditions: tuple[dict[str, Any], ...], word: str) -> None:
+    text = render_status(_document(_clone("shop-dev", *conditions)))
+    (line,) = [line for line in text.splitlines() if line.startswith("shop-dev ")]
+    assert line.split("  ")[1].strip() == word
+
+
+def test_foreign_text_cannot_act_on_the_terminal() -> None:
+    clone = _clone("shop-dev", _condition("Stalled", "True", "BadSql", "\x1b[2J[bold]not markup[/] \u202egnp"))
+    text = render_status(_document(clone))
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "[bold]not markup[/]" in text
+
+
+def test_a_commit_that_is_not_applied_is_named() -> None:
+    document = _document() | {"attemptedRevision": "main@sha1:2222"}
+    assert "NOT applied: main@sha1:2222" in render_status(document)
+
+
+def _event(message: str) -> Event:
+    return Event(
+        at=NOW,
+        object=ObjectKey(Kind.IMAGE, "shop"),
+        severity="error",
+        reason="CheckFailed",
+        message=message,
+        revision=Revision("main@sha1:1"),
+    )
+
+
+def test_an_event_is_one_line() -> None:
+    assert render_events([_event("check 1\nreturned \x1b[31mfalse")]) == (
+        "TIME                  OBJECT      REASON       MESSAGE\n"
+        "2026-11-22T05:00:00Z  Image/shop  CheckFailed  check 1 returned \ufffd[31mfalse\n"
+    )
+    assert render_events([]) == "no events\n"
+
+
+def test_events_as_json_keep_everything() -> None:
+    assert events_json([_event("m")]) == [
+        {
+            "time": "2026-11-22T05:00:00Z",
+            "kind": "Image",
+            "name": "shop",
+            "severity": "error",
+            "reason": "CheckFailed",
+            "message": "m",
+            "revision": "main@sha1:1",
+            "metadata": {},
+        }
+    ]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.engines.memory import MemoryEngine
+from reconciler.errors import SourceError
+from reconciler.sources import input_id, modified_at, paths
+from reconciler.state.desired import DumpSource, EmptySource, SourcePath
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_identity_of_files_of_a_commit_is_their_objects() -> None:
+    source = DumpSource(SourcePath("dumps/shop.sql", "a" * 40), SourcePath("dumps/roles.sql", "b" * 40))
+    assert input_id(MemoryEngine(), source, ()) == f"git:{'a' * 40}+git:{'b' * 40}"
+    assert [path.path for path in paths(source)] == ["dumps/shop.sql", "dumps/roles.sql"]
+
+
+def test_a_link_that_leads_out_of_the_roots_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.sql").write_text("SELECT 1;")
+    (root / "link.sql").symlink_to(tmp_path / "secret.sql")
+    with pytest.raises(SourceError, match=r"outside of sources\.roots"):
+        input_id(MemoryEngine(), DumpSource(SourcePath(str(root / "link.sql"))), (root,))
+
+
+def test_the_data_of_a_dump_is_as_old_as_its_file(tmp_path: Path) -> None:
+    dump = tmp_path / "shop.sql"
+    dump.write_text("SELECT 1;")
+    written = datetime(2026, 11, 20, 2, 0, tzinfo=UTC)
+    os.utime(dump, (written.timestamp(), written.timestamp()))
+    assert modified_at(DumpSource(SourcePath(str(dump)))) == written
+    assert modified_at(EmptySource()) is None
