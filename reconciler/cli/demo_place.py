@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler.cli.interruption import interrupt
 from reconciler.errors import ReconcilerError
 from reconciler.proc import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
     from reconciler.host import Host
 
@@ -54,10 +54,6 @@ def pool_settings(directory: Path) -> dict[str, str]:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """End the demo in an orderly way also at SIGTERM and SIGHUP, as at Ctrl-C."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield

@@ -10,11 +10,11 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from reconciler.cli import clones, inspect, passes, specs
+from reconciler.cli import clones, inspect, interruption, passes, specs
 from reconciler.cli.output import Context, fail, note
 from reconciler.errors import ReconcilerError
 
@@ -63,25 +63,37 @@ for module in (specs, passes, inspect, clones):
 
 
 def main() -> None:
-    """Run the program; usage errors and failures end with exit code 1."""
+    """Run the program; usage errors and failures end with exit code 1, an interruption with 130."""
+    interruption.note_interrupts()
     try:
         code = app(_with_optional_values(sys.argv[1:]), standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        _interrupted()
-    except typer.TyperException as error:
-        show = getattr(error, "show", None)  # usage errors know how to show the usage
-        if show is not None:
-            show()
-        else:
-            note(f"error: {error.message}")
-        sys.exit(1)
-    except ReconcilerError as error:
-        fail(error)
-        sys.exit(1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        interruption.end()
+    except Exception as error:
+        if interruption.interrupted():
+            interruption.end()
+        if not _explained(error):
+            raise
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explained(error: Exception) -> bool:
+    """Tell what went wrong; return False for an error that nobody foresaw."""
+    match error:
+        case typer.TyperException():
+            show = getattr(error, "show", None)  # usage errors know how to show the usage
+            if show is not None:
+                show()
+            else:
+                note(f"error: {error.message}")
+        case ReconcilerError():
+            fail(error)
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        case _:
+            return False
+    return True
 
 
 def _with_optional_values(words: list[str]) -> list[str]:
@@ -91,10 +103,3 @@ def _with_optional_values(words: list[str]) -> list[str]:
         f"{word}=any" if word == "--approve" and after.startswith("-") else word
         for word, after in zip(words, following, strict=True)
     ]
-
-
-def _interrupted() -> NoReturn:
-    """End at once: a git command that was interrupted leaves a timer behind, and Python would wait for it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(130)
