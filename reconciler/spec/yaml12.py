@@ -28,6 +28,8 @@ MAX_NODES = 100_000
 MAX_NUMBER_LENGTH = 32
 MAX_PROBLEMS = 100
 
+_TOO_DEEP = f"this is nested more than {MAX_DEPTH} levels deep"
+_TOO_DEEP_HINT = "specs are never that deep"
 _CORE_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 _PLAIN_TAG = ""
 _TEXT_TAG = "tag:yaml.org,2002:str"
@@ -100,7 +102,7 @@ class _Composer(CParser):
         self.depth += 1
         self.nodes += 1
         if self.depth > MAX_DEPTH:
-            raise _LimitError(f"this is nested more than {MAX_DEPTH} levels deep", "specs are never that deep")
+            raise _LimitError(_TOO_DEEP, _TOO_DEEP_HINT)
         if self.nodes > MAX_NODES:
             raise _LimitError(f"this file has more than {MAX_NODES:,} values", "split it into several files")
 
@@ -255,6 +257,8 @@ def _syntax(error: MarkedYAMLError, data: bytes) -> Problem:
         return Problem("R003", str(error.problem)[:200], Span(1, 1, 1, 2))
     where = Span(mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2)
     message = " ".join(part for part in (error.context, error.problem) if part)[:300]
+    if "nesting depth" in message:  # libyaml's own limit, since the fix for deep flow collections in PyYAML 6.0.4
+        return Problem("R005", _TOO_DEEP, where, _TOO_DEEP_HINT)
     return Problem("R003", message, where, _syntax_hint(data, where, message), _context(error))
 
 
