@@ -5,10 +5,10 @@ Used by the topics that serve clones. The scripts get every path as an argument.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import server
+from reconciler.handover import give
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +43,7 @@ def prepare(opened: Installation, snapshot: Path, name: str, settings: str = "")
     """Make a subvolume that servers can be started on without the product: configured by hand, minimally."""
     target = opened.by_hand / name
     opened.script('btrfs --quiet subvolume snapshot "$1" "$2"', snapshot, target)
+    give(target, opened.account)  # a snapshot's own directory lets nobody in
     data = target / "data"
     for file, text in (
         ("postgresql.conf", "unix_socket_directories = ''\n" + settings),
@@ -50,8 +51,7 @@ def prepare(opened: Installation, snapshot: Path, name: str, settings: str = "")
         ("pg_ident.conf", ""),
     ):
         (data / file).write_text(text)
-        if opened.account is not None:
-            os.chown(data / file, opened.account.uid, opened.account.gid)
+        give(data / file, opened.account)
     return target
 
 

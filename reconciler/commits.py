@@ -45,6 +45,7 @@ class Commits:
         self._documents = DocumentCache()
         self._objects = ResolveCache()
         self._resolved: dict[str, tuple[Desired | None, tuple[Diagnostic, ...]]] = {}
+        self._settled = True
 
     def newest(self) -> Commit:
         """Return the newest commit of the branch if it is good, else the last good one and why."""
@@ -86,6 +87,18 @@ class Commits:
         if commit.tree is not None and commit.desired is not None and commit.attempted == commit.tree.revision:
             self._repository.mark_good(commit.tree.revision)
 
+    def settle(self) -> None:
+        """Let the garbage collector pass over what a commit left in memory: it stays until the next one.
+
+        With thousands of objects each of its full runs would take longer than a pass in
+        which nothing changed. This is one more such run: for when nothing waits for it.
+        """
+        if not self._settled:
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+            self._settled = True
+
     def _last_good(
         self, conditions: tuple[Condition, ...], diagnostics: Sequence[Diagnostic], attempted: str | None
     ) -> Commit:
@@ -113,19 +126,9 @@ class Commits:
                     **self._one_older(),
                     tree.revision: (resolution.desired, tuple(resolution.diagnostics)),
                 }
-            _keep_from_collection()
+            self._settled = False
         return self._resolved[tree.revision]
 
     def _one_older(self) -> dict[str, tuple[Desired | None, tuple[Diagnostic, ...]]]:
         """Keep the newest other commit: the last good one is read again and again while the head is broken."""
         return dict(list(self._resolved.items())[-1:])
-
-
-def _keep_from_collection() -> None:
-    """Let the garbage collector pass over what a commit left in memory: it stays until the next one.
-
-    With thousands of objects each of its full runs would take longer than a pass in which nothing changed.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

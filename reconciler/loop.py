@@ -118,6 +118,7 @@ class Reconciler:
         self._report(view)
         if view.observed is not None and not started and not view.observed.in_flight:
             sweep(self._host, view.observed)  # what was observed is still all there is
+            self._commits.settle()
         return view
 
     def settle(

@@ -64,7 +64,7 @@ def serving(
     spec = None
     if running is None:
         spec = engine.clone_server(job)
-        runtime.start(spec, cancel=work.cancel)
+        runtime.start(spec, fresh=fresh, cancel=work.cancel)
     try:
         yield Serving(engine, job)
     finally:

@@ -53,8 +53,11 @@ class Runtime(Protocol):
         """
         ...
 
-    def start(self, spec: ServerSpec, *, cancel: CancelToken | None = None) -> None:
+    def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: CancelToken | None = None) -> None:
         """Start a server and return once it answers.
+
+        A server of this name that runs already is left alone. ``fresh`` promises that the
+        directory was made a moment ago: nobody is looked for who might use it.
 
         Raises:
             BusyError: its port or its directory is used by somebody else.

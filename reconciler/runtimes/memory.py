@@ -90,7 +90,7 @@ class MemoryRuntime:
                 if owner == self._owner
             }
 
-    def start(self, spec: ServerSpec, *, cancel: proc.CancelToken | None = None) -> None:
+    def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: proc.CancelToken | None = None) -> None:  # noqa: ARG002 - looking is cheap here
         self._require_available()
         if cancel is not None:
             cancel.check()

@@ -92,7 +92,7 @@ class ProcessRuntime:
             for found in self._discovery.servers()
         }
 
-    def start(self, spec: ServerSpec, *, cancel: CancelToken | None = None) -> None:
+    def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: CancelToken | None = None) -> None:
         """Start a server and return once it answers; see the contract.
 
         A server of this name that runs already, perhaps started by a reconciler that
@@ -102,7 +102,7 @@ class ProcessRuntime:
             TransientError: it was killed from outside while it started.
 
         """
-        while (running := self._make_way(spec)) is not None:
+        while not fresh and (running := self._make_way(spec)) is not None:
             if self._wait_until_ready(spec, running, cancel):
                 return
         if spec.port is not None:

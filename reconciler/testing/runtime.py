@@ -82,6 +82,12 @@ class RuntimeSuite:
         runtime.start(harness.server(_SHOP))
         assert runtime.servers()[_SHOP].port is None
 
+    def test_a_server_in_a_fresh_directory_is_listed_as_any_other(
+        self, harness: RuntimeHarness, runtime: Runtime
+    ) -> None:
+        runtime.start(harness.server(_SHOP), fresh=True)
+        assert set(runtime.servers()) == {_SHOP}
+
     def test_starting_a_running_server_does_nothing(self, harness: RuntimeHarness, runtime: Runtime) -> None:
         spec = harness.server(_SHOP, runtime.free_port(frozenset()))
         runtime.start(spec)

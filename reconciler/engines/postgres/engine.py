@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from psycopg import pq
-
 from reconciler.engines.base import BuildWork
 from reconciler.engines.postgres import (
     bootstrap,
@@ -35,7 +33,7 @@ from reconciler.handover import give_tree
 from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from reconciler.engines.base import (
@@ -185,22 +183,17 @@ def _server_spec(
         account=work.account,
         host=host,
         port=tcp,
-        ready=_probe(work, data),
+        ready=lambda: _is_ready(data),
         ready_timeout=timeout,
         stale_files=(data / "postmaster.pid", socket, socket.with_name(socket.name + ".lock")),
         stop_signals=stop,
     )
 
 
-def _probe(work: server.Work, data: Path) -> Callable[[], bool]:
-    """Return a probe that reads the server's status file, and only then asks the server."""
-    place = f"host='{work.run_directory}' port={server.socket_port(work)}"
-    address = f"{place} dbname=template1 user='{server.admin_role(work)}' connect_timeout=2".encode()
+def _is_ready(data: Path) -> bool:
+    """Whether a server says in its status file that it takes connections, which is what ``pg_ctl --wait`` goes by.
 
-    def ready() -> bool:
-        lines = (files.read_small(data / "postmaster.pid") or "").splitlines()
-        if len(lines) <= _STATUS_LINE or lines[_STATUS_LINE].strip() != "ready":
-            return False
-        return pq.PGconn.ping(address) == pq.Ping.OK
-
-    return ready
+    Asking it instead would make it start a process and fill the caches of a database, for every try.
+    """
+    lines = (files.read_small(data / "postmaster.pid") or "").splitlines()
+    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
