@@ -118,7 +118,7 @@ def replacement(index: Index, draft: Draft, clone: DesiredClone, current: Genera
     if manifest.runtime != clone.runtime:
         return Replacement("spec", f"its runtime is {clone.runtime} now, not {manifest.runtime}")
     if clone.snapshot == "latest":
-        return _follow(index, draft, clone, current)
+        return _follow(index, draft, clone, current) if clone.on_refresh == "recreate" else None
     if isinstance(clone.snapshot, SnapshotAt):
         pinned = index.snapshots.get(manifest.snapshot)
         if pinned is not None and data_time(pinned.manifest) > clone.snapshot.at:
@@ -131,9 +131,7 @@ def replacement(index: Index, draft: Draft, clone: DesiredClone, current: Genera
 def _follow(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> Replacement | None:
     """Follow a newer snapshot that exists. One still to be built is followed by a later pass: live work goes on."""
     newest = index.newest(clone.image)
-    if clone.on_refresh != "recreate" or newest is None or clone.image in draft.outdated:
-        return None
-    if not _is_newer(index, newest, current):
+    if newest is None or clone.image in draft.outdated or not _is_newer(index, newest, current):
         return None
     return Replacement("refresh", f"image {clone.image} has the newer snapshot {newest.manifest.snapshot}")
 

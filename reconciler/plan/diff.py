@@ -7,6 +7,7 @@ give the same plan, in whatever order they are listed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.ids import CloneName, ImageName
@@ -21,6 +22,7 @@ from reconciler.plan.retention import drop_unfinished_builds, plan_retention
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
 from reconciler.state.conditions import Kind, ObjectKey, ready, unknown
+from reconciler.state.observed import CloneManifest
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -65,7 +67,8 @@ def builds_due(desired: Desired, observed: Observed, now: datetime) -> frozenset
     A build of them may be due, or one failed for good and its source may have changed.
     Images without a source outside (``empty``, ``image``) are never among them.
     """
-    index = build_index(desired, observed, now, settings=PlanSettings())
+    of_images = tuple(volume for volume in observed.volumes if not isinstance(volume.manifest, CloneManifest))
+    index = build_index(desired, replace(observed, volumes=of_images), now, settings=PlanSettings())
     return frozenset(
         image.name for image in desired.images.values() if source_is_outside(image) and _may_build(index, image.name)
     )

@@ -80,10 +80,10 @@ def _stamp_of(snapshot: SnapshotId) -> datetime | None:
 
 def expires_at(clone: DesiredClone, created_at: datetime) -> datetime | None:
     """Return when a clone created at ``created_at`` is over; the earlier of ``ttl`` and ``expires``."""
-    ends = [created_at + clone.ttl] if clone.ttl is not None else []
-    if clone.expires is not None:
-        ends.append(clone.expires)
-    return min(ends, default=None)
+    end = None if clone.ttl is None else created_at + clone.ttl
+    if clone.expires is None or end is None:
+        return clone.expires or end
+    return min(end, clone.expires)
 
 
 def expiry_text(clone: DesiredClone) -> str:

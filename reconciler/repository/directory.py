@@ -79,8 +79,8 @@ class DirectoryTree:
     def again(self) -> DirectoryTree:
         """Look at the directory once more: this very tree when nothing changed, else a new one."""
         now = DirectoryTree(self.root, limits=self._limits, before=self)
-        settled = len(self.hashed) + sum(map(self.large, self.entries())) == len(self.entries())
-        if settled and now.stamps() == self.stamps():
+        large = sum(entry.size > self._limits.read_bytes for entry in self.entries().values())
+        if len(self.hashed) + large == len(self.entries()) and now.stamps() == self.stamps():
             return self
         if now.revision != self.revision:
             return now
@@ -201,12 +201,12 @@ def _scan(root: Path, limits: Limits) -> dict[str, Stamp]:
     while waiting:
         directory, depth = waiting.pop()
         for name, entry in _children(root, directory):
-            if entry.is_symlink():
-                refused.append(f"{name} is a symlink")
+            if entry.is_file(follow_symlinks=False):
+                found[name] = _stamp(entry.stat(follow_symlinks=False))
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append((name, depth + 1))
-            elif entry.is_file(follow_symlinks=False):
-                found[name] = _stamp(entry.stat(follow_symlinks=False))
+            elif entry.is_symlink():
+                refused.append(f"{name} is a symlink")
             else:
                 refused.append(f"{name} is no regular file")
         if len(found) > limits.files or len(waiting) > limits.files or depth > _MAX_DEPTH:
@@ -224,8 +224,9 @@ def _children(root: Path, directory: str) -> Iterator[tuple[str, os.DirEntry[str
         with os.scandir(root / directory) as entries:
             for entry in entries:
                 if not hidden(entry.name):
-                    check_name(prefix + entry.name)
-                    yield prefix + entry.name, entry
+                    path = prefix + entry.name
+                    check_name(path)
+                    yield path, entry
     except FileNotFoundError as error:
         if directory:
             return  # removed between two looks: its files are gone, as they would be a moment later

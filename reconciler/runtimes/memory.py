@@ -22,7 +22,6 @@ from reconciler.state.observed import ObservedServer, ServerState
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
-    from datetime import datetime
     from pathlib import Path
 
     from reconciler.ids import VolumeId
@@ -34,9 +33,8 @@ _OWN_ACCOUNTS = range(70_000, 80_000)
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    port: int | None
+    observed: ObservedServer
     directory: Path
-    started_at: datetime
 
 
 @dataclass(slots=True)
@@ -85,9 +83,7 @@ class MemoryRuntime:
         self._require_available()
         with self.host.lock:
             return {
-                name: ObservedServer(name, self.name, ServerState.RUNNING, server.port, server.started_at)
-                for (owner, name), server in self.host.running.items()
-                if owner == self._owner
+                name: server.observed for (owner, name), server in self.host.running.items() if owner == self._owner
             }
 
     def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: proc.CancelToken | None = None) -> None:  # noqa: ARG002 - looking is cheap here
@@ -101,7 +97,8 @@ class MemoryRuntime:
             self._require_free(spec)
             if not spec.ready():
                 raise TimeoutExceededError(f"the server {spec.name} did not answer within {spec.ready_timeout:g} s")
-            self.host.running[key] = _Server(spec.port, spec.directory, self._clock.now())
+            observed = ObservedServer(spec.name, self.name, ServerState.RUNNING, spec.port, self._clock.now())
+            self.host.running[key] = _Server(observed, spec.directory)
             self.host.written.setdefault(key, []).append("started")
 
     def stop(self, name: ServerName, *, spec: ServerSpec | None = None) -> None:  # noqa: ARG002 - part of the contract
@@ -120,7 +117,7 @@ class MemoryRuntime:
 
     def free_port(self, taken: AbstractSet[int]) -> int:
         with self.host.lock:
-            used = {server.port for server in self.host.running.values()}
+            used = {server.observed.port for server in self.host.running.values()}
         port = self._ports.take(taken, lambda candidate: candidate not in used)
         if port is None:
             raise RefusedError(f"all {len(self._ports.numbers)} ports are in use", reason="PortsExhausted")
@@ -149,7 +146,7 @@ class MemoryRuntime:
 
     def _require_free(self, spec: ServerSpec) -> None:
         for (_owner, name), server in self.host.running.items():
-            if spec.port is not None and server.port == spec.port:
+            if spec.port is not None and server.observed.port == spec.port:
                 raise BusyError(f"port {spec.port} is in use by the server {name}", reason="PortInUse")
             if server.directory == spec.directory:
                 raise BusyError(f"{spec.directory} is used by the server {name}", reason="DirectoryInUse")
