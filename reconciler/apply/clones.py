@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reconciler.apply.context import Work
-    from reconciler.apply.serving import Allocation
+    from reconciler.apply.serving import Allocation, Serving
     from reconciler.plan.actions import (
         CreateClone,
         DeleteClone,
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
         StopClone,
         UpdateClone,
     )
-    from reconciler.state.observed import Volume
+    from reconciler.state.desired import DesiredClone
+    from reconciler.state.observed import AppliedUser, Volume
     from reconciler.storage.base import Storage
 
 
@@ -57,9 +58,9 @@ def create(work: Work, action: CreateClone) -> None:
         draft = _draft(work, action, snapshot, allocation)
         with _made(work, storage, action.volume, draft):
             with serving(work, storage, draft, action.volume, private=False, keep=clone.running, fresh=True) as running:
-                running.deliver(user_wishes(work, clone), ())
+                users = _deliver(work, running, clone)
                 running.run_scripts(clone.scripts)
-            storage.update(action.volume, _ready(work, draft))
+            storage.update(action.volume, _ready(work, draft, users))
 
 
 def replace_clone(work: Work, action: ReplaceClone) -> None:
@@ -76,16 +77,19 @@ def replace_clone(work: Work, action: ReplaceClone) -> None:
         )
         with _made(work, storage, action.volume, draft):
             with serving(work, storage, draft, action.volume, private=True, keep=False, fresh=True) as running:
-                running.deliver(user_wishes(work, clone), ())
+                users = _deliver(work, running, clone)
                 running.run_scripts(clone.scripts)
             work.runtime(old.runtime).stop(ServerName(action.current))
-            storage.update(action.volume, _ready(work, draft))
+            storage.update(action.volume, _ready(work, draft, users))
     if clone.running:
         start(work, storage, action.volume, work.clone(action.volume)[1])
 
 
 def restore(work: Work, action: RestoreClone) -> None:
-    """Make a retired generation current again; the one that was current is retired in turn."""
+    """Make a retired generation current again; the one that was current is retired in turn.
+
+    Its users are those of when it was retired: they are brought to what the document says now.
+    """
     storage, wanted = work.clone(action.volume)
     _pool, current = work.clone(action.current)
     clone = work.desired.clones[action.clone]
@@ -98,22 +102,43 @@ def restore(work: Work, action: RestoreClone) -> None:
         ready_at=work.host.clock.now(),
         request=action.request or current.request,
         settings_digest="",
+        users=tuple(replace(user, password="") for user in wanted.users),
     )
     storage.update(action.volume, restored)
     if clone.running:
         start(work, storage, action.volume, restored)
+        _update_users(work, storage, action.volume)
 
 
 def update(work: Work, action: UpdateClone) -> None:
     """Bring users, owner and protection to what the document says, without a restart."""
     storage, manifest = work.clone(action.volume)
     clone = work.desired.clones[action.clone]
-    users = delivered_users(work, clone)
     if "users" in action.changes:
-        gone = {user.name for user in manifest.users} - {user.name for user in clone.users}
-        with serving(work, storage, manifest, action.volume, private=True, keep=clone.running) as running:
-            running.deliver(user_wishes(work, clone), sorted(gone))
-    storage.update(action.volume, replace(manifest, users=users, owner=clone.owner, protected=clone.protected))
+        manifest = _update_users(work, storage, action.volume)
+    storage.update(action.volume, replace(manifest, owner=clone.owner, protected=clone.protected))
+
+
+def _update_users(work: Work, storage: Storage, volume: VolumeId) -> CloneManifest:
+    """Bring the users of a clone that exists to what its document says, and record that; return the manifest."""
+    _pool, manifest = work.clone(volume)
+    clone = work.desired.clones[manifest.clone]
+    gone = {user.name for user in manifest.users} - {user.name for user in clone.users}
+    with serving(work, storage, manifest, volume, private=True, keep=clone.running) as running:
+        users = _deliver(work, running, clone, gone)
+    updated = replace(manifest, users=users)
+    storage.update(volume, updated)
+    return updated
+
+
+def _deliver(work: Work, running: Serving, clone: DesiredClone, gone: Iterable[str] = ()) -> tuple[AppliedUser, ...]:
+    """Deliver a clone's users; return them as a manifest records them.
+
+    A password that changes meanwhile is noticed by the next pass: its fingerprint was taken first.
+    """
+    users = delivered_users(work, clone)
+    running.deliver(user_wishes(work, clone), sorted(gone))
+    return users
 
 
 def restart(work: Work, action: RestartClone) -> None:
@@ -254,13 +279,13 @@ def _draft(
     )
 
 
-def _ready(work: Work, manifest: CloneManifest) -> CloneManifest:
+def _ready(work: Work, manifest: CloneManifest, users: tuple[AppliedUser, ...]) -> CloneManifest:
     clone = work.desired.clones[manifest.clone]
     return replace(
         with_settings(work, manifest),
         phase=ClonePhase.READY,
         ready_at=work.host.clock.now(),
-        users=delivered_users(work, clone),
+        users=users,
         scripts_digest=clone.scripts_digest,
     )
 
