@@ -43,8 +43,7 @@ def _passes(directory: Path, passes: int) -> None:
             (specs / "clones" / "shop-000-000.yaml").write_text(
                 CLONE.format(name="shop-000-000", image="shop-000", owner=f"team-{number}")
             )
-            reconciler.one_pass()
-            reconciler.settle()
+            reconciler.settle(reconciler.one_pass())
         last = proportional_set_size(Path("/proc/self"))
         reconciler.close(abandon=True)
     print(first, last, _highest())

@@ -45,6 +45,8 @@ REPOSITORY = ObjectKey(Kind.REPOSITORY, "repository")
 PASSES = ObjectKey(Kind.INSTALLATION, "passes")
 """What is said of passes themselves; present only while they fail."""
 
+_ABANDONED = "the reconciler ended before all that was approved was done; look at the plan again and approve anew"
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -91,8 +93,10 @@ class Reconciler:
 
     def look(self, revision: str | None = None) -> View:
         """Read, observe, plan and judge; changes nothing."""
+        return self._look_with(self._commits.at(revision) if revision else self._commits.newest())
+
+    def _look_with(self, commit: Commit) -> View:
         now = self._host.clock.now()
-        commit = self._commits.at(revision) if revision else self._commits.newest()
         if commit.desired is None:
             return View(commit, None, None, now)
         in_flight = frozenset(self._executor.in_flight) | in_flight_elsewhere(self._host)
@@ -104,13 +108,15 @@ class Reconciler:
     def one_pass(self, revision: str | None = None) -> View:
         """Run one pass: start what the plan asks for, and report. Work may go on after it."""
         self._host.hold_pools()
+        self._answer_abandoned()
         view = self.look(revision)
         started = False
         if view.plan and view.observed and view.commit.desired and view.commit.tree:
             self._cancel_pointless(view.commit.desired)
+            self._take_approvals(view.plan, view.observed)
             tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree)
-            self._commits.remember(view.commit)  # while the work goes on: it may copy the whole commit
             self._track_requests(view, view.plan, tasks)
+            view = self._remember(view)  # while the work goes on: it may copy the whole commit
             started = bool(tasks)
         else:
             self._refuse_requests(view)
@@ -121,18 +127,16 @@ class Reconciler:
             self._commits.settle()
         return view
 
-    def settle(
-        self, on_progress: Callable[[tuple[Task, ...]], None] = lambda _tasks: None, *, revision: str | None = None
-    ) -> View:
-        """Wait for the work in flight, then look again and report what there is now."""
+    def settle(self, view: View, on_progress: Callable[[tuple[Task, ...]], None] = lambda _tasks: None) -> View:
+        """Wait for the work in flight, then look again with the commit of ``view`` and report what there is now."""
         while tasks := self.in_flight:
             on_progress(tasks)
             self._host.clock.wait(self._wake, 0.1)
             self._wake.clear()
-        view = self.look(revision)
+        final = self._look_with(view.commit)
         self._answer_requests()
-        self._report(view)
-        return view
+        self._report(final)
+        return final
 
     def run(self) -> None:
         """Run passes until told to stop."""
@@ -176,6 +180,27 @@ class Reconciler:
             image, started_for = desired.images.get(name), task.work.desired.images.get(name)
             if image is None or image.suspend or started_for is None or _builds_other(image, started_for):
                 task.cancel.cancel()
+
+    def _remember(self, view: View) -> View:
+        """Keep the commit as the last good one; when that fails, the pass says so and the next one tries again."""
+        try:
+            self._commits.remember(view.commit)
+        except ReconcilerError as error:
+            message = f"the commit is applied, but could not be kept as the last good one: {error}"
+            return replace(view, commit=replace(view.commit, conditions=(not_ready(error.reason, message),)))
+        return view
+
+    def _take_approvals(self, plan: Plan, observed: Observed) -> None:
+        """Make the approvals that this pass acts on count for no other, also if it is the last thing that happens."""
+        for request in observed.requests:
+            if request.verb == "approve" and request.id not in plan.served and request.id not in plan.declined:
+                self._host.state.requests.take(request.id)
+
+    def _answer_abandoned(self) -> None:
+        """Answer approvals that a reconciler took that has ended since."""
+        outcome = Outcome(status="failed", message=_ABANDONED, at=self._host.clock.now())
+        for request_id in self._host.state.requests.taken() - self._answers.keys():
+            self._host.state.requests.answer(request_id, outcome)
 
     def _track_requests(self, view: View, plan: Plan, tasks: tuple[Task, ...]) -> None:
         """Remember which tasks serve which request; one whose object is busy waits for a later pass."""

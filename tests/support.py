@@ -185,7 +185,7 @@ class World:
             try:
                 view = reconciler.one_pass()
                 tasks = reconciler.in_flight
-                final = reconciler.settle()
+                final = reconciler.settle(view)
             finally:
                 reconciler.close(abandon=False)
             return Pass(view, tasks, final)

@@ -152,11 +152,10 @@ class Story:
         view = self.reconciler.one_pass()
         tasks = self.reconciler.in_flight
         with self.console.status("working …"):
-            final = self.reconciler.settle()
+            self.reconciler.settle(view)
         for task in tasks:
             if task.error is not None:
                 raise PermanentError(f"{task.key}: {task.error}")
-        del final
         return time.monotonic() - started, view
 
     def _sql(self, clone: str, statement: str) -> str:

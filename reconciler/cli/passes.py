@@ -82,7 +82,7 @@ def apply(
 
     While a loop runs on this state, the wish is handed over to it, and its outcome awaited.
     """
-    from reconciler.cli.requests import hand_over, loop_runs, submit
+    from reconciler.cli.requests import approval_withdrawn, hand_over, loop_runs, submit
 
     context: Context = ctx.obj
     with context.host() as host:
@@ -93,9 +93,10 @@ def apply(
                 return hand_over(host, verb="approve", plan_hash=_hash(approve))
             return hand_over(host, verb="apply")
     with context.host(writes=True) as host:
-        if approve:
-            submit(host, verb="approve", plan_hash=_hash(approve))
-        return one_pass(host, revision, output)
+        if not approve:
+            return one_pass(host, revision, output)
+        with approval_withdrawn(host, submit(host, verb="approve", plan_hash=_hash(approve))):
+            return one_pass(host, revision, output)
 
 
 def run(
@@ -133,7 +134,7 @@ def one_pass(host: Host, revision: str | None, output: Output) -> int:
         _show(view.plan, output)
     with Progress() as progress:
         try:
-            final = reconciler.settle(progress.show, revision=revision)
+            final = reconciler.settle(view, progress.show)
         except KeyboardInterrupt:
             reconciler.close(abandon=True)
             raise

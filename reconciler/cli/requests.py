@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from reconciler.cli.output import note
-from reconciler.errors import TimeoutExceededError
+from reconciler.errors import TimeoutExceededError, UnavailableError
 from reconciler.state.observed import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reconciler.host import Host
+    from reconciler.status.requests import Outcome
 
 Verb = Literal["apply", "refresh", "reset", "undo", "approve"]
 
@@ -35,17 +39,34 @@ def hand_over(
     """Leave a wish for the running loop and wait for its outcome; return the exit code."""
     request = submit(host, verb=verb, target=target, plan_hash=plan_hash)
     note("handed over to the running loop")
+    with approval_withdrawn(host, request):
+        outcome = _await(host, request, timeout)
+    note(outcome.message)
+    return 0 if outcome.ok else 1
+
+
+@contextmanager
+def approval_withdrawn(host: Host, request: Request) -> Iterator[None]:
+    """Take an approval back when the block ends and no pass took it: it is meant for now, not for any later plan."""
+    try:
+        yield
+    finally:
+        if request.verb == "approve":
+            host.state.requests.withdraw(request.id)
+
+
+def _await(host: Host, request: Request, timeout: float) -> Outcome:
+    kept = "the approval is withdrawn" if request.verb == "approve" else "the wish is kept and served by the next pass"
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
+        running = loop_runs(host)  # asked first: a loop that ended may have answered before
         outcome = host.state.requests.outcome(request.id)
         if outcome is not None:
-            note(outcome.message)
-            return 0 if outcome.ok else 1
-        if not loop_runs(host):
-            note("the loop ended; the wish is kept and served by the next pass")
-            return 1
+            return outcome
+        if not running:
+            raise UnavailableError(f"the loop ended without an answer; {kept}")
         time.sleep(_POLL_SECONDS)
-    raise TimeoutExceededError("the loop did not answer in time; the wish is kept")
+    raise TimeoutExceededError(f"the loop did not answer in time; {kept}")
 
 
 def _who() -> str:

@@ -3,7 +3,8 @@
 Written by ``apply``, ``reset``, ``refresh`` and approvals; listed and answered by
 the loop; outcomes are read by whoever asked. One file per request, named so that
 names sort by time. A request is answered by writing its outcome and then removing
-it, so a crash in between leaves both, and the outcome counts.
+it, so a crash in between leaves both, and the outcome counts. An approval is taken
+before what it approves is begun: it never counts for a second pass, whatever crashes.
 
 A file that cannot be read is never served: a torn approval approves nothing.
 """
@@ -30,6 +31,7 @@ OutcomeStatus = Literal["succeeded", "failed", "refused"]
 KEPT = timedelta(days=1)
 """How long an outcome can be read."""
 
+_TAKEN = ".taken"
 _UNREADABLE = "the request could not be read and was not served; ask again"
 
 
@@ -91,11 +93,26 @@ class RequestInbox:
                 found.append(request)
         return tuple(sorted(found, key=lambda request: (request.requested_at, request.id)))
 
+    def take(self, request: str) -> None:
+        """Make a request one that is not pending any more and still waits for its answer; durable."""
+        with files.translated("take", self.directory):
+            (self.directory / f"{request}.json").rename(self.directory / f"{request}{_TAKEN}")
+            files.sync_directory(self.directory)
+
+    def taken(self) -> frozenset[str]:
+        """Return the ids of the requests that were taken and have no answer."""
+        names = (name for name in files.names(self.directory) if name.endswith(_TAKEN))
+        return frozenset(name.removesuffix(_TAKEN) for name in names)
+
+    def withdraw(self, request: str) -> None:
+        """Take a wish back, unless it was taken or answered meanwhile."""
+        files.remove(self.directory / f"{request}.json")
+
     def answer(self, request: str, outcome: Outcome) -> None:
         """Write a request's outcome, then remove the request. Repeatable."""
-        name = f"{request}.json"
-        files.write_atomic(self._outcomes / name, files.encode(_outcome_record(outcome)))
-        files.remove(self.directory / name)
+        files.write_atomic(self._outcomes / f"{request}.json", files.encode(_outcome_record(outcome)))
+        for suffix in (".json", _TAKEN):
+            files.remove(self.directory / f"{request}{suffix}")
 
     def outcome(self, request: str) -> Outcome | None:
         """Return the answer to a request, None while there is none.

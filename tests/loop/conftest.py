@@ -121,7 +121,7 @@ class World:
     def apply(self) -> View:
         """Run one pass and wait for its work; return what was planned."""
         view = self.reconciler.one_pass()
-        self.reconciler.settle()
+        self.reconciler.settle(view)
         return view
 
     def ask(self, verb: Verb, target: str = "", *, plan_hash: str | None = None) -> Outcome:

@@ -11,6 +11,7 @@ import pytest
 from reconciler.apply.executor import Executor
 from reconciler.engines.memory import MemoryEngine
 from reconciler.ids import ImageName, PoolName, SnapshotId
+from reconciler.loop import Reconciler
 from reconciler.plan.actions import DeleteSnapshot, Plan
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.observed import Failure
@@ -18,10 +19,11 @@ from reconciler.state.observed import Failure
 from .conftest import CLONE, IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from reconciler.engines.base import BuildWork
+    from reconciler.engines.base import BuildWork, CloneWork
     from reconciler.loop import View
+    from reconciler.state.desired import Script
 
     from .conftest import World
 
@@ -73,11 +75,77 @@ def test_an_approval_does_not_outlive_its_pass_however_long_the_work_takes(world
     world.reconciler.one_pass()
     assert engine.reached.wait(30)
     world.write(IMAGE, SLOW)
-    refused = planned(world.reconciler.one_pass()).refused
+    view = world.reconciler.one_pass()
+    refused = planned(view).refused
     engine.gate.set()
-    world.reconciler.settle()
+    world.reconciler.settle(view)
     assert [refusal.rule for refusal in refused] == ["prune-limit"]
     assert len(world.running()) == 11
+
+
+def test_an_approval_that_a_reconciler_took_which_ended_counts_for_no_other(world: World, engine: GatedEngine) -> None:
+    world.write(IMAGE, *devs(*range(24)))
+    world.apply()
+    engine.shut()
+    world.write(IMAGE, SLOW, *devs(*range(12)))
+    request = world.state.requests.submit("approve", now=world.clock.now())
+    world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    world.write(IMAGE, SLOW)
+    after_a_restart = Reconciler(world.host, world.host.commits())
+    refused = planned(after_a_restart.one_pass()).refused
+    engine.gate.set()
+    after_a_restart.close(abandon=False)
+    outcome = world.state.requests.outcome(request.id)
+    assert [refusal.rule for refusal in refused] == ["prune-limit"]
+    assert len(world.running()) == 12
+    assert outcome is not None
+    assert (outcome.ok, "approve anew" in outcome.message) == (False, True)
+
+
+def test_a_pass_goes_on_when_its_commit_cannot_be_kept(world: World) -> None:
+    world.write(IMAGE, *devs(*range(12)))
+    world.apply()
+    mirror = world.state.path / "repository-directory.git"
+    mirror.rename(mirror.with_suffix(".away"))
+    mirror.write_text("no directory")
+    world.write(IMAGE)
+    assert world.ask("approve").ok
+    ready = world.conditions(Kind.REPOSITORY, "repository")["Ready"]
+    assert (ready.status, "last good" in ready.message) == ("False", True)
+    assert world.running() == []
+    world.write(IMAGE, *devs(*range(12)))
+    mirror.unlink()
+    world.apply()
+    assert world.conditions(Kind.REPOSITORY, "repository")["Ready"].status == "True"
+
+
+def test_a_commit_that_arrives_while_work_goes_on_is_not_said_to_be_applied(world: World, engine: GatedEngine) -> None:
+    engine.shut()
+    world.write(IMAGE)
+    view = world.reconciler.one_pass()
+    world.write(IMAGE, *devs(1))
+    engine.gate.set()
+    world.reconciler.settle(view)
+    assert view.commit.tree is not None
+    assert world.store.revisions().applied == view.commit.tree.revision
+
+
+def test_a_password_that_changes_while_a_clone_is_made_is_delivered_by_the_next_pass(world: World) -> None:
+    class RotatingEngine(MemoryEngine):
+        """Somebody rotates a secret while scripts run."""
+
+        def run_scripts(self, work: CloneWork, scripts: Sequence[Script]) -> None:
+            super().run_scripts(work, scripts)
+            world.secret("app", "after")
+
+    world.engine = world.host.engines["postgres"] = RotatingEngine("postgres")
+    world.secret("app", "before")
+    clone = CLONE.replace("{name: app}", "{name: app, password: {secret: app}}")
+    world.write(IMAGE, f'{clone}  scripts: [{{inline: "row", database: shop}}]\n')
+    world.apply()
+    world.apply()
+    world.engine.execute(world.storage.path(world.current().id), "app", "after", "expect 1")
 
 
 def test_an_apply_waits_for_work_that_an_earlier_pass_began(world: World, engine: GatedEngine) -> None:
@@ -85,10 +153,10 @@ def test_an_apply_waits_for_work_that_an_earlier_pass_began(world: World, engine
     world.write(IMAGE)
     world.reconciler.one_pass()
     request = world.state.requests.submit("apply", now=world.clock.now())
-    world.reconciler.one_pass()
+    view = world.reconciler.one_pass()
     before = world.state.requests.outcome(request.id)
     engine.gate.set()
-    world.reconciler.settle()
+    world.reconciler.settle(view)
     outcome = world.state.requests.outcome(request.id)
     assert before is None
     assert outcome is not None
@@ -141,8 +209,9 @@ def test_deletions_that_wait_for_their_turn_count_against_the_limit(world: World
     with world.servers.lock:  # no server can be stopped, so no deletion gets beyond its first step
         world.reconciler.one_pass()
         world.write(IMAGE, *devs(*range(11, 30)))
-        refused = planned(world.reconciler.one_pass()).refused
-    world.reconciler.settle()
+        view = world.reconciler.one_pass()
+        refused = planned(view).refused
+    world.reconciler.settle(view)
     assert [refusal.rule for refusal in refused] == ["prune-limit"]
     assert len(world.running()) == 21
 
@@ -214,10 +283,10 @@ def test_a_build_of_another_source_than_the_commit_names_is_cancelled(world: Wor
     assert engine.reached.wait(30)
     (task,) = world.reconciler.in_flight
     (world.specs / "shop.sql").write_text("two")
-    world.reconciler.one_pass()
+    view = world.reconciler.one_pass()
     assert task.cancel.cancelled
     engine.gate.set()
-    world.reconciler.settle()
+    world.reconciler.settle(view)
     assert world.snapshots() == []
 
 
@@ -226,8 +295,8 @@ def test_a_clone_that_waits_for_a_build_is_made_as_the_newest_commit_says(world:
     world.write(IMAGE, *devs(1, 2))
     world.reconciler.one_pass()
     world.write(IMAGE, *devs(1))
-    world.reconciler.one_pass()
+    view = world.reconciler.one_pass()
     engine.gate.set()
-    world.reconciler.settle()
+    world.reconciler.settle(view)
     assert world.running() == ["dev01.1"]
     assert not world.state.recent_deletions(world.clock.now())

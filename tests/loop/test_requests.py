@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconciler.ids import CloneName
+
 from .conftest import CLONE, IMAGE
 
 if TYPE_CHECKING:
@@ -98,3 +100,13 @@ def test_a_commit_without_documents_always_asks(world: World) -> None:
     world.ask("approve")
     world.apply()
     assert world.running() == []
+
+
+def test_an_undo_brings_users_to_what_the_document_says_now(world: World) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    world.ask("reset", "dev")
+    world.state.credentials.forget(CloneName("dev"))
+    world.apply()
+    assert world.ask("undo", "dev").ok
+    write_row(world)

@@ -111,3 +111,22 @@ def test_a_damaged_outcome_is_an_error_and_not_a_wait_for_ever(inbox: RequestInb
     (tmp_path / "outcomes" / "r.json").write_text('{"status": "succeeded"}')
     with pytest.raises(ConfigError):
         inbox.outcome("r")
+
+
+def test_a_request_that_was_taken_is_not_pending_and_waits_for_its_answer(inbox: RequestInbox, tmp_path: Path) -> None:
+    request = inbox.submit("approve", now=NOW)
+    inbox.take(request.id)
+    other = RequestInbox(tmp_path / "requests", tmp_path / "outcomes")
+    assert other.pending() == ()
+    assert other.taken() == {request.id}
+    other.withdraw(request.id)
+    assert other.taken() == {request.id}
+    other.answer(request.id, _done())
+    assert (other.taken(), other.outcome(request.id)) == (frozenset(), _done())
+
+
+def test_a_request_that_was_withdrawn_was_never_there(inbox: RequestInbox) -> None:
+    request = inbox.submit("approve", now=NOW)
+    inbox.withdraw(request.id)
+    inbox.withdraw(request.id)
+    assert (inbox.pending(), inbox.outcome(request.id)) == ((), None)
