@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
+from reconciler.answers import Answers
 from reconciler.apply.executor import Executor, Task
 from reconciler.errors import ReconcilerError
 from reconciler.housekeeping import sweep, tend
@@ -25,45 +26,22 @@ from reconciler.plan.policy import judge
 from reconciler.plan.timers import next_due
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, reconciling, stalled
 from reconciler.status.events import Event
-from reconciler.status.requests import ObjectResult, Outcome
 from reconciler.status.values import PassRecord
 from reconciler.triggers import Triggers
+from reconciler.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from reconciler.commits import Commit, Commits
     from reconciler.host import Host
-    from reconciler.plan.actions import Plan
     from reconciler.state.desired import Desired, DesiredImage
-    from reconciler.state.observed import Observed, Request
 
 log = structlog.get_logger(__name__)
 
 REPOSITORY = ObjectKey(Kind.REPOSITORY, "repository")
 PASSES = ObjectKey(Kind.INSTALLATION, "passes")
 """What is said of passes themselves; present only while they fail."""
-
-_ABANDONED = "the reconciler ended before all that was approved was done; look at the plan again and approve anew"
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One look: the commit in force, what exists, and the plan between them (None without a good commit)."""
-
-    commit: Commit
-    observed: Observed | None
-    plan: Plan | None
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Serving:
-    """What a request waits for, and what is wrong besides."""
-
-    tasks: tuple[Task, ...]
-    complaints: tuple[str, ...] = ()
 
 
 class Reconciler:
@@ -74,7 +52,7 @@ class Reconciler:
         self._commits = commits
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._answers: dict[str, _Serving] = {}
+        self._answers = Answers(host)
         self._executor = Executor(host, concurrency=host.config.concurrency, on_done=lambda _task: self._wake.set())
 
     @property
@@ -100,7 +78,7 @@ class Reconciler:
         if commit.desired is None:
             return View(commit, None, None, now)
         in_flight = frozenset(self._executor.in_flight) | in_flight_elsewhere(self._host)
-        observed = self._unanswered(observe(self._host, commit.desired, now, in_flight=in_flight))
+        observed = self._answers.unserved(observe(self._host, commit.desired, now, in_flight=in_flight))
         planned = make_plan(commit.desired, observed, now, settings=self._host.plan_settings)
         judged = judge(planned, commit.desired, observed, now, settings=self._host.policy_settings)
         return View(commit, observed, judged, now)
@@ -108,19 +86,19 @@ class Reconciler:
     def one_pass(self, revision: str | None = None) -> View:
         """Run one pass: start what the plan asks for, and report. Work may go on after it."""
         self._host.hold_pools()
-        self._answer_abandoned()
+        self._answers.abandon()
         view = self.look(revision)
         started = False
         if view.plan and view.observed and view.commit.desired and view.commit.tree:
             self._cancel_pointless(view.commit.desired)
-            self._take_approvals(view.plan, view.observed)
+            self._answers.take_approvals(view.plan, view.observed)
             tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree)
-            self._track_requests(view, view.plan, tasks)
+            self._answers.track(view, view.plan, tasks, self.in_flight)
             view = self._remember(view)  # while the work goes on: it may copy the whole commit
             started = bool(tasks)
         else:
-            self._refuse_requests(view)
-        self._answer_requests()
+            self._answers.refuse(view)
+        self._answers.finish()
         self._report(view)
         if view.observed is not None and not started and not view.observed.in_flight:
             sweep(self._host, view.observed)  # what was observed is still all there is
@@ -134,7 +112,7 @@ class Reconciler:
             self._host.clock.wait(self._wake, 0.1)
             self._wake.clear()
         final = self._look_with(view.commit)
-        self._answer_requests()
+        self._answers.finish()
         self._report(final)
         return final
 
@@ -152,7 +130,7 @@ class Reconciler:
     def close(self, *, abandon: bool) -> None:
         """End the work in flight. Servers go on."""
         self._executor.close(abandon=abandon)
-        self._answer_requests()
+        self._answers.finish()
 
     def _guarded_pass(self) -> View | None:
         """Run a pass; an error that nobody foresaw is logged, and the next pass starts afresh."""
@@ -190,45 +168,6 @@ class Reconciler:
             return replace(view, commit=replace(view.commit, conditions=(not_ready(error.reason, message),)))
         return view
 
-    def _take_approvals(self, plan: Plan, observed: Observed) -> None:
-        """Make the approvals that this pass acts on count for no other, also if it is the last thing that happens."""
-        for request in observed.requests:
-            if request.verb == "approve" and request.id not in plan.served and request.id not in plan.declined:
-                self._host.state.requests.take(request.id)
-
-    def _answer_abandoned(self) -> None:
-        """Answer approvals that a reconciler took that has ended since."""
-        outcome = Outcome(status="failed", message=_ABANDONED, at=self._host.clock.now())
-        for request_id in self._host.state.requests.taken() - self._answers.keys():
-            self._host.state.requests.answer(request_id, outcome)
-
-    def _track_requests(self, view: View, plan: Plan, tasks: tuple[Task, ...]) -> None:
-        """Remember which tasks serve which request; one whose object is busy waits for a later pass."""
-        for request in view.observed.requests if view.observed is not None else ():
-            if (answer := _answer_of(plan, request, view.at)) is not None:
-                self._host.state.requests.answer(request.id, answer)
-            elif not request.target:
-                everything = (*tasks, *(task for task in self.in_flight if task not in tasks))
-                self._answers[request.id] = _Serving(everything, _complaints(view, plan))
-            elif serving := tuple(task for task in tasks if task.key == request.object):
-                self._answers[request.id] = _Serving(serving)
-            elif (refusal := _why_not(view, plan, request)) is not None:
-                self._host.state.requests.answer(request.id, Outcome(status="refused", message=refusal, at=view.at))
-
-    def _refuse_requests(self, view: View) -> None:
-        """Answer every request while there is no commit to serve it with."""
-        why = "; ".join(c.message for c in view.commit.conditions if c.type == "Stalled")
-        outcome = Outcome(status="refused", message=f"there is no valid commit yet: {why}", at=view.at)
-        for request in self._host.state.requests.pending():
-            self._host.state.requests.answer(request.id, outcome)
-
-    def _answer_requests(self) -> None:
-        """Write the outcome of every request whose work is done."""
-        for request_id, serving in list(self._answers.items()):
-            if all(task.done.is_set() for task in serving.tasks):
-                self._host.state.requests.answer(request_id, _outcome(serving, self._host.clock.now()))
-                del self._answers[request_id]
-
     def _report(self, view: View) -> None:
         """Write conditions and what this pass learnt; always, also after a failure, and only what changed."""
         store = self._host.store
@@ -253,12 +192,6 @@ class Reconciler:
                 store.record(Event.of_transition(transition, self._host.clock.now(), None))
         except ReconcilerError as error:
             log.warning("the status cannot be written", error=str(error))
-
-    def _unanswered(self, observed: Observed) -> Observed:
-        """Hide the requests that are being served: none is planned for twice, and no approval outlives its pass."""
-        if not self._answers:
-            return observed
-        return replace(observed, requests=tuple(r for r in observed.requests if r.id not in self._answers))
 
     def _conditions(self, view: View) -> dict[ObjectKey, tuple[Condition, ...]]:
         """Return what is to be said of every object: by planning, by the repository, and by work in flight."""
@@ -304,47 +237,3 @@ def _asks_other(desired: Desired, task: Task, name: CloneName) -> bool:
 def _builds_other(image: DesiredImage, before: DesiredImage) -> bool:
     """Whether a document asks for another snapshot than it did before."""
     return image.spec_digest != before.spec_digest or image.source != before.source
-
-
-def _outcome(serving: _Serving, now: datetime) -> Outcome:
-    """Return the answer to a request whose tasks are done."""
-    tasks = serving.tasks
-    results = tuple(
-        ObjectResult(task.key, action.verb, "succeeded" if task.error is None else "failed", str(task.error or ""))
-        for task in tasks
-        for action in task.actions
-    )
-    failed = [f"{task.key}: {task.error}" for task in tasks if task.error is not None]
-    failed += serving.complaints
-    message = "; ".join(failed) or (f"{len(tasks)} objects changed" if tasks else "nothing to do")
-    return Outcome(status="failed" if failed else "succeeded", message=message, at=now, results=results)
-
-
-def _complaints(view: View, plan: Plan) -> tuple[str, ...]:
-    """Return what keeps a pass from doing all that the newest commit asks for."""
-    commit = [condition.message for condition in view.commit.conditions if condition.type == "Stalled"]
-    objects = [
-        f"{key}: {condition.message}"
-        for key, conditions in sorted(plan.conditions.items())
-        for condition in conditions
-        if condition.type == "Stalled"
-    ]
-    return (*commit, *objects)
-
-
-def _answer_of(plan: Plan, request: Request, now: datetime) -> Outcome | None:
-    """Return the answer that planning itself gave to a request."""
-    if request.id in plan.declined:
-        return Outcome(status="refused", message=plan.declined[request.id], at=now)
-    if request.id in plan.served:
-        return Outcome(status="succeeded", message=plan.served[request.id], at=now)
-    return None
-
-
-def _why_not(view: View, plan: Plan, request: Request) -> str | None:
-    """Return why a request for an object that is not busy leads to no action; None while it is busy."""
-    key = request.object
-    if view.observed is not None and key in view.observed.in_flight:
-        return None
-    told = [c.message for c in plan.conditions.get(key, ()) if c.message and (c.type, c.status) != ("Ready", "True")]
-    return "; ".join(told) or f"there is nothing to {request.verb} for {key}"

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from reconciler.apply.executor import Task
     from reconciler.host import Host
-    from reconciler.loop import View
     from reconciler.state.observed import Volume
     from reconciler.status.requests import Verb
+    from reconciler.view import View
 
 PROGRAM = Path(sys.executable).with_name("reconciler")
 _PORTS_PER_WORLD = 40

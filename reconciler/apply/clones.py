@@ -101,6 +101,7 @@ def restore(work: Work, action: RestoreClone) -> None:
         port=clone.port or current.port,
         ready_at=work.host.clock.now(),
         request=action.request or current.request,
+        undone_at=work.host.clock.now() if action.request is not None else None,
         settings_digest="",
         users=tuple(replace(user, password="") for user in wanted.users),
     )

@@ -23,6 +23,7 @@ from reconciler.plan.actions import BuildSnapshot
 from reconciler.plan.policy import pruned_objects
 from reconciler.proc import CancelToken
 from reconciler.state.observed import Failure
+from reconciler.status import redact
 from reconciler.status.events import Event, Severity
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class Task:
     progress: str = "waiting"
     error: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def complaint(self) -> str:
+        """What went wrong, as it may be shown; empty without an error."""
+        return redact.text(str(self.error)) if self.error is not None else ""
 
     @property
     def long(self) -> bool:

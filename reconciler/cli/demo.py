@@ -18,7 +18,7 @@ from reconciler.cli.demo_data import CONFIG, SPECS, write_dump
 from reconciler.cli.demo_place import end_servers, interruptible, place, pool_settings
 from reconciler.errors import PermanentError
 from reconciler.host import Host, open_host
-from reconciler.loop import Reconciler, View
+from reconciler.loop import Reconciler
 from reconciler.proc import environment, run
 from reconciler.spec.diagnostics import render_text
 from reconciler.spec.edit import Value, add_document, remove_document, set_field
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from reconciler.commits import Commits
     from reconciler.state.observed import Volume
+    from reconciler.view import View
 
 _SPECS = "shop.yaml"
 

@@ -91,6 +91,9 @@ def _explained(error: Exception) -> bool:
             fail(error)
         case BrokenPipeError():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        case OSError():  # of a file that the command line names, or of standard output
+            place = f"{error.filename}: " if error.filename is not None else ""
+            note(f"error: {place}{error.strerror or error}")
         case _:
             return False
     return True
@@ -98,7 +101,7 @@ def _explained(error: Exception) -> bool:
 
 def _with_optional_values(words: list[str]) -> list[str]:
     """Give ``--approve`` its value when it stands alone: typer's options either always or never have one."""
-    following = [*words[1:], "-"]
+    following = [*words, "-"][1:]
     return [
         f"{word}=any" if word == "--approve" and after.startswith("-") else word
         for word, after in zip(words, following, strict=True)

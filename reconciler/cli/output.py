@@ -6,7 +6,9 @@ import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from reconciler.errors import SpecError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from reconciler.errors import ReconcilerError
     from reconciler.host import Host
     from reconciler.spec.config import Config
+    from reconciler.spec.diagnostics import Diagnostic
 
 DEFAULT_CONFIG = Path("reconciler.yaml")
 
@@ -79,6 +82,10 @@ def fail(error: ReconcilerError) -> None:
     """Show an error: what is wrong, and what to do."""
     colour = colours(sys.stderr)
     head = "\x1b[31merror:\x1b[0m" if colour else "error:"
+    if isinstance(error, SpecError) and error.diagnostics:
+        from reconciler.spec.diagnostics import render_text
+
+        note(render_text(cast("tuple[Diagnostic, ...]", error.diagnostics), colour=colour))
     note(f"{head} {error.message}")
     if error.hint:
         note(f"  help: {error.hint}")

@@ -12,9 +12,15 @@ from reconciler.cli.output import Context, Output, colours, note, write, write_j
 from reconciler.errors import RefusedError, SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reconciler.cli.progress import Progress
+    from reconciler.cli.requests import Verb
     from reconciler.host import Host
-    from reconciler.loop import View
+    from reconciler.loop import Reconciler
     from reconciler.plan.actions import Plan
+    from reconciler.state.conditions import ObjectKey
+    from reconciler.view import View
 
 _CHANGES = 2
 _NAMED = 5
@@ -89,14 +95,19 @@ def apply(
         if loop_runs(host):
             if revision is not None:
                 raise RefusedError("a loop runs on this state; --revision is only for when none does")
-            if approve:
-                return hand_over(host, verb="approve", plan_hash=_hash(approve))
-            return hand_over(host, verb="apply")
+            verb: Verb = "approve" if approve else "apply"
+            return hand_over(host, verb=verb, plan_hash=_hash(approve), output=output)
     with context.host(writes=True) as host:
         if not approve:
             return one_pass(host, revision, output)
-        with approval_withdrawn(host, submit(host, verb="approve", plan_hash=_hash(approve))):
-            return one_pass(host, revision, output)
+        request = submit(host, verb="approve", plan_hash=_hash(approve))
+        with approval_withdrawn(host, request):
+            code = one_pass(host, revision, output)
+        outcome = host.state.requests.outcome(request.id)
+        if outcome is not None and outcome.status == "refused":
+            note(f"error: {outcome.message}")
+            return 1
+        return code
 
 
 def run(
@@ -119,7 +130,11 @@ def run(
 
 
 def one_pass(host: Host, revision: str | None, output: Output) -> int:
-    """Run one pass, wait for its work, and return the exit code."""
+    """Run one pass, and those that it makes possible; wait for their work, and return the exit code.
+
+    A clone is not taken out of its users' hands while a snapshot is built: its
+    replacement is planned once that is there.
+    """
     from reconciler.cli.progress import Progress
     from reconciler.housekeeping import measure
     from reconciler.loop import Reconciler
@@ -130,42 +145,59 @@ def one_pass(host: Host, revision: str | None, output: Output) -> int:
     if view.plan is None:
         reconciler.close(abandon=False)
         return 1
-    if output is Output.TEXT:
-        _show(view.plan, output)
+    passes = [view.plan]
     with Progress() as progress:
         try:
-            final = reconciler.settle(view, progress.show)
+            final = _settled(reconciler, view, output, progress)
+            while _made_possible(view, final):
+                view = reconciler.one_pass(revision)
+                passes += [view.plan] if view.plan is not None else []
+                final = _settled(reconciler, view, output, progress)
         except KeyboardInterrupt:
             reconciler.close(abandon=True)
             raise
     reconciler.close(abandon=False)
     if final.observed is not None:
         measure(host, final.observed)
-    failures = progress.report()
-    stalled = _stalled(final, {(failure["kind"], failure["name"]) for failure in failures})
+    failed = progress.report()
+    _tell({key: message for key, message in final.unwell.items() if key not in failed})
     if output is Output.JSON:
+        from reconciler.answers import pass_json
         from reconciler.plan.render import plan_json
 
-        write_json(plan_json(view.plan) | {"failed": failures, "stalled": stalled})
-    bad = failures or stalled or view.plan.refused or problems
-    return 1 if bad else 0
+        later = [plan_json(plan) for plan in passes[1:]]
+        write_json(pass_json(passes[0], failed, final.unwell) | {"later": later})
+    return 1 if failed or final.unwell or passes[-1].refused or problems else 0
 
 
-def _stalled(view: View, told: set[tuple[str, str]]) -> list[dict[str, str]]:
-    """Say which objects wait for somebody to change something; return the same as data."""
-    conditions = sorted(view.plan.conditions.items() if view.plan is not None else ())
-    found = [(key, one.message) for key, known in conditions for one in known if one.type == "Stalled"]
+def _settled(reconciler: Reconciler, view: View, output: Output, progress: Progress) -> View:
+    """Show what a pass does, wait for its work, and return what there is then."""
+    if output is Output.TEXT and view.plan is not None:
+        _show(view.plan, output)
+    return reconciler.settle(view, progress.show)
+
+
+def _made_possible(view: View, final: View) -> bool:
+    """Whether something waited in a pass that can be done now."""
+    from reconciler.state.conditions import WAITING
+
+    if view.plan is None or final.plan is None:
+        return False
+    waited = {key for key, known in view.plan.conditions.items() if any(c.reason in WAITING for c in known)}
+    return any(action.key in waited for action in final.plan.actions)
+
+
+def _tell(unwell: Mapping[ObjectKey, str]) -> None:
+    """Say which objects are not as the specs ask for, those with the same reason together."""
     together: dict[str, list[str]] = {}
-    for key, message in found:
-        if (key.kind, key.name) not in told:
-            together.setdefault(message, []).append(str(key))
+    for key, message in unwell.items():
+        together.setdefault(message, []).append(str(key))
     for message, names in together.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         note(f"stalled: {', '.join(names[:_NAMED])}{more}: {message}")
-    return [{"kind": key.kind, "name": key.name, "message": message} for key, message in found]
 
 
-def _hash(approve: str) -> str | None:
+def _hash(approve: str | None) -> str | None:
     return None if approve == "any" else approve
 
 

@@ -10,6 +10,7 @@ from reconciler.cli.output import note
 
 if TYPE_CHECKING:
     from reconciler.apply.executor import Task
+    from reconciler.state.conditions import ObjectKey
 
 _AFTER_SECONDS = 1.0
 
@@ -40,13 +41,11 @@ class Progress:
         self._lines = len(tasks[:8])
         sys.stderr.flush()
 
-    def report(self) -> list[dict[str, str]]:
+    def report(self) -> dict[ObjectKey, str]:
         """Say which objects failed and why; return the same as data."""
-        failed = []
-        for key, task in sorted(self._seen.items()):
-            if task.error is not None:
-                note(f"failed: {key}: {task.error}")
-                failed.append({"kind": task.key.kind, "name": task.key.name, "message": str(task.error)})
+        failed = {task.key: task.complaint for _name, task in sorted(self._seen.items()) if task.error is not None}
+        for key, complaint in failed.items():
+            note(f"failed: {key}: {complaint}")
         return failed
 
     def _clear(self) -> None:

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from reconciler.cli.output import note
+from reconciler.cli.output import Output, note, write_json
 from reconciler.errors import TimeoutExceededError, UnavailableError
 from reconciler.state.observed import Request
 
@@ -34,14 +34,25 @@ def submit(host: Host, *, verb: Verb, target: str = "", plan_hash: str | None = 
 
 
 def hand_over(
-    host: Host, *, verb: Verb, target: str = "", plan_hash: str | None = None, timeout: float = 86_400
+    host: Host,
+    *,
+    verb: Verb,
+    target: str = "",
+    plan_hash: str | None = None,
+    output: Output = Output.TEXT,
+    timeout: float = 86_400,
 ) -> int:
     """Leave a wish for the running loop and wait for its outcome; return the exit code."""
     request = submit(host, verb=verb, target=target, plan_hash=plan_hash)
     note("handed over to the running loop")
     with approval_withdrawn(host, request):
         outcome = _await(host, request, timeout)
+    if not outcome.ok:
+        for finding in host.store.revisions().diagnostics:
+            note(finding)
     note(outcome.message)
+    if output is Output.JSON and outcome.document is not None:
+        write_json(outcome.document)
     return 0 if outcome.ok else 1
 
 

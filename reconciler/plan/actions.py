@@ -334,8 +334,12 @@ class Plan:
     declined: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def everything(self) -> tuple[Action, ...]:
+        """The actions, refused ones included."""
+        return (*self.actions, *(action for refusal in self.refused for action in refusal.actions))
+
+    @property
     def hash(self) -> str:
         """Name of what an approval approves: the destructive actions, refused ones included."""
-        everything = (*self.actions, *(action for refusal in self.refused for action in refusal.actions))
-        rows = sorted([a.verb, a.key.kind, a.key.name, *a.volumes] for a in everything if a.destructive)
+        rows = sorted([a.verb, a.key.kind, a.key.name, *a.volumes] for a in self.everything if a.destructive)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

@@ -129,7 +129,9 @@ def replacement(index: Index, draft: Draft, clone: DesiredClone, current: Genera
 
 
 def _follow(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> Replacement | None:
-    """Follow a newer snapshot that exists. One still to be built is followed by a later pass: live work goes on."""
+    """Follow a newer snapshot: the one that this plan builds, else the newest there is."""
+    if (build := draft.builds.get(clone.image)) is not None:
+        return Replacement("refresh", f"image {clone.image} gets the snapshot {build.snapshot}")
     newest = index.newest(clone.image)
     if newest is None or clone.image in draft.outdated or not _is_newer(index, newest, current):
         return None
@@ -137,6 +139,8 @@ def _follow(index: Index, draft: Draft, clone: DesiredClone, current: Generation
 
 
 def _is_newer(index: Index, newest: Snapshot, current: Generation) -> bool:
+    if current.manifest.undone_at is not None:  # somebody wanted this one back from the snapshots that there were then
+        return newest.manifest.created_at > current.manifest.undone_at
     pinned = index.snapshots.get(current.manifest.snapshot)
     if pinned is newest:
         return False

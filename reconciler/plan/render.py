@@ -22,7 +22,7 @@ from reconciler.plan.actions import (
     RestoreClone,
     UpdateClone,
 )
-from reconciler.state.conditions import Kind
+from reconciler.state.conditions import Kind, is_pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,14 +103,19 @@ def _effect(action: Action) -> str:
 
 def plan_text(plan: Plan, *, colour: bool = False) -> str:
     """Return a plan for people, images first; with ``colour`` as a terminal shows it."""
+    pending = list(_pending_lines(plan))
     if not plan.actions and not plan.refused:
-        return "No changes: everything is as the specs ask for."
+        if not pending:
+            return "No changes: everything is as the specs ask for."
+        return "\n".join(["No changes now. Not as the specs ask for:", *pending])
     lines: list[str] = []
     for title, kind in (("Images", Kind.IMAGE), ("Clones", Kind.CLONE)):
         rows = [line for action in plan.actions if action.key.kind is kind for line in _action_lines(action, colour)]
         lines += [_style(title, _BOLD, colour), *rows, ""] if rows else []
     if plan.refused:
         lines += [_style("Refused", _BOLD, colour), *_refused_lines(plan, colour), ""]
+    if pending:
+        lines += [_style("Not now", _BOLD, colour), *pending, ""]
     counts = summary(plan)
     lines.append(f"Plan: {counts['create']} to create, {counts['update']} to update, {counts['delete']} to delete.")
     if any(action.destructive for action in plan.actions):
@@ -160,6 +165,15 @@ def _refused_lines(plan: Plan, colour: bool) -> Iterator[str]:  # noqa: FBT001 -
     for refusal in plan.refused:
         yield f"  {_style('x ' + refusal.rule, _RED, colour)}: {_plain(refusal.message)}"
         yield from (f"      {line}" for line in _unique(f"{a.verb} {a.key}" for a in refusal.actions))
+
+
+def _pending_lines(plan: Plan) -> Iterator[str]:
+    """Yield the objects that are not as the specs ask for and that nothing in the plan is about."""
+    shown = {action.key for action in plan.everything}
+    for key, conditions in sorted(plan.conditions.items()):
+        told = [c.message or c.reason for c in conditions if key not in shown and is_pending(c)]
+        if told:
+            yield f"  {key}: {_plain('; '.join(dict.fromkeys(told)))}"
 
 
 def _unique(lines: Iterable[str]) -> Iterator[str]:

@@ -39,11 +39,10 @@ def plan_swap(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVol
     if index.away:
         draft.say(key, reconciling("PoolUnavailable", f"waits for a pool that is away: {index.away_text()}"))
         return None
-    found = (
-        _replace(index, draft, clone, volumes, wanted, request)
-        if wanted is not None
-        else _on_request(index, draft, clone, volumes, request)
-    )
+    if wanted is None or (request is not None and request.verb == "undo"):
+        found = _on_request(index, draft, clone, volumes, request, wanted)
+    else:
+        found = _replace(index, draft, clone, volumes, wanted, request)
     if found is None:
         return None
     if isinstance(found, Condition):
@@ -90,6 +89,8 @@ def _replace(
         fitting = [g for g in kept if matches(index, clone, g)]
         if fitting:
             return _restore(index, clone, volumes, fitting[-1], f"{wanted.reason}, as before", request)
+    if wanted.cause == "refresh" and clone.image in draft.builds:
+        return reconciling("WaitingForSnapshot", f"{wanted.reason}, which is built first")
     choice = _pinned(index, clone, volumes.current) or choose(index, draft, clone)
     if not isinstance(choice, Choice):
         return choice
@@ -123,7 +124,12 @@ def _reset(
 
 
 def _on_request(
-    index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, request: Request | None
+    index: Index,
+    draft: Draft,
+    clone: DesiredClone,
+    volumes: CloneVolumes,
+    request: Request | None,
+    wanted: Replacement | None,
 ) -> Swap | Condition | None:
     if request is None:
         return None
@@ -132,14 +138,26 @@ def _on_request(
     retired = volumes.retired
     if not retired:
         draft.declined[request.id] = f"clone {clone.name} has no earlier state to go back to"
-        return None
-    contradiction = replacement(index, draft, clone, retired[-1])
-    if contradiction is not None:
-        draft.declined[request.id] = (
+    elif (problem := _not_to_be_undone(index, draft, clone, retired[-1], wanted)) is not None:
+        draft.declined[request.id] = problem
+    else:
+        return _restore(index, clone, volumes, retired[-1], "an undo was requested", request)
+    # Declined, it must not keep the document from being followed.
+    return _replace(index, draft, clone, volumes, wanted, None) if wanted is not None else None
+
+
+def _not_to_be_undone(
+    index: Index, draft: Draft, clone: DesiredClone, earlier: Generation, wanted: Replacement | None
+) -> str | None:
+    """Return why a clone cannot go back: the document asks for something else. A newer snapshot is no reason."""
+    contradiction = replacement(index, draft, clone, earlier)
+    if contradiction is not None and contradiction.cause == "spec":
+        return (
             f"the earlier state is not what the document asks for ({contradiction.reason}); revert the commit instead"
         )
-        return None
-    return _restore(index, clone, volumes, retired[-1], "an undo was requested", request)
+    if wanted is not None and wanted.cause == "spec":
+        return f"the document asks for something else first ({wanted.reason})"
+    return None
 
 
 def _restore(

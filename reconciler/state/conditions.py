@@ -74,3 +74,12 @@ def reconciling(reason: str, message: str) -> Condition:
 def stalled(reason: str, message: str) -> Condition:
     """Return ``Stalled=True``: nothing more happens until an input changes."""
     return Condition(type="Stalled", status="True", reason=reason, message=message)
+
+
+WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase"})
+"""Reasons of objects that wait for a snapshot which another object's work makes."""
+
+
+def is_pending(condition: Condition) -> bool:
+    """Whether it says that an object is not as its document asks for: work to come, stuck, or not to be told."""
+    return (condition.type, condition.status) in {("Stalled", "True"), ("Reconciling", "True"), ("Ready", "Unknown")}

@@ -126,6 +126,8 @@ class CloneManifest:
     """User id of the server's own account, where it has one (clones with a superuser)."""
     request: str | None = None
     """The last request that this clone served: a reset or undo is never served twice."""
+    undone_at: datetime | None = None
+    """When somebody brought this generation back; only snapshots made after that are followed."""
     kind: Literal["clone"] = "clone"
 
 

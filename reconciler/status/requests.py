@@ -53,6 +53,8 @@ class Outcome:
     message: str
     at: datetime
     results: tuple[ObjectResult, ...] = ()
+    document: dict[str, object] | None = None
+    """The pass as ``apply -o json`` writes it, for who asked for one."""
 
     @property
     def ok(self) -> bool:
@@ -195,6 +197,7 @@ def _outcome_record(outcome: Outcome) -> dict[str, object]:
             }
             for result in outcome.results
         ],
+        "document": outcome.document,
     }
 
 
@@ -202,11 +205,15 @@ def _outcome(record: dict[str, object]) -> Outcome:
     results = record.get("results")
     if not isinstance(results, list):
         raise ValueError("results is not a list")  # noqa: TRY004 - one class for every malformed field
+    document = record.get("document")
+    if document is not None and not isinstance(document, dict):
+        raise ValueError("document is not an object")
     return Outcome(
         status=_status(record),
         message=files.text(record, "message"),
         at=files.parse_time(files.text(record, "at")),
         results=tuple(_result(item) for item in results),
+        document=document,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from reconciler.engines.memory import MemoryEngine
 from reconciler.host import Host
 from reconciler.ids import CloneName, PoolName, RuntimeName
-from reconciler.loop import Reconciler, View
+from reconciler.loop import Reconciler
 from reconciler.runtimes.memory import MemoryHost, MemoryRuntime
 from reconciler.secrets import SecretStore
 from reconciler.spec.config import Config
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from reconciler.state.conditions import Condition
     from reconciler.state.observed import Volume
     from reconciler.status.requests import Outcome, Verb
+    from reconciler.view import View
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from reconciler.engines.base import BuildWork, CloneWork
-    from reconciler.loop import View
     from reconciler.state.desired import Script
+    from reconciler.view import View
 
     from .conftest import World
 

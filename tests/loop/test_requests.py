@@ -110,3 +110,44 @@ def test_an_undo_brings_users_to_what_the_document_says_now(world: World) -> Non
     world.apply()
     assert world.ask("undo", "dev").ok
     write_row(world)
+
+
+RECREATED = CLONE + "  onRefresh: recreate\n"
+
+
+def test_an_undo_of_a_recreation_holds_until_a_newer_snapshot_comes(world: World) -> None:
+    world.write(IMAGE, RECREATED)
+    world.apply()
+    write_row(world)
+    another_snapshot(world, "one")
+    assert world.running() == ["dev.2"]
+    assert world.ask("undo", "dev").ok
+    world.apply()
+    assert world.running() == ["dev.1"]
+    expect_rows(world, 1)
+    another_snapshot(world, "two")
+    assert world.running() == ["dev.4"]
+    expect_rows(world, 0)
+
+
+def test_an_undo_never_takes_a_clone_forward(world: World) -> None:
+    world.write(IMAGE, RECREATED)
+    world.apply()
+    write_row(world)
+    world.write(image("one"), RECREATED)
+    world.apply()
+    world.write(image("one"), CLONE + "  onRefresh: keep\n")
+    outcome = world.ask("undo", "dev")
+    assert (outcome.ok, outcome.message) == (False, "clone dev has no earlier state to go back to")
+    expect_rows(world, 1)
+
+
+def image(name: str) -> str:
+    return IMAGE.replace("database shop", f"database {name}")
+
+
+def another_snapshot(world: World, name: str) -> None:
+    """Change what the image is built from, and let clones follow."""
+    world.write(image(name), RECREATED)
+    world.apply()
+    world.apply()

@@ -1,0 +1,47 @@
+"""One look of the loop, as a value: the commit in force, what exists, and the plan between them.
+
+Made by the loop; read by whoever shows, answers or reports a pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.state.conditions import is_pending
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from reconciler.commits import Commit
+    from reconciler.plan.actions import Plan
+    from reconciler.state.conditions import Condition, ObjectKey
+    from reconciler.state.observed import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look; without a good commit there is neither observation nor plan."""
+
+    commit: Commit
+    observed: Observed | None
+    plan: Plan | None
+    at: datetime
+
+    @property
+    def unwell(self) -> Mapping[ObjectKey, str]:
+        """Objects that are not as the commit asks for: stalled, unknown, or failing and waiting for another try."""
+        if self.plan is None or self.observed is None:
+            return {}
+        acted = {action.key for action in self.plan.actions}
+        failing = self.observed.failures.keys() - acted
+        told = {
+            key: "; ".join(dict.fromkeys(c.message or c.reason for c in known if _is_bad(c, failing=key in failing)))
+            for key, known in sorted(self.plan.conditions.items())
+        }
+        return {key: message for key, message in told.items() if message}
+
+
+def _is_bad(condition: Condition, *, failing: bool) -> bool:
+    return is_pending(condition) and (condition.type != "Reconciling" or failing)
