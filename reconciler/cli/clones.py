@@ -13,9 +13,10 @@ from reconciler.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from reconciler.cli.requests import Verb
+    from reconciler.errors import ReconcilerError
     from reconciler.host import Host
     from reconciler.ids import VolumeId
-    from reconciler.state.observed import CloneManifest
+    from reconciler.state.observed import CloneManifest, Volume
     from reconciler.state.servers import Endpoint
 
 CloneArgument = Annotated[str, typer.Argument(metavar="CLONE", help="Name of a clone.")]
@@ -129,16 +130,36 @@ def _wish(context: Context, verb: Verb, target: str) -> int:
 def _known(host: Host, verb: Verb, target: str) -> None:
     from reconciler.state.observed import CloneManifest, SnapshotManifest
 
-    volumes = [volume for storage in host.pools.values() for volume in storage.volumes()]
+    volumes, away = _visible(host)
     known: set[str]
     if verb == "refresh":
+        kind = "image"
         known = {v.manifest.image for v in volumes if isinstance(v.manifest, SnapshotManifest)}
         desired = host.commits().newest().desired
         known |= set(desired.images) if desired is not None else set()
     else:
+        kind = "clone"
         known = {v.manifest.clone for v in volumes if isinstance(v.manifest, CloneManifest)}
     if target not in known:
-        raise InputError(f"there is no {target}", hint=_suggestion(target, known))
+        raise _missing(kind, target, known, away)
+
+
+def _visible(host: Host) -> tuple[list[Volume], list[str]]:
+    """Return the volumes that can be seen, and what is wrong with the pools that cannot."""
+    volumes: list[Volume] = []
+    away: list[str] = []
+    for storage in host.pools.values():
+        try:
+            volumes += storage.volumes()
+        except UnavailableError as error:
+            away.append(error.message)
+    return volumes, away
+
+
+def _missing(kind: str, name: str, known: set[str], away: list[str]) -> ReconcilerError:
+    if away:
+        return UnavailableError(f"there is no {kind} {name} among those that can be seen: {'; '.join(away)}")
+    return InputError(f"there is no {kind} {name}", hint=_suggestion(name, known))
 
 
 def _suggestion(target: str, known: set[str]) -> str | None:
@@ -155,11 +176,11 @@ def _current(host: Host, name: str) -> tuple[VolumeId, CloneManifest]:
     from reconciler.state.observed import CloneManifest
     from reconciler.status.report import current_volume
 
-    volumes = [volume for storage in host.pools.values() for volume in storage.volumes()]
+    volumes, away = _visible(host)
     found = current_volume(volumes, CloneName(name))
     if found is None:
         known = {str(v.manifest.clone) for v in volumes if isinstance(v.manifest, CloneManifest)}
-        raise InputError(f"there is no clone {name}", hint=_suggestion(name, known))
+        raise _missing("clone", name, known, away)
     return found[0].id, found[1]
 
 
@@ -184,7 +205,7 @@ def _password(host: Host, manifest: CloneManifest, user: str) -> str:
     applied = next(applied for applied in manifest.users if applied.name == user)
     if applied.password == "generated" and generated is not None:  # noqa: S105 - a mark, not a password
         return generated
-    desired = host.commits().newest().desired
+    desired = host.commits().in_force().desired
     clone = desired.clones.get(manifest.clone) if desired is not None else None
     secret = next((u.password for u in clone.users if u.name == user), None) if clone is not None else None
     if secret is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -349,7 +350,20 @@ class Config(Model):
         state = info.data.get("state")
         if state is None:
             return pools
-        return {name: _place_pool(name, pool, state) for name, pool in pools.items()}
+        placed = {name: _place_pool(name, pool, state) for name, pool in pools.items()}
+        _require_apart(placed)
+        return placed
+
+
+def _require_apart(pools: dict[str, Pool]) -> None:
+    for (one, first), (other, second) in combinations(pools.items(), 2):
+        paths = first.directory.resolve(), second.directory.resolve()
+        if paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0]):
+            raise problem(
+                f"the pools {one} and {other} are in one place ({first.directory}, {second.directory})",
+                hint="give each pool a directory of its own",
+                at=(other, "path"),
+            )
 
 
 def _place_pool(name: str, pool: Pool, state: Path) -> Pool:

@@ -99,7 +99,7 @@ def status_document(facts: Facts) -> Json:
         "appliedAt": _time(facts.revisions.applied_at),
         "diagnostics": list(facts.revisions.diagnostics),
         "generatedAt": _time(facts.now),
-        "conditions": _conditions_of(facts, (Kind.REPOSITORY, Kind.INSTALLATION)),
+        "conditions": _conditions_of_all(facts),
         "pools": _pools(facts),
         "images": [_image(facts, index, name) for name in sorted(images)],
         "clones": [_clone(facts, index, name) for name in sorted(clones)],
@@ -300,9 +300,13 @@ def _conditions(facts: Facts, key: ObjectKey) -> list[Json]:
     return [condition_json(condition) for condition in facts.conditions.get(key, ())]
 
 
-def _conditions_of(facts: Facts, kinds: tuple[Kind, ...]) -> list[Json]:
-    keys = sorted(key for key in facts.conditions if key.kind in kinds)
-    return [condition for key in keys for condition in _conditions(facts, key)]
+def _conditions_of_all(facts: Facts) -> list[Json]:
+    """Return what is said of no single object: of the repository, and above that of passes while they fail."""
+    said: dict[str, Json] = {}
+    for kind in (Kind.REPOSITORY, Kind.INSTALLATION):
+        for key in sorted(key for key in facts.conditions if key.kind is kind):
+            said |= {str(row["type"]): row for row in _conditions(facts, key)}
+    return list(said.values())
 
 
 def _document(facts: Facts, desired: DesiredImage | DesiredClone | None) -> Json:

@@ -41,6 +41,16 @@ def test_while_a_pool_is_replaced_by_an_empty_directory_nothing_happens_to_its_o
     assert shop.leftovers() == []
 
 
+def test_a_clone_is_reached_while_another_pool_is_away(shop: World) -> None:
+    default, second = {"driver": "copy", "path": "./pool", "reserve": "1Mi"}, shop.root / "second"
+    shop.configure(pools={"default": default, "second": {"driver": "copy", "path": str(second)}})
+    shop.apply().require()
+    second.rename(shop.root / "elsewhere")
+    assert shop.run("url", "dev").stdout.startswith("postgresql://app:")
+    missing = shop.run("url", "nobody")
+    assert (missing.returncode, "among those that can be seen" in missing.stderr) == (1, True)
+
+
 @pytest.fixture
 def small_mount(loop_mounts: LoopMounts) -> Iterator[World]:
     """A world whose pool is a mounted file system of its own, of 200 MiB."""

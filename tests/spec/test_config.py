@@ -113,6 +113,8 @@ def test_repositories_that_are_refused(repository: dict[str, Any]) -> None:
         {"pools": {}},
         {"pools": {"Default": {}}},
         {"pools": {"default": {"driver": "auto", "size": "50Gi"}}},
+        {"pools": {"one": {"path": "/srv/pool"}, "two": {"path": "/srv/pool/"}}},
+        {"pools": {"one": {"path": "/srv/pool/two"}, "two": {"path": "/srv/pool"}}},
         {"runtimes": {"process": {"ports": "5600-6100"}}},
         {"runtimes": {"process": {"allow": ["10.0.0.1/8"]}}},
         {"runtimes": {"process": {"accounts": {"own": "0-10"}}}},
