@@ -83,6 +83,7 @@ def test_page_of_a_kind_names_no_field_that_does_not_exist(kind: str) -> None:
     table = page.split("| field | value |")[1].split("\n\n")[0]
     named = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(named) > 5
+    assert [name for name in named if named.count(name) > 1] == []
     assert [path for path in named if not {part.removesuffix("[]") for part in path.split(".")} <= known] == []
 
 
