@@ -1,8 +1,8 @@
 """What belongs to no plan: remains of dead work beside the volumes, sizes of volumes, logs of servers.
 
 Called by the loop after a pass. Removes only directories and files of this
-installation's state directory, and only while every pool can be seen: what seems to
-belong to nothing may belong to a volume that is away.
+installation's state directory; what may belong to a volume, only while every pool can
+be seen: what seems to belong to nothing may belong to a volume that is away.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _measuring = threading.Lock()
 
 
 def sweep(host: Host, observed: Observed) -> None:
-    """Remove scratch directories, sockets, logs and credentials that belong to nothing any more.
+    """Remove what was asked long ago, and directories and credentials that belong to nothing any more.
 
     Only while nothing is in flight since ``observed`` was seen.
     """
+    host.state.requests.collect(host.clock.now())
     if host.lost_pools or observed.unknown_runtimes:
         return
     if any(pool.unknown or not pool.available for pool in observed.pools.values()):
         return
-    host.state.requests.collect(host.clock.now())
     volumes = {volume.id for volume in observed.volumes}
     clones = {volume.manifest.clone for volume in observed.volumes if isinstance(volume.manifest, CloneManifest)}
     used = {ServerName(volume) for volume in volumes} | observed.servers.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from reconciler.ids import CloneName, PoolName, RuntimeName, VolumeId
 from reconciler.loop import PASSES
 from reconciler.state.conditions import Kind
 
-from .conftest import CLONE, IMAGE
+from .conftest import CLONE, IMAGE, START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,19 @@ def test_passwords_of_a_clone_whose_manifest_cannot_be_read_stay(world: World) -
     assert world.state.credentials.existing(lost, "app") == password
     sweep(world.host, observed)
     assert world.state.credentials.existing(lost, "app") is None
+
+
+def test_answers_of_more_than_a_day_go_also_while_a_pool_is_away(world: World) -> None:
+    world.state.known_pools.remember(PoolName("elsewhere"), "its-id")
+    world.write(IMAGE)
+    world.ask("apply")
+    world.apply()
+    (answer,) = (world.state.path / "outcomes").iterdir()
+    assert world.host.lost_pools
+    world.clock.advance(days=3)
+    os.utime(answer, (START.timestamp(), START.timestamp()))
+    world.apply()
+    assert not answer.exists()
 
 
 def test_a_pass_that_fails_says_so_until_one_succeeds(world: World) -> None:
