@@ -120,9 +120,8 @@ class PostgresEngine:
             users.deliver_users(work, users_wanted, drop)
 
     def run_scripts(self, work: CloneWork, wanted: Sequence[Script]) -> None:
-        installed = server.choose(work.snapshot.major)
         with translated():
-            _run_scripts(work, installed, wanted)
+            _run_scripts(work, wanted)
 
     def url(self, endpoint: Endpoint, password: str | None) -> str:
         secret = "" if password is None else ":" + quote(password, safe="")
@@ -141,14 +140,14 @@ class PostgresEngine:
         }
 
 
-def _run_scripts(work: CloneWork, installed: InstalledServer, wanted: Sequence[Script]) -> None:
+def _run_scripts(work: CloneWork, wanted: Sequence[Script]) -> None:
     with server.connect(work, "template1") as conn:
         server.ensure_builder(conn)
         databases = server.user_databases(conn)
     try:
         for script in wanted:
             work.cancel.check()
-            scripts.run_script(work, installed, script, databases=databases)
+            scripts.run_script(work, script, databases=databases)
     finally:
         server.retire_builder(work)
 

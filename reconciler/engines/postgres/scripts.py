@@ -22,20 +22,17 @@ from reconciler.errors import CheckFailedError, ScriptError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reconciler.engines.base import CloneWork, InstalledServer
+    from reconciler.engines.base import CloneWork
     from reconciler.state.desired import Check, Script
 
 
-def run_script(
-    work: BuildWork | CloneWork, installed: InstalledServer, script: Script, *, databases: Sequence[str]
-) -> None:
+def run_script(work: BuildWork | CloneWork, script: Script, *, databases: Sequence[str]) -> None:
     """Run one script to its end or first error; ``databases`` are the user databases. ``ensure_builder`` was called.
 
     Raises:
         ScriptError: file, line and statement of the failure, or no single database to run it in.
 
     """
-    del installed  # scripts need no program of the server's
     target = _ScriptTarget(work, _database(script.database, databases, script.origin, script.first_line))
     try:
         stream = io.BytesIO(script.text.encode())
@@ -47,9 +44,7 @@ def run_script(
         target.wire.close()
 
 
-def run_check(
-    work: BuildWork | CloneWork, installed: InstalledServer, check: Check, *, databases: Sequence[str]
-) -> None:
+def run_check(work: BuildWork | CloneWork, check: Check, *, databases: Sequence[str]) -> None:
     """Evaluate one check, read-only.
 
     Raises:
@@ -57,7 +52,6 @@ def run_check(
         ScriptError: it could not be evaluated.
 
     """
-    del installed
     where = f"{check.origin}:{check.first_line}"
     database = _database(check.database, databases, check.origin, check.first_line)
     with _open(work, database) as conn:

@@ -60,10 +60,10 @@ class PostgresSession:
             server.grant_memberships(conn)
 
     def run(self, script: Script) -> None:
-        scripts.run_script(self._work, self._installed, script, databases=self._databases())
+        scripts.run_script(self._work, script, databases=self._databases())
 
     def check(self, check: Check) -> None:
-        scripts.run_check(self._work, self._installed, check, databases=self._databases())
+        scripts.run_check(self._work, check, databases=self._databases())
 
     def isolate(self) -> None:
         isolate.isolate_cluster(self._work)

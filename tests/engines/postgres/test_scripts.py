@@ -35,12 +35,12 @@ def run(
     superuser: bool = False,
 ) -> None:
     script = Script("sql/trim.sql", text, database=database, first_line=first_line)
-    scripts.run_script(made.work(superuser=superuser), made.programs, script, databases=databases)
+    scripts.run_script(made.work(superuser=superuser), script, databases=databases)
 
 
 def check(made: Cluster, sql: str, *, database: str | None = None) -> None:
     wanted = Check(sql, database=database, origin="images/shop.yaml", first_line=12)
-    scripts.run_check(made.work(), made.programs, wanted, databases=("shop",))
+    scripts.run_check(made.work(), wanted, databases=("shop",))
 
 
 def test_a_script_changes_what_any_role_owns(shop: Cluster) -> None:
@@ -124,7 +124,7 @@ def test_a_cancelled_script_ends_at_once(shop: Cluster) -> None:
     threading.Timer(0.3, work.cancel.cancel).start()
 
     with pytest.raises(CancelledError):
-        scripts.run_script(work, shop.programs, script, databases=("shop",))
+        scripts.run_script(work, script, databases=("shop",))
 
 
 def test_a_true_check_passes(shop: Cluster) -> None:
