@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from reconciler.repository.plumbing import Output
 
 LAST_GOOD = "refs/reconciler/last-good"
+_FOLLOWED = "refs/reconciler/followed"
+"""The head of the branch that was marked good last. Unlike the mirror's own branch, looking does not move it."""
 ASKED_FOR = "refs/reconciler/asked-for"
 """What somebody asked to plan and is not on the branch; fetched anew each time."""
 _FETCHABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
@@ -133,6 +135,7 @@ class GitRepository:
         self._history = History(self._mirror, path=path, limits=limits)
         self._newest: GitTree | None = None
         self._good: GitTree | None = None
+        self._followed: str | None = None
 
     def fetch(self) -> GitTree:
         newest = self._follow()
@@ -162,11 +165,13 @@ class GitRepository:
 
     def mark_good(self, revision: Revision) -> None:
         good = self.last_good()
-        if good is not None and good.revision == revision:
-            return
-        tree = self.tree(revision)
-        self._mirror.update_ref(LAST_GOOD, tree.treeish)
-        self._good = tree
+        if good is None or good.revision != revision:
+            good = self.tree(revision)
+            self._mirror.update_ref(LAST_GOOD, good.treeish)
+            self._good = good
+        if self._newest is not None and self._newest.treeish == good.treeish != self._followed:
+            self._mirror.update_ref(_FOLLOWED, good.treeish)
+            self._followed = good.treeish
 
     def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
         head = self._newest.treeish if self._newest else self._mirror.exists and self._mirror.commit(self._ref)
@@ -183,7 +188,8 @@ class GitRepository:
         if head is None:
             raise self._unavailable(f"{self._branch} is not a branch of commits")
         if self._newest is None or self._newest.treeish != head:
-            self._newest = self._at(head, note=self._moved(before, head))
+            self._followed = self._mirror.commit(_FOLLOWED)
+            self._newest = self._at(head, note=self._moved(self._followed, head))
             if before != head:
                 self._mirror.tidy()
         return self._newest

@@ -158,7 +158,7 @@ def test_a_forced_push_is_followed_and_reported_once_per_head(origin: Origin, mi
     origin.commit({"a.yaml": "1"})
     old = origin.commit({"a.yaml": "2"})
     repository = opened(origin, mirror)
-    repository.fetch()
+    repository.mark_good(repository.fetch().revision)
     origin.git("reset", "--quiet", "--hard", "HEAD~1")
     new = origin.commit({"a.yaml": "3"})
 
@@ -166,8 +166,35 @@ def test_a_forced_push_is_followed_and_reported_once_per_head(origin: Origin, mi
 
     assert tree.revision == f"main@sha1:{new}"
     assert tree.note == f"branch main was force-pushed: {old[:12]} is no ancestor of {new[:12]}"
+    repository.mark_good(tree.revision)
     origin.commit({"a.yaml": "4"})
     assert repository.fetch().note == ""
+
+
+def test_a_forced_push_that_somebody_only_looked_at_is_still_reported(origin: Origin, mirror: Path) -> None:
+    origin.commit({"a.yaml": "1"})
+    old = origin.commit({"a.yaml": "2"})
+    repository = opened(origin, mirror)
+    repository.mark_good(repository.fetch().revision)
+    origin.git("reset", "--quiet", "--hard", "HEAD~1")
+    new = origin.commit({"a.yaml": "3"})
+    opened(origin, mirror).fetch()
+
+    reported = opened(origin, mirror).fetch()
+
+    assert reported.note == f"branch main was force-pushed: {old[:12]} is no ancestor of {new[:12]}"
+
+
+def test_a_commit_of_another_branch_that_was_asked_for_is_no_forced_push(origin: Origin, mirror: Path) -> None:
+    origin.commit({"a.yaml": "1"})
+    repository = opened(origin, mirror)
+    repository.mark_good(repository.fetch().revision)
+    origin.git("checkout", "--quiet", "-b", "proposal")
+    origin.commit({"a.yaml": "2"})
+    asking = opened(origin, mirror)
+    asking.mark_good(asking.tree("proposal").revision)
+
+    assert opened(origin, mirror).fetch().note == ""
 
 
 def test_a_deleted_branch_leaves_the_last_good_commit_in_force(origin: Origin, mirror: Path) -> None:
