@@ -136,9 +136,12 @@ def _deliver(work: Work, running: Serving, clone: DesiredClone, gone: Iterable[s
     """Deliver a clone's users; return them as a manifest records them.
 
     A password that changes meanwhile is noticed by the next pass: its fingerprint was taken first.
+    What was generated for others goes once it opens nothing, and before the manifest says that all is
+    done: until then, a later pass delivers again.
     """
     users = delivered_users(work, clone)
     running.deliver(user_wishes(work, clone), sorted(gone))
+    work.host.state.credentials.retain(clone.name, {user.name for user in clone.users if user.password is None})
     return users
 
 

@@ -1,8 +1,9 @@
 """Generated passwords of clones: one file per clone and user, readable by the owner only.
 
 Asked by ``apply`` when it delivers users without a secret, and by ``url`` and
-``connect``. A password is made once and kept until the clone is forgotten. It never
-goes anywhere but to the engine and to whoever can read these files.
+``connect``. A password is made once and kept until the clone is forgotten, or delivered
+without that user. It never goes anywhere but to the engine and to whoever can read
+these files.
 
 A file that is empty or is no text (a torn write cannot leave one; a person can) is
 replaced by a new password; its fingerprint changes, and the next pass delivers it.
@@ -19,6 +20,7 @@ from reconciler.ids import CloneName
 from reconciler.status import files
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _RANDOM_BYTES = 24
@@ -70,11 +72,10 @@ class Credentials:
                 return
             files.sync_directory(self._directory)
 
-    def forget_user(self, clone: CloneName, user: str) -> None:
-        """Remove one user's password; absent is fine."""
-        path = self._directory / _file_name(clone) / _file_name(user)
-        if path.parent.is_dir():
-            files.remove(path)
+    def retain(self, clone: CloneName, users: Collection[str]) -> None:
+        """Remove the passwords of all other users of a clone: one who comes back gets a new one."""
+        for user in self.users(clone).difference(users):
+            files.remove(self._directory / _file_name(clone) / _file_name(user))
 
     def rename(self, old: CloneName, new: CloneName) -> None:
         """Give a clone's passwords its new name, over any that the new name has; done already is fine."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+import pytest
+
+from reconciler.ids import CloneName
 from reconciler.plan.actions import BuildSnapshot, CreateClone
 from reconciler.state.conditions import Kind
 
@@ -80,6 +83,24 @@ def test_users_change_in_place(world: World) -> None:
     assert verbs(world.apply()) == ["update Clone/dev"]
     assert world.engine.users(world.storage.path(world.current().id)) == {"report": "readonly"}
     assert verbs(world.apply()) == []
+
+
+@pytest.mark.parametrize("without", ["[{name: report}]", "[{name: app, password: {secret: shop-app}}]"])
+def test_a_password_that_was_made_for_a_user_does_not_come_back_with_him(world: World, without: str) -> None:
+    world.secret("shop-app", "from outside")
+    credentials, name = world.state.credentials, CloneName("dev")
+    world.write(IMAGE, CLONE)
+    world.apply()
+    before = credentials.existing(name, "app")
+    world.write(IMAGE, CLONE.replace("[{name: app}]", without))
+    world.apply()
+    assert credentials.existing(name, "app") is None
+    world.write(IMAGE, CLONE)
+    world.apply()
+    after = credentials.existing(name, "app")
+    assert after is not None
+    assert after != before
+    world.engine.execute(world.storage.path(world.current().id), "app", after, "row")
 
 
 def test_a_rotated_password_is_delivered_in_place(world: World) -> None:

@@ -72,13 +72,15 @@ def test_a_forgotten_clone_leaves_nothing(credentials: Credentials, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["crm-dev"]
 
 
-def test_one_user_can_be_forgotten(credentials: Credentials) -> None:
-    credentials.credential(SHOP, "app")
-    credentials.credential(SHOP, "report")
-    credentials.forget_user(SHOP, "app")
-    credentials.forget_user(CRM, "app")
+def test_a_user_who_comes_back_gets_a_new_password(credentials: Credentials) -> None:
+    before = credentials.credential(SHOP, "app")
+    report = credentials.credential(SHOP, "report")
+    credentials.retain(SHOP, {"report"})
+    credentials.retain(CRM, {"report"})
     assert credentials.users(SHOP) == {"report"}
     assert credentials.clones() == {SHOP}
+    assert credentials.existing(SHOP, "report") == report
+    assert credentials.credential(SHOP, "app") != before
 
 
 def test_a_renamed_clone_keeps_its_passwords(credentials: Credentials) -> None:
