@@ -1,14 +1,15 @@
 """From the repository to a desired state: the commit in force and what is wrong with the newest one.
 
 A commit is atomic: invalid documents leave the last good commit in force. So do a
-remote that does not answer and a branch that is gone. Called at the start of every
-pass; unchanged commits cost nothing but the fetch.
+remote that does not answer, a branch that is gone, and one whose history was rewritten,
+until somebody approves that. Called at the start of every pass; unchanged commits cost
+nothing but the fetch.
 """
 
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.errors import ReconcilerError
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The commit in force: its tree and what it asks for; None when there never was a good one."""
+    """The commit in force: its tree and what it asks for; None when there never was a good one.
+
+    ``held`` is the newest commit where it rewrites history: in force once it is approved.
+    """
 
     tree: SourceTree | None
     desired: Desired | None
     conditions: tuple[Condition, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     attempted: str | None = None
+    held: Commit | None = None
 
 
 class Commits:
@@ -59,9 +64,21 @@ class Commits:
             message = f"{number} in {tree.revision}; first: {diagnostics[0].summary}"
             conditions = (not_ready("InvalidSpec", message), stalled("InvalidSpec", message))
             return self._last_good(conditions, diagnostics, tree.revision)
-        return Commit(
-            tree, desired, (ready("Fetched", tree.note or f"at {tree.revision}"),), diagnostics, tree.revision
-        )
+        message = f"at {tree.revision}; {tree.rewrite}" if tree.rewrite else f"at {tree.revision}"
+        newest = Commit(tree, desired, (ready("Fetched", message),), diagnostics, tree.revision)
+        return self._held(newest, tree.rewrite) if self._waits(tree) else newest
+
+    def _waits(self, tree: SourceTree) -> bool:
+        """Whether a revision that rewrites history was approved by nobody yet."""
+        if not tree.rewrite or self._config.repository.force_push == "follow":
+            return False
+        good = self._repository.last_good()
+        return good is not None and good.revision != tree.revision
+
+    def _held(self, newest: Commit, rewrite: str) -> Commit:
+        message = f"{rewrite}; the last good commit stays in force until reconciler apply --approve"
+        conditions = (not_ready("HistoryRewritten", message), stalled("HistoryRewritten", message))
+        return replace(self._last_good(conditions, newest.diagnostics, newest.attempted), held=newest)
 
     def at(self, revision: str) -> Commit:
         """Return one named commit.

@@ -71,7 +71,12 @@ class Reconciler:
 
     def look(self, revision: str | None = None) -> View:
         """Read, observe, plan and judge; changes nothing."""
-        return self._look_with(self._commits.at(revision) if revision else self._commits.newest())
+        commit = self._commits.at(revision) if revision else self._commits.newest()
+        if commit.held is not None and any(r.verb == "approve" for r in self._host.state.requests.pending()):
+            held = self._look_with(commit.held)
+            if held.approved:
+                return held
+        return self._look_with(commit)
 
     def _look_with(self, commit: Commit) -> View:
         now = self._host.clock.now()

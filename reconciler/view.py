@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler.plan.policy import is_approved
 from reconciler.state.conditions import is_pending
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ class View:
     observed: Observed | None
     plan: Plan | None
     at: datetime
+
+    @property
+    def approved(self) -> bool:
+        """Whether somebody approved this plan, or whatever plan there is."""
+        if self.plan is None or self.observed is None:
+            return False
+        return is_approved(self.plan, self.observed, self.at)
 
     @property
     def unwell(self) -> Mapping[ObjectKey, str]:

@@ -69,8 +69,8 @@ class SourceTree(Protocol):
         ...
 
     @property
-    def note(self) -> str:
-        """What people should know about how this revision came (a forced push); mostly empty."""
+    def rewrite(self) -> str:
+        """How it rewrites the history of the revision that was followed before (a forced push); mostly empty."""
         ...
 
     def entries(self) -> Mapping[str, Entry]:

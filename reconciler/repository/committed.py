@@ -50,7 +50,7 @@ class GitTree:
         revision: Revision,
         path: str = ".",
         limits: Limits,
-        note: str = "",
+        rewrite: str = "",
         large: Callable[[], SourceTree] | None = None,
     ) -> None:
         self.treeish = treeish
@@ -58,7 +58,7 @@ class GitTree:
         self._revision = revision
         self._path = path
         self._limits = limits
-        self._note = note
+        self._rewrite = rewrite
         self._large = large
         self._listing: _Listing | None = None
 
@@ -67,8 +67,8 @@ class GitTree:
         return self._revision
 
     @property
-    def note(self) -> str:
-        return self._note
+    def rewrite(self) -> str:
+        return self._rewrite
 
     def entries(self) -> Mapping[str, Entry]:
         return self._listed().entries

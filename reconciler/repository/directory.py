@@ -73,7 +73,7 @@ class DirectoryTree:
         return Revision(f"dir@sha1:{self._trees['']}")
 
     @property
-    def note(self) -> str:
+    def rewrite(self) -> str:
         return ""
 
     def again(self) -> DirectoryTree:

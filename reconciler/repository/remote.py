@@ -34,6 +34,7 @@ _FOLLOWED = "refs/reconciler/followed"
 """The head of the branch that was marked good last. Unlike the mirror's own branch, looking does not move it."""
 ASKED_FOR = "refs/reconciler/asked-for"
 """What somebody asked to plan and is not on the branch; fetched anew each time."""
+_SHOWN_BRANCHES = 10
 _FETCHABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _ID_DIGITS = 40
 _REVISION = re.compile(r"[^@]*@sha1:([0-9a-f]{40})")
@@ -189,19 +190,19 @@ class GitRepository:
             raise self._unavailable(f"{self._branch} is not a branch of commits")
         if self._newest is None or self._newest.treeish != head:
             self._followed = self._mirror.commit(_FOLLOWED)
-            self._newest = self._at(head, note=self._moved(self._followed, head))
+            self._newest = self._at(head, rewrite=self._moved(self._followed, head))
             if before != head:
                 self._mirror.tidy()
         return self._newest
 
-    def _at(self, commit: str, *, note: str = "") -> GitTree:
+    def _at(self, commit: str, *, rewrite: str = "") -> GitTree:
         return GitTree(
             self._mirror,
             commit,
             revision=Revision(f"{self._branch}@sha1:{commit}"),
             path=self._path,
             limits=self._limits,
-            note=note,
+            rewrite=rewrite,
         )
 
     def _kept(self, commit: str) -> GitTree:
@@ -229,6 +230,18 @@ class GitRepository:
             except TimeoutExceededError as error:
                 raise self._unavailable(error.message) from error
 
+    def _branches(self) -> str:
+        """Name the branches that there are, for whoever wrote down another one; nothing where that cannot be told."""
+        words = ("ls-remote", "--heads", "--end-of-options", self._access.url)
+        with self._access.environment(self._limits) as env, self._mirror.trusting(self._access.scheme) as trust:
+            try:
+                listed = self._mirror.attempt(*words, env=env | trust).text
+            except TimeoutExceededError:
+                return ""
+        names = (line.rpartition("refs/heads/")[2] for line in listed.splitlines())
+        shown = [name for name in names if name.isprintable()][:_SHOWN_BRANCHES]
+        return f"; it has {', '.join(shown)}" if shown else ""
+
     def _moved(self, before: str | None, head: str) -> str:
         if before is None or before == head or self._mirror.is_ancestor(before, head):
             return ""
@@ -239,7 +252,7 @@ class GitRepository:
         force = f"{good.revision} stays in force" if good else "there is no earlier good commit, so nothing is changed"
         reason = next((reason for text, reason in _CAUSES if text in stderr), "RepositoryUnavailable")
         if reason == "BranchNotFound":
-            what = f"{self._access.url} has no branch {self._branch} (any more)"
+            what = f"{self._access.url} has no branch {self._branch} (any more){self._branches()}"
         else:
             lines = [line.strip() for line in stderr.splitlines() if line.strip()]
             what = f"{self._access.url} cannot be fetched: {' '.join(lines)[:500] or 'no reason given'}"

@@ -117,6 +117,9 @@ class Repository(Model):
     interval: Duration = Field(timedelta(minutes=1), description="How often to look for a new commit.", examples=["1m"])
     credentials: Maybe[SecretRef] = Field(None, description="Secret with the token or private key.")
     known_hosts: Maybe[HostPath] = Field(None, description="SSH host keys to trust.", examples=["known_hosts"])
+    force_push: Literal["hold", "follow"] = Field(
+        "hold", description="Whether a rewritten branch waits for `apply --approve`, or is followed at once."
+    )
     limits: RepositoryLimits = Field(RepositoryLimits.model_construct(), description="Bounds of what is read.")
 
     @field_validator("url")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -132,3 +133,30 @@ def test_two_installations_on_one_pool_are_refused_and_touch_nothing(shop: World
     assert shop.volumes() == volumes
     assert sorted(path.name for path in (shop.pool_path / "manifests").iterdir()) == manifests
     assert shop.apply().require().actions == []
+
+
+def test_a_rewritten_branch_waits_for_an_approval(shop: World) -> None:
+    follow_git(shop)
+    shop.remove("test.yaml")
+    commit(shop, "Let a clone go")
+    shop.apply().require()
+    git(shop.root / "specs", "reset", "--quiet", "--hard", "HEAD~1")
+    shop.remove("dev.yaml")
+    commit(shop, "Rewrite history")
+    result = shop.run("apply")
+    assert result.returncode == 1
+    assert "was force-pushed" in result.stderr
+    assert shop.servers() == {"dev.1"}
+    shown = shop.run("plan", "--revision", "main", "-o", "json")
+    assert shop.run("apply", "--approve=0000000000000000").returncode == 1
+    assert shop.servers() == {"dev.1"}
+    shop.run("apply", f"--approve={json.loads(shown.stdout)['hash']}")
+    assert shop.servers() == {"test.1"}
+    assert shop.run("plan").stdout == "No changes: everything is as the specs ask for.\n"
+
+
+def test_a_rewritten_branch_is_followed_where_the_host_says_so(shop: World) -> None:
+    follow_git(shop)
+    shop.configure(repository={"url": "./specs", "forcePush": "follow"})
+    git(shop.root / "specs", "commit", "--quiet", "--amend", "--message", "Reworded")
+    assert shop.run("apply").returncode == 0

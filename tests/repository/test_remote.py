@@ -76,7 +76,7 @@ def test_hands_out_the_files_of_the_newest_commit(origin: Origin, mirror: Path) 
     assert tree.object_id("./sql/") == origin.git("rev-parse", "HEAD:sql")
     assert tree.object_id(".") == origin.git("rev-parse", "HEAD^{tree}")
     assert tree.object_id("absent.sql") is None
-    assert tree.note == ""
+    assert tree.rewrite == ""
 
 
 @pytest.mark.parametrize("content", ["", "\n", "no newline", "a\0b\r\n\n", "x" * 300_000])
@@ -165,10 +165,10 @@ def test_a_forced_push_is_followed_and_reported_once_per_head(origin: Origin, mi
     tree = repository.fetch()
 
     assert tree.revision == f"main@sha1:{new}"
-    assert tree.note == f"branch main was force-pushed: {old[:12]} is no ancestor of {new[:12]}"
+    assert tree.rewrite == f"branch main was force-pushed: {old[:12]} is no ancestor of {new[:12]}"
     repository.mark_good(tree.revision)
     origin.commit({"a.yaml": "4"})
-    assert repository.fetch().note == ""
+    assert repository.fetch().rewrite == ""
 
 
 def test_a_forced_push_that_somebody_only_looked_at_is_still_reported(origin: Origin, mirror: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_forced_push_that_somebody_only_looked_at_is_still_reported(origin: Or
 
     reported = opened(origin, mirror).fetch()
 
-    assert reported.note == f"branch main was force-pushed: {old[:12]} is no ancestor of {new[:12]}"
+    assert reported.rewrite == f"branch main was force-pushed: {old[:12]} is no ancestor of {new[:12]}"
 
 
 def test_a_commit_of_another_branch_that_was_asked_for_is_no_forced_push(origin: Origin, mirror: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_commit_of_another_branch_that_was_asked_for_is_no_forced_push(origin:
     asking = opened(origin, mirror)
     asking.mark_good(asking.tree("proposal").revision)
 
-    assert opened(origin, mirror).fetch().note == ""
+    assert opened(origin, mirror).fetch().rewrite == ""
 
 
 def test_a_deleted_branch_leaves_the_last_good_commit_in_force(origin: Origin, mirror: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_deleted_branch_leaves_the_last_good_commit_in_force(origin: Origin, m
     origin.git("branch", "--move", "main", "trunk")
 
     with pytest.raises(
-        UnavailableError, match=f"has no branch main .any more.; {good.revision} stays in force"
+        UnavailableError, match=f"has no branch main .any more.; it has trunk; {good.revision} stays in force"
     ) as caught:
         repository.fetch()
 

@@ -38,7 +38,7 @@ class MemoryTree:
         self.files = {path: text.encode() for path, text in sorted(files.items())}
         self.reads: list[str] = []
         self.revision = Revision("main@sha1:0")
-        self.note = ""
+        self.rewrite = ""
 
     def entries(self) -> Mapping[str, Entry]:
         return {path: Entry(str(hash(data)), len(data)) for path, data in self.files.items()}
