@@ -82,10 +82,12 @@ class Reconciler:
         now = self._host.clock.now()
         if commit.desired is None:
             return View(commit, None, None, now)
-        in_flight = frozenset(self._executor.in_flight) | in_flight_elsewhere(self._host)
+        tasks = self._executor.in_flight  # before anything is observed: what ends meanwhile is counted twice, not never
+        in_flight = frozenset(tasks) | in_flight_elsewhere(self._host)
         observed = self._answers.unserved(observe(self._host, commit.desired, now, in_flight=in_flight))
         planned = make_plan(commit.desired, observed, now, settings=self._host.plan_settings)
-        judged = judge(planned, commit.desired, observed, now, settings=self._host.policy_settings)
+        under_way = tuple(action for task in tasks.values() for action in task.actions)
+        judged = judge(planned, commit.desired, observed, now, settings=self._host.policy_settings, under_way=under_way)
         return View(commit, observed, judged, now)
 
     def one_pass(self, revision: str | None = None) -> View:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.engines.base import LocalSource
+from reconciler.engines.base import LocalSource, SourceIdentity
 from reconciler.errors import SourceError, UnsupportedError
 from reconciler.state.desired import BackupSource, DumpSource, EmptySource, FilesSource, ImageSource, PrimarySource
 
@@ -32,8 +32,10 @@ def paths(source: Source) -> tuple[SourcePath, ...]:
             return ()
 
 
-def input_id(engine: Engine, source: Source, roots: Iterable[Path]) -> str:
-    """Return the identity of a source's content now: git objects as they are, host paths by a cheap look.
+def identify(engine: Engine, source: Source, roots: Iterable[Path]) -> SourceIdentity:
+    """Return what a source is now: git objects as they are, host paths by a cheap look.
+
+    Its size is that of the first path: what a dump names besides are roles.
 
     Raises:
         SourceError: it is missing, not what it should be, or a symlink leads out of ``roots``.
@@ -47,9 +49,10 @@ def input_id(engine: Engine, source: Source, roots: Iterable[Path]) -> str:
                 "sources of kind primary are not available in this version", reason="SourceUnsupported"
             )
         case EmptySource() | ImageSource():
-            return source.kind  # an image's identity is its base snapshot, which planning knows
+            return SourceIdentity(source.kind, 0)  # an image's identity is its base snapshot, which planning knows
         case DumpSource() | BackupSource() | FilesSource():
-            return "+".join(_path_id(engine, source.kind, path, tuple(roots)) for path in paths(source))
+            parts = [_identify(engine, source.kind, path, tuple(roots)) for path in paths(source)]
+            return SourceIdentity("+".join(part.input_id for part in parts), parts[0].size_bytes)
 
 
 def modified_at(source: Source) -> datetime | None:
@@ -59,10 +62,10 @@ def modified_at(source: Source) -> datetime | None:
     return datetime.fromtimestamp(Path(source.path.path).stat().st_mtime, UTC)
 
 
-def _path_id(engine: Engine, kind: SourceKind, path: SourcePath, roots: tuple[Path, ...]) -> str:
+def _identify(engine: Engine, kind: SourceKind, path: SourcePath, roots: tuple[Path, ...]) -> SourceIdentity:
     if path.object_id is not None:
-        return f"git:{path.object_id}"
+        return SourceIdentity(f"git:{path.object_id}", engine.built_size(path.size_bytes))
     real = Path(path.path).resolve()
     if not any(real.is_relative_to(root.resolve()) for root in roots):
         raise SourceError(f"{path.path} leads outside of sources.roots", reason="SourceNotGranted")
-    return engine.identify(LocalSource(kind, path=real)).input_id
+    return engine.identify(LocalSource(kind, path=real))

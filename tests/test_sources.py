@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.engines.memory import MemoryEngine
 from reconciler.errors import SourceError
-from reconciler.sources import input_id, modified_at, paths
+from reconciler.sources import identify, modified_at, paths
 from reconciler.state.desired import DumpSource, EmptySource, SourcePath
 
 if TYPE_CHECKING:
@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 
 def test_the_identity_of_files_of_a_commit_is_their_objects() -> None:
     source = DumpSource(SourcePath("dumps/shop.sql", "a" * 40), SourcePath("dumps/roles.sql", "b" * 40))
-    assert input_id(MemoryEngine(), source, ()) == f"git:{'a' * 40}+git:{'b' * 40}"
+    assert identify(MemoryEngine(), source, ()).input_id == f"git:{'a' * 40}+git:{'b' * 40}"
     assert [path.path for path in paths(source)] == ["dumps/shop.sql", "dumps/roles.sql"]
+
+
+@pytest.mark.parametrize("object_id", [None, "a" * 40])
+def test_a_source_tells_what_room_a_build_of_it_takes_wherever_it_lies(tmp_path: Path, object_id: str | None) -> None:
+    engine, dump = MemoryEngine(), tmp_path / "shop.sql"
+    engine.put_source(dump, ("shop",))
+    source = DumpSource(SourcePath(str(dump), object_id, 0 if object_id is None else len("shop")))
+    assert identify(engine, source, (tmp_path,)).size_bytes == len("shop")
 
 
 def test_a_link_that_leads_out_of_the_roots_is_refused(tmp_path: Path) -> None:
@@ -27,7 +35,7 @@ def test_a_link_that_leads_out_of_the_roots_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.sql").write_text("SELECT 1;")
     (root / "link.sql").symlink_to(tmp_path / "secret.sql")
     with pytest.raises(SourceError, match=r"outside of sources\.roots"):
-        input_id(MemoryEngine(), DumpSource(SourcePath(str(root / "link.sql"))), (root,))
+        identify(MemoryEngine(), DumpSource(SourcePath(str(root / "link.sql"))), (root,))
 
 
 def test_the_data_of_a_dump_is_as_old_as_its_file(tmp_path: Path) -> None:

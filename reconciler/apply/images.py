@@ -17,7 +17,7 @@ from reconciler.engines.base import BuildWork, LocalSource
 from reconciler.errors import BusyError, RefusedError, UnsupportedError
 from reconciler.handover import give_tree, lock_away
 from reconciler.ids import ServerName, VolumeId
-from reconciler.sources import input_id, modified_at, paths
+from reconciler.sources import identify, modified_at, paths
 from reconciler.state.desired import ImageSource, Phase
 from reconciler.state.observed import BuildManifest, CloneManifest, SnapshotManifest
 
@@ -68,6 +68,7 @@ def build(work: Work, action: BuildSnapshot) -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     work.forget_server(volume)
+    best_effort(lambda: _measure(work, storage, volume))
 
 
 def rename(work: Work, action: RenameImage) -> None:
@@ -198,9 +199,14 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
     """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken."""
     if not isinstance(image.source, ImageSource):
-        now = input_id(engine, image.source, work.host.config.sources.roots)
-        if now != action.input_id:
+        now = identify(engine, image.source, work.host.config.sources.roots)
+        if now.input_id != action.input_id:
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
+
+
+def _measure(work: Work, storage: Storage, volume: VolumeId) -> None:
+    """Note the size of a new snapshot at once: the next pass has to know what a copy of it takes."""
+    work.host.store.write_usage(storage.usage([volume]), work.host.clock.now())
 
 
 def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Sealed) -> SnapshotManifest:

@@ -58,7 +58,11 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class SourceIdentity:
-    """What a source is now: equal ids mean equal content. ``size_bytes`` estimates the built size."""
+    """What a source is now: equal ids mean equal content.
+
+    ``size_bytes`` estimates the room that a build of it takes at its peak, for most data
+    rather too much than too little: work is let into a pool by it.
+    """
 
     input_id: str
     size_bytes: int
@@ -206,6 +210,13 @@ class Engine(Protocol):
             SourceError: it is missing or is not what it should be.
             BusyError: it is being written.
 
+        """
+        ...
+
+    def built_size(self, stored_bytes: int) -> int:
+        """Estimate, as in :class:`SourceIdentity`, for a source that is in git and can only be looked into by a build.
+
+        ``stored_bytes`` is what its files add up to; how they are packed is not known.
         """
         ...
 

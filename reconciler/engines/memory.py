@@ -83,6 +83,9 @@ class MemoryEngine:
         content = "\n".join(self._source(source))
         return SourceIdentity(hashlib.sha256(content.encode()).hexdigest(), len(content))
 
+    def built_size(self, stored_bytes: int) -> int:
+        return stored_bytes
+
     def prepare(self, work: BuildWork) -> None:
         major = work.source.base.major if work.source.base is not None else work.version or self._majors[0]
         self._require(major)

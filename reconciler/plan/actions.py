@@ -19,13 +19,17 @@ from reconciler.state.conditions import Condition, Kind, ObjectKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSnapshot:
-    """Build and seal a new snapshot of an image. ``fingerprint`` is that of its inputs (see Failure)."""
+    """Build and seal a new snapshot of an image. ``fingerprint`` is that of its inputs (see Failure).
+
+    ``size_bytes`` is the room that its source lets expect; 0: not known.
+    """
 
     verb: ClassVar[str] = "build"
     destructive: ClassVar[bool] = False
     image: ImageName
     snapshot: SnapshotId
     input_id: str
+    size_bytes: int = 0
     base: SnapshotId | None = None
     key_id: str | None = None
     fingerprint: str

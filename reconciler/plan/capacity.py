@@ -1,99 +1,148 @@
 """Room on pools and declared memory: what of a plan does not fit, with figures.
 
-Called by :mod:`reconciler.plan.policy`. Pure. Estimates err on the side of what was
-measured or told; what nobody knows counts as nothing, and a pool that is down to its
-reserve takes no new work at all.
+Called by :mod:`reconciler.plan.policy`. Pure. Work in flight counts in full until it
+ends, whatever it has taken already. Estimates err on the side of what was measured or
+told; what nobody knows (an image that starts from nothing) counts as nothing, and a
+pool that is down to its reserve takes no new work at all.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.ids import VolumeId
+from reconciler.ids import CloneName, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CreateClone, ReplaceClone
 from reconciler.plan.render import size_text
-from reconciler.state.desired import ImageSource
-from reconciler.state.observed import CloneManifest, ServerState, SnapshotManifest
+from reconciler.state.conditions import Kind
+from reconciler.state.observed import BuildManifest, CloneManifest, ServerState, SnapshotManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from reconciler.ids import CloneName, PoolName, SnapshotId
+    from reconciler.ids import PoolName, SnapshotId
     from reconciler.plan.actions import Action, Plan
     from reconciler.plan.settings import PolicySettings
     from reconciler.state.desired import Desired
-    from reconciler.state.observed import Observed, ObservedPool
+    from reconciler.state.observed import Observed
+
+
+class _Need(NamedTuple):
+    """What an action takes of its pool; ``size`` 0: no room at first."""
+
+    pool: PoolName
+    size: int
+    what: str
+
+
+class _Needs:
+    """Estimates of the room that actions take, told in the order in which they come."""
+
+    def __init__(self, desired: Desired, observed: Observed, settings: PolicySettings) -> None:
+        self._desired = desired
+        self._observed = observed
+        self._settings = settings
+        self._places = {
+            volume.manifest.snapshot: volume.pool
+            for volume in observed.volumes
+            if isinstance(volume.manifest, SnapshotManifest | BuildManifest)
+        }
+        self._sizes: dict[SnapshotId, int] = {s: settings.sizes.get(VolumeId(s), 0) for s in self._places}
+
+    def of(self, action: Action) -> _Need | None:
+        """Return what an action takes; None if it takes nothing, or where that would be is not known."""
+        if isinstance(action, BuildSnapshot):
+            return self._of_build(action)
+        if isinstance(action, CreateClone | ReplaceClone) and action.snapshot in self._places:
+            pool = self._places[action.snapshot]
+            size = 0 if self._instant(pool) else self._sizes[action.snapshot]
+            return _Need(pool, size, f"clone {action.clone}")
+        return None
+
+    def forget(self, action: Action) -> None:
+        """Leave out what would be made from the snapshot of a refused build."""
+        if isinstance(action, BuildSnapshot):
+            del self._places[action.snapshot]
+
+    def _of_build(self, action: BuildSnapshot) -> _Need | None:
+        image = self._desired.images.get(action.image)
+        pool = self._places.get(action.snapshot, image.pool if image is not None else None)
+        if pool is None:
+            return None
+        self._places[action.snapshot] = pool
+        self._sizes[action.snapshot] = size = self._build_size(action)
+        shared = action.base is not None and self._instant(pool)
+        return _Need(pool, 0 if shared else size, f"a snapshot of {action.image}")
+
+    def _build_size(self, action: BuildSnapshot) -> int:
+        """Estimate a build: as large as its base; else what its source lets expect, or its largest snapshot."""
+        if action.base is not None:
+            return self._sizes.get(action.base, 0)
+        own = (
+            self._settings.sizes.get(volume.id, 0)
+            for volume in self._observed.volumes
+            if isinstance(volume.manifest, SnapshotManifest) and volume.manifest.image == action.image
+        )
+        return max((action.size_bytes, *own))
+
+    def _instant(self, name: PoolName) -> bool:
+        pool = self._observed.pools.get(name)
+        return pool is not None and pool.instant_clones
 
 
 class _Room:
     """Free bytes of pools above their reserve, as work takes them."""
 
     def __init__(self, observed: Observed) -> None:
-        self._pools = observed.pools
-        self._left = {name: pool.free_bytes - pool.reserve_bytes for name, pool in observed.pools.items()}
+        self._pools = {name: pool for name, pool in observed.pools.items() if pool.available}
+        self._left = {name: pool.free_bytes - pool.reserve_bytes for name, pool in self._pools.items()}
+        self._under_way = dict.fromkeys(self._pools, 0)
 
-    def pool(self, name: PoolName) -> ObservedPool | None:
-        return self._pools.get(name)
+    def reserve(self, need: _Need) -> None:
+        """Keep room for work in flight, as much as if it had just begun."""
+        if need.pool in self._pools:
+            self._left[need.pool] -= need.size
+            self._under_way[need.pool] += need.size
 
-    def take(self, name: PoolName, size: int, what: str) -> str | None:
-        """Take room for work; return why it does not fit."""
-        pool = self._pools.get(name)
-        if pool is None or not pool.available:
+    def take(self, need: _Need) -> str | None:
+        """Take room for work; return why it does not fit.
+
+        Work that takes no room at first is measured against what is free now: a long
+        build keeps no clone waiting that shares its blocks.
+        """
+        pool = self._pools.get(need.pool)
+        if pool is None:
             return None
-        left = self._left[name]
-        if left > 0 and size <= left:
-            self._left[name] = left - size
+        left = self._left[need.pool]
+        if pool.free_bytes > pool.reserve_bytes and need.size <= max(0, left):
+            self._left[need.pool] -= need.size
             return None
-        need = f"needs about {size_text(size)}" if size else "needs room"
+        needs = f"needs about {size_text(need.size)}" if need.size else "needs room"
+        busy = self._under_way[need.pool]
+        kept = f", {size_text(busy)} kept for work under way" if busy else ""
         return (
-            f"{what} {need}; pool {name} has {size_text(max(0, left))} above its reserve"
-            f" ({size_text(pool.free_bytes)} free, {size_text(pool.reserve_bytes)} of it reserved)"
+            f"{need.what} {needs}; pool {need.pool} has {size_text(max(0, left))} above its reserve"
+            f" ({size_text(pool.free_bytes)} free, {size_text(pool.reserve_bytes)} of it reserved{kept})"
         )
 
 
 def over_disk(
-    plan: Plan, desired: Desired, observed: Observed, *, settings: PolicySettings
+    plan: Plan, desired: Desired, observed: Observed, *, settings: PolicySettings, under_way: Iterable[Action]
 ) -> Iterator[tuple[Action, str]]:
-    """Yield the actions that do not fit their pools, in the order of the plan, each with its figures."""
+    """Yield the actions that do not fit their pools, in the order of the plan, each with its figures.
+
+    ``under_way`` are actions of earlier plans that are not done: their room is taken.
+    """
     if not any(isinstance(action, BuildSnapshot | CreateClone | ReplaceClone) for action in plan.actions):
         return
-    room = _Room(observed)
-    places = {v.manifest.snapshot: v.pool for v in observed.volumes if isinstance(v.manifest, SnapshotManifest)}
-    sizes: dict[SnapshotId, int] = {s: settings.sizes.get(VolumeId(s), 0) for s in places}
+    needs, room = _Needs(desired, observed, settings), _Room(observed)
+    for action in under_way:
+        if (need := needs.of(action)) is not None:
+            room.reserve(need)
     for action in plan.actions:
-        if isinstance(action, BuildSnapshot):
-            image = desired.images[action.image]
-            places[action.snapshot] = image.pool
-            sizes[action.snapshot] = _build_size(action, observed, settings, sizes)
-            pool = room.pool(image.pool)
-            shared = isinstance(image.source, ImageSource) and pool is not None and pool.instant_clones
-            size = 0 if shared else sizes[action.snapshot]
-            message = room.take(image.pool, size, f"a snapshot of {action.image}")
-            if message is not None:
-                del places[action.snapshot]
-        elif isinstance(action, CreateClone | ReplaceClone):
-            place = places.get(action.snapshot)
-            if place is None:
-                continue
-            pool = room.pool(place)
-            size = 0 if pool is not None and pool.instant_clones else sizes[action.snapshot]
-            message = room.take(place, size, f"clone {action.clone}")
-        else:
-            continue
-        if message is not None:
+        need = needs.of(action)
+        if need is not None and (message := room.take(need)) is not None:
+            needs.forget(action)
             yield action, message
-
-
-def _build_size(
-    action: BuildSnapshot, observed: Observed, settings: PolicySettings, sizes: dict[SnapshotId, int]
-) -> int:
-    """Estimate a build: what its source told, else its base, else the largest snapshot of the image."""
-    if action.image in settings.source_sizes:
-        return settings.source_sizes[action.image]
-    if action.base is not None:
-        return sizes.get(action.base, 0)
-    own = [v.id for v in observed.volumes if v.manifest.kind == "snapshot" and v.manifest.image == action.image]
-    return max((settings.sizes.get(volume, 0) for volume in own), default=0)
 
 
 def over_memory(
@@ -102,11 +151,11 @@ def over_memory(
     """Yield the clones whose declared memory does not fit any more, in the order given, with figures."""
     if not any(_memory(desired, name) for name in starting):
         return
-    used = sum(_memory(desired, name) for name in _running(observed) if name not in starting)
+    used = sum(_memory(desired, name) for name in _running(observed) | _under_way(observed) if name not in starting)
     for name in starting:
         wanted = _memory(desired, name)
         if wanted and used + wanted > limit:
-            declared = f"{size_text(used)} of {size_text(limit)} are declared by running clones"
+            declared = f"{size_text(used)} of {size_text(limit)} are declared by clones that run or are starting"
             yield name, f"clone {name} declares {size_text(wanted)} of memory; {declared}"
         else:
             used += wanted
@@ -124,3 +173,8 @@ def _running(observed: Observed) -> set[CloneName]:
         for volume in observed.volumes
         if isinstance(volume.manifest, CloneManifest) and volume.id in running
     }
+
+
+def _under_way(observed: Observed) -> set[CloneName]:
+    """Return the clones with work in flight: whatever it is, a server may come of it."""
+    return {CloneName(key.name) for key in observed.in_flight if key.kind is Kind.CLONE}

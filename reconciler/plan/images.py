@@ -303,6 +303,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
         image=image.name,
         snapshot=_snapshot_id(index, image),
         input_id=source.input_id,
+        size_bytes=source.size_bytes,
         base=base,
         key_id=keys,
         fingerprint=fingerprint,

@@ -72,10 +72,22 @@ class Case:
     observed: Observed
     now: datetime
     settings: PolicySettings
+    under_way: tuple[Action, ...]
 
 
-def judge(plan: Plan, desired: Desired, observed: Observed, now: datetime, *, settings: PolicySettings) -> Plan:
-    """Return the plan without what the host's rules refuse, with refusals and conditions for it."""
+def judge(
+    plan: Plan,
+    desired: Desired,
+    observed: Observed,
+    now: datetime,
+    *,
+    settings: PolicySettings,
+    under_way: tuple[Action, ...] = (),
+) -> Plan:
+    """Return the plan without what the host's rules refuse, with refusals and conditions for it.
+
+    ``under_way`` are the actions of the objects in flight, as far as they are known.
+    """
     if not plan.actions:
         return _answer_approvals(plan, observed, now)
     rules: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
@@ -89,7 +101,7 @@ def judge(plan: Plan, desired: Desired, observed: Observed, now: datetime, *, se
     )
     judged = plan
     for rule in rules:
-        case = Case(judged, desired, observed, now, settings)
+        case = Case(judged, desired, observed, now, settings, under_way)
         judged = _without(judged, tuple(rule(case)))
     return _answer_approvals(judged, observed, now)
 
@@ -331,7 +343,9 @@ def _answer_approvals(plan: Plan, observed: Observed, now: datetime) -> Plan:
 
 def _disk(case: Case) -> Iterator[Refusal]:
     """Refuse work that its pool has no room for (safety rule 8)."""
-    for action, message in over_disk(case.plan, case.desired, case.observed, settings=case.settings):
+    for action, message in over_disk(
+        case.plan, case.desired, case.observed, settings=case.settings, under_way=case.under_way
+    ):
         yield Refusal("disk", message, (action,))
 
 

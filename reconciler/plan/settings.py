@@ -15,7 +15,7 @@ from reconciler.ids import PoolName, RuntimeName
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reconciler.ids import ImageName, VolumeId
+    from reconciler.ids import VolumeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,5 +60,3 @@ class PolicySettings:
     runtimes: Mapping[RuntimeName, RuntimeAbilities] = field(default_factory=dict)
     sizes: Mapping[VolumeId, int] = field(default_factory=dict)
     """Logical bytes of snapshots, as last measured."""
-    source_sizes: Mapping[ImageName, int] = field(default_factory=dict)
-    """Estimated bytes of an image's next build, where its source told them."""

@@ -40,11 +40,13 @@ class SourcePath:
     """A file or directory that a source names.
 
     ``object_id`` is the git object (blob or tree) for a path inside the commit, and
-    None for an absolute path of the host.
+    None for an absolute path of the host. ``size_bytes`` is what the commit's files add
+    up to; 0 for a path of the host.
     """
 
     path: str
     object_id: str | None = None
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,8 @@ class Input:
     input_id: str | None
     problem: str | None = None
     reason: str = "SourceInvalid"
+    size_bytes: int = 0
+    """Estimate of the room that a build of it takes; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,14 @@ class _Commit:
         object_id = self._tree.object_id(path)
         if object_id is None:
             self.diagnostics.append(missing(document, path, self._tree, "spec", "source", *at))
-        return SourcePath(path, object_id)
+        return SourcePath(path, object_id, self._size(path))
+
+    def _size(self, path: str) -> int:
+        """Return what a file, or all files below a directory, add up to."""
+        entries = self._tree.entries()
+        if path in entries:
+            return entries[path].size
+        return sum(entry.size for name, entry in entries.items() if name.startswith(f"{path}/"))
 
 
 def _scripts_of(document: Document) -> Iterable[CloneScript]:

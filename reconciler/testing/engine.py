@@ -201,6 +201,13 @@ class EngineSuite:
         source = LocalSource("empty")
         assert harness.engine.identify(source) == harness.engine.identify(source)
 
+    def test_a_source_that_cannot_be_looked_into_lets_expect_no_less_than_it_holds(
+        self, harness: EngineHarness
+    ) -> None:
+        sizes = [harness.engine.built_size(stored) for stored in (0, 1 << 20, 1 << 30)]
+        assert sizes == sorted(sizes)
+        assert sizes[-1] >= 1 << 30
+
     def test_there_is_a_server_and_each_says_its_major_version(self, harness: EngineHarness) -> None:
         servers = harness.engine.servers()
         assert servers

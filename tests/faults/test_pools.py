@@ -108,10 +108,32 @@ def test_a_full_pool_refuses_with_figures_and_shows_nothing_half_made(small_moun
     assert volumes <= {volume.id for volume in world.volumes()}
     assert world.leftovers() == []
     result = world.apply()
-    told = [result.condition(f"Clone/{name}", "Ready") for name in missing]
+    told = [result.condition(f"Clone/{name}", kind) for name in missing for kind in ("Ready", "Stalled")]
     messages = [condition[2] for condition in told if condition is not None]
     assert any("MiB" in message and "free" in message for message in messages), told
     assert world.sql("dev", COUNT) == [(3,)]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("place", ["git", "host"])
+def test_a_first_build_that_does_not_fit_is_refused_with_figures_before_it_starts(
+    small_mount: World, place: str
+) -> None:
+    world = small_mount
+    dump = world.root / ("specs" if place == "git" else "backups") / "shop.sql"
+    dump.parent.mkdir(exist_ok=True)
+    dump.write_text("-- PostgreSQL database dump\n" + f"-- {'x' * 1020}\n" * 100_000)
+    world.configure(sources={"roots": [str(world.root / "backups")]})
+    source = {"dump": {"path": "shop.sql" if place == "git" else str(dump)}}
+    world.write("shop.yaml", image("shop", source=source, unmasked={"reason": "made-up data"}), clone("dev"))
+    result = world.apply()
+    assert result.actions == []
+    stalled = result.condition("Image/shop", "Stalled")
+    assert stalled is not None
+    assert stalled[1] == "InsufficientDisk"
+    assert "needs about " in stalled[2]
+    assert "MiB above its reserve" in stalled[2]
+    assert world.volumes() == ()
 
 
 @pytest.mark.root

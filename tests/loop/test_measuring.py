@@ -29,6 +29,12 @@ def test_the_size_of_a_build_is_not_taken_for_that_of_its_snapshot(world: World)
     assert set(world.store.usage()) == {sealed.id}
 
 
+def test_a_snapshot_has_a_size_from_the_moment_that_it_is_there(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    assert list(world.store.usage()) == world.snapshots()
+
+
 def as_it_was_built(volume: Volume) -> Volume:
     manifest = volume.manifest
     assert isinstance(manifest, SnapshotManifest)

@@ -15,6 +15,7 @@ from reconciler.loop import Reconciler
 from reconciler.plan.actions import DeleteSnapshot, Plan
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.observed import Failure
+from reconciler.storage.memory import MemoryStorage
 
 from .conftest import CLONE, IMAGE
 
@@ -118,6 +119,25 @@ def test_a_pass_goes_on_when_its_commit_cannot_be_kept(world: World) -> None:
     mirror.unlink()
     world.apply()
     assert world.conditions(Kind.REPOSITORY, "repository")["Ready"].status == "True"
+
+
+def test_builds_that_do_not_fit_together_are_not_under_way_together(world: World, engine: GatedEngine) -> None:
+    name = PoolName("default")
+    small = MemoryStorage(name, installation=world.state.installation, total_bytes=1000)
+    world.host.pools = {name: small}
+    (world.specs / "shop.sql").write_text("x" * 600)
+    dump = IMAGE.replace("{empty: {}}", "{dump: {path: shop.sql}}") + "  unmasked: {reason: test}\n"
+    engine.shut()
+    world.write(dump)
+    world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    world.write(dump, dump.replace("shop}", "store}", 1))
+    view = world.reconciler.one_pass()
+    refused = planned(view).refused
+    engine.gate.set()
+    world.reconciler.settle(view)
+    assert [(refusal.rule, str(refusal.actions[0].key)) for refusal in refused] == [("disk", "Image/store")]
+    assert "600 bytes kept for work under way" in refused[0].message
 
 
 def test_a_commit_that_arrives_while_work_goes_on_is_not_said_to_be_applied(world: World, engine: GatedEngine) -> None:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.ids import RuntimeName, VolumeId
+from reconciler.ids import ImageName, RuntimeName, VolumeId
 from reconciler.plan.actions import DeleteClone, Plan
 from reconciler.plan.policy import judge, pruned_objects
 from reconciler.plan.settings import PolicySettings
 from reconciler.state.desired import Resources, User
+from reconciler.state.observed import Input
 from tests.plan.world import (
     HOUR,
     NOW,
     REVISION,
+    a_build,
     a_clone,
     a_generation,
     a_pool,
@@ -49,8 +51,13 @@ class Abilities:
     own_accounts: bool = False
 
 
-def judged(desired: Desired, observed: Observed, **settings: Any) -> Plan:  # noqa: ANN401 - fields of the settings
-    return judge(planned(desired, observed), desired, observed, NOW, settings=PolicySettings(**settings))
+def judged(desired: Desired, observed: Observed, *, under_way: Plan | None = None, **settings: Any) -> Plan:  # noqa: ANN401 - fields of the settings
+    """Judge a plan; what was ``under_way`` goes on as its own plan says."""
+    actions = under_way.actions if under_way is not None else ()
+    if actions:
+        observed = replace(observed, in_flight=frozenset(action.key for action in actions))
+    policy = PolicySettings(**settings)
+    return judge(planned(desired, observed), desired, observed, NOW, settings=policy, under_way=actions)
 
 
 def refusals(made: Plan) -> list[tuple[str, list[str]]]:
@@ -180,8 +187,13 @@ def test_a_clone_that_git_stopped_protecting_may_go() -> None:
 FULL = a_pool(instant_clones=False, free_bytes=10 * GIB, reserve_bytes=4 * GIB)
 
 
+def sized(**gib: int) -> dict[ImageName, Input]:
+    """Sources that let these sizes expect."""
+    return {ImageName(name): Input("input", size_bytes=size * GIB) for name, size in gib.items()}
+
+
 def test_a_build_that_does_not_fit_is_refused_with_figures_and_what_waits_for_it_too() -> None:
-    made = judged(asked(an_image(), a_clone()), seen(FULL), source_sizes={"shop": 7 * GIB})
+    made = judged(asked(an_image(), a_clone()), seen(FULL, inputs=sized(shop=7)))
     assert refusals(made) == [("disk", ["build shop"]), ("dependency", ["create dev"])]
     assert made.refused[0].message == (
         "a snapshot of shop needs about 7.0 GiB; pool default has 6.0 GiB above its reserve"
@@ -189,6 +201,53 @@ def test_a_build_that_does_not_fit_is_refused_with_figures_and_what_waits_for_it
     )
     assert reason(made, image_key("shop"), "Stalled") == "InsufficientDisk"
     assert condition(made, image_key("shop"), "Reconciling") is None
+
+
+def test_a_build_takes_what_its_source_lets_expect_or_what_an_earlier_one_came_to() -> None:
+    documents = asked(an_image(spec_digest="d2" * 32))
+    observed = seen(FULL, a_snapshot(), inputs=sized(shop=3))
+    assert steps(judged(documents, observed, sizes={snapshot_id(): 5 * GIB})) == ["build shop"]
+    made = judged(documents, observed, sizes={snapshot_id(): 7 * GIB})
+    assert "needs about 7.0 GiB" in made.refused[0].message
+
+
+def test_builds_of_one_plan_take_room_one_after_the_other() -> None:
+    made = judged(asked(an_image(), an_image("store")), seen(FULL, inputs=sized(shop=4, store=4)))
+    assert steps(made) == ["build shop"]
+    assert refusals(made) == [("disk", ["build store"])]
+
+
+def test_a_build_in_flight_keeps_its_room() -> None:
+    documents, observed = asked(an_image(), an_image("store")), seen(FULL, inputs=sized(shop=4, store=4))
+    first = judged(asked(an_image()), observed)
+    made = judged(documents, observed, under_way=first)
+    assert refusals(made) == [("disk", ["build store"])]
+    assert made.refused[0].message == (
+        "a snapshot of store needs about 4.0 GiB; pool default has 2.0 GiB above its reserve"
+        " (10.0 GiB free, 4.0 GiB of it reserved, 4.0 GiB kept for work under way)"
+    )
+
+
+def test_a_build_whose_document_is_gone_keeps_its_room_while_it_is_there() -> None:
+    first = judged(asked(an_image()), seen(FULL, inputs=sized(shop=4)))
+    observed = seen(FULL, a_build(age=timedelta(0)), inputs=sized(store=4))
+    assert first.actions[0].volumes == (observed.volumes[0].id,)
+    assert refusals(judged(asked(an_image("store")), observed, under_way=first)) == [("disk", ["build store"])]
+
+
+def test_copies_in_flight_keep_their_room() -> None:
+    sizes = {snapshot_id(): 3 * GIB}
+    first = judged(asked(an_image(), *clones(1)), seen(FULL, a_snapshot()), sizes=sizes)
+    made = judged(asked(an_image(), *clones(3)), seen(FULL, a_snapshot()), under_way=first, sizes=sizes)
+    assert steps(made) == ["create c01"]
+    assert refusals(made) == [("disk", ["create c02"])]
+
+
+def test_a_build_in_flight_keeps_no_clone_waiting_that_takes_no_room() -> None:
+    cow = replace(FULL, instant_clones=True)
+    first = judged(asked(an_image("store")), seen(cow, inputs=sized(store=6)))
+    made = judged(asked(an_image(), an_image("store"), a_clone()), seen(cow, a_snapshot()), under_way=first)
+    assert steps(made) == ["create dev"]
 
 
 def test_copies_take_room_one_after_the_other() -> None:
@@ -217,7 +276,7 @@ def test_near_the_reserve_running_clones_are_still_served() -> None:
 def test_what_retention_deletes_before_a_build_goes_though_the_build_is_refused() -> None:
     snapshots = [a_snapshot(age=hours * HOUR) for hours in (1, 2, 3, 4)]
     documents = asked(an_image(spec_digest="d2" * 32))
-    made = judged(documents, seen(FULL, *snapshots), source_sizes={"shop": 99 * GIB})
+    made = judged(documents, seen(FULL, *snapshots, inputs=sized(shop=99)))
     assert steps(made) == ["delete shop"]
     assert refusals(made) == [("disk", ["build shop"]), ("dependency", ["delete shop"])]
 
@@ -229,9 +288,17 @@ def test_declared_memory_that_does_not_fit_is_refused_with_figures() -> None:
     made = judged(asked(an_image(), *documents), observed, memory_limit=2 * GIB)
     assert steps(made) == ["create b"]
     assert made.refused[0].message == (
-        "clone c declares 1.0 GiB of memory; 2.0 GiB of 2.0 GiB are declared by running clones"
+        "clone c declares 1.0 GiB of memory; 2.0 GiB of 2.0 GiB are declared by clones that run or are starting"
     )
     assert reason(made, clone_key("c"), "Stalled") == "InsufficientMemory"
+
+
+def test_a_clone_in_the_making_counts_with_its_declared_memory() -> None:
+    documents = [a_clone(name, resources=Resources(memory=GIB)) for name in ("a", "b")]
+    first = judged(asked(an_image(), documents[0]), seen(a_snapshot()), memory_limit=GIB)
+    made = judged(asked(an_image(), *documents), seen(a_snapshot()), under_way=first, memory_limit=GIB)
+    assert steps(first) == ["create a"]
+    assert refusals(made) == [("memory", ["create b"])]
 
 
 def test_clones_that_declare_no_memory_or_are_stopped_need_none() -> None:

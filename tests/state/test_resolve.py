@@ -128,8 +128,8 @@ def test_an_image_is_resolved_with_its_files_and_rendered_scripts(tmp_path: Path
     tree = DirectoryTree(tmp_path)
     assert found.document == DocumentRef("shop.yaml", 1)
     assert found.source == DumpSource(
-        SourcePath("dumps/shop.sql", tree.object_id("dumps/shop.sql")),
-        SourcePath("dumps/roles.sql", tree.object_id("dumps/roles.sql")),
+        SourcePath("dumps/shop.sql", tree.object_id("dumps/shop.sql"), len(FILES["dumps/shop.sql"])),
+        SourcePath("dumps/roles.sql", tree.object_id("dumps/roles.sql"), len(FILES["dumps/roles.sql"])),
     )
     assert found.scripts == (
         Script("sql/trim.sql.j2", "DELETE FROM account WHERE region <> 'eu';\n", "shop", Phase.BEFORE_MASKING),

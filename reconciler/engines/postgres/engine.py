@@ -69,6 +69,9 @@ class PostgresEngine:
     def identify(self, source: LocalSource) -> SourceIdentity:
         return identify.identify(source)
 
+    def built_size(self, stored_bytes: int) -> int:
+        return identify.built_size(stored_bytes, packed=True)
+
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)
         installed = _installed_for(work)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.postgres import control, files
+from reconciler.engines.postgres import control, files, settings
 from reconciler.engines.postgres.datafiles import is_tar_set, read_from_tar
 from reconciler.engines.postgres.formats import detect
 from reconciler.errors import BusyError, SourceError
@@ -28,8 +28,12 @@ _CONTROL = Path("global", "pg_control")
 _MANIFEST = "backup_manifest"
 _MANIFEST_CHECKSUM = re.compile(rb'"Manifest-Checksum":\s*"([0-9a-f]+)"\s*\}\s*\Z')
 _TAIL_BYTES = 4096
-_COMPRESSED_GROWTH = 5
-_PLAIN_GROWTH = 1.3
+_INDEXED = 2
+"""A database with indexes and row headers, in sizes of its dump as text: 1.7 for pgbench's, 2 for names and dates."""
+_UNPACKED = 5
+"""Text or data files in sizes of what gzip makes of them: 5.6 for names and dates."""
+_NEW_CLUSTER_BYTES = 64 << 20
+"""What initdb makes, before there is any data."""
 
 
 def identify(source: LocalSource) -> SourceIdentity:
@@ -50,6 +54,12 @@ def identify(source: LocalSource) -> SourceIdentity:
         return _backup(source.path) if source.kind == "backup" else _files(source.path)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or source.path}: {error.strerror}") from error
+
+
+def built_size(dump_bytes: int, *, packed: bool) -> int:
+    """Estimate the room that a build from a dump takes at its peak: the database, and WAL for as much as was loaded."""
+    text = dump_bytes * (_UNPACKED if packed else 1)
+    return _NEW_CLUSTER_BYTES + text * _INDEXED + min(text, settings.BUILD_WAL_GIB << 30)
 
 
 def source_major(source: LocalSource) -> str | None:
@@ -91,13 +101,13 @@ def require_stopped(data: Path) -> None:
 def _dump(path: Path, globals_: Path | None) -> SourceIdentity:
     found = detect(path)
     compressed = found.compression is not None or found.layout in ("custom", "directory")
-    growth = _COMPRESSED_GROWTH if compressed else _PLAIN_GROWTH
     listing = _Listing()
     listing.add(path)
+    size = built_size(listing.size, packed=compressed)
     if globals_ is not None:
         detect(globals_)
         listing.add(globals_)
-    return SourceIdentity(f"stat:{listing.digest()}", int(listing.size * growth), listing.modified_at)
+    return SourceIdentity(f"stat:{listing.digest()}", size, listing.modified_at)
 
 
 def _backup(path: Path) -> SourceIdentity:
@@ -108,7 +118,7 @@ def _backup(path: Path) -> SourceIdentity:
         raise SourceError(f"{path} is no backup of PostgreSQL: it has neither global/pg_control nor base.tar")
     listing = _Listing()
     listing.add(path)
-    size = listing.size * (_COMPRESSED_GROWTH if tars and not (path / "base.tar").exists() else 1)
+    size = listing.size * (_UNPACKED if tars and not (path / "base.tar").exists() else 1)
     checksum = _manifest_checksum(path / _MANIFEST)
     if checksum is not None:
         return SourceIdentity(f"manifest:{checksum}", size, listing.modified_at)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAP = "reconciler"
 REQUIRED_PRELOADS = frozenset({"timescaledb", "citus"})
 """Libraries without which the data of their extensions cannot be read; others only act or measure."""
+BUILD_WAL_GIB = 4
+"""WAL that a build may keep before a checkpoint lets go of it."""
 
 _EVENT_TRIGGERS_SETTING = 17
 _SYNC_IO = 18
@@ -125,7 +127,7 @@ def _build_defaults(work: BuildWork) -> _Settings:
         "maintenance_work_mem": f"{max(64, min(1024, memory // 16 // _MiB))}MB",
         "work_mem": "32MB",
         "max_parallel_maintenance_workers": str(max(0, work.jobs - 1)),
-        "max_wal_size": "4GB",
+        "max_wal_size": f"{BUILD_WAL_GIB}GB",
         "checkpoint_timeout": "1h",
         "checkpoint_completion_target": "0.1",
         "jit": "off",

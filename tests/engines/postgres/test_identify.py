@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,15 @@ def dump(tmp_path: Path) -> Path:
 
 def test_an_unchanged_dump_keeps_its_identity(dump: Path) -> None:
     assert identify(source(dump)) == identify(source(dump))
-    assert identify(source(dump)).size_bytes >= dump.stat().st_size
+    assert identify(source(dump)).size_bytes >= 2 * dump.stat().st_size
+
+
+def test_a_packed_dump_lets_expect_more_than_a_plain_one_of_the_same_size(dump: Path) -> None:
+    packed = dump.with_suffix(".gz")
+    packed.write_bytes(gzip.compress(b"CREATE TABLE t (a int);\n" + os.urandom(1 << 16).hex().encode()))
+    dump.write_text("CREATE TABLE t (a int);".ljust(packed.stat().st_size))
+    plain = identify(source(dump)).size_bytes
+    assert identify(source(packed)).size_bytes - plain == 12 * dump.stat().st_size
 
 
 def test_every_change_of_a_dump_changes_its_identity(dump: Path) -> None:
