@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from reconciler import proc
 from reconciler.engines.postgres import server
 from reconciler.errors import UnsupportedError
 
@@ -91,10 +92,10 @@ def check(facts: Mapping[str, str], installed: InstalledServer) -> None:
         UnsupportedError: the C library or ICU is another than where the snapshot was built.
 
     """
-    here = _versions(installed)
-    for key, then in facts.items():
-        provider = key.removeprefix(_FACT)
-        if key.startswith(_FACT) and here.get(provider, "none") != then:
+    recorded = {key.removeprefix(_FACT): then for key, then in facts.items() if is_record(key)}
+    here = _versions(installed) if recorded else {}
+    for provider, then in recorded.items():
+        if here.get(provider, "none") != then:
             raise UnsupportedError(
                 f"the snapshot was built with {provider} {then}, this host has {here.get(provider, 'none')}:"
                 " its text indexes would be wrong",
@@ -105,9 +106,8 @@ def check(facts: Mapping[str, str], installed: InstalledServer) -> None:
 def _versions(installed: InstalledServer) -> dict[str, str]:
     """Return the versions of the C library and of the ICU that a server is linked with."""
     found = {}
-    libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else None
-    if libc:
-        found["glibc"] = libc.removeprefix("glibc ")
+    if "CS_GNU_LIBC_VERSION" in os.confstr_names:  # another program is asked: ours has the library it started with
+        found["glibc"] = proc.run(["getconf", "GNU_LIBC_VERSION"], timeout=30).text.strip().removeprefix("glibc ")
     for library in server.linked_libraries(installed):
         if library.startswith("libicui18n.so."):
             found["icu"] = library.removeprefix("libicui18n.so.")

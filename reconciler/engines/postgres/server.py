@@ -14,7 +14,7 @@ import pwd
 import re
 import shutil
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import CloneWork
 
     Work = BuildWork | CloneWork
+    Stamp = tuple[int, int, int]
 
 ADMIN = "reconciler_admin"
 """Bootstrap superuser of clusters that we initialise."""
@@ -56,6 +57,8 @@ OLDEST_MAJOR = 14
 
 _HOST_ROOT = Path("/usr/lib/postgresql")
 _NEEDED = ("postgres", "initdb", "pg_controldata", "pg_resetwal")
+_REMEMBERED = 32
+"""Programs of which something is remembered, as long as their files are the same."""
 _SOCKET_PORT = 5432
 _CONNECT_SECONDS = 10
 _BUILD_FACTS = "build.json"
@@ -72,13 +75,8 @@ _ABSENT_LOCALE = re.compile(r"not recognized by setlocale|ICU is not supported|c
 
 def installed_servers() -> tuple[InstalledServer, ...]:
     """Return the usable installations of this host: host ones before the embedded one, newest first."""
-    return _installed_servers(os.environ.get("PATH", ""))
-
-
-@cache
-def _installed_servers(search_path: str) -> tuple[InstalledServer, ...]:
     found: dict[Path, InstalledServer] = {}
-    for directory in _host_directories(search_path):
+    for directory in _host_directories():
         if directory not in found and (os.geteuid() != 0 or software.world_reachable(directory / "postgres")):
             server = _inspect(directory, embedded=False)
             if server is not None:
@@ -130,10 +128,15 @@ def program(installed: InstalledServer, name: str) -> Path:
     return path
 
 
-@cache
 def linked_libraries(installed: InstalledServer) -> frozenset[str]:
     """Return names of the shared libraries that the server program mentions, for example ``libicui18n.so.72``."""
-    content = (installed.directory / "postgres").read_bytes()
+    path = installed.directory / "postgres"
+    return _mentioned_libraries(path, _stamp(path))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _mentioned_libraries(path: Path, _stamp: Stamp) -> frozenset[str]:
+    content = path.read_bytes()
     return frozenset(name.decode() for name in re.findall(rb"lib[a-z0-9_+-]+\.so\.[0-9.]*[0-9]", content))
 
 
@@ -324,10 +327,10 @@ def _admin_options(work: Work) -> str:
     return _ADMIN_OPTIONS
 
 
-def _host_directories(search_path: str) -> Iterator[Path]:
+def _host_directories() -> Iterator[Path]:
     if _HOST_ROOT.is_dir():
         yield from (entry / "bin" for entry in sorted(_HOST_ROOT.iterdir()))
-    on_path = shutil.which("postgres", path=search_path)
+    on_path = shutil.which("postgres")
     if on_path is not None:
         yield Path(on_path).resolve().parent
 
@@ -344,14 +347,26 @@ def _inspect(directory: Path, *, embedded: bool) -> InstalledServer | None:
     """Return what is installed in ``directory``; None when it is incomplete, broken or too old."""
     if not all(os.access(directory / name, os.X_OK) for name in _NEEDED):
         return None
+    path = directory / "postgres"
     try:
-        text = proc.run([directory / "postgres", "--version"], timeout=30).text
-    except (CommandError, PermanentError):
+        text = _version_text(path, _stamp(path))
+    except (CommandError, PermanentError, OSError):
         return None
     match = re.search(r"\(PostgreSQL\) ((\d+)[\w.]*)", text)
     if match is None or int(match[2]) < OLDEST_MAJOR:
         return None
     return InstalledServer(match[1], match[2], "embedded" if embedded else "host", directory)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _version_text(path: Path, _stamp: Stamp) -> str:
+    return proc.run([path, "--version"], timeout=30).text
+
+
+def _stamp(path: Path) -> Stamp:
+    """Return what changes when a package is upgraded: the loop lives longer than the programs that it runs."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _numbers(version: str) -> list[int]:

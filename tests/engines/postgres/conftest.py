@@ -197,6 +197,14 @@ def _build_servers() -> Iterator[dict[str, Cluster]]:
 
 
 @pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that everybody can pass through; those of pytest are private."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+@pytest.fixture
 def build(_build_servers: dict[str, Cluster]) -> Iterator[Cluster]:
     """A running, empty build server of PostgreSQL 18."""
     yield _build_servers["18"]

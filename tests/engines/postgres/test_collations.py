@@ -14,6 +14,7 @@ from reconciler.state.desired import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.engines.conftest import PostgresHarness
 
@@ -25,6 +26,18 @@ def test_the_record_of_this_host_is_accepted_and_another_refused_with_both_versi
     collations.check(record | {"admin": "x"}, installed)
     with pytest.raises(UnsupportedError, match=r"glibc 2\.1, this host has"):
         collations.check({"collation.glibc": "2.1"}, installed)
+
+
+def test_the_c_library_is_asked_again_after_this_process_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = collations.record(["glibc"], server.choose())
+    upgraded = tmp_path / "getconf"
+    upgraded.write_text("#!/bin/sh\necho glibc 2.99\n")
+    upgraded.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UnsupportedError, match=r"this host has 2\.99"):
+        collations.check(record, server.choose())
 
 
 @pytest.mark.postgres

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,8 @@ from reconciler.engines.postgres import server
 from reconciler.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.engines.conftest import PostgresHarness
 
 
@@ -21,6 +24,25 @@ def test_the_embedded_server_is_always_there_and_comes_after_the_host_ones() -> 
 
 def test_the_newest_version_serves_what_asks_for_none() -> None:
     assert server.choose().major == max((one.major for one in server.installed_servers()), key=int)
+
+
+def install(directory: Path, version: str, library: str) -> None:
+    """Put programs in place as a package does: each by a rename."""
+    for name in ("postgres", "initdb", "pg_controldata", "pg_resetwal"):
+        new = directory / f"{name}.new"
+        new.write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {version}' # {library}\n")
+        new.chmod(0o755)
+        new.replace(directory / name)
+
+
+def test_what_is_installed_or_upgraded_later_is_seen(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{open_path}:{os.environ['PATH']}")
+    for version, library in ((None, ""), ("77.1", "libicui18n.so.72"), ("77.2", "libicui18n.so.76")):
+        if version is not None:
+            install(open_path, version, library)
+        found = [one for one in server.installed_servers() if one.directory == open_path]
+        assert [one.version for one in found] == ([version] if version else [])
+        assert [server.linked_libraries(one) for one in found] == ([{library}] if version else [])
 
 
 @pytest.mark.parametrize("major", ["99", "9", "x"])
