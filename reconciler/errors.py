@@ -21,6 +21,7 @@ it, and never carry the value of a secret or a row of data.
     │   ├── CheckFailedError  a check did not return true
     │   ├── SecretError       a secret is missing, unreadable or not granted
     │   └── UnsupportedError  this host or version cannot do what the document asks for
+    │       └── NotInstalledError  a program, library or locale is missing; looked at again now and then
     ├── RefusedError          capacity or policy says no, with figures; looked at again every pass
     ├── CommandError          a subprocess failed (argv, exit code, bounded tail of stderr)
     └── CancelledError        the work became pointless or the process is stopping
@@ -140,6 +141,10 @@ class UnsupportedError(PermanentError):
     """This host or this version cannot do what the document asks for."""
 
     reason = "Unsupported"
+
+
+class NotInstalledError(UnsupportedError):
+    """Software is missing on this host; installing it changes no input, so time has to bring another look."""
 
 
 class RefusedError(ReconcilerError):

@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Self
 from reconciler.errors import (
     CancelledError,
     CommandError,
+    NotInstalledError,
     PermanentError,
     TimeoutExceededError,
     UnavailableError,
@@ -124,7 +125,8 @@ def run(
         TimeoutExceededError: it ran longer than ``timeout`` seconds; it was ended.
         CancelledError: ``cancel`` was set; it was ended.
         PermanentError: it wrote more than fits in memory.
-        UnsupportedError: the program is not installed, or the account cannot be used.
+        NotInstalledError: the program is not installed.
+        UnsupportedError: the account cannot be used.
 
     """
     words = [os.fspath(word) for word in argv]
@@ -166,7 +168,8 @@ def spawn(
     (umask 077). It is reaped by :func:`reap`, whether the caller keeps it or not.
 
     Raises:
-        UnsupportedError: the program is not installed, or the account cannot be used.
+        NotInstalledError: the program is not installed.
+        UnsupportedError: the account cannot be used.
 
     """
     words = [os.fspath(word) for word in argv]
@@ -193,13 +196,13 @@ def require_program(name: str, *, env: Mapping[str, str] | None = None, cwd: Pat
     """Return the path of a program, looked up as :func:`run` does (relative to ``cwd`` when it contains a slash).
 
     Raises:
-        UnsupportedError: there is none, or it must not be executed.
+        NotInstalledError: there is none, or it must not be executed.
 
     """
     place = Path(cwd or ".") / name if os.sep in name else name
     path = shutil.which(place, path=(environment() if env is None else env).get("PATH", os.defpath))
     if path is None:
-        raise UnsupportedError(f"the program {name} is not installed on this host, or must not be executed")
+        raise NotInstalledError(f"the program {name} is not installed on this host, or must not be executed")
     return os.fspath(path)
 
 
@@ -350,7 +353,7 @@ def _popen(
     except FileNotFoundError as error:
         if cwd is not None and not cwd.is_dir():
             raise PermanentError(f"the directory {cwd} in which {words[0]} should run does not exist") from error
-        raise UnsupportedError(f"the program {words[0]} is not installed on this host") from error
+        raise NotInstalledError(f"the program {words[0]} is not installed on this host") from error
     except PermissionError as error:
         who = f"user id {account.uid if account else os.geteuid()}"
         raise UnsupportedError(f"{who} must not execute {words[0]} in {cwd or Path.cwd()}") from error

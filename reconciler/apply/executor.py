@@ -18,7 +18,14 @@ import structlog
 
 from reconciler.apply.context import Work, permanent
 from reconciler.apply.worker import perform
-from reconciler.errors import CancelledError, DependencyError, ReconcilerError, RefusedError, TransientError
+from reconciler.errors import (
+    CancelledError,
+    DependencyError,
+    NotInstalledError,
+    ReconcilerError,
+    RefusedError,
+    TransientError,
+)
 from reconciler.plan.actions import BuildSnapshot
 from reconciler.plan.policy import pruned_objects
 from reconciler.proc import CancelToken
@@ -28,6 +35,7 @@ from reconciler.status.events import Event, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from reconciler.host import Host
     from reconciler.plan.actions import Action, Plan
@@ -180,8 +188,6 @@ class Executor:
         fingerprint = _fingerprint(action)
         before = self._host.store.failure(action.key)
         attempts = before.attempts + 1 if before is not None and before.fingerprint == fingerprint else 1
-        longest = _LONGEST_REFUSAL if isinstance(error, RefusedError) else _LONGEST_RETRY
-        delay = min(longest, _FIRST_RETRY * 2 ** min(attempts - 1, 10))
         failure = Failure(
             reason=error.reason if isinstance(error, ReconcilerError) else "InternalError",
             message=str(error)
@@ -191,7 +197,7 @@ class Executor:
             fingerprint=fingerprint,
             attempts=attempts,
             at=now,
-            retry_at=now + delay,
+            retry_at=_retry_at(error, fingerprint, attempts, now),
         )
         self._host.store.set_failure(action.key, failure)
         severity: Severity = "info" if isinstance(error, TransientError) and attempts == 1 else "error"
@@ -236,6 +242,16 @@ class Executor:
                 elif not other.waits:
                     ready.append(other)
         return ended, ready
+
+
+def _retry_at(error: Exception, fingerprint: str, attempts: int, now: datetime) -> datetime | None:
+    """Return when a failed action is tried again; None when only other inputs can help."""
+    if isinstance(error, NotInstalledError):
+        return now + _LONGEST_RETRY
+    if permanent(error) and fingerprint:
+        return None
+    longest = _LONGEST_REFUSAL if isinstance(error, RefusedError) else _LONGEST_RETRY
+    return now + min(longest, _FIRST_RETRY * (1 << min(attempts - 1, 10)))
 
 
 def _fingerprint(action: Action) -> str:

@@ -225,7 +225,7 @@ class Engine(Protocol):
 
         Raises:
             SourceError: the source cannot be used.
-            UnsupportedError: no server of the version is on this host (the message says how to get it).
+            NotInstalledError: no server of the version is on this host (the message says how to get it).
 
         """
         ...
@@ -251,7 +251,8 @@ class Engine(Protocol):
         """Write the clone's settings into its directory and return how to start it; repeatable.
 
         Raises:
-            UnsupportedError: this host must not serve the snapshot (version, collations); the message says why.
+            UnsupportedError: this host must not serve the snapshot (collations); the message says why.
+            NotInstalledError: no server of the version is on this host.
 
         """
         ...

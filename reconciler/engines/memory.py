@@ -26,12 +26,12 @@ from urllib.parse import quote
 from reconciler.engines.base import InstalledServer, Sealed, SourceIdentity
 from reconciler.errors import (
     CheckFailedError,
+    NotInstalledError,
     PermanentError,
     ReconcilerError,
     ScriptError,
     SourceError,
     UnavailableError,
-    UnsupportedError,
 )
 from reconciler.state.servers import ServerSpec
 
@@ -167,7 +167,7 @@ class MemoryEngine:
     def _require(self, major: str) -> None:
         if major not in self._majors:
             here = ", ".join(self._majors)
-            raise UnsupportedError(f"{self.name} {major} is not on this host, which has {here}")
+            raise NotInstalledError(f"{self.name} {major} is not on this host, which has {here}")
 
     def _content(self, directory: Path) -> _Content:
         with self._lock:

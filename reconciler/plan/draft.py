@@ -68,7 +68,7 @@ def held_back(index: Index, key: ObjectKey, fingerprint: str) -> Condition | Non
     failure = index.observed.failures.get(key)
     if failure is None or failure.fingerprint != fingerprint:
         return None
-    if failure.permanent and fingerprint:
+    if failure.permanent and fingerprint and (failure.retry_at is None or index.now < failure.retry_at):
         return stalled(failure.reason, failure.message)
     retry_at = failure.retry_at or (failure.at + _LAST_RESORT if failure.permanent else failure.at)
     if index.now < retry_at:

@@ -189,7 +189,7 @@ class Failure:
     """What is remembered of an object's last failed action.
 
     ``fingerprint`` is that of the inputs it failed with; a permanent failure counts
-    until the fingerprint changes, a transient one until ``retry_at``.
+    until the fingerprint changes, any that has a ``retry_at`` at most until then.
     """
 
     reason: str

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.base import BuildWork, CloneWork, LocalSource, UserWish
-from reconciler.errors import CheckFailedError, ReconcilerError, ScriptError, SourceError, UnsupportedError
+from reconciler.errors import CheckFailedError, NotInstalledError, ReconcilerError, ScriptError, SourceError
 from reconciler.ids import CloneName, ImageName, InstallationId, Revision, ServerName, SnapshotId
 from reconciler.state.desired import Check, Script
 from reconciler.state.observed import SnapshotManifest
@@ -215,7 +215,7 @@ class EngineSuite:
 
     def test_a_version_that_is_not_here_is_refused_before_anything_is_made(self, harness: EngineHarness) -> None:
         work = replace(harness.build_work(), version="9999")
-        with pytest.raises(UnsupportedError):
+        with pytest.raises(NotInstalledError):
             harness.engine.prepare(work)
         assert list(work.directory.iterdir()) == []
 
@@ -277,7 +277,7 @@ class EngineSuite:
     def test_a_snapshot_of_a_version_that_is_not_here_is_not_served(self, harness: EngineHarness) -> None:
         clone = harness.clone_of_shop(tcp=False)
         clone = replace(clone, snapshot=replace(clone.snapshot, major="9999"))
-        with pytest.raises(UnsupportedError):
+        with pytest.raises(NotInstalledError):
             harness.engine.clone_server(clone)
 
     def test_a_build_goes_on_from_a_copy_of_its_base(self, harness: EngineHarness) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.engines.memory import MemoryEngine
 from reconciler.ids import CloneName
 from reconciler.plan.actions import BuildSnapshot, CreateClone
 from reconciler.state.conditions import Kind
@@ -154,6 +155,31 @@ def test_a_failed_build_leaves_nothing_and_stalls_until_its_inputs_change(world:
     assert verbs(world.apply()) == []
     world.write(IMAGE, CLONE)
     world.apply()
+    assert world.running() == ["dev.1"]
+
+
+def test_an_image_goes_on_by_itself_after_the_software_that_it_lacked_was_installed(world: World) -> None:
+    world.write(IMAGE + '  version: "3"\n', CLONE)
+    world.apply()
+    assert world.conditions(Kind.IMAGE, "shop")["Stalled"].reason == "Unsupported"
+    world.host.engines["postgres"] = MemoryEngine("postgres", majors=("3",))
+    assert verbs(world.apply()) == []
+    world.clock.advance(minutes=15)
+    assert verbs(world.apply()) == ["build Image/shop", "create Clone/dev"]
+    assert world.running() == ["dev.1"]
+    assert "Stalled" not in world.conditions(Kind.IMAGE, "shop")
+
+
+def test_a_clone_goes_on_by_itself_after_the_software_that_it_lacked_was_installed(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    world.host.engines["postgres"] = MemoryEngine("postgres", majors=("1",))
+    world.write(IMAGE, CLONE)
+    world.apply()
+    assert world.conditions(Kind.CLONE, "dev")["Stalled"].reason == "Unsupported"
+    world.host.engines["postgres"] = world.engine
+    world.clock.advance(minutes=15)
+    assert verbs(world.apply()) == ["create Clone/dev"]
     assert world.running() == ["dev.1"]
 
 

@@ -83,7 +83,7 @@ def detect(path: Path) -> Format:
 
     Raises:
         SourceError: it is missing, empty, unreadable, or another product's dump.
-        UnsupportedError: no program to decompress it is on this host.
+        NotInstalledError: no program to decompress it is on this host.
 
     """
     try:
@@ -122,7 +122,7 @@ def open_stream(path: Path, compression: Compression | None) -> Iterator[Readabl
 
     Raises:
         SourceError: the compressed data is damaged or truncated.
-        UnsupportedError: the program that decompresses it is not on this host.
+        NotInstalledError: the program that decompresses it is not on this host.
 
     """
     try:

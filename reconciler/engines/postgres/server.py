@@ -25,7 +25,7 @@ from psycopg import sql
 from reconciler import proc
 from reconciler.engines.base import BuildWork, InstalledServer
 from reconciler.engines.postgres import files, software
-from reconciler.errors import CommandError, PermanentError, UnavailableError, UnsupportedError
+from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,7 +93,8 @@ def choose(major: str | None = None) -> InstalledServer:
     """Return the installation that serves ``major`` (default: the newest), a host one rather than the embedded one.
 
     Raises:
-        UnsupportedError: there is none; the message says what is here and how to get it.
+        UnsupportedError: it is older than what is supported.
+        NotInstalledError: there is none; the message says what is here and how to get it.
 
     """
     servers = installed_servers()
@@ -103,7 +104,7 @@ def choose(major: str | None = None) -> InstalledServer:
     if major is not None and (not major.isdigit() or int(major) < OLDEST_MAJOR):
         raise UnsupportedError(f"PostgreSQL {major} is not supported", hint=f"the oldest version is {OLDEST_MAJOR}")
     here = ", ".join(f"{s.version} in {s.directory}" for s in servers) or "none"
-    raise UnsupportedError(
+    raise NotInstalledError(
         f"no PostgreSQL {major or 'server'} on this host; found: {here}",
         hint=f"install the package postgresql-{major}" if major else "install the package postgresql",
     )
@@ -113,7 +114,7 @@ def program(installed: InstalledServer, name: str) -> Path:
     """Return the path of one of the installation's programs, reachable for every account that we run it under.
 
     Raises:
-        UnsupportedError: the installation lacks it.
+        NotInstalledError: the installation lacks it.
 
     """
     directory = installed.directory
@@ -121,7 +122,7 @@ def program(installed: InstalledServer, name: str) -> Path:
         directory = software.shared_copy(installed, software.SHARED)
     path = directory / name
     if not path.is_file():
-        raise UnsupportedError(
+        raise NotInstalledError(
             f"PostgreSQL {installed.version} in {installed.directory} has no program {name}",
             hint=f"install the packages postgresql-{installed.major} and postgresql-client-{installed.major}",
         )
@@ -182,7 +183,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
 
     Raises:
         UnavailableError: the server does not answer or refuses the connection.
-        UnsupportedError: this host lacks the database's locale.
+        NotInstalledError: this host lacks the database's locale.
 
     """
     try:
@@ -202,7 +203,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
     except psycopg.OperationalError as error:
         if _ABSENT_LOCALE.search(str(error)):
             message = f"this host lacks the locale of database {database}: {error}"
-            raise UnsupportedError(message, hint="generate it (Debian: dpkg-reconfigure locales)") from error
+            raise NotInstalledError(message, hint="generate it (Debian: dpkg-reconfigure locales)") from error
         raise UnavailableError(f"cannot connect to database {database} of server {work.server}: {error}") from error
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import files, server
 from reconciler.engines.postgres.parameters import PRELOAD, libraries
-from reconciler.errors import UnsupportedError
+from reconciler.errors import NotInstalledError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ def write_build(work: BuildWork, installed: InstalledServer, required: Mapping[s
     """Write the configuration of a build's private server.
 
     Raises:
-        UnsupportedError: a library that the data needs is not installed.
+        NotInstalledError: a library that the data needs is not installed.
 
     """
     data = server.data_directory(work)
@@ -57,7 +57,7 @@ def write_clone(work: CloneWork, installed: InstalledServer, chosen: Mapping[str
     """Write the configuration of a clone; ``chosen`` are checked parameters with the required ones.
 
     Raises:
-        UnsupportedError: a library or TLS is asked for that the installation lacks.
+        NotInstalledError: a library or TLS is asked for that the installation lacks.
 
     """
     data = server.data_directory(work)
@@ -65,7 +65,7 @@ def write_clone(work: CloneWork, installed: InstalledServer, chosen: Mapping[str
     check_preload(values.get(PRELOAD, ""), installed)
     if work.tls is not None:
         if not any(name.startswith("libssl.") for name in server.linked_libraries(installed)):
-            raise UnsupportedError(
+            raise NotInstalledError(
                 f"PostgreSQL {installed.version} in {installed.directory} is built without TLS",
                 hint=f"install the package postgresql-{installed.major}",
             )
@@ -87,7 +87,7 @@ def check_preload(value: str, installed: InstalledServer) -> None:
         name for name in libraries(value) if not any((place / f"{name}.so").is_file() for place in (root, *_sub(root)))
     ]
     if missing:
-        raise UnsupportedError(
+        raise NotInstalledError(
             f"PostgreSQL {installed.version} in {installed.directory} lacks the libraries {', '.join(missing)}",
             hint="install the packages of these extensions for this version",
         )

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.errors import UnsupportedError
+from reconciler.errors import NotInstalledError
 
 if TYPE_CHECKING:
     from reconciler.engines.base import InstalledServer
@@ -33,7 +33,7 @@ def shared_copy(installed: InstalledServer, root: Path) -> Path:
     """Return the programs' directory in a copy below ``root`` that every account can use, made on first use.
 
     Raises:
-        UnsupportedError: the copy cannot be made, or is out of reach as well.
+        NotInstalledError: the copy cannot be made, or is out of reach as well.
 
     """
     tree = installed.directory.parent
@@ -44,13 +44,13 @@ def shared_copy(installed: InstalledServer, root: Path) -> Path:
         if not target.is_dir():
             _make(tree, target)
     except OSError as error:
-        raise UnsupportedError(
+        raise NotInstalledError(
             f"PostgreSQL {installed.version} in {installed.directory} is out of reach for the accounts that servers"
             f" run under, and cannot be copied to {root}: {error.strerror}",
             hint=_WAY_OUT,
         ) from error
     if not world_reachable(target.parent):
-        raise UnsupportedError(f"accounts other than root cannot pass through {root}", hint=_WAY_OUT)
+        raise NotInstalledError(f"accounts other than root cannot pass through {root}", hint=_WAY_OUT)
     return programs
 
 

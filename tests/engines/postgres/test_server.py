@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.postgres import server
-from reconciler.errors import UnsupportedError
+from reconciler.errors import NotInstalledError, UnsupportedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def test_an_absent_version_is_refused_with_a_way_out(major: str) -> None:
 
 
 def test_an_absent_program_is_refused_with_the_package_that_has_it() -> None:
-    with pytest.raises(UnsupportedError, match="postgresql-client-"):
+    with pytest.raises(NotInstalledError, match="postgresql-client-"):
         server.program(server.choose(), "pg_nonsense")
 
 
