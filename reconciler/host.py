@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -108,11 +108,8 @@ class Host:
     @property
     def plan_settings(self) -> PlanSettings:
         """What planning needs to know of this host."""
-        return PlanSettings(
-            undo_grace=self.config.undo.grace,
-            pools=frozenset(self.pools) | self.lost_pools,
-            runtimes=frozenset(self.runtimes),
-            serverless=frozenset(),
+        return plan_settings(
+            self.config, pools=frozenset(self.pools) | self.lost_pools, runtimes=frozenset(self.runtimes)
         )
 
     @property
@@ -129,10 +126,8 @@ class Host:
     def policy_settings(self) -> PolicySettings:
         """What policy needs to know of this host."""
         usage = self.store.usage()
-        return PolicySettings(
-            max_delete=self.config.prune.max_delete,
-            max_delete_percent=self.config.prune.max_delete_percent,
-            unmasked=self.config.masking.unmasked,
+        return replace(
+            policy_settings(self.config),
             memory_limit=self.config.limits.memory.of(_memory()),
             runtimes={name: runtime.traits for name, runtime in self.runtimes.items()},
             sizes={volume: used.logical_bytes for volume, used in usage.items()},
@@ -158,7 +153,47 @@ class Host:
 
     def commits(self) -> Commits:
         """Return a reader of this host's repository."""
-        return Commits(_repository(self.config, self.state, self.secrets), self.config)
+        return Commits(configured_repository(self.config, self.state.mirror, self.secrets), self.config)
+
+
+def plan_settings(
+    config: Config, *, pools: frozenset[PoolName], runtimes: frozenset[RuntimeName] | None
+) -> PlanSettings:
+    """Return what planning needs to know of a configuration, and of the host that it is planned for."""
+    return PlanSettings(undo_grace=config.undo.grace, pools=pools, runtimes=runtimes, serverless=frozenset())
+
+
+def policy_settings(config: Config) -> PolicySettings:
+    """Return the limits of a configuration; what only its host can tell (memory, abilities, sizes) is left out."""
+    return PolicySettings(
+        max_delete=config.prune.max_delete,
+        max_delete_percent=config.prune.max_delete_percent,
+        unmasked=config.masking.unmasked,
+    )
+
+
+def secret_store(config: Config) -> SecretStore:
+    """Return the secrets of a configuration."""
+    from reconciler.secrets import SecretStore
+
+    return SecretStore(config.secrets.directory, config.secrets.environment)
+
+
+def configured_repository(config: Config, mirror: Path, secrets: SecretStore) -> Repository:
+    """Return the repository of a configuration; what is fetched of a remote lies in ``mirror``."""
+    from reconciler.repository import Limits, open_repository
+
+    settings = config.repository
+    credentials = settings.credentials
+    return open_repository(
+        mirror=mirror,
+        url=settings.url,
+        branch=settings.branch,
+        path=settings.path,
+        limits=Limits(files=settings.limits.files, total_bytes=settings.limits.total_size),
+        credentials=(lambda: secrets.get(SecretName(credentials.secret))) if credentials is not None else None,
+        known_hosts=settings.known_hosts,
+    )
 
 
 @contextmanager
@@ -169,7 +204,6 @@ def open_host(config: Config, *, writes: bool, command: str = "") -> Iterator[Ho
         BusyError: another reconciler writes to this state directory or pool.
 
     """
-    from reconciler.secrets import SecretStore
     from reconciler.status.store import StatusStore
 
     clock = SystemClock()
@@ -184,7 +218,7 @@ def open_host(config: Config, *, writes: bool, command: str = "") -> Iterator[Ho
             installation=state.installation,
             state=state,
             store=store,
-            secrets=SecretStore(config.secrets.directory, config.secrets.environment),
+            secrets=secret_store(config),
             pools={PoolName(name): _pool(PoolName(name), pool, state) for name, pool in config.pools.items()},
             runtimes={RuntimeName("process"): _process_runtime(config, state)},
             clock=clock,
@@ -240,22 +274,6 @@ def _pool(name: PoolName, settings: Pool, state: StateDirectory) -> Storage:
         ),
         installation=state.installation,
         known_pool_id=state.known_pools.all().get(name),
-    )
-
-
-def _repository(config: Config, state: StateDirectory, secrets: SecretStore) -> Repository:
-    from reconciler.repository import Limits, open_repository
-
-    settings = config.repository
-    credentials = settings.credentials
-    return open_repository(
-        mirror=state.mirror,
-        url=settings.url,
-        branch=settings.branch,
-        path=settings.path,
-        limits=Limits(files=settings.limits.files, total_bytes=settings.limits.total_size),
-        credentials=(lambda: secrets.get(SecretName(credentials.secret))) if credentials is not None else None,
-        known_hosts=settings.known_hosts,
     )
 
 
