@@ -12,6 +12,7 @@ import gc
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from reconciler.engine_rules import refused_parameters
 from reconciler.errors import ReconcilerError
 from reconciler.spec.loader import DocumentCache, load_tree
 from reconciler.state.conditions import Condition, not_ready, ready, stalled
@@ -139,9 +140,10 @@ class Commits:
                 self._resolved = {**self._one_older(), tree.revision: (None, errors)}
             else:
                 resolution = resolve(loaded.documents, tree, config=self._config, cache=self._objects)
+                refused = refused_parameters(loaded.documents)
                 self._resolved = {
                     **self._one_older(),
-                    tree.revision: (resolution.desired, tuple(resolution.diagnostics)),
+                    tree.revision: (None if refused else resolution.desired, (*resolution.diagnostics, *refused)),
                 }
             self._settled = False
         return self._resolved[tree.revision]

@@ -1,8 +1,9 @@
 """Checking specs without a host: what ``validate`` does.
 
-A directory is checked as a spec repository: documents, references between them, and
-the files that they name. Files are checked by themselves, together: what they name by
-path depends on the repository's root, which a file does not tell.
+A directory is checked as a spec repository: documents, references between them, the
+files that they name, and the server settings that no host gives. Files are checked by
+themselves, together: what they name by path depends on the repository's root, which a
+file does not tell.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler.engine_rules import refused_parameters
 from reconciler.errors import InputError
 from reconciler.spec.diagnostics import counts
 from reconciler.spec.documents import SpecFile
@@ -68,12 +70,14 @@ def _directory(root: Path) -> Result:
     if not loaded.valid:
         return Result(len(loaded.documents), tuple(loaded.diagnostics))
     resolution = resolve(loaded.documents, tree)
-    return Result(len(loaded.documents), (*loaded.diagnostics, *resolution.diagnostics))
+    found = (*loaded.diagnostics, *resolution.diagnostics, *refused_parameters(loaded.documents))
+    return Result(len(loaded.documents), found)
 
 
 def _files(paths: Sequence[Path]) -> Result:
     loaded = load([SpecFile(str(path), _read(path)) for path in paths], config_allowed=True)
-    return Result(len(loaded.documents), tuple(loaded.diagnostics))
+    refused = refused_parameters(loaded.documents) if loaded.valid else ()
+    return Result(len(loaded.documents), (*loaded.diagnostics, *refused))
 
 
 def _read(path: Path) -> bytes:

@@ -9,7 +9,7 @@ a clone starts from what its snapshot's facts say. Its language has one statemen
     expect NUMBER      fail unless there are that many rows
     fail               fail
 
-A check is ``true``, ``false`` or a number of rows.
+A check is ``true``, ``false`` or a number of rows. Every parameter but ``forbidden`` may be set.
 """
 
 from __future__ import annotations
@@ -74,6 +74,9 @@ class MemoryEngine:
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return tuple(InstalledServer(f"{major}.0", major, "embedded", Path("/memory")) for major in self._majors)
+
+    def validate_parameters(self, wanted: Mapping[str, str]) -> list[str]:
+        return [f"parameter {name} cannot be set" for name in wanted if name == "forbidden"]
 
     def identify(self, source: LocalSource) -> SourceIdentity:
         if source.kind == "empty":

@@ -40,6 +40,7 @@ CODES: Mapping[str, str] = {
     "R026": "The document does not belong into a spec repository.",
     "R030": "A path is not in the repository, or not allowed.",
     "R031": "A template cannot be rendered.",
+    "R032": "A server setting is not for documents to decide.",
     "R099": "There are more problems than are shown.",
 }
 """Every code that a diagnostic can have, with its meaning; listed in docs/errors.md."""

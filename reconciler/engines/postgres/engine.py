@@ -63,7 +63,6 @@ class PostgresEngine:
         return server.installed_servers()
 
     def validate_parameters(self, wanted: Mapping[str, str]) -> list[str]:
-        """Return what is wrong with settings that a document asks for."""
         return parameters.validate_parameters(wanted)
 
     def identify(self, source: LocalSource) -> SourceIdentity:

@@ -1,6 +1,6 @@
 """Server settings that documents may ask for, and those that they may not.
 
-Called when specs are planned and when settings are written. A refused setting names
+Called when specs are checked and when settings are written. A refused setting names
 files, commands, libraries or addresses: with it a document could reach beyond its
 own server. Pure functions only.
 """

@@ -1,0 +1,76 @@
+"""Server settings that documents may not have are errors of the commit, each at its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.commits import Commits
+from reconciler.engine_rules import refused_parameters
+from reconciler.repository import open_repository
+from reconciler.spec.config import Config
+from reconciler.spec.documents import SpecFile
+from reconciler.spec.loader import load
+from reconciler.validation import validate_paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGE = """\
+apiVersion: reconciler/v1
+kind: Image
+metadata: {name: shop}
+spec:
+  engine: postgres
+  source: {empty: {}}
+  parameters:
+    work_mem: 64MB
+    archive_command: cp %p /srv
+"""
+CLONE = """\
+---
+apiVersion: reconciler/v1
+kind: Clone
+metadata: {name: dev}
+spec:
+  image: shop
+  parameters: {ssl: "off"}
+"""
+PLACES = ["shop.yaml:9:22", "shop.yaml:16:21"]
+
+
+def found(text: str) -> list[str]:
+    documents = load([SpecFile("shop.yaml", text.encode())]).documents
+    return [f"{d.code} {d.file}:{d.line}:{d.column}" for d in refused_parameters(documents)]
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> Path:
+    path = tmp_path / "specs"
+    path.mkdir()
+    (path / "shop.yaml").write_text(IMAGE + CLONE)
+    return path
+
+
+def test_each_refused_setting_of_images_and_clones_is_an_error_at_its_value() -> None:
+    assert found(IMAGE + CLONE) == [f"R032 {place}" for place in PLACES]
+
+
+def test_an_engine_that_this_version_does_not_have_refuses_nothing() -> None:
+    assert found(IMAGE.replace("postgres", "oracle")) == []
+
+
+@pytest.mark.parametrize("name", ["", "shop.yaml"])
+def test_validate_finds_them_in_repositories_and_in_files(specs: Path, name: str) -> None:
+    result = validate_paths([specs / name if name else specs])
+    assert [str(d).startswith(str(specs / name if name else "shop.yaml")) for d in result.diagnostics] == [True, True]
+    assert result.errors == 2
+
+
+def test_a_commit_with_one_asks_for_nothing(specs: Path, tmp_path: Path) -> None:
+    config = Config.model_validate({"repository": {"path": str(specs)}}, context={"base": tmp_path})
+    commits = Commits(open_repository(mirror=tmp_path / "mirror.git", path=str(specs)), config)
+    commit = commits.newest()
+    assert commit.desired is None
+    assert [f"{d.file}:{d.line}:{d.column}" for d in commit.diagnostics] == PLACES
