@@ -92,9 +92,10 @@ def _storage(_host: Host) -> Iterator[Finding]:
 
 def _engines(host: Host) -> Iterator[Finding]:
     for name in plugins.names("engine"):
-        servers = sorted(host.engine(name).servers(), key=lambda s: (-_number(s.major), s.origin != "host"))
+        engine = host.engine(name)
+        servers = sorted(engine.servers(), key=lambda s: (-_number(s.major), s.origin != "host"))
         if not servers:
-            yield Finding("engine", "error", f"{name}: no server programs", f"apt-get install {name}ql")
+            yield Finding("engine", "error", f"{name}: no server programs", engine.install_hint)
         newest = max(servers, key=_age, default=None)
         for server in servers:
             used = " (used unless an image asks for another version)" if server is newest else ""

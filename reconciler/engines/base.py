@@ -198,6 +198,8 @@ class Engine(Protocol):
     """One database product on this host."""
 
     name: str
+    install_hint: str
+    """How to get its server programs, for people."""
 
     def servers(self) -> tuple[InstalledServer, ...]:
         """Return the server programs that were found, best first."""

@@ -61,6 +61,8 @@ class MemoryEngine:
     Other content of a source than nothing is given by :meth:`put_source`.
     """
 
+    install_hint = "nothing to install: its servers are part of this process"
+
     def __init__(self, name: str = "memory", *, majors: tuple[str, ...] = ("2", "1")) -> None:
         self.name = name
         self._majors = majors

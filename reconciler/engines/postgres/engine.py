@@ -58,6 +58,7 @@ class PostgresEngine:
     """PostgreSQL on this host."""
 
     name = "postgres"
+    install_hint = "apt-get install postgresql"
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return server.installed_servers()

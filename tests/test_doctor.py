@@ -1,0 +1,23 @@
+"""What is missing on a host, and how to get it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.doctor import Finding, examine
+from reconciler.engines.memory import MemoryEngine
+from reconciler.host import open_host
+from reconciler.spec.config import Config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_engine_without_server_programs_says_how_to_get_them(tmp_path: Path) -> None:
+    (tmp_path / "specs").mkdir()
+    document = {"repository": {"path": str(tmp_path / "specs")}, "state": str(tmp_path / "state")}
+    engine = MemoryEngine("postgres", majors=())
+    with open_host(Config.model_validate(document, context={"base": tmp_path}), writes=False) as host:
+        host.engines["postgres"] = engine
+        found = [finding for finding in examine(host) if finding.area == "engine"]
+    assert found == [Finding("engine", "error", "postgres: no server programs", engine.install_hint)]
