@@ -1,7 +1,9 @@
 """Full copies: works on every file system, and costs time and room for each clone.
 
-Registered as ``copy``. A sealed snapshot is not write-protected by the file system
-here: it is never handed to a server, and only its owner's account could write to it.
+Registered as ``copy``. A tree is copied one file after the other, so only sealed,
+unchanging volumes are sources. A sealed snapshot is not write-protected by the file
+system here: it is never handed to a server, and only its owner's account could write
+to it.
 """
 
 from __future__ import annotations
