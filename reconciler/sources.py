@@ -64,7 +64,7 @@ def modified_at(source: Source) -> datetime | None:
 
 def _identify(engine: Engine, kind: SourceKind, path: SourcePath, roots: tuple[Path, ...]) -> SourceIdentity:
     if path.object_id is not None:
-        return SourceIdentity(f"git:{path.object_id}", engine.built_size(path.size_bytes))
+        return SourceIdentity(f"git:{path.object_id}", engine.built_size(path.path, path.size_bytes))
     real = Path(path.path).resolve()
     if not any(real.is_relative_to(root.resolve()) for root in roots):
         raise SourceError(f"{path.path} leads outside of sources.roots", reason="SourceNotGranted")

@@ -223,10 +223,10 @@ class Engine(Protocol):
         """
         ...
 
-    def built_size(self, stored_bytes: int) -> int:
+    def built_size(self, path: str, stored_bytes: int) -> int:
         """Estimate, as in :class:`SourceIdentity`, for a source that is in git and can only be looked into by a build.
 
-        ``stored_bytes`` is what its files add up to; how they are packed is not known.
+        ``stored_bytes`` is what its files add up to; how they are packed, only the name of ``path`` can tell.
         """
         ...
 

@@ -88,7 +88,7 @@ class MemoryEngine:
         content = "\n".join(self._source(source))
         return SourceIdentity(hashlib.sha256(content.encode()).hexdigest(), len(content))
 
-    def built_size(self, stored_bytes: int) -> int:
+    def built_size(self, path: str, stored_bytes: int) -> int:  # noqa: ARG002 - nothing is packed here
         return stored_bytes
 
     def prepare(self, work: BuildWork) -> None:

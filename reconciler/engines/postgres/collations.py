@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -106,12 +108,19 @@ def check(facts: Mapping[str, str], installed: InstalledServer) -> None:
 def _versions(installed: InstalledServer) -> dict[str, str]:
     """Return the versions of the C library and of the ICU that a server is linked with."""
     found = {}
-    if "CS_GNU_LIBC_VERSION" in os.confstr_names:  # another program is asked: ours has the library it started with
-        found["glibc"] = proc.run(["getconf", "GNU_LIBC_VERSION"], timeout=30).text.strip().removeprefix("glibc ")
+    if "CS_GNU_LIBC_VERSION" in os.confstr_names:
+        asked = Path(proc.require_program("getconf"))
+        found["glibc"] = _glibc_version(asked, server.stamp(asked))
     for library in server.linked_libraries(installed):
         if library.startswith("libicui18n.so."):
             found["icu"] = library.removeprefix("libicui18n.so.")
     return found
+
+
+@lru_cache(maxsize=1)
+def _glibc_version(getconf: Path, _stamp: server.Stamp) -> str:
+    """Ask another program: ours has the library that it started with. ``getconf`` is upgraded with the library."""
+    return proc.run([getconf, "GNU_LIBC_VERSION"], timeout=30).text.strip().removeprefix("glibc ")
 
 
 def _is_plain(locale: str) -> bool:

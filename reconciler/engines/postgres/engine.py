@@ -69,8 +69,8 @@ class PostgresEngine:
     def identify(self, source: LocalSource) -> SourceIdentity:
         return identify.identify(source)
 
-    def built_size(self, stored_bytes: int) -> int:
-        return identify.built_size(stored_bytes, packed=True)
+    def built_size(self, path: str, stored_bytes: int) -> int:
+        return identify.built_size(stored_bytes, packed=not path.lower().endswith(".sql"))
 
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)

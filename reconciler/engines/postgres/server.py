@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from reconciler.engines.base import CloneWork
 
     Work = BuildWork | CloneWork
-    Stamp = tuple[int, int, int]
+
+Stamp = tuple[int, int, int]
 
 ADMIN = "reconciler_admin"
 """Bootstrap superuser of clusters that we initialise."""
@@ -132,7 +133,7 @@ def program(installed: InstalledServer, name: str) -> Path:
 def linked_libraries(installed: InstalledServer) -> frozenset[str]:
     """Return names of the shared libraries that the server program mentions, for example ``libicui18n.so.72``."""
     path = installed.directory / "postgres"
-    return _mentioned_libraries(path, _stamp(path))
+    return _mentioned_libraries(path, stamp(path))
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -350,7 +351,7 @@ def _inspect(directory: Path, *, embedded: bool) -> InstalledServer | None:
         return None
     path = directory / "postgres"
     try:
-        text = _version_text(path, _stamp(path))
+        text = _version_text(path, stamp(path))
     except (CommandError, PermanentError, OSError):
         return None
     match = re.search(r"\(PostgreSQL\) ((\d+)[\w.]*)", text)
@@ -364,7 +365,7 @@ def _version_text(path: Path, _stamp: Stamp) -> str:
     return proc.run([path, "--version"], timeout=30).text
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp(path: Path) -> Stamp:
     """Return what changes when a package is upgraded: the loop lives longer than the programs that it runs."""
     status = path.stat()
     return status.st_mtime_ns, status.st_ino, status.st_size
