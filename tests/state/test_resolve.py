@@ -122,6 +122,13 @@ def clone(root: Path, text: str = CLONE, files: dict[str, str] | None = None) ->
     return desired(resolved(root, {"clones/dev.yaml": text, **(files or {})})).clones[DEV]
 
 
+def test_the_size_of_a_directory_is_what_its_files_add_up_to(tmp_path: Path) -> None:
+    text = IMAGE.replace("path: dumps/shop.sql,", "path: dumps/shop/,")
+    found = image(tmp_path, text, {"dumps/shop/toc.dat": "1234", "dumps/shop/1/2.dat": "56", "dumps/shop.txt": "789"})
+    assert isinstance(found.source, DumpSource)
+    assert (found.source.path.path, found.source.path.size_bytes) == ("dumps/shop", 6)
+
+
 def test_an_image_is_resolved_with_its_files_and_rendered_scripts(tmp_path: Path) -> None:
     found = image(tmp_path)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.base import LocalSource
+from reconciler.engines.postgres.engine import PostgresEngine
 from reconciler.engines.postgres.identify import identify, source_major
 from reconciler.errors import SourceError
 
@@ -38,6 +39,13 @@ def test_a_packed_dump_lets_expect_more_than_a_plain_one_of_the_same_size(dump: 
     dump.write_text("CREATE TABLE t (a int);".ljust(packed.stat().st_size))
     plain = identify(source(dump)).size_bytes
     assert identify(source(packed)).size_bytes - plain == 12 * dump.stat().st_size
+
+
+def test_a_dump_in_git_is_taken_for_plain_by_its_name_only(dump: Path) -> None:
+    engine, size = PostgresEngine(), dump.stat().st_size
+    assert engine.built_size("dumps/shop.sql", size) == identify(source(dump)).size_bytes
+    for name in ("dumps/shop.dump", "dumps/shop.sql.gz", "dumps/shop"):
+        assert engine.built_size(name, size) > identify(source(dump)).size_bytes
 
 
 def test_every_change_of_a_dump_changes_its_identity(dump: Path) -> None:
