@@ -15,6 +15,7 @@ from reconciler import plugins
 from reconciler.errors import ReconcilerError
 from reconciler.ids import RuntimeName
 from reconciler.proc import run
+from reconciler.status import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ def _number(major: str) -> float:
 def _pools(host: Host) -> Iterator[Finding]:
     for name, storage in host.pools.items():
         pool = storage.probe()
-        room = f"{pool.free_bytes / 2**30:.1f} of {pool.total_bytes / 2**30:.1f} GiB free" if pool.total_bytes else ""
+        room = f"{words.size(pool.free_bytes)} of {words.size(pool.total_bytes)} free" if pool.total_bytes else ""
         text = "; ".join(part for part in (f"{name}: driver {pool.driver}", room, pool.message) if part)
         if not pool.available:
             yield Finding("pool", "error", text, f"mount it, or correct pools.{name} in the configuration")

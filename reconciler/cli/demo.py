@@ -23,6 +23,7 @@ from reconciler.proc import environment, run
 from reconciler.spec.diagnostics import render_text
 from reconciler.spec.edit import Value, add_document, remove_document, set_field
 from reconciler.state.observed import CloneManifest, SnapshotManifest
+from reconciler.status import words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -213,8 +214,8 @@ class Story:
         for pool in self.host.pools.values():
             usage = pool.usage([volume.id for volume in self._volumes()])
             for volume, used in sorted(usage.items()):
-                own = "unknown" if used.exclusive_bytes is None else _size(used.exclusive_bytes)
-                self.console.print(f"    {volume:<32} {_size(used.logical_bytes):>8}, {own:>8} of its own")
+                own = "unknown" if used.exclusive_bytes is None else words.size(used.exclusive_bytes)
+                self.console.print(f"    {volume:<32} {words.size(used.logical_bytes):>8}, {own:>8} of its own")
 
 
 def _open(console: Console, directory: Path, stack: ExitStack) -> Story:
@@ -228,7 +229,7 @@ def _open(console: Console, directory: Path, stack: ExitStack) -> Story:
     run(["git", "init", "--quiet", "--initial-branch", "main", repository])
     _git(repository, "add", "-A")
     _git(repository, "commit", "--quiet", "--message", "Ask for an image and two clones")
-    size = _size((repository / "dumps" / "shop.sql").stat().st_size)
+    size = words.size((repository / "dumps" / "shop.sql").stat().st_size)
     console.print(f"A spec repository with a dump of {size} in [bold]{directory}[/]")
     settings = CONFIG | {
         "state": str(directory / "state"),
@@ -269,14 +270,6 @@ def _kill(host: Host, volume: Volume) -> None:
                 process.send_signal(signal.SIGKILL)
         except psutil.Error:
             continue
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:  # noqa: PLR2004 - the step between units
-            return f"{number:.0f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"
 
 
 def _goodbye(directory: Path, *, keep: bool) -> str:

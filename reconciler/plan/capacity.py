@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import CloneName, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CreateClone, ReplaceClone
-from reconciler.plan.render import size_text
 from reconciler.state.conditions import Kind
 from reconciler.state.observed import BuildManifest, CloneManifest, ServerState, SnapshotManifest
+from reconciler.status import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -116,12 +116,12 @@ class _Room:
         if pool.free_bytes > pool.reserve_bytes and need.size <= max(0, left):
             self._left[need.pool] -= need.size
             return None
-        needs = f"needs about {size_text(need.size)}" if need.size else "needs room"
+        needs = f"needs about {words.size(need.size)}" if need.size else "needs room"
         busy = self._under_way[need.pool]
-        kept = f", {size_text(busy)} kept for work under way" if busy else ""
+        kept = f", {words.size(busy)} kept for work under way" if busy else ""
         return (
-            f"{need.what} {needs}; pool {need.pool} has {size_text(max(0, left))} above its reserve"
-            f" ({size_text(pool.free_bytes)} free, {size_text(pool.reserve_bytes)} of it reserved{kept})"
+            f"{need.what} {needs}; pool {need.pool} has {words.size(max(0, left))} above its reserve"
+            f" ({words.size(pool.free_bytes)} free, {words.size(pool.reserve_bytes)} of it reserved{kept})"
         )
 
 
@@ -155,8 +155,8 @@ def over_memory(
     for name in starting:
         wanted = _memory(desired, name)
         if wanted and used + wanted > limit:
-            declared = f"{size_text(used)} of {size_text(limit)} are declared by clones that run or are starting"
-            yield name, f"clone {name} declares {size_text(wanted)} of memory; {declared}"
+            declared = f"{words.size(used)} of {words.size(limit)} are declared by clones that run or are starting"
+            yield name, f"clone {name} declares {words.size(wanted)} of memory; {declared}"
         else:
             used += wanted
 

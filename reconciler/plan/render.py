@@ -29,20 +29,10 @@ if TYPE_CHECKING:
 
     from reconciler.plan.actions import Action, Plan
 
-_UNIT = 1024
 _SYMBOLS = {"create": "+", "update": "~", "delete": "-", "replace": "±"}
 _COLOURS = {"create": 32, "update": 33, "delete": 31, "replace": 35}
 """SGR codes of terminals (ECMA-48)."""
 _BOLD, _RED = 1, 31
-
-
-def size_text(size: int) -> str:
-    """Return bytes as people read them, e.g. ``1.5 GiB``."""
-    value, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while value >= _UNIT and len(units) > 1:
-        value /= _UNIT
-        units.pop(0)
-    return f"{int(value)} bytes" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Sizes, ages and foreign text as people read them; pure.
 
-Used by everything that renders text. ``plain`` is the gate for text that others wrote
+Used by everything that renders text or says a figure in a message. ``plain`` is the gate for text that others wrote
 (messages, names of people): it cannot move a cursor or hide letters on a terminal.
 """
 
@@ -18,13 +18,16 @@ _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def size(count: int | None) -> str:
-    """Return bytes in the unit that fits, with one decimal below ten: ``1.4 GiB``; None is ``-``."""
+    """Return bytes in the unit that fits, one decimal below a hundred: ``1.4 GiB``, ``396 KiB``; None is ``-``.
+
+    Without it, a refusal would say that 12 GiB do not fit into 12 GiB.
+    """
     if count is None:
         return "-"
     value, unit = float(count), 0
     while value >= _STEP and unit < len(_UNITS) - 1:
         value, unit = value / _STEP, unit + 1
-    digits = 1 if unit and value < 10 else 0  # noqa: PLR2004 - "9.5 MiB", "10 MiB"
+    digits = 1 if unit and value < 100 else 0  # noqa: PLR2004 - "99.5 MiB", "100 MiB"
     return f"{value:.{digits}f} {_UNITS[unit]}"
 
 

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.errors import BusyError, UnavailableError, UnsupportedError
+from reconciler.status import words
 from reconciler.storage import linux, subvolumes
 from reconciler.storage.base import StorageTraits, Usage
 from reconciler.storage.directory import DirectoryStorage
 from reconciler.storage.extents import shared_usage
-from reconciler.storage.room import Room, existing, figures, filesystem_room
+from reconciler.storage.room import Room, existing, filesystem_room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,9 +94,9 @@ class BtrfsStorage(DirectoryStorage):
         indexable = (metadata.within + metadata.unallocated) * _DATA_PER_METADATA
         if indexable >= plain.free:
             return plain
-        left = figures(metadata.within + metadata.unallocated)
+        left = words.size(metadata.within + metadata.unallocated)
         return Room(
-            plain.total, indexable, f"btrfs has {left} left for metadata, though {figures(plain.free)} for data"
+            plain.total, indexable, f"btrfs has {left} left for metadata, though {words.size(plain.free)} for data"
         )
 
     def _create_data(self, path: Path) -> None:

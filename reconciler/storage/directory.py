@@ -31,9 +31,10 @@ from reconciler.errors import (
     UnsupportedError,
 )
 from reconciler.state.observed import ObservedPool, SnapshotManifest, Volume, VolumeState
+from reconciler.status import words
 from reconciler.storage.manifests import Listing, Record, UnreadableError, sync_directory
 from reconciler.storage.pool import PoolDirectory, read_marker
-from reconciler.storage.room import Reserve, Room, figures, filesystem_room
+from reconciler.storage.room import Reserve, Room, filesystem_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -304,8 +305,9 @@ class DirectoryStorage(ABC):
         reserve = self._reserve.of(room.total)
         if room.free - needed < reserve or room.free == 0:
             raise RefusedError(
-                f"no room for {volume} in the pool {self.name}: needs {figures(needed)}, "
-                f"free {figures(room.free)} of {figures(room.total)}, of which {figures(reserve)} are reserved",
+                f"no room for {volume} in the pool {self.name}: needs {words.size(needed)}, "
+                f"free {words.size(room.free)} of {words.size(room.total)}, "
+                f"of which {words.size(reserve)} are reserved",
                 reason="PoolFull",
             )
 
@@ -324,7 +326,7 @@ class DirectoryStorage(ABC):
         if error.errno in _FULL:
             room = filesystem_room(self._path)
             return RefusedError(
-                f"{message} (free {figures(room.free)} of {figures(room.total)})",
+                f"{message} (free {words.size(room.free)} of {words.size(room.total)})",
                 reason="PoolFull",
                 hint="delete clones or snapshots, or make the pool larger",
             )

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from reconciler import proc
 from reconciler.errors import CommandError, RefusedError, UnavailableError, UnsupportedError
 from reconciler.state.observed import ObservedPool
+from reconciler.status import words
 from reconciler.storage import linux
-from reconciler.storage.room import figures, filesystem_room
+from reconciler.storage.room import filesystem_room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +97,7 @@ class LoopFile:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         room = filesystem_room(self.file.parent)
         if self.size < SMALLEST:
-            raise RefusedError(f"a btrfs pool needs at least {figures(SMALLEST)}, not {figures(self.size)}")
+            raise RefusedError(f"a btrfs pool needs at least {words.size(SMALLEST)}, not {words.size(self.size)}")
         temporary = self.file.with_name(f"{self.file.name}.new")
         temporary.unlink(missing_ok=True)
         if room.free <= self.size:
@@ -123,7 +124,7 @@ class LoopFile:
 
     def _no_room(self, free: int) -> RefusedError:
         return RefusedError(
-            f"no room for the pool file {self.file}: needs {figures(self.size)}, free {figures(free)}",
+            f"no room for the pool file {self.file}: needs {words.size(self.size)}, free {words.size(free)}",
             reason="PoolFull",
             hint="make the pool's size smaller, or put it on another disk",
         )

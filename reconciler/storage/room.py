@@ -1,4 +1,4 @@
-"""Room on a pool: what is free, what must stay free, and saying so in figures.
+"""Room on a pool: what is free, and what must stay free.
 
 Used by the directory drivers and by the loop-backed file. Pure except for asking the
 file system.
@@ -16,8 +16,6 @@ from reconciler.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-_STEP = 1024
 _FACTORS = {"": 1, " bytes": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _RESERVE = re.compile(r"(\d+(?:\.\d+)?)(%|Ki|Mi|Gi|Ti| bytes|)")
 _WHOLE = 100
@@ -76,13 +74,3 @@ def filesystem_room(path: Path) -> Room:
 def existing(path: Path) -> Path:
     """Return ``path`` or its nearest parent that exists."""
     return next(candidate for candidate in (path.absolute(), *path.absolute().parents) if candidate.is_dir())
-
-
-def figures(size: int) -> str:
-    """Return a number of bytes as a person reads it, for example ``1.5 GiB``."""
-    value = float(size)
-    for unit in _UNITS[:-1]:
-        if abs(value) < _STEP:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= _STEP
-    return f"{value:.1f} {_UNITS[-1]}"

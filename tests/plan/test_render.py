@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from reconciler.plan.policy import judge
-from reconciler.plan.render import plan_json, plan_text, size_text, summary
+from reconciler.plan.render import plan_json, plan_text, summary
 from reconciler.plan.settings import PolicySettings
 from tests.plan.world import (
     HOUR,
@@ -120,11 +118,3 @@ def test_the_hash_names_the_destructive_actions_only() -> None:
 
 def test_a_replacement_counts_as_create_and_delete() -> None:
     assert summary(planned(*STORY)) == {"create": 3, "update": 0, "delete": 2}
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB"), (2**51, "2048.0 TiB")],
-)
-def test_sizes_are_readable(size: int, text: str) -> None:
-    assert size_text(size) == text

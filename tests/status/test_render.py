@@ -91,15 +91,15 @@ def test_a_healthy_host_is_three_tables() -> None:
         == """\
 main@sha1:1111, in force since 1 h ago
 
-POOL     DRIVER  STATE      FREE    OF
-default  btrfs   available  20 GiB  50 GiB
+POOL     DRIVER  STATE      FREE      OF
+default  btrfs   available  20.0 GiB  50.0 GiB
 
 IMAGE / SNAPSHOT                  ENGINE    STATE   DATA     SIZE     CLONES
 shop                              postgres  ready                     1
   shop-20261122t020000z-1a2b3c4d  18.6      sealed  3 h ago  1.4 GiB  1
 
 CLONE     STATE    IMAGE  DATA     ADDRESS              OWNER     OWN SIZE  EXPIRES
-shop-dev  running  shop   3 h ago  127.0.0.1:5601/shop  payments  40 KiB    in 5 h
+shop-dev  running  shop   3 h ago  127.0.0.1:5601/shop  payments  40.0 KiB  in 5 h
 """
     )
 

@@ -15,7 +15,16 @@ NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (40 * 1024, "40 KiB"), (1503238553, "1.4 GiB")],
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (40 * 1024, "40.0 KiB"),
+        (396 * 1024, "396 KiB"),
+        (1503238553, "1.4 GiB"),
+        (2**61, "2048 PiB"),
+    ],
 )
 def test_sizes_are_in_the_unit_that_fits(count: int | None, text: str) -> None:
     assert words.size(count) == text

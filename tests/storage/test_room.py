@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.errors import ConfigError
-from reconciler.storage.room import Reserve, existing, figures, filesystem_room
+from reconciler.storage.room import Reserve, existing, filesystem_room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,14 +34,6 @@ def test_a_reserve_is_a_share_or_a_size(value: str | int, expected: int) -> None
 def test_what_is_no_reserve_is_refused(value: str | int) -> None:
     with pytest.raises(ConfigError, match="reserve"):
         Reserve.parse(value)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB"), (3 << 50, "3072.0 TiB")],
-)
-def test_figures_are_readable(size: int, expected: str) -> None:
-    assert figures(size) == expected
 
 
 def test_room_of_a_path_that_is_not_there_is_that_of_its_parent(tmp_path: Path) -> None:
