@@ -16,6 +16,7 @@ import shutil
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from reconciler import durable
 from reconciler.ids import CloneName
 from reconciler.status import files
 
@@ -41,7 +42,7 @@ class Credentials:
         if not directory.is_dir():
             files.make_directory(directory, 0o700)
             with files.translated("sync", self._directory):
-                files.sync_directory(self._directory)
+                durable.sync_directory(self._directory)
         path = directory / _file_name(user)
         fresh = secrets.token_urlsafe(_RANDOM_BYTES).encode()
         made = _password(files.create_once(path, fresh))
@@ -70,7 +71,7 @@ class Credentials:
                 shutil.rmtree(directory)
             except FileNotFoundError:
                 return
-            files.sync_directory(self._directory)
+            durable.sync_directory(self._directory)
 
     def retain(self, clone: CloneName, users: Collection[str]) -> None:
         """Remove the passwords of all other users of a clone: one who comes back gets a new one."""
@@ -86,9 +87,9 @@ class Credentials:
         with files.translated("rename", source):
             for name in files.names(source):
                 (source / name).rename(target / name)
-            files.sync_directory(target)
+            durable.sync_directory(target)
             shutil.rmtree(source)
-            files.sync_directory(self._directory)
+            durable.sync_directory(self._directory)
 
 
 def _file_name(name: str) -> str:

@@ -1,8 +1,7 @@
 """Small durable files: written whole or not at all, read whole or not at all.
 
-Used by every module of the state directory. A file is written beside its place,
-synced, renamed, and the directory synced, so ``kill -9`` or a power cut leaves the
-old file or the new one. It must not know what the files mean.
+Used by every module of the state directory: :mod:`reconciler.durable` with the errors
+of this directory, and records as JSON. It must not know what the files mean.
 
 Errors: :class:`~reconciler.errors.UnavailableError` when the operating system
 refuses (permission, no room), :class:`~reconciler.errors.ConfigError` with reason
@@ -13,21 +12,19 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler import durable
 from reconciler.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _OTHER_ACCOUNT = "run this command under the account that owns the state directory"
 _SIZE_LIMIT = 4 * 1024 * 1024
-_UNFINISHED = ".tmp-"
-"""Begins the name of a file that is being written; the number of the writing process follows."""
 
 
 @contextmanager
@@ -40,71 +37,22 @@ def translated(verb: str, path: Path) -> Iterator[None]:
         raise UnavailableError(f"cannot {verb} {path}: {error.strerror or error}", hint=hint) from error
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace ``path`` durably; no reader ever sees a part of ``data``."""
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace ``path`` durably; readable by its owner only."""
     with translated("write", path):
-        temporary = _write_beside(path, data, mode)
-        try:
-            temporary.rename(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
+        durable.write(path, data)
 
 
-def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
-    """Make ``path`` durably unless it exists; return what it holds, whoever made it.
-
-    A hard link is the one step that fails when the name is taken, so of several
-    processes exactly one wins and all return the winner's bytes.
-    """
+def create_once(path: Path, data: bytes) -> bytes:
+    """Make ``path`` durably unless it exists; return what it holds, whoever made it."""
     with translated("write", path):
-        temporary = _write_beside(path, data, mode)
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return path.read_bytes()
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(path.parent)
-        return data
-
-
-def _write_beside(path: Path, data: bytes, mode: int) -> Path:
-    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)  # the umask must not decide who can read it
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+        return durable.create_once(path, data)
 
 
 def sweep_unfinished(directory: Path) -> None:
-    """Remove what writers that died left unfinished in a directory; it may hold a secret.
-
-    A number that is in use again keeps its file; our own is no reason to, since we have
-    written nothing yet when this is called (in a container the numbers repeat).
-    """
+    """Remove what writers that died left unfinished in a directory."""
     with translated("tidy up", directory):
-        for path in directory.glob(f"{_UNFINISHED}*"):
-            writer = path.name.removeprefix(_UNFINISHED).partition("-")[0]
-            if writer == str(os.getpid()) or not Path("/proc", writer).exists():
-                path.unlink(missing_ok=True)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.sweep(directory)
 
 
 def remove(path: Path) -> None:
@@ -114,7 +62,7 @@ def remove(path: Path) -> None:
             path.unlink()
         except FileNotFoundError:
             return
-        sync_directory(path.parent)
+        durable.sync_directory(path.parent)
 
 
 def read(path: Path) -> bytes | None:

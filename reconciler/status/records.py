@@ -11,6 +11,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from reconciler import durable
 from reconciler.errors import ConfigError
 from reconciler.ids import CloneName, PoolName
 from reconciler.state.observed import Tombstone
@@ -127,7 +128,7 @@ class PruneLedger:
             finally:
                 os.close(descriptor)
             if size == 0:
-                files.sync_directory(self._path.parent)
+                durable.sync_directory(self._path.parent)
         if size > self._compact_at:
             self._compact(now)
 

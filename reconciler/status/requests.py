@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Literal, get_args
 
+from reconciler import durable
 from reconciler.errors import ConfigError
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.observed import Request
@@ -99,7 +100,7 @@ class RequestInbox:
         """Make a request one that is not pending any more and still waits for its answer; durable."""
         with files.translated("take", self.directory):
             (self.directory / f"{request}.json").rename(self.directory / f"{request}{_TAKEN}")
-            files.sync_directory(self.directory)
+            durable.sync_directory(self.directory)
 
     def taken(self) -> frozenset[str]:
         """Return the ids of the requests that were taken and have no answer."""

@@ -22,6 +22,7 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from reconciler import durable
 from reconciler.errors import (
     BusyError,
     ReconcilerError,
@@ -32,7 +33,7 @@ from reconciler.errors import (
 )
 from reconciler.state.observed import ObservedPool, SnapshotManifest, Volume, VolumeState
 from reconciler.status import words
-from reconciler.storage.manifests import Listing, Record, UnreadableError, sync_directory
+from reconciler.storage.manifests import Listing, Record, UnreadableError
 from reconciler.storage.pool import PoolDirectory, read_marker
 from reconciler.storage.room import Reserve, Room, filesystem_room
 
@@ -214,7 +215,7 @@ class DirectoryStorage(ABC):
 
     def _settle(self) -> None:
         """Make a removal durable before its manifest goes; btrfs commits when a subvolume was in the directory."""
-        sync_directory(self._pool.volumes)
+        durable.sync_directory(self._pool.volumes)
 
     def _scan(self) -> Listing:
         if not self._pool.initialised():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from reconciler import durable
 from reconciler.ids import VolumeId
 from reconciler.state.observed import Manifest, VolumeState
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIX = ".json"
-_TEMPORARY = ".tmp"
 _LARGEST_MANIFEST = 4 << 20
 
 
@@ -77,52 +77,6 @@ def decode(data: bytes) -> Record:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UnreadableError(f"{where}: {first['msg']}" if where else first["msg"]) from error
-
-
-def write_durably(path: Path, data: bytes, *, settle: bool = True) -> None:
-    """Replace the file ``path`` by ``data`` in one step that survives a power loss.
-
-    Without ``settle`` a power loss may bring the old file back; never a torn one.
-
-    Raises:
-        OSError: nothing changed under the name.
-
-    """
-    temporary = temporary_of(path)
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if settle:
-        sync_directory(path.parent)
-
-
-def temporary_of(path: Path) -> Path:
-    """Return the name under which ``path`` is written before it is renamed; one per name, so none pile up."""
-    return path.with_name(f".{path.name}{_TEMPORARY}")
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of ``data``; a full disk may take part of it first."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class ManifestStore:
@@ -184,8 +138,8 @@ class ManifestStore:
             return None
 
     def write(self, volume: VolumeId, record: Record, *, settle: bool = True) -> None:
-        """Replace or make the manifest of a volume; see :func:`write_durably`."""
-        write_durably(self.file(volume), encode(record), settle=settle)
+        """Replace or make the manifest of a volume; see :func:`reconciler.durable.write`."""
+        durable.write(self.file(volume), encode(record), settle=settle)
         self._forget(volume)
 
     def mark_in_place(self, volume: VolumeId, state: VolumeState) -> bool:
@@ -214,16 +168,13 @@ class ManifestStore:
 
     def remove(self, volume: VolumeId) -> None:
         """Remove the manifest of a volume, durably; absent is fine."""
-        file = self.file(volume)
-        temporary_of(file).unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
-        sync_directory(self._directory)
+        self.file(volume).unlink(missing_ok=True)
+        durable.sync_directory(self._directory)
         self._forget(volume)
 
     def sweep(self) -> None:
         """Remove what writes that were interrupted left; only for who holds the pool's lock."""
-        for leftover in self._directory.glob(f".*{_SUFFIX}{_TEMPORARY}"):
-            leftover.unlink(missing_ok=True)
+        durable.sweep(self._directory)
 
     def _forget(self, volume: VolumeId) -> None:
         with self._lock:

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from reconciler import durable
 from reconciler.errors import BusyError, ConfigError, UnavailableError
 from reconciler.ids import InstallationId  # noqa: TC001 - pydantic reads the annotation at run time
 from reconciler.locks import lock_exclusively
-from reconciler.storage.manifests import ManifestStore, sync_directory, temporary_of, write_all
+from reconciler.storage.manifests import ManifestStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +163,8 @@ class PoolDirectory:
         try:
             lock_exclusively(fd)
             os.ftruncate(fd, 0)
-            write_all(fd, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+            durable.write_all(fd, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+            durable.sweep(self.path)
             self.manifests.sweep()
         except BlockingIOError as error:
             owner = _owner(fd)
@@ -194,18 +196,7 @@ class PoolDirectory:
 
     def _write_marker(self) -> None:
         marker = PoolMarker(secrets.token_hex(8), self._installation, self._driver)
-        target = self.path / MARKER
-        temporary = temporary_of(target).with_suffix(f".{secrets.token_hex(4)}.tmp")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            write_all(fd, _MARKER.dump_json(marker) + b"\n")
-            os.fsync(fd)
-            with contextlib.suppress(FileExistsError):  # another process was first: its marker counts
-                os.link(temporary, target)
-        finally:
-            os.close(fd)
-            temporary.unlink()
-        sync_directory(self.path)
+        durable.create_once(self.path / MARKER, _MARKER.dump_json(marker) + b"\n", mode=0o644)
 
 
 def _owner(fd: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,35 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    files.write_atomic(path, b"old and long")
-    files.write_atomic(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_the_umask_does_not_decide_who_can_read_a_file(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        files.write_atomic(tmp_path / "file", b"x")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
-
-
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     (tmp_path / "file" / "inside").touch()
     with pytest.raises(UnavailableError, match="cannot write"):
         files.write_atomic(tmp_path / "file", b"x")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_whoever_comes_second_gets_what_the_first_one_made(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    assert files.create_once(path, b"first") == b"first"
-    assert files.create_once(path, b"second") == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

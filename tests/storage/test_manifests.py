@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
 from typing import TYPE_CHECKING
@@ -15,8 +14,6 @@ from reconciler.storage.manifests import (
     UnreadableError,
     decode,
     encode,
-    temporary_of,
-    write_durably,
 )
 from reconciler.testing.storage import CLONE, SNAPSHOT, build_manifest, clone_manifest, snapshot_manifest
 
@@ -92,7 +89,7 @@ def test_unchanged_files_are_not_read_again(store: ManifestStore) -> None:
 
 def test_other_files_are_no_manifests(store: ManifestStore, tmp_path: Path) -> None:
     (tmp_path / "README").write_text("x")
-    temporary_of(store.file(CLONE)).write_text("x")
+    (tmp_path / ".tmp-1-00").write_text("x")
     listing = store.scan()
     assert (dict(listing.records), dict(listing.problems)) == ({}, {})
 
@@ -113,22 +110,13 @@ def test_a_volume_is_marked_as_deleting_without_new_room(store: ManifestStore) -
     assert store.file(SNAPSHOT).stat().st_size == size
 
 
-def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
-    target = tmp_path / "x.json"
-    target.write_bytes(b"old")
-    temporary_of(target).mkdir()
-    with pytest.raises(OSError, match=os.strerror(errno.EISDIR)):
-        write_durably(target, b"new")
-    assert target.read_bytes() == b"old"
-
-
 def test_manifests_are_readable_by_their_owner_only(store: ManifestStore) -> None:
     store.write(CLONE, Record(VolumeState.COMPLETE, clone_manifest()))
     assert store.file(CLONE).stat().st_mode & 0o777 == 0o600
 
 
 def test_leftovers_of_interrupted_writes_are_swept(store: ManifestStore, tmp_path: Path) -> None:
-    temporary_of(store.file(CLONE)).write_text("half")
+    (tmp_path / f".tmp-{os.getpid()}-00").write_text("half")
     (tmp_path / "notes").write_text("mine")
     store.sweep()
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
