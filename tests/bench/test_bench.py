@@ -1,4 +1,4 @@
-"""The benchmarks that are cheap run with tiny sizes; how fast anything is stays out of the tests."""
+"""The benchmarks run with tiny sizes; how fast anything is stays out of the tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.figures import Figure, table
+from tests.conftest import require_root
 
 
 @pytest.mark.parametrize(("topic", "figures"), [("commands", 2), ("specs", 2), ("loop", 1)])
@@ -25,6 +26,21 @@ def test_a_dump_is_restored_by_both_sides(capsys: pytest.CaptureFixture[str]) ->
     (figure,) = json.loads(capsys.readouterr().out)["figures"]
     assert figure["ours"] > 0
     assert figure["floor"] > 0
+
+
+@pytest.mark.root
+@pytest.mark.postgres
+@pytest.mark.parametrize(("topic", "figures"), [("clones", 4), ("bytes", 3), ("memory", 1)])
+def test_clones_are_measured_against_what_is_made_by_hand(
+    topic: str, figures: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_root("btrfs", "mkfs.btrfs")
+    main([topic, "--quick", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    for why in found["skipped"].values():
+        pytest.skip(why)
+    assert len(found["figures"]) == figures
+    assert all(figure["ours"] > 0 for figure in found["figures"])
 
 
 def test_a_ratio_above_its_target_is_a_miss() -> None:
