@@ -375,13 +375,17 @@ class World:
                     victim.kill()
         until(lambda: not self.processes(), what="the end of all processes")
 
-    def close(self) -> None:
-        """End every process of the installation and remove everything of it."""
+    def end(self) -> None:
+        """End every process of the installation at once, and have servers take their shared memory with them."""
         for server in self.processes():
             with suppress(psutil.Error):
-                server.send_signal(signal.SIGQUIT)  # a killed PostgreSQL leaves its shared memory behind
+                server.send_signal(signal.SIGQUIT)
         psutil.wait_procs(self.processes(), timeout=_PATIENCE_SECONDS)
         self.kill()
+
+    def close(self) -> None:
+        """End every process of the installation and remove everything of it."""
+        self.end()
         mounted = LoopFile(self.pool_path, 0)
         if os.path.ismount(mounted.mountpoint) and mounted.made():
             subprocess.run(["umount", "--lazy", mounted.mountpoint], check=False, capture_output=True)

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,13 +62,23 @@ _EFFECTS = frozenset(
     }
 )
 _WRITERS = frozenset({"BufferedWriter", "BufferedRandom", "FileIO", "TextIOWrapper"})
-_POSTGRES = {"execute": ("psycopg/cursor.py", "wire.py"), "commit": ("psycopg/connection.py",)}
+_CALLS = {
+    "execute": ("psycopg/cursor.py", "wire.py"),
+    "commit": ("psycopg/connection.py",),
+    "ioctl": ("storage/linux.py",),
+    "sync_filesystem": ("storage/linux.py",),
+}
+"""Functions, with their files, behind which a profiler sees no system call: libpq, and the C library through ctypes."""
+_READERS = {"_extents", "_unallocated", "has_nested", "metadata_room"}
+"""Functions that only ask the kernel."""
 _CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _WALKS = {
+    "engines/postgres/datafiles.py": "engines/postgres/data files",
+    "handover.py": "handover",
     "status/database.py": "transactions",
-    "storage/linux.py": "tree",
-    "storage/reflink.py": "tree",
-    "storage/tree.py": "tree",
+    "storage/linux.py": "storage/tree",
+    "storage/reflink.py": "storage/tree",
+    "storage/tree.py": "storage/tree",
 }
 """Modules of which everything in a row is one burst: walks over trees, and transactions, which SQLite makes atomic."""
 _LONG_WALK = 10
@@ -84,6 +95,16 @@ class Place:
     def __str__(self) -> str:
         return f"{self.burst} [{self.index}]"
 
+    @property
+    def thread(self) -> str:
+        """What the thread is for; the main thread opens, plans and reports."""
+        return self.burst.partition(" ")[0]
+
+    @property
+    def step(self) -> tuple[str, bool]:
+        """The place without numbers that another run may have otherwise: of bursts before, of side effects within."""
+        return self.burst.rpartition(" #")[0], self.index == 1
+
 
 def count(config: Path) -> list[Place]:
     """Run ``reconciler apply`` to its end and return every place at which it can be killed, in order."""
@@ -92,6 +113,18 @@ def count(config: Path) -> list[Place]:
     bursts: list[tuple[str, int]] = json.loads(log.read_text())
     log.unlink()
     return [Place(name, index) for name, length in bursts for index in _of_interest(length)]
+
+
+def beyond(places: list[Place], known: list[Place], *, part: str) -> list[Place]:
+    """Return the places that come in addition to those of a similar run, thread by thread, and all of a part."""
+    own = [place for place in places if part and part in place.burst]
+    for thread in dict.fromkeys(place.thread for place in places):
+        here = [place for place in places if place.thread == thread]
+        there = [place.step for place in known if place.thread == thread]
+        matcher = SequenceMatcher(None, there, [place.step for place in here], autojunk=False)
+        for tag, _, _, start, stop in matcher.get_opcodes():
+            own += here[start:stop] if tag != "equal" else []
+    return [place for place in places if place in own]
 
 
 def _of_interest(length: int) -> list[int]:
@@ -175,7 +208,7 @@ class Watcher:
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event == "call":
             code = frame.f_code
-            if code.co_name in _POSTGRES and code.co_filename.endswith(_POSTGRES[code.co_name]):
+            if code.co_name in _CALLS and code.co_filename.endswith(_CALLS[code.co_name]) and not _only_reads(frame):
                 self._happens(frame.f_back)
         elif event == "c_call" and _is_effect(argument, frame):
             self._happens(frame)
@@ -198,6 +231,10 @@ class Watcher:
             self._lengths[burst] += 1
             if self._place == Place(burst, self._lengths[burst]):
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _only_reads(frame: FrameType) -> bool:
+    return frame.f_back is not None and frame.f_back.f_code.co_name in _READERS
 
 
 def _is_effect(function: object, frame: FrameType) -> bool:

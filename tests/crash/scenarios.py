@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.crash.production import production
 from tests.support import clone, document, image
 
 if TYPE_CHECKING:
@@ -36,8 +38,12 @@ class Scenario:
     """How many runs are killed in a row before one may converge; more than one where a run takes seconds."""
     parts: int = 1
     """In how many tests the places are divided, so that workers share them."""
-    everywhere: bool = False
-    """Whether also the pass around the work is killed: opening, reading, reporting. It is the same for all."""
+    beyond: str = ""
+    """A scenario that does the same with something else: what both do at the same point is killed there only."""
+    part: str = ""
+    """The part of the program that differs, in which every place counts all the same."""
+    root: bool = False
+    """Whether it needs root: other accounts, mounts."""
 
 
 def snapshot_only(world: World) -> None:
@@ -55,6 +61,10 @@ def working_clone(world: World, **spec: Any) -> None:  # noqa: ANN401 - as YAML
         leave_work(world, name)
 
 
+def with_guest(world: World) -> None:
+    working_clone(world, users=[{"name": "app", "role": "owner"}, {"name": "guest", "role": "readonly"}])
+
+
 def leave_work(world: World, name: str) -> None:
     world.sql(name, "INSERT INTO product VALUES (4, 'somebody''s work')")
 
@@ -66,9 +76,7 @@ def two_images(world: World) -> None:
 
 def two_snapshots(world: World) -> None:
     working_clone(world)
-    new = "INSERT INTO product VALUES (5, 'of the new snapshot')"
-    scripts = [*image("shop")["spec"]["scripts"], {"inline": new, "database": "shop"}]
-    world.write("shop.yaml", image("shop", scripts=scripts, retention={"keep": 5}))
+    write_shop(world, "INSERT INTO product VALUES (5, 'of the new snapshot')", keep=5)
     world.converge()
 
 
@@ -76,6 +84,80 @@ def reset_before(world: World) -> None:
     working_clone(world)
     world.apply(("reset", "dev")).require()
     world.converge()
+
+
+def on_btrfs(prepare: Step) -> Step:
+    """Prepare the same in a pool that is a btrfs of its own, in a file."""
+
+    def prepare_there(world: World) -> None:
+        world.pool = {"driver": "btrfs", "size": "320Mi"}
+        world.configure()
+        prepare(world)
+
+    return prepare_there
+
+
+def committed_dump(world: World) -> None:
+    """A plain dump in a git repository, whose files are extracted before they can be read."""
+    with production() as server:
+        server.dump(world.root / "specs" / "shop.sql")
+    git(world, "init", "--quiet", "--initial-branch=main")
+    world.repository = {"url": "./specs", "interval": "1h"}
+    world.configure()
+
+
+def archive(world: World) -> None:
+    with production() as server:
+        server.dump(world.root / "specs" / "shop.dump", "--format=custom")
+
+
+def backup(world: World) -> None:
+    world.configure(sources={"roots": ["./backups"]})
+    with production() as server:
+        server.backup(world.root / "backups" / "shop")
+
+
+def git(world: World, *words: str) -> None:
+    identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+    subprocess.run(["git", "-C", world.root / "specs", *identity, *words], check=True)
+
+
+def write_image_of(world: World, source: dict[str, Any]) -> None:
+    world.write("shop.yaml", image("shop", source=source, scripts=[], unmasked={"reason": "made up"}))
+
+
+def write_archive_image(world: World) -> None:
+    write_image_of(world, {"dump": {"path": "shop.dump"}})
+
+
+def write_backup_image(world: World) -> None:
+    write_image_of(world, {"backup": {"path": str(world.root / "backups" / "shop")}})
+
+
+def commit_dump_image(world: World) -> None:
+    write_image_of(world, {"dump": {"path": "shop.sql"}})
+    commit(world)
+
+
+def commit(world: World) -> None:
+    git(world, "add", "--all")
+    git(world, "commit", "--quiet", "--message=Ask for more")
+
+
+def old_snapshot(world: World) -> None:
+    """A snapshot that nobody uses, and a newer one with a clone."""
+    write_shop(world, keep=5)
+    world.converge()
+    write_shop(world, "SELECT 1", keep=5)
+    world.write("bystander.yaml", clone("bystander"))
+    world.converge()
+    leave_work(world, "bystander")
+
+
+def write_shop(world: World, *scripts: str, keep: int) -> None:
+    more = [{"inline": script, "database": "shop"} for script in scripts]
+    scripts_of_shop = image("shop")["spec"]["scripts"]
+    world.write("shop.yaml", image("shop", scripts=[*scripts_of_shop, *more], retention={"keep": keep}))
 
 
 def change_users(world: World) -> None:
@@ -106,6 +188,26 @@ def work_is_there(world: World) -> None:
 
 def fresh(world: World) -> None:
     assert world.sql("dev", NAMES) == PRODUCTION
+
+
+def with_superuser(world: World) -> None:
+    fresh(world)
+    assert world.current("dev").account is not None
+    assert world.sql("dev", "SHOW is_superuser", user="boss") == [("on",)]
+
+
+def one_snapshot(world: World) -> None:
+    bystander_lives(world)
+    assert world.snapshots() == [world.current("bystander").snapshot]
+
+
+def usable(world: World) -> None:
+    """A clone of the image has what the source had."""
+    world.write("dev.yaml", clone("dev"))
+    if (world.root / "specs" / ".git").exists():
+        commit(world)
+    world.converge()
+    fresh(world)
 
 
 def users_changed(world: World) -> None:
@@ -162,20 +264,41 @@ def gone(world: World) -> None:
     assert world.generations("dev") == {}
 
 
+SUPERUSER = [{"name": "app", "role": "owner"}, {"name": "boss", "role": "superuser"}]
+RESET: tuple[Request, ...] = (("reset", "dev"),)
+
+
+def write_image(world: World) -> None:
+    world.write("shop.yaml", image("shop"))
+
+
+def remove_dev(world: World) -> None:
+    world.remove("dev.yaml")
+
+
 SCENARIOS = {
-    "build": Scenario(
-        nothing, lambda world: world.write("shop.yaml", image("shop")), chain=4, parts=6, everywhere=True
-    ),
-    "clone": Scenario(snapshot_only, write_clone(), fresh, everywhere=True),
-    "update": Scenario(working_clone, change_users, users_changed),
+    "build": Scenario(nothing, write_image, chain=4, parts=4),
+    "build-dump": Scenario(committed_dump, commit_dump_image, usable, chain=4, beyond="build"),
+    "build-archive": Scenario(archive, write_archive_image, usable, chain=4, beyond="build"),
+    "build-backup": Scenario(backup, write_backup_image, usable, chain=4, beyond="build"),
+    "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=4, beyond="build", part="storage/", root=True),
+    "clone": Scenario(snapshot_only, write_clone(), fresh),
+    "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
+    "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),
+    "update": Scenario(with_guest, change_users, users_changed),
     "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit),
     "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated),
-    "reset": Scenario(working_clone, nothing, replaced, requests=(("reset", "dev"),), everywhere=True),
+    "reset": Scenario(working_clone, nothing, replaced, requests=RESET),
+    "reset-btrfs": Scenario(
+        on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond="reset", part="storage/", root=True
+    ),
     "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),)),
     "restart": Scenario(working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved),
     "stop": Scenario(working_clone, write_clone(state="stopped"), bystander_lives),
     "rename": Scenario(working_clone, rename, renamed),
     "expire": Scenario(working_clone, write_clone(expires="2020-01-01T00:00:00Z"), gone),
-    "delete": Scenario(reset_before, lambda world: world.remove("dev.yaml"), gone, everywhere=True),
+    "delete": Scenario(reset_before, remove_dev, gone),
+    "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond="delete", part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
+    "retention": Scenario(old_snapshot, lambda world: write_shop(world, "SELECT 1", keep=1), one_snapshot),
 }

@@ -1,0 +1,70 @@
+"""What images are built from: dumps and a base backup of a small ordinary PostgreSQL with three products."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.engines.postgres import server
+from tests.support import PRODUCTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NOBODY = 65534
+
+
+class Production:
+    """A running server that knows nothing of the reconciler."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._programs = server.choose()
+
+    def start(self) -> None:
+        self._run("initdb", "-D", self._root / "data", "-U", "boss", "--locale=C.UTF-8", "--no-sync")
+        options = f"-c unix_socket_directories={self._root} -c listen_addresses="
+        self._run("pg_ctl", "start", "-w", "-D", self._root / "data", "-l", self._root / "log", "-o", options)
+        self._run("psql", "-X", "-q", "-c", "CREATE DATABASE shop", "postgres")
+        self._run("psql", "-X", "-q", "-c", PRODUCTS, "shop")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._root / "data")
+
+    def dump(self, target: Path, *options: str) -> None:
+        """Write a dump of the database with the products."""
+        self._run("pg_dump", *options, "-f", self._root / "dump", "shop")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(self._root / "dump", target)
+
+    def backup(self, target: Path) -> None:
+        """Make a base backup of everything."""
+        self._run("pg_basebackup", "-D", self._root / "backup", "--checkpoint=fast", "--no-sync")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(self._root / "backup", target)
+
+    def _run(self, program: str, *words: str | Path) -> None:
+        argv = [server.program(self._programs, program), *words]
+        env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PGHOST": str(self._root), "PGUSER": "boss"}
+        account = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        subprocess.run(argv, env=env, cwd="/", check=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload] # keywords for one platform
+
+
+@contextmanager
+def production() -> Iterator[Production]:
+    """Have such a server in the block."""
+    root = Path(tempfile.mkdtemp(prefix="production-"))
+    if os.geteuid() == 0:
+        os.chown(root, _NOBODY, _NOBODY)
+    made = Production(root)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(root)
