@@ -61,8 +61,8 @@ class Runtime(Protocol):
 
         Raises:
             BusyError: its port or its directory is used by somebody else.
-            PermanentError: the server ended while starting; the message carries the end of its log.
-            TransientError: the server was killed from outside while starting (out of memory).
+            TransientError: the server ended while starting; the message carries the end of its log. Whether the
+                cause is the host's (a shutdown, a full disk) or a setting's, only a person can tell from it.
             TimeoutExceededError: it did not answer in time; it was stopped again.
 
         """

@@ -17,7 +17,6 @@ from reconciler import proc
 from reconciler.clock import SystemClock
 from reconciler.errors import (
     BusyError,
-    PermanentError,
     RefusedError,
     TimeoutExceededError,
     TransientError,
@@ -97,10 +96,6 @@ class ProcessRuntime:
 
         A server of this name that runs already, perhaps started by a reconciler that
         was killed meanwhile, is waited for but never stopped: it may be somebody's work.
-
-        Raises:
-            TransientError: it was killed from outside while it started.
-
         """
         while not fresh and (running := self._make_way(spec)) is not None:
             if self._wait_until_ready(spec, running, cancel):
@@ -218,13 +213,12 @@ class ProcessRuntime:
         code = child.wait()
         if spec.port is not None:
             tcp.require_free(spec.host or self._host, spec.port)
-        if code == -signal.SIGKILL:
-            raise TransientError(f"the server {spec.name} was killed while it started", hint="out of memory?")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         excerpt = self._logs.since(spec.name, offset, _EXCERPT_BYTES) or "(it wrote nothing)"
-        raise PermanentError(
+        raise TransientError(
             f"the server {spec.name} ended {how} while it started; the end of its log:\n{excerpt}",
             reason="ServerStartFailed",
+            hint="out of memory?" if code == -signal.SIGKILL else None,
         )
 
     def _end(self, name: ServerName, process: Process | None, signals: Iterable[tuple[signal.Signals, float]]) -> None:

@@ -20,7 +20,7 @@ def main() -> None:
     if options.die:
         sys.exit(options.die)
     if options.kill_self:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[options.kill_self])
     if options.child:
         _fork_child(options.child)
     _serve(_listener(options.port))
@@ -39,7 +39,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int)
     parser.add_argument("--die", help="end with this message")
-    parser.add_argument("--kill-self", action="store_true")
+    parser.add_argument("--kill-self", help="end by this signal")
     parser.add_argument("--ignore-term", action="store_true")
     parser.add_argument("--child", choices=["group", "session", "bare"], help="fork a child that goes on by itself")
     return parser.parse_args()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler import proc
-from reconciler.errors import BusyError, PermanentError, TimeoutExceededError, TransientError, UnsupportedError
+from reconciler.errors import BusyError, TimeoutExceededError, TransientError, UnsupportedError
 from reconciler.ids import InstallationId, ServerName
 from reconciler.runtimes import processes
 from reconciler.testing.runtime import RuntimeSuite
@@ -104,18 +104,20 @@ def test_a_server_that_ends_while_starting_is_an_error_with_the_end_of_its_log(
 ) -> None:
     runtime.start(harness.server(SHOP))
     runtime.stop(SHOP)
-    with pytest.raises(PermanentError, match=r"exit code 1(.|\n)*bad setting on line 7") as caught:
+    with pytest.raises(TransientError, match=r"exit code 1(.|\n)*bad setting on line 7") as caught:
         runtime.start(harness.server(SHOP, options=("--die", "x" * 10_000 + "bad setting on line 7")))
     assert len(str(caught.value)) < 3000
     assert "served" not in str(caught.value)
     assert runtime.servers() == {}
 
 
-def test_a_server_that_is_killed_while_starting_may_be_tried_again(
-    harness: ProcessHarness, runtime: ProcessRuntime
+@pytest.mark.parametrize(("name", "hint"), [("SIGTERM", None), ("SIGKILL", "out of memory?")])
+def test_a_server_that_was_ended_from_outside_while_starting_may_be_tried_again(
+    harness: ProcessHarness, runtime: ProcessRuntime, name: str, hint: str | None
 ) -> None:
-    with pytest.raises(TransientError, match="killed"):
-        runtime.start(harness.server(SHOP, options=("--kill-self",)))
+    with pytest.raises(TransientError, match=f"ended by {name}") as caught:
+        runtime.start(harness.server(SHOP, options=("--kill-self", name)))
+    assert (caught.value.reason, caught.value.hint) == ("ServerStartFailed", hint)
 
 
 def test_a_server_that_lost_the_race_for_its_port_is_busy_not_broken(
@@ -144,7 +146,7 @@ def test_an_answer_of_somebody_else_is_not_taken_for_the_servers(
         alive = [process for process in processes.live() if process.parent == os.getpid()]
         return "gone" in "".join(runtime.logs(SHOP)) and not alive
 
-    with pytest.raises(PermanentError, match="gone"):
+    with pytest.raises(TransientError, match="gone"):
         runtime.start(replace(spec, ready=answers_once_the_server_is_gone))
 
 
