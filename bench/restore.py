@@ -19,6 +19,7 @@ from reconciler.engines.base import BuildWork, LocalSource
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.engine import PostgresEngine
 from reconciler.ids import InstallationId, RuntimeName, ServerName, SnapshotId, VolumeId
+from reconciler.runtimes.accounts import AccountSettings
 from reconciler.runtimes.process import ProcessRuntime
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def _build_server() -> Iterator[BuildWork]:
             key=root.name.encode(),
             logs=root / "logs",
             ports=range(26200, 26300),
+            accounts=AccountSettings("reconciler-build", "reconciler-clone", own=range(1)),
         )
         account = runtime.account("build", VolumeId(_NAME), frozenset())
         _give(root, account)

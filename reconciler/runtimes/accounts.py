@@ -34,28 +34,22 @@ Purpose = Literal["build", "clone", "own"]
 
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.25
-_OWN = range(70_000, 80_000)
 
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """Names of the shared accounts, and the user ids for clones that need one of their own.
+    """Names of the shared accounts, and the user ids for clones that need one of their own."""
 
-    The default ids lie above what distributions give to people and services (up to
-    65535) and below what they delegate to containers (from 100000, login.defs(5)
-    SUB_UID_MIN; systemd's UIDS-GIDS document calls 65536 to 524287 unused).
-    """
-
-    build: str = "reconciler-build"
-    clone: str = "reconciler-clone"
-    own: range = _OWN
+    build: str
+    clone: str
+    own: range
 
 
 class Accounts:
     """The accounts of one runtime; safe to call from several threads."""
 
-    def __init__(self, settings: AccountSettings | None = None) -> None:
-        self._settings = settings or AccountSettings()
+    def __init__(self, settings: AccountSettings) -> None:
+        self._settings = settings
         self._own = Handout(self._settings.own)
         self._event = threading.Event()
 

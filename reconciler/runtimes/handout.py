@@ -8,6 +8,7 @@ moment ago may not be in a manifest yet, so it comes last.
 from __future__ import annotations
 
 import threading
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ class Handout:
     def __init__(self, numbers: range) -> None:
         self.numbers = numbers
         self._lock = threading.Lock()
-        self._turn = 0
-        self._handed: dict[int, int] = {}
+        self._handed: dict[int, None] = {}
+        """What was handed out, the longest ago first."""
 
     def take(self, taken: AbstractSet[int], usable: Callable[[int], bool]) -> int | None:
         """Return the lowest usable number that is not taken; None when there is none.
@@ -30,9 +31,10 @@ class Handout:
         Numbers that were handed out before come after all others, the longest ago first.
         """
         with self._lock:
-            for number in sorted(self.numbers, key=lambda candidate: self._handed.get(candidate, 0)):
+            fresh = (number for number in self.numbers if number not in self._handed)
+            for number in chain(fresh, tuple(self._handed)):
                 if number not in taken and usable(number):
-                    self._turn += 1
-                    self._handed[number] = self._turn
+                    self._handed.pop(number, None)
+                    self._handed[number] = None
                     return number
         return None

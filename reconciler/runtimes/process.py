@@ -66,7 +66,7 @@ class ProcessRuntime:
         logs: Path,
         ports: range,
         host: str = tcp.LOOPBACK,
-        accounts: AccountSettings | None = None,
+        accounts: AccountSettings,
     ) -> None:
         self.name = name
         self._accounts = Accounts(accounts)

@@ -208,7 +208,9 @@ class Accounts(Model):
 
     build: NonEmpty = Field("reconciler-build", description="Builds and mirrors.")
     clone: NonEmpty = Field("reconciler-clone", description="Clones without a superuser.")
-    own: UserIdRange = Field(NumberRange(64000, 64999), description="User ids for clones with a superuser.")
+    # Above what distributions give to people and services (up to 65535; Debian Policy 9.2.2) and below what is
+    # delegated to containers (from 100000, login.defs(5) SUB_UID_MIN); systemd's UIDS-GIDS document calls both unused.
+    own: UserIdRange = Field(NumberRange(70_000, 79_999), description="User ids for clones with a superuser.")
 
 
 class ProcessRuntime(Model):

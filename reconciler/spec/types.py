@@ -193,7 +193,7 @@ PortRange = Annotated[
 UserIdRange = Annotated[
     NumberRange,
     PlainValidator(_reporting(values.user_ids)),
-    Schema({"type": "string", "pattern": values.PORTS_PATTERN, "examples": ["64000-64999"]}),
+    Schema({"type": "string", "pattern": values.USER_IDS_PATTERN, "examples": ["70000-79999"]}),
 ]
 Port = Annotated[int, Field(ge=values.FIRST_PORT, le=values.LAST_PORT, examples=[5601])]
 SpecPath = Annotated[

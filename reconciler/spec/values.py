@@ -19,6 +19,7 @@ SIZE_PATTERN = r"^[1-9][0-9]{0,14}(Ki|Mi|Gi|Ti|Pi)?$"
 PERCENT_PATTERN = r"^(100|[0-9]{1,2})(\.[0-9]{1,3})?%$"
 TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})$"
 PORTS_PATTERN = r"^[0-9]{1,5}-[0-9]{1,5}$"
+USER_IDS_PATTERN = r"^[0-9]{1,10}-[0-9]{1,10}$"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 SECRET_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$"  # noqa: S105 - the form of names
 SNAPSHOT_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?-\d{8}t\d{6}z-[0-9a-f]{8}$"
@@ -26,6 +27,10 @@ USER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$"
 
 FIRST_PORT = 1024
 LAST_PORT = 65535
+FIRST_USER_ID = 1000
+"""Those below belong to the system."""
+LAST_USER_ID = 2**32 - 2
+"""The one above means "no user" (chown(2), setresuid(2))."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BINARY = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 _MAX_BYTES = 2**63 - 1
@@ -37,7 +42,7 @@ _duration = re.compile(DURATION_PATTERN).match
 _size = re.compile(SIZE_PATTERN).match
 _percent = re.compile(PERCENT_PATTERN).match
 _time = re.compile(TIME_PATTERN).match
-_ports = re.compile(PORTS_PATTERN).match
+_numbers = re.compile(USER_IDS_PATTERN).match
 
 
 class ValueProblem(ValueError):  # noqa: N818 - becomes a diagnostic, never an error of the program
@@ -165,13 +170,13 @@ def instant(value: object) -> datetime:
         raise ValueProblem("this day or hour does not exist", hint) from error
 
 
-def number_range(value: object, *, lowest: int, highest: int) -> NumberRange:
-    """Parse ``5600-5999``: two numbers from ``lowest`` to ``highest``, in order."""
+def number_range(value: object, *, lowest: int, highest: int, example: str) -> NumberRange:
+    """Parse two numbers from ``lowest`` to ``highest``, in order, such as ``example``."""
     if isinstance(value, NumberRange):
         return value
-    hint = "write the first and the last number: 5600-5999"
+    hint = f"write the first and the last number: {example}"
     text = _text(value, "a range", hint)
-    if not _ports(text):
+    if not _numbers(text):
         raise ValueProblem("this is not a range", hint)
     first, last = map(int, text.split("-"))
     if not lowest <= first <= last <= highest:
@@ -181,12 +186,12 @@ def number_range(value: object, *, lowest: int, highest: int) -> NumberRange:
 
 def ports(value: object) -> NumberRange:
     """Parse a range of TCP ports that need no privileges."""
-    return number_range(value, lowest=FIRST_PORT, highest=LAST_PORT)
+    return number_range(value, lowest=FIRST_PORT, highest=LAST_PORT, example="5600-5999")
 
 
 def user_ids(value: object) -> NumberRange:
-    """Parse a range of user ids; those below 1000 belong to the system."""
-    return number_range(value, lowest=1000, highest=65533)
+    """Parse a range of user ids that are not the system's."""
+    return number_range(value, lowest=FIRST_USER_ID, highest=LAST_USER_ID, example="70000-79999")
 
 
 def spec_path(value: str) -> str:

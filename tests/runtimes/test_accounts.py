@@ -51,7 +51,7 @@ def test_several_reconcilers_may_create_the_same_account_at_once(account_setting
 def test_own_accounts_avoid_taken_ids_and_existing_users() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: own accounts")
-    accounts = Accounts(AccountSettings(own=range(NOBODY.uid, NOBODY.uid + 3)))
+    accounts = Accounts(AccountSettings("build", "clone", own=range(NOBODY.uid, NOBODY.uid + 3)))
     assert accounts.account("own", SHOP, {NOBODY.uid + 1}) == proc.Account(NOBODY.uid + 2, NOBODY.uid + 2)
 
 
@@ -72,8 +72,10 @@ def ordinary_user() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ordinary_user")
-def test_an_ordinary_user_runs_everything_as_itself_and_has_no_own_accounts() -> None:
-    accounts = Accounts()
+def test_an_ordinary_user_runs_everything_as_itself_and_has_no_own_accounts(
+    account_settings: AccountSettings,
+) -> None:
+    accounts = Accounts(account_settings)
     assert not accounts.can_switch
     assert accounts.account("build", VolumeId("shop-1"), frozenset()) is None
     assert accounts.account("clone", SHOP, frozenset()) is None

@@ -22,6 +22,10 @@ def test_a_number_that_was_just_handed_out_comes_last_the_oldest_first() -> None
     assert [numbers.take(frozenset(), anything) for _ in range(5)] == [5, 6, 7, 5, 6]
 
 
+def test_a_large_range_costs_no_more_than_what_is_taken_of_it() -> None:
+    assert Handout(range(1000, 2**32 - 1)).take({1000}, anything) == 1001
+
+
 def test_an_exhausted_range_gives_none() -> None:
     assert Handout(range(5, 6)).take({5}, anything) is None
 

@@ -77,13 +77,14 @@ def test_servers_survive_a_killed_reconciler_and_are_adopted_by_the_next(
 import os, signal
 from pathlib import Path
 from reconciler.ids import InstallationId, RuntimeName, ServerName
+from reconciler.runtimes.accounts import AccountSettings
 from reconciler.runtimes.process import ProcessRuntime
 from reconciler.state.servers import ServerSpec
 place = Path({str(spec.directory)!r})
 runtime = ProcessRuntime(
     RuntimeName("process"), installation=InstallationId({runtime._discovery.installation!r}),
     key={runtime._discovery.key!r},
-    logs=Path({str(harness.logs / ONE)!r}), ports=range(1, 2),
+    logs=Path({str(harness.logs / ONE)!r}), ports=range(1, 2), accounts=AccountSettings("build", "clone", range(1)),
 )
 runtime.start(ServerSpec(
     name=ServerName("shop.1"), argv={spec.argv!r}, directory=place, ready=(place / "socket").exists

@@ -39,7 +39,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     process = found.runtimes.process
     assert (process.ports, process.host, process.allow) == (NumberRange(5600, 5999), "127.0.0.1", ())
     assert (process.accounts.build, process.accounts.clone) == ("reconciler-build", "reconciler-clone")
-    assert process.accounts.own == NumberRange(64000, 64999)
+    assert process.accounts.own == NumberRange(70_000, 79_999)
     assert (found.prune.max_delete, found.prune.max_delete_percent, found.concurrency) == (10, 50.0, 4)
     assert (found.limits.memory, found.undo.grace) == (Amount(percent=80.0), timedelta(hours=1))
     assert (found.grants, found.masking.unmasked, found.sources.roots) == (None, "allow", ())

@@ -84,6 +84,17 @@ def test_other_ranges_are_refused(text: object) -> None:
         values.ports(text)
 
 
+def test_user_ids_are_all_that_linux_knows_but_the_systems() -> None:
+    assert values.user_ids("1000-4294967294") == NumberRange(1000, 2**32 - 2)
+
+
+@pytest.mark.parametrize("text", ["999-2000", "70000-4294967295", "70000"])
+def test_other_user_ids_are_refused(text: str) -> None:
+    with pytest.raises(ValueProblem) as caught:
+        values.user_ids(text)
+    assert "70000-79999" in (caught.value.hint or "") or "1000-4294967294" in caught.value.message
+
+
 @pytest.mark.parametrize(("text", "expected"), [("./a//b.sql", "a/b.sql"), ("/x/./y", "/x/y"), ("//x", "/x")])
 def test_paths_are_normalised(text: str, expected: str) -> None:
     assert values.spec_path(text) == expected
