@@ -16,6 +16,7 @@ from reconciler.apply.serving import (
     allocated,
     clone_account,
     delivered_users,
+    own_account,
     serving,
     start,
     user_wishes,
@@ -79,7 +80,7 @@ def replace_clone(work: Work, action: ReplaceClone) -> None:
             with serving(work, storage, draft, action.volume, private=True, keep=False, fresh=True) as running:
                 users = _deliver(work, running, clone)
                 running.run_scripts(clone.scripts)
-            work.runtime(old.runtime).stop(ServerName(action.current))
+            _stop(work, action.current, old)
             storage.update(action.volume, _ready(work, draft, users))
     if clone.running:
         start(work, storage, action.volume, work.clone(action.volume)[1])
@@ -94,7 +95,7 @@ def restore(work: Work, action: RestoreClone) -> None:
     _pool, current = work.clone(action.current)
     clone = work.desired.clones[action.clone]
     _refuse_protected(work, (action.current,))
-    work.runtime(current.runtime).stop(ServerName(action.current))
+    _stop(work, action.current, current)
     restored = replace(
         wanted,
         generation=action.generation,
@@ -149,7 +150,7 @@ def restart(work: Work, action: RestartClone) -> None:
     """Stop the server, apply port and settings, start it again; a stopped clone only gets them."""
     storage, manifest = work.clone(action.volume)
     clone = work.desired.clones[action.clone]
-    work.runtime(manifest.runtime).stop(ServerName(action.volume))
+    _stop(work, action.volume, manifest)
     if clone.running:
         start(work, storage, action.volume, manifest)
     else:
@@ -164,7 +165,12 @@ def start_clone(work: Work, action: StartClone) -> None:
 
 def stop_clone(work: Work, action: StopClone) -> None:
     """Stop the server of a clone; its data stays."""
-    work.runtime(action.runtime).stop(ServerName(action.volume))
+    _pool, manifest = work.clone(action.volume)
+    work.runtime(action.runtime).stop(ServerName(action.volume), own=own_account(manifest))
+
+
+def _stop(work: Work, volume: VolumeId, manifest: CloneManifest) -> None:
+    work.runtime(manifest.runtime).stop(ServerName(volume), own=own_account(manifest))
 
 
 def rename(work: Work, action: RenameClone) -> None:
@@ -224,10 +230,11 @@ def destroy(work: Work, wanted: VolumeId) -> None:
 
     While there is a volume, a later pass knows that there is something to finish.
     """
-    for runtime in work.host.runtimes.values():
-        runtime.stop(ServerName(wanted))
-    work.forget_server(wanted)
     volume = work.volume(wanted)
+    own = own_account(volume.manifest) if volume is not None and isinstance(volume.manifest, CloneManifest) else None
+    for runtime in work.host.runtimes.values():
+        runtime.stop(ServerName(wanted), own=own)
+    work.forget_server(wanted)
     if volume is not None:
         work.storage(volume.pool).delete(wanted)
 

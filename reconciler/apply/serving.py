@@ -69,7 +69,7 @@ def serving(
         yield Serving(engine, job)
     finally:
         if spec is not None and (private or not keep):
-            runtime.stop(spec.name, spec=spec)
+            runtime.stop(spec.name, spec=spec, own=own_account(manifest))
 
 
 def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
@@ -123,9 +123,15 @@ def clone_work(
 
 def clone_account(work: Work, manifest: CloneManifest, volume: VolumeId) -> Account | None:
     """Return the account that a clone runs under: its own if it was given one."""
-    if manifest.account is not None:
-        return Account(manifest.account, manifest.account)
+    own = own_account(manifest)
+    if own is not None:
+        return own
     return work.runtime(manifest.runtime).account("clone", volume, frozenset())
+
+
+def own_account(manifest: CloneManifest) -> Account | None:
+    """Return the account of its own that a clone was given, if it was given one."""
+    return None if manifest.account is None else Account(manifest.account, manifest.account)
 
 
 def user_wishes(work: Work, clone: DesiredClone) -> tuple[UserWish, ...]:

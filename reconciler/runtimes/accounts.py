@@ -5,7 +5,8 @@ under different accounts, and a clone with a superuser under one of its own. An
 ordinary user cannot change accounts: everything then runs as that user, and what
 needs an account of its own is refused.
 
-It creates accounts, never changes or removes any.
+It creates accounts, never changes or removes any. An own account is a bare number; before it
+can become another volume's, nothing runs under it any more.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import fcntl
 import grp
 import os
 import pwd
+import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from reconciler import proc
 from reconciler.clock import SystemClock
-from reconciler.errors import CommandError, RefusedError, TransientError, UnsupportedError
+from reconciler.errors import BusyError, CommandError, RefusedError, TransientError, UnsupportedError
+from reconciler.runtimes import processes
 from reconciler.runtimes.handout import Handout
 
 if TYPE_CHECKING:
@@ -73,6 +76,32 @@ class Accounts:
             return None
         return self._shared(self._settings.build if purpose == "build" else self._settings.clone)
 
+    def end_all(self, own: proc.Account) -> None:
+        """Kill all that runs under an own account, until nothing is left.
+
+        By the one call that reaches every process of an account at the same time (kill(2), -1):
+        what makes new processes as fast as they die would get away from a list of them.
+
+        Raises:
+            BusyError: a process does not end.
+
+        """
+        if not self.can_switch or not _unknown(own.uid):
+            return  # it is not ours to end: the host gave the number to somebody since
+        for _ in range(_ATTEMPTS):
+            with suppress(CommandError):  # there was nobody to kill
+                proc.run(["sh", "-c", "kill -KILL -1"], account=own, timeout=30)
+            left = [process for process in processes.live() if own.uid in processes.user_ids(process.pid)]
+            if not left:
+                return
+            with processes.Handle(left[0]) as handle:
+                handle.send(signal.SIGKILL)
+                handle.ended_within(_PAUSE_SECONDS)
+        raise BusyError(
+            f"process {left[0].pid} ({processes.title(left[0].pid)}) of the account {own.uid} does not end, not even by"
+            " SIGKILL"
+        )
+
     def _take_own(self, volume: VolumeId, taken: AbstractSet[int]) -> proc.Account:
         if not self.can_switch:
             raise UnsupportedError(
@@ -80,7 +109,8 @@ class Accounts:
                 "give",
                 hint="run the reconciler as root, or give the clone no user with role superuser",
             )
-        number = self._own.take(taken, _unknown)
+        living = {uid for process in processes.live() for uid in processes.user_ids(process.pid)}
+        number = self._own.take(taken | living, _unknown)
         if number is None:
             ids = self._settings.own
             raise RefusedError(f"all {len(ids)} own accounts ({ids.start} to {ids.stop - 1}) are in use")

@@ -68,11 +68,13 @@ class Runtime(Protocol):
         """
         ...
 
-    def stop(self, name: ServerName, *, spec: ServerSpec | None = None) -> None:
+    def stop(self, name: ServerName, *, spec: ServerSpec | None = None, own: Account | None = None) -> None:
         """Stop a server in an orderly way, at the latest by force, and wait for its end.
 
         Without ``spec`` the server gets the signals that its start named. What
-        remained of a server that died is ended as well.
+        remained of a server that died is ended as well. ``own`` is the account of its
+        own that it has, if it has one: whatever runs under that is ended, too, by a runtime
+        that gives own accounts.
 
         Raises:
             BusyError: it does not end, not even by force.
@@ -103,7 +105,8 @@ class Runtime(Protocol):
         """Return the account to run under; None is the reconciler's own.
 
         ``build`` and ``clone`` are shared accounts of their purpose; ``own`` is an
-        account that no other volume has (``taken`` are user ids in use).
+        account that no other volume has (``taken`` are user ids in use) and no process
+        that lives.
 
         Raises:
             UnsupportedError: ``own`` where the reconciler cannot change accounts.

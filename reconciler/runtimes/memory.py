@@ -45,6 +45,8 @@ class MemoryHost:
     """
 
     unavailable: str | None = None
+    strays: set[int] = field(default_factory=set)
+    """User ids of own accounts under which something runs besides servers."""
     running: dict[tuple[_Owner, ServerName], _Server] = field(default_factory=dict)
     written: dict[tuple[_Owner, ServerName], list[str]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -101,9 +103,11 @@ class MemoryRuntime:
             self.host.running[key] = _Server(observed, spec.directory)
             self.host.written.setdefault(key, []).append("started")
 
-    def stop(self, name: ServerName, *, spec: ServerSpec | None = None) -> None:  # noqa: ARG002 - part of the contract
+    def stop(self, name: ServerName, *, spec: ServerSpec | None = None, own: proc.Account | None = None) -> None:  # noqa: ARG002 - part of the contract
         self._require_available()
         with self.host.lock:
+            if own is not None:
+                self.host.strays.discard(own.uid)
             if self.host.running.pop((self._owner, name), None) is not None:
                 self.host.written[self._owner, name].append("stopped")
 
@@ -130,7 +134,7 @@ class MemoryRuntime:
             return None
         if not self.traits.own_accounts:
             raise UnsupportedError(f"{volume} needs an account of its own, which the runtime {self.name} cannot give")
-        number = self._accounts.take(taken, lambda _candidate: True)
+        number = self._accounts.take(taken | self.host.strays, lambda _candidate: True)
         if number is None:
             raise RefusedError(f"all {len(_OWN_ACCOUNTS)} own accounts are in use")
         return proc.Account(number, number)

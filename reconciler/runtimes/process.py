@@ -114,8 +114,11 @@ class ProcessRuntime:
             self._end(spec.name, process, spec.stop_signals)
             raise
 
-    def stop(self, name: ServerName, *, spec: ServerSpec | None = None) -> None:
+    def stop(self, name: ServerName, *, spec: ServerSpec | None = None, own: Account | None = None) -> None:
         """Stop a server and everything that belongs to it, also what remained of one that died.
+
+        A superuser can start processes that nothing of the server leads to: neither marks, nor
+        descent, nor an open file. Their account does.
 
         Raises:
             BusyError: a process does not end, not even by SIGKILL.
@@ -124,6 +127,8 @@ class ProcessRuntime:
         for found in self._discovery.find(name) or (None,):
             known = spec.stop_signals if spec else found.stop_signals if found else ()
             self._end(name, found.process if found else None, known or _DEFAULT_SIGNALS)
+        if own is not None:
+            self._accounts.end_all(own)
 
     def forget(self, name: ServerName) -> None:
         self._logs.remove(name)

@@ -95,6 +95,14 @@ def environment(pid: int, prefix: str) -> Mapping[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def user_ids(pid: int) -> frozenset[int]:
+    """Return the user ids that a process has (real, effective, saved, for files); none when it has ended."""
+    for line in _read(f"{_PROC}/{pid}/status").splitlines():
+        if line.startswith(b"Uid:"):
+            return frozenset(map(int, line.split()[1:]))
+    return frozenset()
+
+
 def directory(pid: int) -> str:
     """Return the working directory of a process; empty when it cannot be told."""
     try:

@@ -26,8 +26,10 @@ from reconciler.proc import CancelToken
 from reconciler.state.observed import ServerState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from reconciler.proc import Account
     from reconciler.runtimes.base import Runtime
     from reconciler.state.servers import ServerSpec
 
@@ -47,6 +49,13 @@ class RuntimeHarness(ABC):
     @abstractmethod
     def server(self, name: ServerName, port: int | None = None, directory: Path | None = None) -> ServerSpec:
         """Return a small real server that answers soon, with a directory of its own unless one is given."""
+
+    def stray(self, own: Account) -> Callable[[], bool]:
+        """Start something under an own account that no mark leads to; return what tells whether it still runs.
+
+        Asked of runtimes with the trait ``own_accounts`` only.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:
@@ -220,3 +229,31 @@ class RuntimeSuite:
         shared = {runtime.account("build", VolumeId("a"), frozenset()), runtime.account("clone", VolumeId("a"), set())}
         assert second is not None
         assert len({first, second} | shared) == len(shared) + 2
+
+    def test_with_a_server_ends_all_that_runs_under_an_account_of_its_own(
+        self, harness: RuntimeHarness, runtime: Runtime
+    ) -> None:
+        if not runtime.traits.own_accounts:
+            return
+        own, other = (_own_account(runtime, name) for name in ("shop.1", "depot.1"))
+        stray, others = harness.stray(own), harness.stray(other)
+        runtime.start(harness.server(_SHOP))
+        runtime.stop(_SHOP, own=own)
+        assert (runtime.servers(), stray(), others()) == ({}, False, True)
+        runtime.stop(_DEPOT, own=other)  # its server is gone already, not what it left running
+        assert not others()
+
+    def test_an_own_account_under_which_something_runs_is_not_given_to_another_volume(
+        self, harness: RuntimeHarness, runtime: Runtime
+    ) -> None:
+        if not runtime.traits.own_accounts:
+            return
+        own = _own_account(runtime, "shop.1")
+        harness.stray(own)
+        assert own not in {_own_account(harness.runtime(_ONE), "depot.1") for _ in range(3)}
+
+
+def _own_account(runtime: Runtime, volume: str) -> Account:
+    own = runtime.account("own", VolumeId(volume), frozenset())
+    assert own is not None
+    return own

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.runtimes import processes
 from tests.support import clone, until
 
 if TYPE_CHECKING:
@@ -75,3 +77,23 @@ def test_the_port_of_a_running_clone_is_never_given_to_another(shop: World) -> N
     ports = [shop.current(name).port for name in ("dev", "test", "more-0", "more-1", "more-2")]
     assert len(set(ports)) == 5
     assert shop.sql("dev", "SELECT count(*) FROM product") == [(4,)]
+
+
+@pytest.mark.root
+def test_what_a_superuser_left_running_ends_with_the_clone(shop: World) -> None:
+    first = 2_000_000 + 10 * os.getpid()  # nobody else's: all that runs under own accounts is killed
+    ports = f"{shop.ports.start}-{shop.ports.stop - 1}"
+    shop.configure(runtimes={"process": {"ports": ports, "accounts": {"own": f"{first}-{first + 9}"}}})
+    shop.write("own.yaml", clone("own", users=[{"name": "app", "role": "superuser"}]))
+    shop.apply().require()
+    uid = shop.current("own").account
+    shop.sql("own", "COPY (SELECT 1) TO PROGRAM 'cd / && setsid env -i /bin/sleep 300 >/dev/null 2>&1 &'")
+    assert "sleep" in _running_as(uid)
+    shop.remove("own.yaml")
+    shop.apply().require()
+    assert _running_as(uid) == []
+    assert shop.leftovers() == []
+
+
+def _running_as(uid: int | None) -> list[str]:
+    return [processes.title(process.pid) for process in processes.live() if uid in processes.user_ids(process.pid)]

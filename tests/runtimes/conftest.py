@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ from reconciler.state.servers import ServerSpec
 from reconciler.testing.runtime import RuntimeHarness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PROGRAM = Path(__file__).with_name("small_server.py")
 
@@ -37,6 +38,7 @@ class ProcessHarness(RuntimeHarness):
         self._ports = ports
         self._made: list[tuple[ProcessRuntime, list[ServerName]]] = []
         self._names: list[ServerName] = []
+        self._strays: list[subprocess.Popen[bytes]] = []
 
     def runtime(
         self, installation: InstallationId, ports: range | None = None, name: str = "process"
@@ -69,7 +71,23 @@ class ProcessHarness(RuntimeHarness):
             stale_files=(place / "socket",),
         )
 
+    def stray(self, own: proc.Account) -> Callable[[], bool]:
+        process = subprocess.Popen(
+            ["sleep", "300"],
+            env={},
+            cwd="/",
+            start_new_session=True,
+            user=own.uid,
+            group=own.gid,
+            extra_groups=[],
+        )
+        self._strays.append(process)
+        return lambda: process.poll() is None
+
     def close(self) -> None:
+        for stray in self._strays:
+            stray.kill()
+            stray.wait()
         for runtime, names in self._made:
             for name in sorted({*names, *runtime.servers()}):
                 runtime.stop(name)
@@ -88,8 +106,9 @@ def answers(address: Path | tuple[str, int]) -> bool:
 
 @pytest.fixture(scope="session")
 def account_settings() -> Iterator[AccountSettings]:
+    first = 1_000_000 + 10 * os.getpid()  # nobody else's: all that runs under own accounts is killed
     settings = AccountSettings(
-        build=f"rec-test-b{os.getpid()}", clone=f"rec-test-c{os.getpid()}", own=range(79_000, 79_010)
+        build=f"rec-test-b{os.getpid()}", clone=f"rec-test-c{os.getpid()}", own=range(first, first + 10)
     )
     yield settings
     for name in (settings.build, settings.clone):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import pytest
 from reconciler import proc
 from reconciler.errors import RefusedError, UnsupportedError
 from reconciler.ids import VolumeId
+from reconciler.runtimes import processes
 from reconciler.runtimes.accounts import Accounts, AccountSettings
 
 if TYPE_CHECKING:
@@ -56,9 +59,53 @@ def test_own_accounts_avoid_taken_ids_and_existing_users() -> None:
 
 
 @pytest.mark.root
-def test_exhausted_own_accounts_are_refused_with_the_range(accounts: Accounts) -> None:
-    with pytest.raises(RefusedError, match="79000 to 79009"):
-        accounts.account("own", SHOP, set(range(79_000, 79_010)))
+def test_exhausted_own_accounts_are_refused_with_the_range(
+    accounts: Accounts, account_settings: AccountSettings
+) -> None:
+    own = account_settings.own
+    with pytest.raises(RefusedError, match=f"{own.start} to {own.stop - 1}"):
+        accounts.account("own", SHOP, set(own))
+
+
+_FLEETING = """
+import ctypes, os, signal, sys, time
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what ends is ours to collect ...
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ... and is collected by the kernel at once
+if os.fork():
+    print("started", flush=True)
+    sys.exit(sys.stdin.read())
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[1]))
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+"""
+
+
+@pytest.mark.root
+def test_what_changes_its_number_all_the_time_does_not_get_away(
+    accounts: Accounts, account_settings: AccountSettings
+) -> None:
+    own = proc.Account(account_settings.own[-1], account_settings.own[-1])
+    argv = [sys.executable, "-I", "-S", "-c", _FLEETING, str(own.uid)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as fleeting:
+        assert fleeting.stdout is not None
+        fleeting.stdout.readline()
+        accounts.end_all(own)
+        seen = {p for _ in range(50) for p in processes.live() if own.uid in processes.user_ids(p.pid)}
+        fleeting.kill()
+    assert seen == set()
+
+
+@pytest.mark.root
+def test_processes_of_a_user_of_the_host_are_never_ended(accounts: Accounts) -> None:
+    with subprocess.Popen(["sleep", "300"], user=NOBODY.uid, group=NOBODY.gid, extra_groups=[], cwd="/") as process:
+        accounts.end_all(NOBODY)
+        assert process.poll() is None
+        process.kill()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,11 @@ from reconciler.ids import InstallationId, RuntimeName, ServerName
 from reconciler.runtimes.memory import MemoryHost, MemoryRuntime
 from reconciler.state.servers import ServerSpec
 from reconciler.testing.runtime import RuntimeHarness, RuntimeSuite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reconciler.proc import Account
 
 
 class MemoryHarness(RuntimeHarness):
@@ -29,6 +35,10 @@ class MemoryHarness(RuntimeHarness):
     def server(self, name: ServerName, port: int | None = None, directory: Path | None = None) -> ServerSpec:
         place = directory or Path("/pool/volumes") / name
         return ServerSpec(name=name, argv=("server",), directory=place, port=port, ready=lambda: True)
+
+    def stray(self, own: Account) -> Callable[[], bool]:
+        self.host.strays.add(own.uid)
+        return lambda: own.uid in self.host.strays
 
     def close(self) -> None:
         self.host.running.clear()
