@@ -233,7 +233,7 @@ def destroy(work: Work, wanted: VolumeId) -> None:
     volume = work.volume(wanted)
     own = own_account(volume.manifest) if volume is not None and isinstance(volume.manifest, CloneManifest) else None
     for runtime in work.host.runtimes.values():
-        runtime.stop(ServerName(wanted), own=own)
+        runtime.stop(ServerName(wanted), own=own, at_once=True)
     work.forget_server(wanted)
     if volume is not None:
         work.storage(volume.pool).delete(wanted)

@@ -60,7 +60,7 @@ def build(work: Work, action: BuildSnapshot) -> None:
         storage.seal(volume, _manifest(work, image, action, sealed))
     except BaseException:
         best_effort(
-            lambda: runtime.stop(ServerName(volume)),
+            lambda: runtime.stop(ServerName(volume), at_once=True),
             lambda: work.forget_server(volume),
             lambda: storage.delete(volume),
         )

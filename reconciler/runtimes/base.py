@@ -68,13 +68,16 @@ class Runtime(Protocol):
         """
         ...
 
-    def stop(self, name: ServerName, *, spec: ServerSpec | None = None, own: Account | None = None) -> None:
+    def stop(
+        self, name: ServerName, *, spec: ServerSpec | None = None, own: Account | None = None, at_once: bool = False
+    ) -> None:
         """Stop a server in an orderly way, at the latest by force, and wait for its end.
 
         Without ``spec`` the server gets the signals that its start named. What
         remained of a server that died is ended as well. ``own`` is the account of its
         own that it has, if it has one: whatever runs under that is ended, too, by a runtime
-        that gives own accounts.
+        that gives own accounts. ``at_once``: its data is thrown away, so of its signals it
+        gets the last one only.
 
         Raises:
             BusyError: it does not end, not even by force.

@@ -103,7 +103,14 @@ class MemoryRuntime:
             self.host.running[key] = _Server(observed, spec.directory)
             self.host.written.setdefault(key, []).append("started")
 
-    def stop(self, name: ServerName, *, spec: ServerSpec | None = None, own: proc.Account | None = None) -> None:  # noqa: ARG002 - part of the contract
+    def stop(
+        self,
+        name: ServerName,
+        *,
+        spec: ServerSpec | None = None,  # noqa: ARG002 - part of the contract
+        own: proc.Account | None = None,
+        at_once: bool = False,  # noqa: ARG002 - part of the contract
+    ) -> None:
         self._require_available()
         with self.host.lock:
             if own is not None:

@@ -114,7 +114,9 @@ class ProcessRuntime:
             self._end(spec.name, process, spec.stop_signals)
             raise
 
-    def stop(self, name: ServerName, *, spec: ServerSpec | None = None, own: Account | None = None) -> None:
+    def stop(
+        self, name: ServerName, *, spec: ServerSpec | None = None, own: Account | None = None, at_once: bool = False
+    ) -> None:
         """Stop a server and everything that belongs to it, also what remained of one that died.
 
         A superuser can start processes that nothing of the server leads to: neither marks, nor
@@ -125,8 +127,8 @@ class ProcessRuntime:
 
         """
         for found in self._discovery.find(name) or (None,):
-            known = spec.stop_signals if spec else found.stop_signals if found else ()
-            self._end(name, found.process if found else None, known or _DEFAULT_SIGNALS)
+            known = (spec.stop_signals if spec else found.stop_signals if found else ()) or _DEFAULT_SIGNALS
+            self._end(name, found.process if found else None, known[-1:] if at_once else known)
         if own is not None:
             self._accounts.end_all(own)
 

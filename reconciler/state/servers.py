@@ -18,7 +18,8 @@ class ServerSpec:
     ``ready`` is a cheap probe (milliseconds) that says whether the server answers.
     ``stale_files`` are left by a crashed server and removed once the runtime made
     sure that no process uses ``directory``. ``stop_signals`` are sent in order, each
-    with its grace in seconds, before SIGKILL.
+    with its grace in seconds, before SIGKILL; the last one is for a quick end, after
+    which nobody needs the data.
     """
 
     name: ServerName

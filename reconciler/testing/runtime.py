@@ -122,6 +122,15 @@ class RuntimeSuite:
         runtime.stop(_SHOP)
         assert runtime.servers() == {}
 
+    def test_a_server_whose_data_is_thrown_away_is_stopped_at_once(
+        self, harness: RuntimeHarness, runtime: Runtime
+    ) -> None:
+        spec = harness.server(_SHOP)
+        runtime.start(spec)
+        runtime.stop(_SHOP, at_once=True)
+        assert runtime.servers() == {}
+        runtime.stop(_SHOP, spec=spec, at_once=True)
+
     def test_a_later_reconciler_finds_and_stops_servers_of_an_earlier_one(self, harness: RuntimeHarness) -> None:
         harness.runtime(_ONE).start(harness.server(_SHOP))
         later = harness.runtime(_ONE)

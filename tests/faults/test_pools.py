@@ -114,6 +114,13 @@ def test_a_full_pool_refuses_with_figures_and_shows_nothing_half_made(small_moun
     assert world.sql("dev", COUNT) == [(3,)]
 
 
+DATA = "CREATE TABLE ballast AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 300000) AS n;"
+WAL = """
+CREATE TABLE counter AS SELECT 1 AS value;
+DO $$ BEGIN FOR number IN 1..10000000 LOOP UPDATE counter SET value = number; COMMIT; END LOOP; END $$;
+"""
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("place", ["git", "host"])
 def test_a_first_build_that_does_not_fit_is_refused_with_figures_before_it_starts(
@@ -137,12 +144,12 @@ def test_a_first_build_that_does_not_fit_is_refused_with_figures_before_it_start
 
 
 @pytest.mark.root
-def test_a_build_that_fills_the_pool_leaves_nothing_and_disturbs_no_clone(small_mount: World) -> None:
+@pytest.mark.parametrize("large", [DATA, WAL], ids=["with data", "with WAL, so that the server crashes"])
+def test_a_build_that_fills_the_pool_leaves_nothing_and_disturbs_no_clone(small_mount: World, large: str) -> None:
     world = small_mount
     world.write("shop.yaml", image("shop"), clone("dev"))
     world.converge()
     volumes = world.volumes()
-    large = "CREATE TABLE ballast AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 300000) AS n;"
     scripts = [*image("shop")["spec"]["scripts"], {"inline": large, "database": "shop"}]
     world.write("large.yaml", image("large", scripts=scripts))
     result = world.apply()

@@ -378,3 +378,13 @@ def test_a_server_is_stopped_by_the_signals_that_its_start_named(
     runtime.stop(SHOP)
     assert runtime.servers() == {}
     assert "stopping as asked" in runtime.logs(SHOP)
+
+
+def test_a_server_whose_data_is_thrown_away_gets_the_last_of_its_signals_only(
+    harness: ProcessHarness, runtime: ProcessRuntime
+) -> None:
+    signals = ((signal.SIGTERM, 60.0), (signal.SIGUSR1, 60.0))
+    spec = replace(harness.server(SHOP, options=("--ignore-term",)), stop_signals=signals)
+    runtime.start(spec)
+    runtime.stop(SHOP, at_once=True)
+    assert runtime.logs(SHOP)[-1] == "stopping as asked"

@@ -149,6 +149,8 @@ def _build_rules(work: BuildWork, installed: InstalledServer) -> _Settings:
         "full_page_writes": "off",
         "synchronous_commit": "off",
         "autovacuum": "off",
+        # nobody goes on with a build that crashed; recovering, with WAL that fills the disk, it would hear no signal
+        "restart_after_crash": "off",
         # neither statements nor rows of production belong into our logs
         "log_statement": "none",
         "log_min_duration_statement": "-1",
