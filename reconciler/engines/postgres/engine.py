@@ -72,6 +72,7 @@ class PostgresEngine:
     def built_size(self, path: str, stored_bytes: int) -> int:
         return identify.built_size(stored_bytes, packed=not path.lower().endswith(".sql"))
 
+    @translated()
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)
         installed = _installed_for(work)
@@ -85,6 +86,7 @@ class PostgresEngine:
         else:
             bootstrap.initialise(work, installed)
 
+    @translated()
     def build_server(self, work: BuildWork) -> ServerSpec:
         installed = _installed_for(work)
         physical.forget_replication(server.data_directory(work))
@@ -102,9 +104,11 @@ class PostgresEngine:
             session.open()
             yield session
 
+    @translated()
     def finish(self, work: BuildWork) -> Sealed:
         return finish.finish_build(work, _installed_for(work))
 
+    @translated()
     def clone_server(self, work: CloneWork) -> ServerSpec:
         parameters.check_parameters(work.parameters)
         installed = server.choose(work.snapshot.major)
@@ -118,13 +122,13 @@ class PostgresEngine:
         settings.write_clone(work, installed, parameters.raise_to_required(work.parameters, required))
         return _server_spec(work, installed, _RECOVERY_SECONDS, CLONE_STOP)
 
+    @translated()
     def deliver(self, work: CloneWork, users_wanted: Sequence[UserWish], drop: Sequence[str]) -> None:
-        with translated():
-            users.deliver_users(work, users_wanted, drop)
+        users.deliver_users(work, users_wanted, drop)
 
+    @translated()
     def run_scripts(self, work: CloneWork, wanted: Sequence[Script]) -> None:
-        with translated():
-            _run_scripts(work, wanted)
+        _run_scripts(work, wanted)
 
     def url(self, endpoint: Endpoint, password: str | None) -> str:
         secret = "" if password is None else ":" + quote(password, safe="")

@@ -8,7 +8,6 @@ given directory, so that a server cannot make root write somewhere else.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from contextlib import contextmanager, suppress
@@ -26,14 +25,19 @@ _SMALL = 1 << 20
 def write_file(directory: Path, name: str, content: str | bytes, account: Account | None) -> None:
     """Replace a private file (mode 0600), owned by ``account``, as one visible step."""
     data = content.encode() if isinstance(content, str) else content
+    temporary = f".{name}.new"
     with _opened(directory) as handle:
-        temporary = f".{name}.{secrets.token_hex(4)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as file:  # noqa: PTH123 - a descriptor, no path
-            if account is not None and os.geteuid() == 0:
-                os.fchown(file.fileno(), account.uid, account.gid)
-            file.write(data)
-        os.replace(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+        _unlink(temporary, handle)  # a reconciler was killed while it wrote
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as file:  # noqa: PTH123 - a descriptor, no path
+                if account is not None and os.geteuid() == 0:
+                    os.fchown(file.fileno(), account.uid, account.gid)
+                file.write(data)
+            os.replace(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+        except BaseException:
+            _unlink(temporary, handle)
+            raise
 
 
 def read_small(path: Path) -> str | None:
@@ -70,6 +74,11 @@ def links_in(directory: Path) -> Iterator[str]:
             full = os.path.join(path, name)  # noqa: PTH118 - thousands of files
             if os.path.islink(full):  # noqa: PTH114 - as above
                 yield os.path.relpath(full, directory)
+
+
+def _unlink(name: str, handle: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=handle)
 
 
 @contextmanager

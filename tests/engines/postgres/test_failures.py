@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.engine import PostgresEngine
 from reconciler.engines.postgres.failures import translated
-from reconciler.errors import BusyError, PermanentError, ReconcilerError, UnavailableError
+from reconciler.engines.postgres.wire import SqlError
+from reconciler.errors import (
+    BusyError,
+    CommandError,
+    PermanentError,
+    ReconcilerError,
+    RefusedError,
+    SourceError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from .conftest import Cluster
@@ -66,3 +76,30 @@ def test_a_refusal_names_the_object(build: Cluster) -> None:
 def test_what_a_build_session_runs_into_is_translated(build: Cluster) -> None:
     with pytest.raises(PermanentError, match="SQLSTATE"), PostgresEngine().session(build.work()):
         build.query("postgres", "SELECT 1/0")
+
+
+def _raises(error: Exception, cause: Exception | None = None) -> NoReturn:
+    raise error from cause
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "data/postgresql.conf"), None),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), None),
+        (SourceError("cannot copy base/1"), OSError(errno.ENOSPC, "No space left on device")),
+        (PermanentError("initdb failed"), CommandError(["initdb"], 1, "could not write: No space left on device")),
+        (SourceError("shop.sql:3: disk full"), SqlError("53100", "could not extend file")),
+    ],
+)
+def test_a_full_disk_is_a_refusal_whoever_met_it(error: Exception, cause: Exception | None) -> None:
+    with pytest.raises(RefusedError) as caught, translated():
+        _raises(error, cause)
+    assert caught.value.reason == "PoolFull"
+
+
+def test_other_failures_of_files_may_be_tried_again_and_of_sources_may_not() -> None:
+    with pytest.raises(UnavailableError, match="global/pg_control: Input/output error"), translated():
+        _raises(OSError(errno.EIO, "Input/output error", "global/pg_control"))
+    with pytest.raises(SourceError, match="truncated"), translated():
+        _raises(SourceError("truncated"), OSError(errno.EIO, "Input/output error"))

@@ -25,6 +25,20 @@ def test_a_written_file_is_private_and_replaces_a_link_instead_of_following_it(t
     assert [entry.name for entry in directory.iterdir()] == ["postgresql.conf"]
 
 
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "postgresql.conf").mkdir()  # cannot be replaced by a file
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            files.write_file(tmp_path, "postgresql.conf", "port = 1\n", None)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["postgresql.conf"]
+
+
+def test_what_a_killed_reconciler_left_of_a_file_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / ".postgresql.conf.new").write_text("half a li")
+    files.write_file(tmp_path, "postgresql.conf", "port = 1\n", None)
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("postgresql.conf", "port = 1\n")]
+
+
 def test_a_directory_that_is_a_link_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "data").symlink_to(tmp_path / "outside")
