@@ -59,7 +59,6 @@ def _find_admin(work: BuildWork, installed: InstalledServer) -> None:
     version 16. This runs the recovery of a backup as well.
     """
     data = server.data_directory(work)
-    files.clear(data / "pg_replslot")
     settings.write_build(work, installed, required(work, installed))
     argv: list[str | Path] = [server.program(installed, "postgres"), "--single", "-j", "-D", data, "template1"]
     query = b"SELECT 'admin:' || encode(convert_to(rolname, 'UTF8'), 'hex') AS name FROM pg_authid WHERE oid = 10;\n\n"

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 from contextlib import contextmanager, suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.proc import Account
 
 _SMALL = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def write_file(directory: Path, name: str, content: str | bytes, account: Account | None) -> None:
@@ -57,14 +59,31 @@ def owned_by(directory: Path, account: Account | None) -> bool:
     return account is None or os.geteuid() != 0 or directory.lstat().st_uid == account.uid
 
 
-def clear(directory: Path) -> None:
-    """Remove what is in a directory, not the directory; absent is fine."""
-    with suppress(FileNotFoundError), os.scandir(directory) as entries:
+def clear(directory: Path, inside: str) -> None:
+    """Remove what is in the directory ``inside`` a directory, not itself; absent is fine.
+
+    Raises:
+        OSError: it is a link or no directory, or one on the way to it is.
+
+    """
+    with suppress(FileNotFoundError), _opened(directory, inside) as handle, os.scandir(handle) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+                shutil.rmtree(entry.name, dir_fd=handle)
             else:
-                os.unlink(entry.path)  # noqa: PTH108 - scandir hands out strings
+                os.unlink(entry.name, dir_fd=handle)
+
+
+def remove(directory: Path, inside: str) -> None:
+    """Remove the file ``inside`` a directory, or a link in its place; absent is fine.
+
+    Raises:
+        OSError: it is a directory, or one on the way to it is a link.
+
+    """
+    parent, _, name = inside.rpartition("/")
+    with suppress(FileNotFoundError), _opened(directory, parent) as handle:
+        os.unlink(name, dir_fd=handle)
 
 
 def links_in(directory: Path) -> Iterator[str]:
@@ -82,9 +101,14 @@ def _unlink(name: str, handle: int) -> None:
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _opened(directory: Path, inside: str = "") -> Iterator[int]:
+    """Open a directory, or one below it, by steps of which none is a link."""
+    handle = os.open(directory, _DIRECTORY)
     try:
+        for name in PurePath(inside).parts:
+            inner = os.open(name, _DIRECTORY, dir_fd=handle)
+            os.close(handle)
+            handle = inner
         yield handle
     finally:
         os.close(handle)

@@ -96,7 +96,7 @@ def _scrub(data: Path) -> None:
         if entry.is_file() and not _SEGMENT.fullmatch(entry.name):
             _remove(entry)
     for name in _EMPTIED:
-        files.clear(data / name)
+        files.clear(data, name)
     for path in (*data.glob("base/*/pg_internal.init*"), *data.glob("global/pg_internal.init*")):
         path.unlink()
 

@@ -17,7 +17,7 @@ from reconciler.engines.postgres import control, files, server
 from reconciler.engines.postgres.datafiles import copy_data_directory, extract_tar_set, is_tar_set
 from reconciler.engines.postgres.identify import require_stopped, source_major
 from reconciler.errors import CommandError, SourceError, UnsupportedError
-from reconciler.handover import give_tree
+from reconciler.handover import give_tree, take_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +58,7 @@ def prepare_physical(work: BuildWork, installed: InstalledServer) -> None:
         raise SourceError("the source has no path")
     _refuse_other_major(work, installed)
     data = server.data_directory(work)
+    take_tree(work.directory)  # whoever the build runs as gets it when there is nothing left to do by path
     work.progress(f"copying {source}")
     if work.source.kind == "files":
         require_stopped(source)
@@ -67,12 +68,14 @@ def prepare_physical(work: BuildWork, installed: InstalledServer) -> None:
     else:
         copy_data_directory(source, data, skip=lambda name: name == "postmaster.pid", cancel=work.cancel)
     _make_directories(data)
-    give_tree(data, work.account)
     _check_consistency(work, installed, data)
     if (data / "backup_manifest").is_file():
+        give_tree(work.directory, work.account)
         _verify(work, installed, data)
-    _scrub(data)
+        take_tree(work.directory)
     _check_tablespaces(data, installed)
+    _scrub(data)
+    give_tree(work.directory, work.account)
     if work.source.kind == "files":
         require_stopped(source)
 
@@ -143,11 +146,10 @@ def _verify(work: BuildWork, installed: InstalledServer, data: Path) -> None:
 
 def _scrub(data: Path) -> None:
     for name in _UNWANTED_FILES:
-        (data / name).unlink(missing_ok=True)
+        files.remove(data, name)
     for name in (*_UNWANTED_TREES, *_EMPTIED):
-        files.clear(data / name)
-    status = data / "pg_wal" / "archive_status"
-    files.clear(status)  # nothing of production's is waiting to be archived by us
+        files.clear(data, name)
+    files.clear(data, "pg_wal/archive_status")  # nothing of production's is waiting to be archived by us
     forget_replication(data)
 
 
@@ -156,8 +158,8 @@ def forget_replication(data: Path) -> None:
 
     Done before recovery, and after it, which brings back origins that the WAL mentions.
     """
-    files.clear(data / "pg_replslot")  # a logical slot stops a server whose wal_level is minimal
-    (data / "pg_logical" / "replorigin_checkpoint").unlink(missing_ok=True)
+    files.clear(data, "pg_replslot")  # a logical slot stops a server whose wal_level is minimal
+    files.remove(data, "pg_logical/replorigin_checkpoint")
 
 
 def _check_tablespaces(data: Path, installed: InstalledServer) -> None:

@@ -61,10 +61,28 @@ def test_clearing_keeps_the_directory_and_what_links_point_to(tmp_path: Path) ->
     (directory / "slot").mkdir(parents=True)
     (directory / "slot" / "state").touch()
     (directory / "link").symlink_to(outside)
-    files.clear(directory)
-    files.clear(tmp_path / "absent")
+    files.clear(tmp_path, "slots")
+    files.clear(tmp_path, "absent")
     assert list(directory.iterdir()) == []
     assert (outside / "precious").exists()
+
+
+def test_nothing_is_removed_by_way_of_a_link(tmp_path: Path) -> None:
+    outside, data = tmp_path / "outside", tmp_path / "data"
+    (outside / "archive_status").mkdir(parents=True)
+    (outside / "archive_status" / "precious").touch()
+    data.mkdir()
+    (data / "pg_replslot").symlink_to(outside / "archive_status")
+    (data / "pg_wal").symlink_to(outside)
+    for inside in ("pg_replslot", "pg_wal/archive_status"):
+        with pytest.raises(NotADirectoryError):
+            files.clear(data, inside)
+    with pytest.raises(NotADirectoryError):
+        files.remove(data, "pg_wal/archive_status/precious")
+    files.remove(data, "pg_wal")
+    files.remove(data, "absent/file")
+    assert (outside / "archive_status" / "precious").exists()
+    assert [entry.name for entry in data.iterdir()] == ["pg_replslot"]
 
 
 def test_links_are_found_at_any_depth(tmp_path: Path) -> None:
