@@ -13,6 +13,7 @@ from reconciler.errors import ReconcilerError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
 from reconciler.sources import identify
+from reconciler.state.grants import Grants
 from reconciler.state.observed import CloneManifest, Input, Observed, ObservedPool
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
 def _input(host: Host, image: DesiredImage) -> Input:
     """Identify an image's source now; what is wrong with it is an answer as well."""
     try:
-        found = identify(host.engine(image.engine), image.source, host.config.sources.roots)
+        found = identify(host.engine(image.engine), image.source, Grants(host.config).roots(image.name))
         return Input(found.input_id, size_bytes=found.size_bytes)
     except ReconcilerError as error:
         return Input(None, str(error), error.reason)

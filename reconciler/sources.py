@@ -35,7 +35,8 @@ def paths(source: Source) -> tuple[SourcePath, ...]:
 def identify(engine: Engine, source: Source, roots: Iterable[Path]) -> SourceIdentity:
     """Return what a source is now: git objects as they are, host paths by a cheap look.
 
-    Its size is that of the first path: what a dump names besides are roles.
+    Its size is that of the first path: what a dump names besides are roles. ``roots`` are
+    the directories that the host grants to the image.
 
     Raises:
         SourceError: it is missing, not what it should be, or a symlink leads out of ``roots``.
@@ -62,10 +63,23 @@ def modified_at(source: Source) -> datetime | None:
     return datetime.fromtimestamp(Path(source.path.path).stat().st_mtime, UTC)
 
 
+def host_path(path: SourcePath, roots: Iterable[Path]) -> Path:
+    """Return where a source on the host really lies: by a path without the links that were looked at here.
+
+    Raises:
+        SourceError: that is in none of ``roots``, the directories that the host grants to the image.
+
+    """
+    real = Path(path.path).resolve()
+    if not any(real.is_relative_to(root.resolve()) for root in roots):
+        raise SourceError(
+            f"{path.path} leads outside of the directories that this host grants to the image",
+            reason="SourceNotGranted",
+        )
+    return real
+
+
 def _identify(engine: Engine, kind: SourceKind, path: SourcePath, roots: tuple[Path, ...]) -> SourceIdentity:
     if path.object_id is not None:
         return SourceIdentity(f"git:{path.object_id}", engine.built_size(path.path, path.size_bytes))
-    real = Path(path.path).resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in roots):
-        raise SourceError(f"{path.path} leads outside of sources.roots", reason="SourceNotGranted")
-    return engine.identify(LocalSource(kind, path=real))
+    return engine.identify(LocalSource(kind, path=host_path(path, roots)))

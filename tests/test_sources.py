@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from reconciler.engines.memory import MemoryEngine
 from reconciler.errors import SourceError
 from reconciler.sources import identify, modified_at, paths
+from reconciler.spec.config import Config
 from reconciler.state.desired import DumpSource, EmptySource, SourcePath
+from reconciler.state.grants import Grants
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +37,22 @@ def test_a_link_that_leads_out_of_the_roots_is_refused(tmp_path: Path) -> None:
     root.mkdir()
     (tmp_path / "secret.sql").write_text("SELECT 1;")
     (root / "link.sql").symlink_to(tmp_path / "secret.sql")
-    with pytest.raises(SourceError, match=r"outside of sources\.roots"):
+    with pytest.raises(SourceError, match="outside of the directories that this host grants"):
         identify(MemoryEngine(), DumpSource(SourcePath(str(root / "link.sql"))), (root,))
+
+
+@pytest.mark.parametrize(
+    ("grants", "expected"),
+    [
+        ("[]", []),
+        ("[{images: shop, roots: [/backups/shop]}, {images: hr, roots: [/backups/hr]}]", ["/backups/shop"]),
+        ("[{images: '*', roots: [/]}]", ["/backups"]),
+        ("[{images: shop, roots: [/elsewhere]}]", []),
+    ],
+)
+def test_what_an_image_may_read_is_granted_to_it_and_a_root_of_sources(grants: str, expected: list[str]) -> None:
+    config = Config.model_validate({"sources": {"roots": ["/backups"]}, "grants": yaml.safe_load(grants)})
+    assert [str(root) for root in Grants(config).roots("shop")] == expected
 
 
 def test_the_data_of_a_dump_is_as_old_as_its_file(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from reconciler.engines.base import BuildWork, LocalSource
 from reconciler.errors import BusyError, RefusedError, UnsupportedError
 from reconciler.handover import give_tree, lock_away
 from reconciler.ids import ServerName, VolumeId
-from reconciler.sources import identify, modified_at, paths
+from reconciler.sources import host_path, identify, modified_at, paths
 from reconciler.state.desired import ImageSource, Phase
+from reconciler.state.grants import Grants
 from reconciler.state.observed import BuildManifest, CloneManifest, SnapshotManifest
 
 if TYPE_CHECKING:
@@ -102,15 +103,21 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
         if action.base is None:
             raise BusyError(f"image {image.source.image} has no snapshot yet", reason="DependencyNotReady")
         return LocalSource("image", base=work.snapshot(action.base)[1])
-    files = [_at_hand(work.tree, path, scratch / str(number)) for number, path in enumerate(paths(image.source))]
+    named, roots = paths(image.source), _roots(work, image)
+    files = [_at_hand(work.tree, path, scratch / str(number), roots) for number, path in enumerate(named)]
     first, second = (*files, None, None)[:2]
-    return LocalSource(image.source.kind, path=first, globals=second)
+    name = Path(named[0].path).name if named else ""
+    return LocalSource(image.source.kind, path=first, globals=second, name=name)
 
 
-def _at_hand(tree: SourceTree, source: SourcePath, scratch: Path) -> Path:
-    """Return a host path as it is; write a path of the commit to disk, under its own name."""
+def _roots(work: Work, image: DesiredImage) -> tuple[Path, ...]:
+    return Grants(work.host.config).roots(image.name)
+
+
+def _at_hand(tree: SourceTree, source: SourcePath, scratch: Path, roots: tuple[Path, ...]) -> Path:
+    """Return where a host path really lies; write a path of the commit to disk, under its own name."""
     if source.object_id is None:
-        return Path(source.path)
+        return host_path(source, roots)
     target = scratch / Path(source.path).name
     scratch.mkdir(mode=0o700)
     tree.extract(source.path, target)
@@ -199,7 +206,7 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
     """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken."""
     if not isinstance(image.source, ImageSource):
-        now = identify(engine, image.source, work.host.config.sources.roots)
+        now = identify(engine, image.source, _roots(work, image))
         if now.input_id != action.input_id:
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
 

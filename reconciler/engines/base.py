@@ -54,6 +54,8 @@ class LocalSource:
     path: Path | None = None
     globals: Path | None = None
     base: SnapshotManifest | None = None
+    name: str = ""
+    """What the document calls the file of ``path``, which may have been a link to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """What this host lets an image and its clones use: directories, secrets, superuser rights.
 
-Called by :mod:`reconciler.state.resolve`. Everything here depends on the host's
-configuration, so it never makes a commit invalid: it stalls the object alone. Paths
-are compared as written; that they are no symlinks out of the root is for those who
-open them.
+Called by :mod:`reconciler.state.resolve`, and for :meth:`Grants.roots` by those who open
+sources. Everything here depends on the host's configuration, so it never makes a commit
+invalid: it stalls the object alone. Paths are compared as written; that they are no
+symlinks out of the image's roots is for those who open them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +40,18 @@ class Grants:
                 what = f"the secret {secret} is not granted to image {image} and its clones on this host"
                 return "SecretNotGranted", f"{what}; {_ADD_TO_GRANT}"
         return None
+
+    def roots(self, image: str) -> tuple[Path, ...]:
+        """Return the directories of the host below which sources of ``image`` lie, wherever links lead."""
+        everything = tuple(self._roots or ())
+        if self._grants is None:
+            return everything
+        granted = [root for grant in self._of(image) for root in grant.roots]
+        # of two directories, one in the other, the inner one is in both; others have nothing in common
+        return (
+            *(root for root in granted if any(root.is_relative_to(outer) for outer in everything)),
+            *(root for root in everything if any(root.is_relative_to(outer) for outer in granted)),
+        )
 
     def superuser_scripts(self, image: str) -> bool:
         """Whether SQL of the image and its clones runs with superuser rights; only ever by an explicit grant."""

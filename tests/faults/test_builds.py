@@ -116,3 +116,25 @@ def test_sighup_starts_a_pass_now(shop: World) -> None:
         loop.send_signal(signal.SIGHUP)
         until(lambda: "dev.1" in shop.servers(), what="a pass")
     assert shop.sql("dev", COUNT) == [(4,)]
+
+
+def test_a_link_leads_no_image_to_data_that_is_granted_to_another(shop: World) -> None:
+    backups = shop.root / "backups"
+    for name in ("shop", "hr"):
+        (backups / name).mkdir(parents=True)
+    (backups / "hr" / "dump.sql").write_text("CREATE TABLE salary (amount integer);")
+    (backups / "shop" / "2026.sql").write_text("CREATE TABLE product (name text);")
+    (backups / "shop" / "dump.sql").symlink_to("2026.sql")
+    shop.configure(sources={"roots": [str(backups)]}, grants=[{"images": "linked-*", "roots": [str(backups / "shop")]}])
+    source = {"dump": {"path": str(backups / "shop" / "dump.sql")}}
+    spec = {"source": source, "databases": [], "scripts": [], "unmasked": {"reason": "made-up data"}}
+    shop.write("linked.yaml", image("linked-1", **spec), clone("linked", image="linked-1"))
+    shop.converge()
+    assert shop.sql("linked", COUNT, database="dump") == [(0,)]
+    (backups / "shop" / "dump.sql").unlink()
+    (backups / "shop" / "dump.sql").symlink_to("../hr/dump.sql")
+    shop.write("more.yaml", image("linked-2", **spec))
+    told = shop.apply().condition("Image/linked-2", "Stalled")
+    assert told is not None
+    assert "outside of the directories that this host grants" in told[2]
+    assert not any(snapshot.startswith("linked-2") for snapshot in shop.snapshots())

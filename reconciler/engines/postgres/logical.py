@@ -47,7 +47,7 @@ def restore_dump(work: BuildWork, installed: InstalledServer) -> None:
         raise SourceError("the source has no path")
     found = detect(path)
     _refuse_newer(path, found, installed)
-    target = RestoreTarget(work, default=default_database(path, work.databases))
+    target = RestoreTarget(work, default=default_database(work.source.name or path.name, work.databases))
     try:
         if work.source.globals is not None:
             _restore_plain(work, target, work.source.globals, detect(work.source.globals))
@@ -65,11 +65,11 @@ def restore_dump(work: BuildWork, installed: InstalledServer) -> None:
         target.close()
 
 
-def default_database(path: Path, wanted: tuple[str, ...]) -> str:
+def default_database(name: str, wanted: tuple[str, ...]) -> str:
     """Return where a dump goes that names no database itself: the only wanted one, or the file's name."""
     if len(wanted) == 1:
         return wanted[0]
-    return re.sub(r"[^\w-]", "_", path.name.split(".")[0]) or "restored"
+    return re.sub(r"[^\w-]", "_", name.split(".", maxsplit=1)[0]) or "restored"
 
 
 def _restore_plain(work: BuildWork, target: RestoreTarget, path: Path, found: Format) -> None:
