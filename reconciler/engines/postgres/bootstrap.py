@@ -87,5 +87,5 @@ def _note_preload(work: BuildWork) -> None:
         for name in ("postgresql.conf", "postgresql.auto.conf"):
             text = files.read_small(directory / name) if directory is not None else None
             for value in _PRELOAD_LINE.findall(text or ""):
-                found += [library for library in parameters.libraries(value) if library in settings.REQUIRED_PRELOADS]
+                found += [library for library in parameters.libraries(value) if library in parameters.REQUIRED_PRELOADS]
     server.note_build_facts(work, {"preload": ",".join(dict.fromkeys(found))})

@@ -1,8 +1,9 @@
 """Server settings that documents may ask for, and those that they may not.
 
-Called when specs are checked and when settings are written. A refused setting names
-files, commands, libraries or addresses: with it a document could reach beyond its
-own server. Pure functions only.
+Called when specs are checked, when settings are written, and for what a source brings
+along. A refused setting names files, commands, libraries or addresses: with it a
+document could reach beyond its own server. Settings of extensions can be anything, even
+programs to run (``plperl.on_init``), so only those of known ones are allowed. Pure functions only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_$]*)*", re.IGNORECASE)
-_LIBRARY = re.compile(r"[A-Za-z0-9_-]+")
 _REFUSED = re.compile(
     r"""
       archive_.* | restore_command | recovery_.* | primary_.* | promote_trigger_file | synchronous_standby_names
@@ -31,6 +31,15 @@ _REFUSED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 PRELOAD = "shared_preload_libraries"
+REQUIRED_PRELOADS = frozenset({"timescaledb", "citus"})
+"""Libraries without which the data of their extensions cannot be read; others only act or measure."""
+
+_EXTENSIONS = frozenset(
+    {"auto_explain", "hnsw", "ivfflat", "pg_hint_plan", "pg_prewarm", "pg_qualstats", "pg_stat_kcache"}
+    | {"pg_stat_statements", "pg_trgm", "pg_wait_sampling", "pgaudit", "plpgsql", "postgres_fdw"}
+)
+"""Extensions whose settings and libraries act on nothing but their own server: they measure, log, plan or search."""
+_LIBRARIES = _EXTENSIONS | REQUIRED_PRELOADS
 
 
 def validate_parameters(parameters: Mapping[str, str]) -> list[str]:
@@ -46,8 +55,8 @@ def check_parameters(parameters: Mapping[str, str]) -> None:
 
 
 def refused(name: str) -> bool:
-    """Tell whether a setting is the reconciler's alone."""
-    return _REFUSED.fullmatch(name) is not None
+    """Tell whether a setting is the reconciler's alone, or of an extension that is not known to be harmless."""
+    return _REFUSED.fullmatch(name) is not None or _of_unknown_extension(name)
 
 
 def libraries(value: str) -> tuple[str, ...]:
@@ -76,10 +85,19 @@ def raise_to_required(parameters: Mapping[str, str], required: Mapping[str, str]
 def _problems(name: str, value: str) -> list[str]:
     if not _NAME.fullmatch(name):
         return [f"{name!r} is not a name of a PostgreSQL setting"]
+    if _of_unknown_extension(name):
+        known = ", ".join(sorted(_EXTENSIONS))
+        why = f"of settings with a dot only those of {known} are known to be harmless"
+        return [f"parameter {name} cannot be set: {why}; an application's own can be set in its sessions"]
     if refused(name):
         return [f"parameter {name} cannot be set: it is decided by the reconciler, not by a document"]
     if any(ord(character) < ord(" ") for character in value):
         return [f"the value of parameter {name} has a control character"]
-    if name.lower() == PRELOAD and not all(_LIBRARY.fullmatch(library) for library in libraries(value)):
-        return [f"parameter {name} takes plain names of libraries, without a path"]
+    if name.lower() == PRELOAD and not _LIBRARIES.issuperset(libraries(value)):
+        return [f"parameter {name} takes libraries that are known to be harmless: {', '.join(sorted(_LIBRARIES))}"]
     return []
+
+
+def _of_unknown_extension(name: str) -> bool:
+    prefix, dot, _ = name.lower().partition(".")
+    return bool(dot) and prefix not in _EXTENSIONS

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from reconciler.proc import Account
 
 MAP = "reconciler"
-REQUIRED_PRELOADS = frozenset({"timescaledb", "citus"})
-"""Libraries without which the data of their extensions cannot be read; others only act or measure."""
 BUILD_WAL_GIB = 4
 """WAL that a build may keep before a checkpoint lets go of it."""
 

@@ -41,6 +41,22 @@ def test_a_setting_that_reaches_beyond_its_server_is_refused(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "name", ["plperl.on_init", "PLPERL.on_plperl_init", "basebackup_to_shell.command", "cron.host", "app.api_key"]
+)
+def test_a_setting_of_an_extension_that_is_not_known_to_be_harmless_is_refused(name: str) -> None:
+    (message,) = validate_parameters({name: "system('id')"})
+    assert message.startswith(f"parameter {name} cannot be set: of settings with a dot only those of auto_explain, ")
+    assert "system" not in message
+    assert refused(name)
+
+
+@pytest.mark.parametrize("library", ["plperl", "basebackup_to_shell", "pg_cron", "/tmp/evil", "$libdir/plperl"])
+def test_a_library_that_is_not_known_to_be_harmless_is_not_preloaded(library: str) -> None:
+    (message,) = validate_parameters({"Shared_Preload_Libraries": f"pg_stat_statements, {library}"})
+    assert "takes libraries that are known to be harmless: auto_explain, " in message
+
+
 @pytest.mark.parametrize("name", ["work_mem", "shared_buffers", "timezone", "wal_level", "pg_stat_statements.max"])
 def test_an_ordinary_setting_is_allowed(name: str) -> None:
     assert validate_parameters({name: "1"}) == []
@@ -57,9 +73,8 @@ def test_a_line_break_cannot_smuggle_in_another_setting() -> None:
         check_parameters({"work_mem": "1MB'\nport = '1"})
 
 
-def test_a_library_to_preload_is_a_plain_name() -> None:
-    assert validate_parameters({"shared_preload_libraries": "pg_stat_statements, auto_explain"}) == []
-    assert len(validate_parameters({"shared_preload_libraries": "/tmp/evil"})) == 1
+def test_a_library_that_measures_or_that_data_needs_may_be_preloaded() -> None:
+    assert validate_parameters({"shared_preload_libraries": "pg_stat_statements, auto_explain, timescaledb"}) == []
     assert libraries("a, \"b\", 'c',") == ("a", "b", "c")
 
 
