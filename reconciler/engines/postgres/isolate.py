@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from reconciler.engines.postgres import ownership, server
+from reconciler.engines.postgres import ownership, readers, server
 from reconciler.engines.postgres.parameters import refused
 from reconciler.errors import SourceError
 
@@ -74,7 +74,8 @@ def _isolate_database(conn: psycopg.Connection, name: str) -> None:
     _drop_publications(conn)
     _clear_foreign(conn)
     ownership.adopt(conn)
-    ownership.open_to_groups(conn, name, server.READONLY)
+    ownership.open_to_owners(conn, name)
+    readers.open_to_readers(conn)
 
 
 def _open_hidden_databases(conn: psycopg.Connection) -> None:

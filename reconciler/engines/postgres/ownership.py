@@ -140,12 +140,9 @@ def close_outward(conn: psycopg.Connection) -> None:
         conn.execute(sql.SQL(f"REVOKE ALL ON {kind} {function} FROM {grantee} CASCADE"))
 
 
-def open_to_groups(conn: psycopg.Connection, database: str, readers: str) -> None:
-    """Let the groups connect to a database and use its schemas, so that delivery has nothing left to do here."""
+def open_to_owners(conn: psycopg.Connection, database: str) -> None:
+    """Let :data:`OWNER` do everything in a database and its schemas, so that delivery has nothing left to do here."""
     conn.execute(sql.SQL("GRANT ALL ON DATABASE {} TO {}").format(sql.Identifier(database), sql.Identifier(OWNER)))
-    conn.execute(
-        sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(database), sql.Identifier(readers))
-    )
     rows = conn.execute(
         "SELECT nspname FROM pg_namespace WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'"
     ).fetchall()

@@ -43,7 +43,7 @@ BUILDER = "reconciler_builder"
 OWNER = "reconciler_owner"
 """NOLOGIN role that owns what builds made; a clone's owners are its members."""
 READONLY = "reconciler_readonly"
-"""NOLOGIN role that may read everything; a clone's readonly users are its members."""
+"""NOLOGIN role that may read everything of users; a clone's readonly users are its members."""
 OUR_ROLES = frozenset({ADMIN, BUILDER, OWNER, READONLY})
 DANGEROUS_ROLES = (
     "pg_execute_server_program",
@@ -54,7 +54,7 @@ DANGEROUS_ROLES = (
 """Predefined roles that reach programs, files or other hosts; their members can become superuser."""
 
 OLDEST_MAJOR = 14
-"""Older ones lack pg_read_all_data, which read-only users are made of."""
+"""Older ones lack pg_read_all_data, which lets SQL of a build reach every row."""
 
 _HOST_ROOT = Path("/usr/lib/postgresql")
 _NEEDED = ("postgres", "initdb", "pg_controldata", "pg_resetwal")
@@ -262,7 +262,6 @@ def ensure_groups(conn: psycopg.Connection) -> None:
     """Make the groups that a clone's owners and readers belong to."""
     _create_role(conn, OWNER)
     _create_role(conn, READONLY)
-    conn.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(READONLY)))
 
 
 def grant_memberships(conn: psycopg.Connection) -> None:

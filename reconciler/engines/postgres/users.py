@@ -1,7 +1,8 @@
 """Users of a running clone, brought to exactly what its document asks for.
 
 Called by ``engine`` for every delivery and change. The groups that give rights were
-prepared in every database by the build, so a new user costs two round trips. The
+prepared in every database by the build, so a new owner costs two round trips; readers
+need a look into every database. The
 server never sees a password: verifiers are computed here (SCRAM-SHA-256, RFC 7677).
 """
 
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from reconciler.engines.postgres import ownership, server
+from reconciler.engines.postgres import ownership, readers, server
 from reconciler.errors import PermanentError, UnavailableError
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ def deliver_users(work: CloneWork, users: Sequence[UserWish], drop: Sequence[str
         statements = [part for user in users for part in _statements(conn, user, present.get(user.name))]
         if statements:
             conn.execute(sql.SQL("; ").join(statements))
+    if any(user.role == "readonly" for user in users):
+        _open_to_readers(work)
+
+
+def _open_to_readers(work: CloneWork) -> None:
+    """Let readers see what was made since the build, and what these users will make."""
+    with server.connect(work, "template1") as conn:
+        databases = server.connectable_databases(conn)
+    for database in databases:
+        with server.connect(work, database) as conn:
+            readers.open_to_readers(conn)
 
 
 def _connect(work: CloneWork) -> psycopg.Connection:
@@ -66,8 +78,8 @@ def _check_names(work: CloneWork, names: Sequence[str]) -> None:
 
 def _to_be_made_anew(users: Sequence[UserWish], present: Mapping[str, frozenset[str]]) -> list[str]:
     """Return readers that were something else before: a role of production with its grants, or an owner of tables."""
-    readers = [user.name for user in users if user.role == "readonly" and user.name in present]
-    return [name for name in readers if server.READONLY not in present[name]]
+    names = [user.name for user in users if user.role == "readonly" and user.name in present]
+    return [name for name in names if server.READONLY not in present[name]]
 
 
 def _existing(conn: psycopg.Connection, names: Sequence[str]) -> dict[str, frozenset[str]]:
