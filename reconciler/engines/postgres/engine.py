@@ -151,12 +151,14 @@ def _run_scripts(work: CloneWork, wanted: Sequence[Script]) -> None:
     with server.connect(work, "template1") as conn:
         server.ensure_builder(conn)
         databases = server.user_databases(conn)
+        logins = users.logins(conn)
     try:
         for script in wanted:
             work.cancel.check()
             scripts.run_script(work, script, databases=databases)
     finally:
         server.retire_builder(work)
+        users.settle_after_scripts(work, logins)
 
 
 def _installed_for(work: BuildWork) -> InstalledServer:

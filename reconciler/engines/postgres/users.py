@@ -17,7 +17,7 @@ from reconciler.engines.postgres import ownership, readers, server
 from reconciler.errors import PermanentError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from reconciler.engines.base import CloneWork, UserWish
 
@@ -26,6 +26,12 @@ _ATTRIBUTES = {
     "readonly": "NOSUPERUSER NOCREATEDB",
     "superuser": "SUPERUSER CREATEDB",
 }
+_POWERFUL = """
+SELECT rolname FROM pg_authid WHERE (rolcanlogin OR rolcreaterole OR rolcreatedb OR rolpassword IS NOT NULL)
+    AND oid <> 10 AND rolname !~ '^pg_' AND rolname <> ALL(%s)
+"""
+_POWERLESS = "NOLOGIN NOCREATEROLE NOCREATEDB PASSWORD NULL"
+_HAS_MEMBERS = "SELECT count(*) FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid WHERE g.rolname = %s"
 _GROUP = {"owner": server.OWNER, "readonly": server.READONLY}
 
 
@@ -48,6 +54,24 @@ def deliver_users(work: CloneWork, users: Sequence[UserWish], drop: Sequence[str
         if statements:
             conn.execute(sql.SQL("; ").join(statements))
     if any(user.role == "readonly" for user in users):
+        _open_to_readers(work)
+
+
+def logins(conn: psycopg.Connection) -> tuple[str, ...]:
+    """Return the roles that can log in."""
+    return tuple(row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin").fetchall())
+
+
+def settle_after_scripts(work: CloneWork, kept: Collection[str]) -> None:
+    """Bring a clone's users to what they were: ``kept`` are the roles that could log in before its scripts.
+
+    What scripts made is opened to readers; a role that they made stays, without a way to log in or to make others.
+    """
+    with server.connect(work, "template1") as conn:
+        for (name,) in conn.execute(_POWERFUL, [[*kept, *server.OUR_ROLES]]).fetchall():
+            conn.execute(sql.SQL(f"ALTER ROLE {{}} {_POWERLESS}").format(sql.Identifier(name)))
+        has_readers = conn.execute(_HAS_MEMBERS, [server.READONLY]).fetchone() != (0,)
+    if has_readers:
         _open_to_readers(work)
 
 

@@ -11,6 +11,7 @@ import pytest
 from reconciler.engines.base import UserWish
 from reconciler.engines.postgres import server
 from reconciler.errors import PermanentError
+from reconciler.state.desired import Script
 from reconciler.state.servers import Endpoint
 
 if TYPE_CHECKING:
@@ -157,3 +158,24 @@ def test_the_builder_of_a_clones_scripts_is_gone_afterwards(running: Running) ->
     with server.connect(running.work, "shop") as conn:
         found = conn.execute("SELECT count(*) FROM pg_roles WHERE rolname = %s", [server.BUILDER]).fetchone()
     assert found == (0,)
+
+
+def test_scripts_leave_no_login_but_those_of_the_clones_users(running: Running) -> None:
+    running.deliver(UserWish("kept", "owner", _SECRET))
+    made = "CREATE ROLE back LOGIN CREATEROLE PASSWORD 'door'; CREATE ROLE side CREATEROLE; GRANT side TO back"
+    running.harness.engine.run_scripts(running.work, [Script("roles.sql", made, database="shop")])
+    with server.connect(running.work, "shop") as conn:
+        rows = conn.execute(
+            "SELECT rolname, rolcanlogin, rolcreaterole, rolpassword IS NULL FROM pg_authid"
+            " WHERE rolname IN ('back', 'side', 'kept') ORDER BY 1"
+        ).fetchall()
+    assert rows == [("back", False, False, True), ("kept", True, False, False), ("side", False, False, True)]
+    running.connect("kept").close()
+
+
+def test_readers_see_what_scripts_made(running: Running) -> None:
+    running.deliver(UserWish("watching", "readonly", _SECRET))
+    made = "CREATE SCHEMA scripted; CREATE TABLE scripted.made (id int)"
+    running.harness.engine.run_scripts(running.work, [Script("tables.sql", made, database="shop")])
+    with running.connect("watching") as conn:
+        assert conn.execute("SELECT count(*) FROM scripted.made").fetchone() == (0,)
