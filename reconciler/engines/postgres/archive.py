@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines.postgres import files, server
+from reconciler.engines.postgres.failures import without_values
 from reconciler.engines.postgres.handout import Handout, handed_out
 from reconciler.engines.postgres.lexer import SqlReader
 from reconciler.engines.postgres.runner import Runner
@@ -57,7 +58,8 @@ _LATE = ("TRIGGER", "RULE", "POLICY", "ROW SECURITY", "STATISTICS", "SECURITY LA
 _ENTRY = re.compile(r"(\d+); \d+ \d+ (.+)")
 _DEPENDS = re.compile(r";\s+depends on: ([\d ]+)")
 _FACT = re.compile(r";\s+([A-Za-z ]+): (.*)")
-_VALUES = re.compile(r": \".*|\s*\(.*|\n(?:DETAIL|CONTEXT|HINT|Command was)\b.*", re.DOTALL)
+_MORE = re.compile(r"\n(?:DETAIL|CONTEXT|HINT|Command was)\b.*", re.DOTALL)
+_OF_CODE = re.compile(r"^(?:CONTEXT:  )?PL/\w+ function [^\n]+ line \d+ at (?:RAISE|ASSERT)$", re.MULTILINE)
 _LIST = "restore.list"
 _COPY_END = b"\\.\n\n\n"
 
@@ -284,5 +286,16 @@ def complaint(stderr: str) -> str:
     """Return what pg_restore says went wrong, with the entry concerned and without any value of a row."""
     entry = re.search(r"from TOC entry \d+; \d+ \d+ (.+)", stderr)
     found = re.search(r"pg_restore: error: (.*?)(?=\npg_restore: |\Z)", stderr, re.DOTALL)
-    message = _VALUES.sub("", found[1] if found else stderr.strip().splitlines()[-1] if stderr.strip() else "failed")
+    whole = found[1] if found else stderr.strip().splitlines()[-1] if stderr.strip() else "failed"
+    message = _safe(whole, entry[1].split() if entry else [])
     return f"{entry[1]}: {message}" if entry else message
+
+
+def _safe(whole: str, names: list[str]) -> str:
+    """Return a message of pg_restore with the server's, without values; ``names`` are of the entry concerned."""
+    own, refused, told = _MORE.sub("", whole).partition("ERROR:  ")
+    if not refused:
+        return own
+    if _OF_CODE.search(whole):
+        return f"{own}raised by code; its text may quote rows"
+    return f"{own}{refused}{without_values(told, names)}"

@@ -1,7 +1,8 @@
 """Errors of the server and of the host's files, told as errors of this package.
 
 Called by ``engine`` around all its work, so that nothing of psycopg leaves the engine: what
-it says may quote values of rows. And a full disk is told as what it is, whoever met it: a
+it says may quote values of rows. :mod:`.wire` and :mod:`.archive` show errors of dumps and
+scripts, cleaned in the same way. And a full disk is told as what it is, whoever met it: a
 file that we write, a program that we run, a statement of a dump.
 """
 
@@ -9,12 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from reconciler.engines.postgres.wire import SqlError
 from reconciler.errors import (
     BusyError,
     CommandError,
@@ -25,7 +26,9 @@ from reconciler.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    from psycopg.errors import Diagnostic
 
 # Classes of SQLSTATE: appendix A of PostgreSQL's manual.
 _UNAVAILABLE = (
@@ -40,6 +43,26 @@ _ABOUT_NAMES = ("0A", "0L", "0P", "25", "28", "2B", "3D", "3F", "42", "55")
 _SYNTAX = "42601"
 _DISK_FULL = "53100"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_VALUE_CLASSES = ("22", "23", _SYNTAX)
+"""Data exceptions, integrity violations, and what is no number, query or statement: they quote values."""
+_TOKEN = re.compile(r"syntax error at (?:or near \"(?:[^\W\d]\w*|[^\w'\"$]+)\"|end of input)")
+"""A syntax error near a word or an operator of the statement itself."""
+_QUOTED = re.compile(r"\"([^\"]*)\"?")
+_BYTES = re.compile(r": 0x.*", re.DOTALL)
+_CODE = re.compile(r"exec_stmt_(?:raise|assert)|plperl_\w+|PLy_\w+|throw_tcl_error")
+"""Functions of PostgreSQL that report what code of users raises."""
+_PLACE = re.compile(r"PL/\w+ function [^\n]+ line \d+ at \w+")
+
+
+class SqlError(Exception):
+    """The server refused a statement; ``str()`` is safe to show: it quotes no value of a row."""
+
+    def __init__(self, state: str, message: str, *, copy_line: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.state = state
+        self.copy_line = copy_line
+        """1-based line within the rows of a COPY."""
+        self.hint = hint
 
 
 @contextmanager
@@ -77,11 +100,11 @@ def translation(error: psycopg.Error) -> ReconcilerError:
         return PermanentError(f"the server's answer cannot be used ({type(error).__name__})")
     what = f"{type(error).__name__}, SQLSTATE {state}"
     if state.startswith(_UNAVAILABLE):
-        return UnavailableError(f"the server cannot go on: {error.diag.message_primary} ({what})")
+        return UnavailableError(f"the server cannot go on: {safe_message(error.diag)} ({what})")
     if state.startswith(_BUSY):
         return BusyError(f"another session of the server is in the way ({what})")
     if state.startswith(_ABOUT_NAMES) and state != _SYNTAX:
-        return PermanentError(f"the server refused a statement: {error.diag.message_primary} ({what})")
+        return PermanentError(f"the server refused a statement: {safe_message(error.diag)} ({what})")
     return PermanentError(f"the server refused a statement ({what})")
 
 
@@ -95,3 +118,51 @@ def _is_full(error: BaseException | None) -> bool:
 
 def _pool_full(what: str) -> RefusedError:
     return RefusedError(f"there is no room left in the pool: {what}", reason="PoolFull")
+
+
+def safe_message(diag: Diagnostic) -> str:
+    """Return an error's first line without any value of a row.
+
+    What code of users raises is any text: only where it was raised is told.
+    """
+    message = diag.message_primary or "the server closed the connection"
+    if _raised_by_code(diag):
+        where = _PLACE.match(diag.context or "")
+        return f"SQLSTATE {diag.sqlstate} raised by {where[0] if where else 'code'}; its text may quote rows"
+    return without_values(message, _names(diag)) if _quotes_values(diag) else message
+
+
+def safe_hint(diag: Diagnostic) -> str | None:
+    """Return an error's hint without any value of a row."""
+    if diag.message_hint is None or _raised_by_code(diag):
+        return None
+    return without_values(diag.message_hint, _names(diag)) if _quotes_values(diag) else diag.message_hint
+
+
+def without_values(message: str, names: Collection[str]) -> str:
+    """Return a message with ``…`` in place of what it quotes, from the first thing on that is none of ``names``.
+
+    Up to the last quote, because what is quoted may have quotes itself.
+    """
+    message = _BYTES.sub("", message)
+    for found in _QUOTED.finditer(message):
+        if found[1] not in names:
+            return f'{message[: found.start()]}"…"{message[message.rindex(chr(34)) + 1 :]}'
+    return message
+
+
+def _raised_by_code(diag: Diagnostic) -> bool:
+    return _CODE.fullmatch(diag.source_function or "") is not None
+
+
+def _quotes_values(diag: Diagnostic) -> bool:
+    if (diag.context or "").startswith("COPY "):
+        return True
+    state, message = diag.sqlstate or "", diag.message_primary or ""
+    own_token = diag.internal_query is None and _TOKEN.fullmatch(message) is not None
+    return state.startswith(_VALUE_CLASSES) and not own_token
+
+
+def _names(diag: Diagnostic) -> frozenset[str]:
+    found = (diag.schema_name, diag.table_name, diag.column_name, diag.datatype_name, diag.constraint_name)
+    return frozenset(name for name in found if name)

@@ -11,11 +11,11 @@ import re
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres.archive import restore_archive
+from reconciler.engines.postgres.failures import SqlError
 from reconciler.engines.postgres.formats import Format, detect, open_stream
 from reconciler.engines.postgres.lexer import SqlReader
 from reconciler.engines.postgres.restore_target import RestoreTarget
 from reconciler.engines.postgres.runner import Runner
-from reconciler.engines.postgres.wire import SqlError
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:

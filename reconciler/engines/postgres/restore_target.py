@@ -25,9 +25,10 @@ import psycopg
 from psycopg import sql
 
 from reconciler.engines.postgres import ownership, server
+from reconciler.engines.postgres.failures import SqlError
 from reconciler.engines.postgres.restore_roles import Roles
 from reconciler.engines.postgres.statements import Kind, classify, shown
-from reconciler.engines.postgres.wire import SqlError, Wire
+from reconciler.engines.postgres.wire import Wire
 
 if TYPE_CHECKING:
     from reconciler.engines.base import BuildWork

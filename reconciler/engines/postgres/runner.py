@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
+from reconciler.engines.postgres.failures import SqlError
 from reconciler.engines.postgres.lexer import MetaCommand, Statement
 from reconciler.engines.postgres.statements import shown, uses_server_file
-from reconciler.engines.postgres.wire import SqlError
 
 if TYPE_CHECKING:
     from reconciler.engines.postgres.lexer import SqlReader

@@ -14,9 +14,10 @@ from psycopg import sql
 
 from reconciler.engines.base import BuildWork
 from reconciler.engines.postgres import server
+from reconciler.engines.postgres.failures import SqlError
 from reconciler.engines.postgres.lexer import SqlReader, Statement
 from reconciler.engines.postgres.runner import Runner
-from reconciler.engines.postgres.wire import SqlError, Wire
+from reconciler.engines.postgres.wire import Wire
 from reconciler.errors import CheckFailedError, ScriptError, UnavailableError
 
 if TYPE_CHECKING:

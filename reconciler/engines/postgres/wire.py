@@ -12,8 +12,10 @@ import select
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.errors import Diagnostic
+from psycopg.pq import ExecStatus, TransactionStatus
 
+from reconciler.engines.postgres.failures import SqlError, safe_hint, safe_message
 from reconciler.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -25,23 +27,7 @@ if TYPE_CHECKING:
 
 _WAIT_MILLISECONDS = 200
 _COPY_LINE = re.compile(r"^COPY .*, line (\d+)(?:, column ([^:]+))?")
-_QUOTED_VALUE = re.compile(r": \".*|\s*\(.*", re.DOTALL)
-_VALUE_CLASSES = ("22", "23")  # data exceptions and integrity violations quote values in their first line …
-_SETTING_VALUE = "22023"  # … save this one, which is about parameters of commands
-
-
 _SERVER_TROUBLE = ("53", "57P", "58030")  # out of disk, memory or connections; shut down; input or output error
-
-
-class SqlError(Exception):
-    """The server refused a statement; ``str()`` is safe to show: it quotes no value of a row."""
-
-    def __init__(self, state: str, message: str, *, copy_line: int | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.state = state
-        self.copy_line = copy_line
-        """1-based line within the rows of a COPY."""
-        self.hint = hint
 
 
 class Wire:
@@ -199,26 +185,11 @@ class Wire:
 def _error_of(result: PGresult) -> SqlError | None:
     if result.status != ExecStatus.FATAL_ERROR:
         return None
-    state = _field(result, DiagnosticField.SQLSTATE)
-    message = _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the server closed the connection"
-    if not state or state.startswith(_SERVER_TROUBLE):
+    diag = Diagnostic(result, "utf-8")
+    state, message = diag.sqlstate, safe_message(diag)
+    if state is None or state.startswith(_SERVER_TROUBLE):
         raise UnavailableError(f"the server cannot go on: {message}")
-    copy_line = _COPY_LINE.match(_field(result, DiagnosticField.CONTEXT))
+    copy_line = _COPY_LINE.match(diag.context or "")
     if copy_line is not None and copy_line[2]:
-        message = f"{_without_values(message)} (column {copy_line[2]})"
-    elif copy_line is not None or (state.startswith(_VALUE_CLASSES) and state != _SETTING_VALUE):
-        message = _without_values(message)
-    return SqlError(
-        state,
-        message,
-        copy_line=int(copy_line[1]) if copy_line else None,
-        hint=_field(result, DiagnosticField.MESSAGE_HINT) or None,
-    )
-
-
-def _field(result: PGresult, field: DiagnosticField) -> str:
-    return (result.error_field(field) or b"").decode("utf-8", "replace")
-
-
-def _without_values(message: str) -> str:
-    return _QUOTED_VALUE.sub("", message)
+        message = f"{message} (column {copy_line[2]})"
+    return SqlError(state, message, copy_line=int(copy_line[1]) if copy_line else None, hint=safe_hint(diag))

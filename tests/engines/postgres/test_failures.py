@@ -9,8 +9,7 @@ import pytest
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.engine import PostgresEngine
-from reconciler.engines.postgres.failures import translated
-from reconciler.engines.postgres.wire import SqlError
+from reconciler.engines.postgres.failures import SqlError, translated
 from reconciler.errors import (
     BusyError,
     CommandError,
@@ -59,6 +58,8 @@ def test_the_class_of_an_error_says_whether_it_passes(build: Cluster, statement:
         f"CREATE TEMP TABLE t (a text UNIQUE); INSERT INTO t VALUES ('{_VALUE}'), ('{_VALUE}')",
         f"DO $$BEGIN RAISE EXCEPTION '{_VALUE}'; END$$",
         f"SELECT 1 '{_VALUE}'",
+        f"DO $$BEGIN RAISE EXCEPTION '{_VALUE}' USING ERRCODE = '53100'; END$$",
+        f"DO $$BEGIN RAISE EXCEPTION '{_VALUE}' USING ERRCODE = '42P01'; END$$",
     ],
 )
 def test_no_message_quotes_a_value(build: Cluster, statement: str) -> None:

@@ -465,7 +465,7 @@ def test_an_error_in_rows_names_their_line_and_never_their_content(build: Cluste
 
     message = fails(build, tmp_path, script)
 
-    assert "bad.sql:5: invalid input syntax for type integer (column a)" in message
+    assert 'bad.sql:5: invalid input syntax for type integer: "…" (column a)' in message
     assert "private" not in message
 
 

@@ -61,6 +61,39 @@ def test_a_script_stops_at_its_first_error_and_says_where(shop: Cluster) -> None
     assert shop.query("shop", "SELECT a FROM theirs") == [(5,)]
 
 
+_RAISING = """
+CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+ RAISE 'bad %', 'PRIVATE' USING HINT = 'PRIVATE';
+END $$;
+SELECT f();
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('COPY theirs FROM stdin;\n41"PRIVATE"11\n\\.\n', 'for type integer: "…" (column a)'),
+        ("COPY theirs FROM stdin;\n4111111111111111\n\\.\n", 'value "…" is out of range for type integer (column a)'),
+        ("SELECT '4111111111111111e400'::real", '"…" is out of range for type real'),
+        ("SELECT to_date('PRIVATE', 'YYYY')", 'invalid value "…"'),
+        ("SELECT decode('PRIVATE', 'hex')", 'invalid hexadecimal digit: "…"'),
+        ("SELECT 'PRIVATE:('::tsquery", 'syntax error in tsquery: "…"'),
+        ("SELECT date_trunc('PRIVATE', now())", 'unit "…" not recognized'),
+        ("ALTER TABLE theirs ADD CONSTRAINT c CHECK (a > 5)", 'check constraint "c" of relation "theirs" is violated'),
+        (_RAISING, "SQLSTATE P0001 raised by PL/pgSQL function f() line 3 at RAISE; its text may quote rows, in:"),
+        ("SELECT a FORM theirs", 'syntax error at or near "theirs"'),
+    ],
+)
+def test_an_error_quotes_names_and_never_values(shop: Cluster, text: str, expected: str) -> None:
+    with pytest.raises(ScriptError) as caught:
+        run(shop, text)
+
+    assert expected in str(caught.value)
+    assert "PRIVATE" not in str(caught.value)
+    assert "4111111111111111" not in str(caught.value)
+
+
 def test_a_script_may_bring_rows_along(shop: Cluster) -> None:
     run(shop, "COPY theirs FROM stdin;\n7\n8\n\\.\nDELETE FROM theirs WHERE a = 8")
 
