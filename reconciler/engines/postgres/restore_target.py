@@ -57,7 +57,10 @@ _MAY_BE_LEFT_OUT = {
     Kind.PUBLISH: (_LACKS_RIGHT,),
 }
 """What a clone can do without: settings of other versions, grants on the server's own objects."""
-_GUARDED_IN_TRANSACTION = re.compile(rb"(?i)(?:ALTER|GRANT|REVOKE|CREATE|COMMENT|SET)\b")
+_DEFINITION = re.compile(rb"(?i)(?:ALTER|GRANT|REVOKE|CREATE|COMMENT|SET)\b")
+"""Statements that may be tried again: they name roles themselves, where code (DO, SELECT, CALL) makes up any number."""
+_MOST_REMEDIES = 100
+"""As many as one statement can need; CREATE … AS runs code, too."""
 _SCHEMA_OPTION = re.compile(r"\bSCHEMA\s+(\"(?:[^\"]|\"\")+\"|[\w$]+)", re.IGNORECASE)
 _TABLESPACE_OPTION = re.compile(rb"(?i)\s+TABLESPACE\s*=?\s*(\"(?:[^\"]|\"\")+\"|[\w$]+)")
 _CONNECTION_LIMIT = re.compile(rb"(?i)\s+CONNECTION LIMIT\s*=?\s*-?\d+")
@@ -196,16 +199,20 @@ class RestoreTarget:
             raise
 
     def _with_remedies(self, text: bytes) -> bool:
-        while True:
+        for _ in range(_MOST_REMEDIES):
             try:
-                return self._guarded(text) if self._wire.in_transaction else self._wire.execute(text)
+                return self._run(text)
             except SqlError as error:
-                if not self._remedy(error):
+                if not self._remedy(error, text):
                     raise
+        return self._run(text)
+
+    def _run(self, text: bytes) -> bool:
+        return self._guarded(text) if self._wire.in_transaction else self._wire.execute(text)
 
     def _guarded(self, text: bytes) -> bool:
         """Run a statement in the dump's own transaction so that it can be tried again."""
-        if _GUARDED_IN_TRANSACTION.match(text) is None:
+        if _DEFINITION.match(text) is None:
             return self._wire.execute(text)
         self._wire.execute(b"SAVEPOINT reconciler")
         try:
@@ -216,11 +223,11 @@ class RestoreTarget:
         self._wire.execute(b"RELEASE SAVEPOINT reconciler")
         return waits
 
-    def _remedy(self, error: SqlError) -> bool:
+    def _remedy(self, error: SqlError, text: bytes) -> bool:
         """Do what lets the statement succeed when it is tried again; False when there is nothing to do."""
         role = _MISSING_ROLE.fullmatch(str(error))
         if role is not None and error.state == _NO_SUCH_OBJECT:
-            return self.roles.ensure(role[1])
+            return _DEFINITION.match(text) is not None and self.roles.ensure(role[1])
         denied = _DENIED.fullmatch(str(error))
         if denied is None or error.state != _LACKS_RIGHT:
             return False
@@ -326,15 +333,13 @@ class RestoreTarget:
 
     def _as_admin(self, text: bytes) -> None:
         wire = Wire(self._admin, self._work.cancel)
-        while True:
-            try:
-                wire.execute_one(text)
-            except SqlError as error:
-                role = _MISSING_ROLE.fullmatch(str(error))
-                if role is None or not self.roles.ensure(role[1]):
-                    raise
-            else:
-                return
+        try:
+            wire.execute_one(text)
+        except SqlError as error:
+            role = _MISSING_ROLE.fullmatch(str(error))
+            if role is None or not self.roles.ensure(role[1]):
+                raise
+            wire.execute_one(text)
 
 
 _CONTENT = frozenset({Kind.PLAIN, Kind.EXTENSION, Kind.LANGUAGE, Kind.OWNER, Kind.PRIVILEGE, Kind.PUBLISH, Kind.LATE})

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -451,6 +452,22 @@ def fails(build: Cluster, tmp_path: Path, script: str) -> str:
     with pytest.raises(SourceError) as caught:
         restore(build, path)
     return str(caught.value)
+
+
+_ENDLESS = """
+CREATE FUNCTION pg_temp.named() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN EXECUTE format('ALTER TABLE pg_temp.t OWNER TO %I', 'r' || random()); RETURN 1; END $$;
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT pg_temp.named()", "DO 'BEGIN PERFORM pg_temp.named(); END'", "CREATE TABLE u AS SELECT pg_temp.named()"],
+)
+def test_code_that_names_ever_new_roles_ends_the_restore(build: Cluster, tmp_path: Path, statement: str) -> None:
+    message = fails(build, tmp_path, f"CREATE TEMP TABLE t (a int);{_ENDLESS}{statement};")
+
+    assert re.search(r'bad\.sql:4: role "r0\.\d+" does not exist', message)
 
 
 def test_an_error_names_file_line_and_statement(build: Cluster, tmp_path: Path) -> None:
