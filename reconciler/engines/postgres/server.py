@@ -64,12 +64,17 @@ _SOCKET_PORT = 5432
 _CONNECT_SECONDS = 10
 _BUILD_FACTS = "build.json"
 _NO_FILE = "/nonexistent"  # libpq warns about /dev/null
-_PATIENT = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off"
+_PATIENT = (
+    "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0"
+    " -c default_transaction_read_only=off"
+)
+"""Production's roles, databases and parameters have limits that are made for its applications, not for our work."""
 _ADMIN_OPTIONS = (
     "-c search_path=pg_catalog -c session_replication_role=replica -c log_statement=none -c log_duration=off"
     " -c log_min_duration_statement=-1 -c log_min_error_statement=panic"
     " -c session_preload_libraries= -c local_preload_libraries="
 )
+_TRANSACTION_TIMEOUT = 17
 _EVENT_TRIGGERS_SETTING = 17
 _ABSENT_LOCALE = re.compile(r"not recognized by setlocale|ICU is not supported|could not open collator")
 
@@ -193,7 +198,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
             port=socket_port(work),
             dbname=database,
             user=role or admin_role(work),
-            options=_PATIENT if role else f"{_PATIENT} {_admin_options(work)}",
+            options=_patient(work) if role else f"{_patient(work)} {_admin_options(work)}",
             autocommit=autocommit,
             connect_timeout=_CONNECT_SECONDS,
             application_name="reconciler",
@@ -222,7 +227,7 @@ def socket_environment(work: Work, database: str, user: str) -> dict[str, str]:
         "PGSSLMODE": "disable",
         "PGGSSENCMODE": "disable",
         "PGCLIENTENCODING": "UTF8",
-        "PGOPTIONS": _PATIENT,
+        "PGOPTIONS": _patient(work),
         "PSQL_HISTORY": os.devnull,
         "HOME": str(work.run_directory),
         "LC_ALL": "C.UTF-8",
@@ -321,9 +326,19 @@ def _create_role(conn: psycopg.Connection, name: str) -> None:
         conn.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
 
 
+def _patient(work: Work) -> str:
+    return _PATIENT + " -c transaction_timeout=0" if _major(work) >= _TRANSACTION_TIMEOUT else _PATIENT
+
+
+def _major(work: Work) -> int:
+    if not isinstance(work, BuildWork):
+        return int(work.snapshot.major)
+    return int(files.read_small(data_directory(work) / "PG_VERSION") or OLDEST_MAJOR)
+
+
 def _admin_options(work: Work) -> str:
     """Return options of the superuser's sessions; the configuration of a build turns event triggers off by itself."""
-    if not isinstance(work, BuildWork) and int(work.snapshot.major) >= _EVENT_TRIGGERS_SETTING:
+    if not isinstance(work, BuildWork) and _major(work) >= _EVENT_TRIGGERS_SETTING:
         return _ADMIN_OPTIONS + " -c event_triggers=off"
     return _ADMIN_OPTIONS
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.engines.conftest import PostgresHarness
 
+    from .conftest import Cluster
+
 
 def test_the_embedded_server_is_always_there_and_comes_after_the_host_ones() -> None:
     origins = [one.origin for one in server.installed_servers()]
@@ -66,3 +68,27 @@ def test_servers_get_none_of_the_users_ssh_keys(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/user/1000/agent")
 
     assert "SSH_AUTH_SOCK" not in server.server_environment()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("fixture", ["build15", "build"])
+def test_limits_of_productions_sessions_are_none_of_ours(request: pytest.FixtureRequest, fixture: str) -> None:
+    build: Cluster = request.getfixturevalue(fixture)
+    work = build.work()
+    with server.connect(work, "template1") as conn:
+        found = conn.execute(
+            "SELECT name FROM pg_settings WHERE name ~ '^(?!deadlock).*(lock|session|statement|transaction)_timeout$'"
+        ).fetchall()
+        limits = [row[0] for row in found]
+        for role in (server.ADMIN, server.BUILDER):
+            for limit in limits:
+                conn.execute(f"ALTER ROLE {role} SET {limit} = '1s'".encode())
+    for user in (None, server.BUILDER):
+        with server.connect(work, "template1", role=user) as conn:
+            assert {limit: conn.execute(f"SHOW {limit}".encode()).fetchone() for limit in limits} == dict.fromkeys(
+                limits, ("0",)
+            )
+    env = server.socket_environment(work, "template1", server.BUILDER)
+    assert all(f"-c {limit}=0" in env["PGOPTIONS"] for limit in limits)
+    with server.connect(work, "template1") as conn:
+        conn.execute(f"ALTER ROLE {server.ADMIN} RESET ALL".encode())
