@@ -16,6 +16,7 @@ from reconciler.engines.postgres.server import OWNER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import LiteralString
 
     import psycopg
 
@@ -108,18 +109,21 @@ UNION ALL SELECT 'SUBSCRIPTION', subname, false FROM pg_subscription
     WHERE pg_get_userbyid(subowner) = ANY(%(names)s)
     AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+_OTHER_SUPERUSERS = "SELECT rolname FROM pg_roles WHERE rolsuper AND oid <> 10"
+_ORDINARY = "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_'"
 _OUTWARD_EXTENSIONS = ["dblink", "http", "pg_net", "pg_curl", "plproxy"]
 
 
 def adopt(conn: psycopg.Connection) -> None:
     """Give everything that users own in the connected database to :data:`OWNER`."""
     admin = _admin(conn)
-    _reassign(conn, "rolsuper AND oid <> 10", admin)
+    _reassign(conn, _OTHER_SUPERUSERS, admin)
     conn.execute(_LARGE_OBJECTS, {"owner": OWNER})
     rows = conn.execute(_ADMIN_OWNED, {"owner": OWNER, "first": _FIRST_USER_OID}).fetchall()
     for (statement,) in rows:
         conn.execute(sql.SQL(statement))
-    _reassign(conn, "NOT rolsuper AND rolname !~ '^pg_'", OWNER)
+    keep_with_admin(conn, _roles(conn, _ORDINARY))  # who was a superuser once may own them still
+    _reassign(conn, _ORDINARY, OWNER)
     _close_untrusted(conn)
     close_outward(conn)
     _take_databases(conn)
@@ -157,11 +161,14 @@ def _admin(conn: psycopg.Connection) -> str:
     return str(row[0])
 
 
-def _reassign(conn: psycopg.Connection, condition: str, heir: str) -> None:
-    rows = conn.execute(sql.SQL(f"SELECT rolname FROM pg_roles WHERE {condition} AND rolname <> %s"), [heir]).fetchall()  # noqa: S608 - the two literals above
-    if rows:
-        names = sql.SQL(", ").join(sql.Identifier(row[0]) for row in rows)
-        conn.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(names, sql.Identifier(heir)))
+def _reassign(conn: psycopg.Connection, owners: LiteralString, heir: str) -> None:
+    names = [sql.Identifier(name) for name in _roles(conn, owners) if name != heir]
+    if names:
+        conn.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(sql.SQL(", ").join(names), sql.Identifier(heir)))
+
+
+def _roles(conn: psycopg.Connection, query: LiteralString) -> list[str]:
+    return [row[0] for row in conn.execute(query).fetchall()]
 
 
 def _close_untrusted(conn: psycopg.Connection) -> None:
