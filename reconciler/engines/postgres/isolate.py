@@ -54,7 +54,7 @@ WHERE r.rolname = ANY(%s) OR r.oid = 10
 def isolate_cluster(work: BuildWork) -> None:
     """Isolate every database of a build and everything that databases share."""
     with server.connect(work, "template1") as conn:
-        _reset_settings(conn)
+        _reset_settings(work, conn)
         _open_hidden_databases(conn)
         server.ensure_builder(conn)
         names = server.connectable_databases(conn)
@@ -208,13 +208,18 @@ def _parameter(name: str) -> sql.Composable:
     return sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))
 
 
-def _reset_settings(conn: psycopg.Connection) -> None:
-    """Reset settings of roles and databases that the reconciler decides, and all of the admin's."""
+def _reset_settings(work: BuildWork, conn: psycopg.Connection) -> None:
+    """Reset all settings of the admin, and those of roles and databases that the reconciler decides.
+
+    Also an application's own, with a dot in their names: keys and passwords stand there.
+    """
     rows = conn.execute("SELECT setdatabase, setrole, setconfig FROM pg_db_role_setting").fetchall()
     for database, role, settings in rows:
         kept = [] if role == 10 else [s for s in settings if not refused(s.partition("=")[0])]  # noqa: PLR2004 - the bootstrap superuser's fixed oid
         if kept == settings:
             continue
+        dropped = sorted(setting.partition("=")[0] for setting in settings if setting not in kept)
+        work.progress(f"settings of a role or database are left behind: {', '.join(dropped)}")
         if kept:
             conn.execute(
                 "UPDATE pg_db_role_setting SET setconfig = %s WHERE setdatabase = %s AND setrole = %s",

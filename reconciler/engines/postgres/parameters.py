@@ -26,6 +26,7 @@ _REFUSED = re.compile(
     | dynamic_library_path | extension_control_path | local_preload_libraries | session_preload_libraries | jit_provider
     | huge_pages | shared_memory_type | dynamic_shared_memory_type | max_logical_replication_workers
     | allow_system_table_mods | ignore_system_indexes | db_user_namespace | role | session_authorization | is_superuser
+    | session_replication_role
     | backtrace_functions | debug_io_direct | sync_replication_slots | restart_after_crash | allow_alter_system
     """,
     re.VERBOSE | re.IGNORECASE,

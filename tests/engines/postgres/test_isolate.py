@@ -37,6 +37,10 @@ GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO app;
 CREATE DATABASE shop OWNER app;
 CREATE DATABASE hidden;
 ALTER DATABASE shop SET session_preload_libraries = 'absent_library';
+ALTER DATABASE shop SET app.api_key = 'setting-password';
+ALTER ROLE app SET app.api_key = 'setting-password';
+ALTER ROLE app SET session_replication_role = 'replica';
+ALTER ROLE app SET work_mem = '9MB';
 ALTER ROLE boss SET default_transaction_read_only = on;
 """
 _SHOP = """
@@ -73,7 +77,13 @@ SELECT lo_from_bytea(0, 'large');
 ANALYZE;
 CREATE EVENT TRIGGER trip ON ddl_command_start EXECUTE FUNCTION trip();
 """
-_SECRETS = (b"SCRAM-SHA-256$", b"subscription-password", b"mapping-password", b"production.example")
+_SECRETS = (
+    b"SCRAM-SHA-256$",
+    b"setting-password",
+    b"subscription-password",
+    b"mapping-password",
+    b"production.example",
+)
 _OLD_SETTINGS = """
 wal_level = logical
 max_prepared_transactions = 7
@@ -238,6 +248,12 @@ def test_what_could_act_or_call_home_is_cut(sealed: Sealed, clone: Endpoint, rel
     with sealed.harness.connect(clone, "new") as conn:
         found = conn.execute(f"SELECT {columns} FROM {relation}".encode()).fetchone()
     assert found == (expected,)
+
+
+def test_of_the_settings_of_roles_and_databases_only_harmless_ones_stay(sealed: Sealed, clone: Endpoint) -> None:
+    with sealed.harness.connect(clone, "new") as conn:
+        assert conn.execute("SELECT setconfig FROM pg_db_role_setting").fetchall() == [(["work_mem=9MB"],)]
+        assert conn.execute("SHOW session_replication_role").fetchone() == ("origin",)
 
 
 @pytest.mark.parametrize("user", ["app", "bob"])
