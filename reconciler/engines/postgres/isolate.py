@@ -75,6 +75,7 @@ def _isolate_database(conn: psycopg.Connection, name: str) -> None:
     _clear_foreign(conn)
     ownership.adopt(conn)
     ownership.open_to_owners(conn, name)
+    readers.take_from_everybody(conn)
     readers.open_to_readers(conn)
 
 

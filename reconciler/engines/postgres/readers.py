@@ -1,8 +1,11 @@
 """What a clone's readers may read: everything in the schemas of users, nothing else of the server's.
 
 Called by ``isolate`` for every database of a build, and by ``users`` when a clone has
-readers. The predefined role pg_read_all_data is no way to it: it reads catalogs as well,
-such as pg_authid with the verifiers of passwords and pg_statistic with values of all rows.
+readers. Readers can turn off that their transactions are read-only, so they have no
+right to write: what production lets everybody change only owners may change here.
+
+The predefined role pg_read_all_data is no way to read: it reads catalogs as well, such
+as pg_authid with the verifiers of passwords and pg_statistic with values of all rows.
 """
 
 from __future__ import annotations
@@ -37,6 +40,31 @@ SELECT rolname FROM pg_roles r WHERE oid <> 10 AND (rolsuper OR rolname = %(owne
     (SELECT FROM pg_auth_members a JOIN pg_roles g ON g.oid = roleid WHERE member = r.oid AND g.rolname = %(owner)s))
 """
 _LATER: tuple[LiteralString, ...] = ("SELECT ON TABLES", "SELECT ON SEQUENCES", "USAGE ON SCHEMAS")
+# A REVOKE for a table is one for its columns, too.
+_WRITABLE_BY_ALL = """
+WITH granted(relation, privilege) AS (
+    SELECT oid, privilege_type FROM pg_class, aclexplode(relacl) WHERE grantee = 0
+  UNION SELECT attrelid, privilege_type FROM pg_attribute, aclexplode(attacl) WHERE grantee = 0
+)
+SELECT format('REVOKE %s ON %s FROM PUBLIC', string_agg(privilege, ', '), relation::regclass)
+FROM granted JOIN pg_class c ON c.oid = relation JOIN pg_namespace n ON n.oid = relnamespace
+WHERE privilege <> 'SELECT' AND nspname !~ '^pg_' AND nspname <> 'information_schema' GROUP BY relation
+UNION ALL
+SELECT format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', nspname) FROM pg_namespace n
+WHERE nspname !~ '^pg_' AND has_schema_privilege('public', n.oid, 'CREATE')
+UNION ALL
+SELECT format('REVOKE UPDATE ON LARGE OBJECT %s FROM PUBLIC', l.oid)
+FROM pg_largeobject_metadata l, aclexplode(lomacl) WHERE grantee = 0 AND privilege_type = 'UPDATE'
+UNION ALL
+SELECT format('REVOKE CREATE, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database())
+WHERE has_database_privilege('public', current_database(), 'CREATE, TEMPORARY')
+"""
+
+
+def take_from_everybody(conn: psycopg.Connection) -> None:
+    """Leave no right to write in the connected database to PUBLIC, which readers are part of."""
+    for (statement,) in conn.execute(_WRITABLE_BY_ALL).fetchall():
+        conn.execute(sql.SQL(statement))
 
 
 def open_to_readers(conn: psycopg.Connection) -> None:

@@ -27,6 +27,34 @@ CREATE TABLE {schema}.part PARTITION OF {schema}.parted DEFAULT;
 CREATE VIEW {schema}.view AS SELECT * FROM {schema}.plain;
 CREATE MATERIALIZED VIEW {schema}.stored AS SELECT * FROM {schema}.plain;
 """
+_OPEN_TO_ALL = """
+CREATE TABLE open (id int, name text);
+GRANT ALL ON open TO PUBLIC;
+CREATE TABLE half_open (id int, name text);
+GRANT UPDATE (name) ON half_open TO PUBLIC;
+CREATE SEQUENCE counter;
+GRANT ALL ON SEQUENCE counter TO PUBLIC;
+CREATE SCHEMA free;
+GRANT ALL ON SCHEMA free TO PUBLIC;
+SELECT lo_create(4711);
+GRANT ALL ON LARGE OBJECT 4711 TO PUBLIC;
+CREATE TABLE guarded (id int);
+INSERT INTO guarded VALUES (1);
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+"""
+_WRITES = (
+    "INSERT INTO open VALUES (1)",
+    "UPDATE open SET id = 2",
+    "DELETE FROM open",
+    "TRUNCATE open",
+    "UPDATE half_open SET name = 'x'",
+    "SELECT nextval('counter')",
+    "CREATE TABLE free.made (id int)",
+    "CREATE TABLE public.made (id int)",
+    "CREATE SCHEMA made",
+    "CREATE TEMPORARY TABLE made (id int)",
+    "SELECT lo_put(4711, 0, 'x')",
+)
 _RELATIONS = ("plain", "parted", "part", "view", "stored", "plain_id_seq")
 _SECRETS = (
     "pg_authid",
@@ -68,7 +96,7 @@ class Clones:
 def clone(request: pytest.FixtureRequest, make_harness: Callable[[str], PostgresHarness]) -> Iterator[Clones]:
     harness = make_harness(request.param)
     work = harness.build_work()
-    snapshot = harness.build(work, "CREATE DATABASE shop", _THINGS.format(schema="built"))
+    snapshot = harness.build(work, "CREATE DATABASE shop", _THINGS.format(schema="built") + _OPEN_TO_ALL)
     served = harness.clone_work(work.directory, snapshot, port=harness.free_port())
     with harness.serving(harness.engine.clone_server(served)):
         made = Clones(harness, served)
@@ -100,6 +128,23 @@ def test_a_reader_reads_databases_that_are_made_later(clone: Clones) -> None:
 def test_a_reader_sees_no_catalog_with_secrets_or_values_of_rows(clone: Clones, relation: str) -> None:
     with clone.connect("ro") as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute(f"SELECT * FROM pg_catalog.{relation}".encode())
+
+
+@pytest.mark.parametrize("statement", _WRITES)
+def test_what_everybody_could_write_in_production_only_owners_write(clone: Clones, statement: str) -> None:
+    with clone.connect("ro") as conn:
+        conn.execute("SET default_transaction_read_only = off")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(statement.encode())
+    with clone.connect("own") as conn, conn.transaction(force_rollback=True):
+        conn.execute(statement.encode())
+
+
+@pytest.mark.parametrize("user", ["ro", "own"])
+def test_row_security_hides_nothing_and_stops_no_dump(clone: Clones, user: str) -> None:
+    with clone.connect(user) as conn:
+        conn.execute("SET row_security = off")  # as pg_dump does
+        assert conn.execute("SELECT count(*) FROM guarded").fetchone() == (1,)
 
 
 def test_a_user_that_made_things_for_readers_can_go(clone: Clones) -> None:
