@@ -27,7 +27,7 @@ _CONTROL_VARIABLES = frozenset(
     {"ON_ERROR_STOP", "ON_ERROR_ROLLBACK", "AUTOCOMMIT", "ECHO", "ECHO_HIDDEN", "QUIET", "VERBOSITY", "SHOW_CONTEXT"}
     | {"FETCH_COUNT", "HIDE_TABLEAM", "HIDE_TOAST_COMPRESSION", "SINGLELINE", "SINGLESTEP", "client_min_messages"}
 )
-_NAME = re.compile(r"\"((?:[^\"]|\"\")+)\"|([^\s\"'\\;=]+)")
+_NAME = re.compile(r"\"((?:[^\"]|\"\")+)\"|([^\s\"'\\;]+)")
 _SPECIAL_NAME = re.compile(r"-reuse-previous=on \"dbname='((?:[^'\"\\]|\\.|\"\")+)'\"")
 _UNSAFE_ENCODINGS = frozenset(
     {"BIG5", "GB18030", "GBK", "JOHAB", "SJIS", "SHIFTJIS2004", "SHIFTJIS", "MSKANJI", "UHC", "WIN936", "WIN949"}
@@ -179,6 +179,6 @@ def connected_database(arguments: str) -> str | None:
     if special is not None:
         return re.sub(r"\\(.)", r"\1", special[1].replace('""', '"'))
     found = _NAME.fullmatch(text)
-    if found is None or text == "-" or "://" in text:
+    if found is None or text == "-" or "=" in text or "://" in text:  # psql takes such names for connection strings
         return None
     return found[1].replace('""', '"') if found[1] is not None else found[2]
