@@ -8,13 +8,14 @@ leaves a volume in build state, which the next plan drops.
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.apply.context import best_effort
 from reconciler.engines.base import BuildWork, LocalSource
-from reconciler.errors import BusyError, RefusedError, UnsupportedError
+from reconciler.errors import BusyError, ReconcilerError, RefusedError, UnsupportedError
 from reconciler.handover import give_tree, lock_away
 from reconciler.ids import ServerName, VolumeId
 from reconciler.sources import host_path, identify, modified_at, paths
@@ -23,6 +24,8 @@ from reconciler.state.grants import Grants
 from reconciler.state.observed import BuildManifest, CloneManifest, SnapshotManifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, Engine, Sealed
     from reconciler.plan.actions import BuildSnapshot, DeleteSnapshot, RenameImage
@@ -53,7 +56,8 @@ def build(work: Work, action: BuildSnapshot) -> None:
         directory = _volume(work, image, action, storage)
         job = _job(work, image, action, source, directory, runtime)
         give_tree(scratch, job.account)
-        sealed = _run(engine, runtime, image, job)
+        with _named_as_in_the_commit(image, scratch):
+            sealed = _run(engine, runtime, image, job)
         _unchanged(work, engine, image, action)
         work.cancel.check()
         work.progress("sealing")
@@ -104,7 +108,7 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
             raise BusyError(f"image {image.source.image} has no snapshot yet", reason="DependencyNotReady")
         return LocalSource("image", base=work.snapshot(action.base)[1])
     named, roots = paths(image.source), _roots(work, image)
-    files = [_at_hand(work.tree, path, scratch / str(number), roots) for number, path in enumerate(named)]
+    files = [_at_hand(work.tree, path, place, roots) for path, place in _places(image, scratch)]
     first, second = (*files, None, None)[:2]
     name = Path(named[0].path).name if named else ""
     return LocalSource(image.source.kind, path=first, globals=second, name=name)
@@ -114,14 +118,32 @@ def _roots(work: Work, image: DesiredImage) -> tuple[Path, ...]:
     return Grants(work.host.config).roots(image.name)
 
 
-def _at_hand(tree: SourceTree, source: SourcePath, scratch: Path, roots: tuple[Path, ...]) -> Path:
-    """Return where a host path really lies; write a path of the commit to disk, under its own name."""
+def _places(image: DesiredImage, scratch: Path) -> list[tuple[SourcePath, Path]]:
+    """Return where each file of a source is on this host; those of the commit keep their own names."""
+    return [
+        (path, Path(path.path) if path.object_id is None else scratch / str(number) / Path(path.path).name)
+        for number, path in enumerate(paths(image.source))
+    ]
+
+
+def _at_hand(tree: SourceTree, source: SourcePath, place: Path, roots: tuple[Path, ...]) -> Path:
+    """Return where a host path really lies; write a path of the commit to its place."""
     if source.object_id is None:
         return host_path(source, roots)
-    target = scratch / Path(source.path).name
-    scratch.mkdir(mode=0o700)
-    tree.extract(source.path, target)
-    return target
+    place.parent.mkdir(mode=0o700)
+    tree.extract(source.path, place)
+    return place
+
+
+@contextmanager
+def _named_as_in_the_commit(image: DesiredImage, scratch: Path) -> Iterator[None]:
+    """Let errors name files of the commit as its documents do, not where they were put for the build."""
+    try:
+        yield
+    except ReconcilerError as error:
+        for path, place in _places(image, scratch):
+            error.message = error.message.replace(str(place), path.path)
+        raise
 
 
 def _volume(work: Work, image: DesiredImage, action: BuildSnapshot, storage: Storage) -> Path:
