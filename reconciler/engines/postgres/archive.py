@@ -60,6 +60,11 @@ _DEPENDS = re.compile(r";\s+depends on: ([\d ]+)")
 _FACT = re.compile(r";\s+([A-Za-z ]+): (.*)")
 _MORE = re.compile(r"\n(?:DETAIL|CONTEXT|HINT|Command was)\b.*", re.DOTALL)
 _OF_CODE = re.compile(r"^(?:CONTEXT:  )?PL/\w+ function [^\n]+ line \d+ at (?:RAISE|ASSERT)$", re.MULTILINE)
+# pg_restore adds the last error of the system, which is "Success" when it was none of the system's.
+_BROKEN_FILE = re.compile(
+    r"could not (?:close data file|read from input file|uncompress data|decompress data)(?: \"[^\n]+\"(?=:|$))?",
+    re.MULTILINE,
+)
 _LIST = "restore.list"
 _COPY_END = b"\\.\n\n\n"
 
@@ -203,6 +208,9 @@ def _require_whole(path: Path, found: Format) -> None:
     if found.layout == "directory":
         for file in path.glob("[0-9]*.dat"):
             _require_copy_end(file)
+        for file in path.glob("[0-9]*.dat.*"):
+            if file.stat().st_size == 0:  # pg_restore takes it for a table without rows
+                raise SourceError(f"the dump is truncated: {file} is empty")
 
 
 def _require_copy_end(file: Path) -> None:
@@ -279,7 +287,11 @@ class _Tool:
                 f"the dump {self.path} was made by a pg_dump newer than {self._installed.version}",
                 hint="set version: to that version and install it, or dump with an older pg_dump",
             )
-        return SourceError(f"{self.path}: {complaint(error.stderr)}")
+        stderr = error.stderr.replace(str(self._handout.path), str(self.path))
+        broken = _BROKEN_FILE.search(stderr)
+        if broken is not None:
+            return SourceError(f"the dump {self.path} is damaged or truncated: {broken[0]}")
+        return SourceError(f"{self.path}: {complaint(stderr)}")
 
 
 def complaint(stderr: str) -> str:

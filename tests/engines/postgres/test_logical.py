@@ -401,7 +401,7 @@ def test_a_truncated_dump_is_refused(build: Cluster, made: Production, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["raw.dir", "shop.dir"])
-@pytest.mark.parametrize("harm", ["cut", "removed"])
+@pytest.mark.parametrize("harm", ["cut", "emptied", "removed"])
 def test_a_directory_with_a_damaged_file_is_refused(
     build: Cluster, made: Production, tmp_path: Path, name: str, harm: str
 ) -> None:
@@ -412,11 +412,30 @@ def test_a_directory_with_a_damaged_file_is_refused(
         content = largest.read_bytes()
         end = content.rindex(b"\n", 0, len(content) // 2) + 1 if name == "raw.dir" else len(content) // 2
         largest.write_bytes(content[:end])
+    elif harm == "emptied":
+        largest.write_bytes(b"")
     else:
         largest.unlink()
 
     with pytest.raises(SourceError):
         restore(build, path)
+
+
+@pytest.mark.root
+def test_a_cut_off_file_of_a_directory_is_told_with_the_dumps_own_path(
+    build: Cluster, made: Production, tmp_path: Path
+) -> None:
+    need_root()
+    path = private_copy(made.directory / "shop.dir", tmp_path)  # the build gets a copy of it
+    largest = max(path.glob("[0-9]*.dat.gz"), key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-9])
+
+    with pytest.raises(SourceError) as caught:
+        restore(build, path, databases=("shop",))
+
+    told = f'the dump {path} is damaged or truncated: could not close data file "{path}/'
+    assert str(caught.value).startswith(told)
+    assert "Success" not in str(caught.value)
 
 
 def test_a_dump_cut_between_two_statements_is_truncated(build: Cluster, made: Production, tmp_path: Path) -> None:
