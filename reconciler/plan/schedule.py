@@ -90,5 +90,5 @@ def expiry_text(clone: DesiredClone) -> str:
     """Return a clone's expiry as a tombstone records it; empty without one."""
     parts = [] if clone.ttl is None else [f"ttl={int(clone.ttl.total_seconds())}s"]
     if clone.expires is not None:
-        parts.append(f"expires={clone.expires.astimezone(UTC).isoformat()}")
+        parts.append(f"expires={clone.expires.isoformat()}")
     return " ".join(parts)

@@ -221,6 +221,8 @@ def _schedule(value: str) -> str:
         raise problem(f"this is not a cron schedule: {error}", hint=hint) from error
     except StopIteration as error:
         raise problem("this schedule never comes due", hint=hint) from error
+    except ValueError as error:  # Python reads no number of thousands of digits
+        raise problem("this is not a cron schedule", hint=hint) from error
     return value
 
 

@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 DURATION_PATTERN = r"^[1-9][0-9]{0,8}[smhd]$"
 DURATION_OR_ZERO_PATTERN = r"^(0|[1-9][0-9]{0,8})[smhd]$"
@@ -38,11 +38,11 @@ _MAX_DURATION = timedelta(days=36500)
 _MAX_PATH = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-_duration = re.compile(DURATION_PATTERN).match
-_size = re.compile(SIZE_PATTERN).match
-_percent = re.compile(PERCENT_PATTERN).match
-_time = re.compile(TIME_PATTERN).match
-_numbers = re.compile(USER_IDS_PATTERN).match
+_duration = re.compile(DURATION_PATTERN).fullmatch
+_size = re.compile(SIZE_PATTERN).fullmatch
+_percent = re.compile(PERCENT_PATTERN).fullmatch
+_time = re.compile(TIME_PATTERN).fullmatch
+_numbers = re.compile(USER_IDS_PATTERN).fullmatch
 
 
 class ValueProblem(ValueError):  # noqa: N818 - becomes a diagnostic, never an error of the program
@@ -157,7 +157,7 @@ def amount(value: object) -> Amount:
 
 
 def instant(value: object) -> datetime:
-    """Parse a time of RFC 3339 with its offset."""
+    """Parse a time of RFC 3339 with its offset, to UTC."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value
     hint = "write a time with its offset: 2026-11-20T12:00:00Z or 2026-11-20T13:00:00+01:00"
@@ -165,9 +165,11 @@ def instant(value: object) -> datetime:
     if not _time(text):
         raise ValueProblem("this is not a time of RFC 3339 with an offset", hint)
     try:
-        return datetime.fromisoformat(text.upper())
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except ValueError as error:
         raise ValueProblem("this day or hour does not exist", hint) from error
+    except OverflowError as error:
+        raise ValueProblem("in UTC this time is before the year 1 or after the year 9999", hint) from error
 
 
 def number_range(value: object, *, lowest: int, highest: int, example: str) -> NumberRange:

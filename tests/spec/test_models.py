@@ -114,6 +114,11 @@ def test_a_clone_is_read_with_its_values() -> None:
     assert (spec.resources.memory, spec.resources.cpus, spec.resources.disk) == (2**30, 1.0, None)
 
 
+def test_a_number_too_long_for_a_schedule_is_said_in_our_words() -> None:
+    with pytest.raises(ValidationError, match="this is not a cron schedule"):
+        Image.model_validate(changed(IMAGE, refresh={"schedule": f"{'9' * 5000} * * * *"}))
+
+
 @pytest.mark.parametrize(
     "fields",
     [

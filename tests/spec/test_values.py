@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from reconciler.spec import values
 from reconciler.spec.values import Amount, NumberRange, ValueProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -59,8 +63,24 @@ def test_other_percentages_are_refused(text: object) -> None:
         values.percent(text)
 
 
-def test_times_have_an_offset() -> None:
-    assert values.instant("2026-11-20T13:00:00+01:00") == datetime(2026, 11, 20, 12, tzinfo=UTC)
+def test_times_have_an_offset_and_become_utc() -> None:
+    assert values.instant("2026-11-20T13:00:00+01:00").isoformat() == "2026-11-20T12:00:00+00:00"
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+14:00"])
+def test_times_that_utc_cannot_say_are_refused(text: str) -> None:
+    with pytest.raises(ValueProblem, match="in UTC this time is before the year 1 or after the year 9999"):
+        values.instant(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [(values.duration, "8h"), (values.size, "1Gi"), (values.percent, "1%"), (values.ports, "5600-5601")],
+)
+def test_a_line_break_is_no_part_of_a_value(parse: Callable[[object], object], text: str) -> None:
+    parse(text)
+    with pytest.raises(ValueProblem):
+        parse(f"{text}\n")
 
 
 @pytest.mark.parametrize(
