@@ -9,11 +9,9 @@ A file that was parsed before, by path and blob id, is not parsed again.
 
 from __future__ import annotations
 
-import gc
 import importlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache as cached
 from itertools import islice
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from reconciler.errors import ConfigError
+from reconciler.spec.collection import without_collection
 from reconciler.spec.diagnostics import Diagnostic, Related, diagnostic, order, render_text
 from reconciler.spec.documents import KINDS, Document, Key, SpecFile
 from reconciler.spec.references import check_references
@@ -121,7 +120,7 @@ def load(
     """
     if cache is not None:
         cache.begin()
-    with _without_collection():
+    with without_collection():
         parsed = [_cached(file, cache) for file in files]
     return _result(parsed, cache, config_allowed=config_allowed, selector=selector)
 
@@ -155,7 +154,7 @@ def load_tree(
             parsed[path] = _refused(path, too_large(entry.size, limit))
         else:
             missing[path] = entry.object_id
-    with _without_collection():
+    with without_collection():
         for path, data in tree.read_many(missing):
             parsed[path] = _cached(SpecFile(path, data, missing[path]), cache)
     return _result([parsed[path] for path in sorted(parsed)], cache, config_allowed=True, selector=selector)
@@ -211,18 +210,6 @@ def _default_config(base: Path) -> Config:
     from reconciler.spec.config import Config  # noqa: PLC0415 - validate of specs never needs it
 
     return Config.model_validate({}, context={"base": base})
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Hold the garbage collector: thousands of new, acyclic objects would be scanned over and over."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _cached(file: SpecFile, cache: DocumentCache | None) -> _Parsed:

@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
 from reconciler.spec.diagnostics import Diagnostic
 from reconciler.spec.documents import Document, Key, clone_of, image_of
-
-if TYPE_CHECKING:
-    pass
 
 _HOST_RUNTIMES = frozenset({"process", "docker"})
 _MAX_DIAGNOSTICS = 200

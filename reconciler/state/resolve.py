@@ -9,13 +9,12 @@ all hosts or on none.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.ids import CloneName, ImageName, PolicyName, PoolName, RuntimeName, SecretName, SnapshotId
+from reconciler.spec.collection import without_collection
 from reconciler.spec.diagnostics import Diagnostic, order
 from reconciler.spec.documents import clone_of, image_of, policy_of
 from reconciler.state.conditions import Kind, ObjectKey
@@ -111,7 +110,7 @@ def resolve(
 
     """
     commit = _Commit(documents, tree, Grants(config), cache or ResolveCache())
-    with _without_collection():
+    with without_collection():
         images, clones = commit.resolved()
     if commit.diagnostics:
         return Resolution(None, tuple(sorted(commit.diagnostics[:_MAX_DIAGNOSTICS], key=order)))
@@ -123,18 +122,6 @@ def resolve(
         **dict(_refused(taken_images, taken_clones, commit.grants)),
     }
     return Resolution(Desired(tree.revision, taken_images, taken_clones, problems))
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Hold the garbage collector: thousands of new, acyclic values would be scanned over and over."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Commit:
