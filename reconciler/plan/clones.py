@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _UP_TO_DATE = (ready("UpToDate"),)
 _STOPPED = (ready("Stopped", "stopped, as its document says"),)
-_SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
 _NONE = CloneVolumes()
 
 
@@ -106,12 +105,8 @@ def _plan_clone(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
 
 def _left_alone(index: Index, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> Condition | None:
     """Return why nothing at all is done for a clone in this pass."""
-    if key in index.desired.problems:
-        return stalled(*index.desired.problems[key])
-    if clone.suspend:
-        return _SUSPENDED
-    if key in index.in_flight:
-        return reconciling("InProgress", "work is under way")
+    if (left := index.left_alone(key)) is not None:
+        return left
     renaming = any(generation.manifest.clone != clone.name for generation in volumes.ready)
     if (unseen := _unseen(index, key, volumes, renaming=renaming)) is not None:
         return unseen

@@ -76,13 +76,12 @@ def builds_due(desired: Desired, observed: Observed, now: datetime) -> frozenset
 
 def _may_build(index: Index, name: ImageName) -> bool:
     key = ObjectKey(Kind.IMAGE, name)
-    image = index.desired.images[name]
-    if image.suspend or key in index.in_flight or key in index.desired.problems:
+    if index.left_alone(key) is not None:
         return False
     if key in index.observed.failures:
         return True
     try:
-        return find_due(index, image, index.newest(name), base=None) is not None
+        return find_due(index, index.desired.images[name], index.newest(name), base=None) is not None
     except ScheduleError:
         return False
 

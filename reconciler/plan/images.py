@@ -41,7 +41,6 @@ EMPTY_INPUT = "empty"
 """Input id of an image that starts from nothing."""
 
 UP_TO_DATE = (ready("UpToDate"),)
-_SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
     newest = index.newest(image.name)
     if newest is not None and newest.manifest.spec_digest != image.spec_digest and not image.suspend:
         draft.outdated[image.name] = "waits for a snapshot of what the commit asks for"
-    if (left := _left_alone(index, image, key)) is not None:
+    if (left := index.left_alone(key)) is not None:
         draft.say(key, *_state(newest), left)
         return
     _rename(index, draft, image, key)
@@ -111,17 +110,6 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
 
 def _state(newest: Snapshot | None) -> tuple[Condition, ...]:
     return UP_TO_DATE if newest is not None else (not_ready("NoSnapshot", "there is no snapshot yet"),)
-
-
-def _left_alone(index: Index, image: DesiredImage, key: ObjectKey) -> Condition | None:
-    """Return why nothing at all is done for an image in this pass."""
-    if index.desired.problems and key in index.desired.problems:
-        return stalled(*index.desired.problems[key])
-    if image.suspend:
-        return _SUSPENDED
-    if index.in_flight and key in index.in_flight:
-        return reconciling("InProgress", "work is under way")
-    return None
 
 
 def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> None:

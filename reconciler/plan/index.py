@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
-from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.observed import (
     BuildManifest,
     CloneManifest,
@@ -36,6 +36,8 @@ _NOT_CONFIGURED = (
     "it was in use once and is not in this host's configuration: add it under `pools:` again,"
     " or strike it out of pools.json in the state directory if its volumes are gone for good"
 )
+
+_SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
 
 
 class Snapshot(NamedTuple):
@@ -107,6 +109,16 @@ class Index:
     def base_of(self, image: DesiredImage, base: ImageName) -> DesiredImage | None:
         """Return the document of an image's base."""
         return self.desired.images.get(base) if base != image.name else None
+
+    def left_alone(self, key: ObjectKey) -> Condition | None:
+        """Return why nothing at all is done for an object in this pass, as far as its volumes have no say in it."""
+        if key in self.desired.problems:
+            return stalled(*self.desired.problems[key])
+        if _suspended(self.desired, key):
+            return _SUSPENDED
+        if key in self.in_flight:
+            return reconciling("InProgress", "work is under way")
+        return None
 
     def declared_image(self, name: ImageName) -> bool:
         """Whether a document of the commit declares the image, be it one with a problem."""
@@ -267,6 +279,14 @@ def _declared(desired: Desired, kind: Kind, name: str) -> bool:
     """Whether a document declares an object, be it one with a problem."""
     known = ImageName(name) in desired.images if kind is Kind.IMAGE else CloneName(name) in desired.clones
     return known or ObjectKey(kind, name) in desired.problems
+
+
+def _suspended(desired: Desired, key: ObjectKey) -> bool:
+    if key.kind is Kind.IMAGE:
+        image = desired.images.get(ImageName(key.name))
+        return image is not None and image.suspend
+    clone = desired.clones.get(CloneName(key.name))
+    return clone is not None and clone.suspend
 
 
 def _former_images(desired: Desired) -> dict[ImageName, ImageName]:

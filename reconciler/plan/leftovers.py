@@ -94,8 +94,8 @@ def plan_undeclared_clones(index: Index, draft: Draft) -> None:
 
 def _plan_undeclared(index: Index, draft: Draft, name: CloneName, volumes: CloneVolumes) -> None:
     key = ObjectKey(Kind.CLONE, name)
-    if key in index.in_flight:
-        draft.say(key, reconciling("InProgress", "work is under way"))
+    if (left := index.left_alone(key)) is not None:
+        draft.say(key, left)
         return
     if (problem := index.runtime_problem(None, volumes)) is not None:
         draft.say(key, unknown("RuntimeUnavailable", problem))

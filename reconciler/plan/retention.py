@@ -66,15 +66,8 @@ def drop_unfinished_builds(index: Index, draft: Draft) -> None:
     """Drop build volumes that nothing works on any more."""
     for name, volumes in index.image_leftovers.items():
         key = ObjectKey(Kind.IMAGE, name)
-        image = index.desired.images.get(name)
-        left_alone = key in index.in_flight or key in index.desired.problems or (image is not None and image.suspend)
-        if not left_alone:
+        if index.left_alone(key) is None:
             drop_interrupted(index, draft, key, sorted(volumes, key=lambda volume: volume.id))
-
-
-def _left_alone(index: Index, image: DesiredImage) -> bool:
-    key = ObjectKey(Kind.IMAGE, image.name)
-    return image.suspend or key in index.in_flight or key in index.desired.problems
 
 
 def _beyond(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Snapshot]) -> list[Snapshot]:
@@ -83,7 +76,7 @@ def _beyond(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Sna
     age = image.retention.max_age
     if len(known) <= kept and age is None:
         return []
-    if _left_alone(index, image):
+    if index.left_alone(ObjectKey(Kind.IMAGE, image.name)) is not None:
         return []
     beyond = list(known[: max(0, len(known) - kept)])
     if age is not None:
@@ -192,8 +185,8 @@ def _deletion(
 def _prune(index: Index, draft: Draft, name: ImageName, known: Sequence[Snapshot], uses: _Uses) -> None:
     """Delete the snapshots of an image without document as clones let go of them."""
     key = ObjectKey(Kind.IMAGE, name)
-    if key in index.in_flight:
-        draft.say(key, reconciling("InProgress", "work is under way"))
+    if (left := index.left_alone(key)) is not None:
+        draft.say(key, left)
         return
     staying: list[SnapshotId] = []
     for snapshot in known:

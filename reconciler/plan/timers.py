@@ -38,9 +38,7 @@ def _refreshes(index: Index) -> Iterator[datetime]:
     for name, image in index.desired.images.items():
         newest = index.newest(name)
         refresh = image.refresh
-        if newest is None or refresh is None or refresh.suspend or image.suspend:
-            continue
-        if ObjectKey(Kind.IMAGE, name) in index.in_flight:
+        if newest is None or refresh is None or refresh.suspend or index.left_alone(ObjectKey(Kind.IMAGE, name)):
             continue
         try:
             yield next_refresh(name, refresh, last_looked(index, name, newest))
