@@ -19,7 +19,7 @@ from reconciler.answers import Answers
 from reconciler.apply.executor import Executor, Task
 from reconciler.errors import ReconcilerError
 from reconciler.housekeeping import sweep, tend
-from reconciler.ids import CloneName, ImageName, Revision
+from reconciler.ids import CloneName, ImageName, Revision, VolumeId
 from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
 from reconciler.plan.diff import plan as make_plan
 from reconciler.plan.policy import judge
@@ -83,8 +83,11 @@ class Reconciler:
         if commit.desired is None:
             return View(commit, None, None, now)
         tasks = self._executor.in_flight  # before anything is observed: what ends meanwhile is counted twice, not never
-        in_flight = frozenset(tasks) | in_flight_elsewhere(self._host)
-        observed = self._answers.unserved(observe(self._host, commit.desired, now, in_flight=in_flight))
+        elsewhere = in_flight_elsewhere(self._host)
+        in_use = None if elsewhere else frozenset[VolumeId]().union(*(task.in_use for task in tasks.values()))
+        in_flight = elsewhere.union(tasks)
+        seen = observe(self._host, commit.desired, now, in_flight=in_flight, in_use=in_use)
+        observed = self._answers.unserved(seen)
         planned = make_plan(commit.desired, observed, now, settings=self._host.plan_settings)
         under_way = tuple(action for task in tasks.values() for action in task.actions)
         judged = judge(planned, commit.desired, observed, now, settings=self._host.policy_settings, under_way=under_way)

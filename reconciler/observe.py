@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.host import Host
-    from reconciler.ids import CloneName, PoolName, RuntimeName, SecretName, ServerName
+    from reconciler.ids import CloneName, PoolName, RuntimeName, SecretName, ServerName, VolumeId
     from reconciler.state.conditions import ObjectKey
     from reconciler.state.desired import Desired, DesiredImage
     from reconciler.state.observed import ObservedServer, Volume
@@ -31,7 +31,14 @@ PROGRESSING = "Progressing"
 """Reason of the condition that the loop gives to what it is working on."""
 
 
-def observe(host: Host, desired: Desired, now: datetime, *, in_flight: frozenset[ObjectKey]) -> Observed:
+def observe(
+    host: Host,
+    desired: Desired,
+    now: datetime,
+    *,
+    in_flight: frozenset[ObjectKey],
+    in_use: frozenset[VolumeId] | None = None,
+) -> Observed:
     """Return what exists now, as far as it can be told."""
     pools, volumes = _pools(host.pools)
     servers, unknown = _servers(host)
@@ -46,6 +53,7 @@ def observe(host: Host, desired: Desired, now: datetime, *, in_flight: frozenset
         tombstones=host.state.tombstones(),
         failures=host.store.failures(),
         in_flight=in_flight,
+        in_use=in_use,
         requests=host.state.requests.pending(),
         recent_deletions=host.state.recent_deletions(now),
         refreshed=host.store.refreshed(),

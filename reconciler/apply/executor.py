@@ -26,7 +26,7 @@ from reconciler.errors import (
     RefusedError,
     TransientError,
 )
-from reconciler.plan.actions import BuildSnapshot
+from reconciler.plan.actions import BuildSnapshot, volumes_in_use
 from reconciler.plan.policy import pruned_objects
 from reconciler.proc import CancelToken
 from reconciler.state.observed import Failure
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.host import Host
+    from reconciler.ids import VolumeId
     from reconciler.plan.actions import Action, Plan
     from reconciler.repository import SourceTree
     from reconciler.state.conditions import ObjectKey
@@ -75,6 +76,11 @@ class Task:
     def long(self) -> bool:
         """Whether it may take hours."""
         return any(isinstance(action, BuildSnapshot) for action in self.actions)
+
+    @property
+    def in_use(self) -> frozenset[VolumeId]:
+        """The volumes that its actions change or start from."""
+        return frozenset().union(*map(volumes_in_use, self.actions))
 
 
 class Executor:

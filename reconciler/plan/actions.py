@@ -309,6 +309,17 @@ Action = (
 )
 
 
+def volumes_in_use(action: Action) -> frozenset[VolumeId]:
+    """Return the volumes that nothing else may touch while an action is performed: its own, and what it starts from."""
+    match action:
+        case CreateClone() | ReplaceClone():
+            return frozenset((*action.volumes, action.volume, VolumeId(action.snapshot)))
+        case BuildSnapshot() if action.base is not None:
+            return frozenset((*action.volumes, VolumeId(action.base)))
+        case _:
+            return frozenset(action.volumes)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Actions that a rule of the policy takes out of a plan, and why (with figures)."""

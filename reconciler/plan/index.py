@@ -62,6 +62,11 @@ class CloneVolumes:
     leftovers: list[Volume] = field(default_factory=list)
 
     @property
+    def all(self) -> list[Volume]:
+        """The volumes of every kind."""
+        return [*(generation.volume for generation in self.ready), *self.leftovers]
+
+    @property
     def current(self) -> Generation:
         """The generation that is served; only with ``ready``."""
         return self.ready[-1]
@@ -134,7 +139,7 @@ class Index:
         Ids are checked against all others: a renamed clone's volumes keep their old ids.
         """
         volumes = self.clones.get(clone)
-        known = [] if volumes is None else [*(g.volume for g in volumes.ready), *volumes.leftovers]
+        known = [] if volumes is None else volumes.all
         numbers = (v.manifest.generation for v in known if isinstance(v.manifest, CloneManifest))
         generation = 1 + max(numbers, default=0)
         while VolumeId(f"{clone}.{generation}") in self.taken:

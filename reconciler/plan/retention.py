@@ -12,21 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.ids import CloneName, ImageName
+from reconciler.ids import SnapshotId
 from reconciler.plan.actions import BuildSnapshot, DeleteClone, DeleteSnapshot, DropVolume, ExpireClone, RenameImage
 from reconciler.plan.choice import Choice, choose
 from reconciler.plan.draft import held_back
 from reconciler.plan.leftovers import drop_interrupted
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, unknown
-from reconciler.state.desired import ImageSource, SnapshotAt
+from reconciler.state.desired import SnapshotAt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reconciler.ids import SnapshotId, VolumeId
+    from reconciler.ids import CloneName, ImageName, VolumeId
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Index, Snapshot
     from reconciler.state.desired import DesiredImage
+    from reconciler.state.observed import Observed
 
 
 @dataclass(slots=True)
@@ -34,14 +35,13 @@ class _Uses:
     """Who holds on to snapshots."""
 
     named: set[SnapshotId]
+    """Named by a document, or needed by an action of this plan or by work in flight."""
     held: dict[SnapshotId, set[CloneName]]
     """Clones whose volumes stay in this plan."""
     released: dict[SnapshotId, set[CloneName]]
     """Clones that let go of it in this plan."""
-    busy_images: set[ImageName]
-    """Images of which work in flight may use any snapshot."""
     unknowable: bool
-    """Somebody may use any snapshot: work in flight without document, or a volume that cannot be read."""
+    """Somebody may use any snapshot: work of another process, or a volume that cannot be read."""
 
 
 def plan_retention(index: Index, draft: Draft) -> None:
@@ -86,10 +86,11 @@ def _beyond(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Sna
 
 
 def _uses(index: Index, draft: Draft) -> _Uses:
-    uses = _Uses(set(draft.wanted), {}, {}, set(), unknowable=False)
+    uses = _Uses(set(draft.wanted), {}, {}, unknowable=_unknowable(index.observed))
+    uses.named.update(map(SnapshotId, index.observed.in_use or ()))
     going = _going(draft)
     for name, volumes in index.clones.items():
-        for volume in (*(g.volume for g in volumes.ready), *volumes.leftovers):
+        for volume in volumes.all:
             snapshot = volume.manifest.snapshot
             holders = uses.released if volume.id in going else uses.held
             holders.setdefault(snapshot, set()).add(name)
@@ -99,9 +100,12 @@ def _uses(index: Index, draft: Draft) -> _Uses:
             uses.named.update([choice.snapshot] if isinstance(choice, Choice) else [])
         elif isinstance(clone.snapshot, str) and clone.snapshot != "latest":
             uses.named.add(clone.snapshot)
-    _add_work_in_flight(index, uses)
-    uses.unknowable |= any(pool.unknown for pool in index.observed.pools.values())
     return uses
+
+
+def _unknowable(observed: Observed) -> bool:
+    untold = bool(observed.in_flight) and observed.in_use is None
+    return untold or any(pool.unknown for pool in observed.pools.values())
 
 
 def _going(draft: Draft) -> set[VolumeId]:
@@ -111,19 +115,6 @@ def _going(draft: Draft) -> set[VolumeId]:
             if isinstance(action, DeleteClone | ExpireClone | DropVolume):
                 going.update(action.volumes)
     return going
-
-
-def _add_work_in_flight(index: Index, uses: _Uses) -> None:
-    for key in index.in_flight:
-        if key.kind is Kind.CLONE:
-            clone = index.desired.clones.get(CloneName(key.name))
-            uses.busy_images.update([clone.image] if clone is not None else [])
-            uses.unknowable |= clone is None
-        elif key.kind is Kind.IMAGE:
-            image = index.desired.images.get(ImageName(key.name))
-            if image is not None and isinstance(image.source, ImageSource):
-                uses.busy_images.add(image.source.image)
-            uses.unknowable |= image is None
 
 
 def _retain(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Snapshot], uses: _Uses) -> None:
@@ -137,7 +128,7 @@ def _retain(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Sna
     after: list[DeleteSnapshot] = []
     without_build = _surplus_now(index, image, known)
     for snapshot in _beyond(index, draft, image, known):
-        waits = _free(snapshot, uses, image.name)
+        waits = _free(snapshot, uses)
         if waits is None or (waits and patient) or held_back(index, key, "") is not None:
             continue
         where = before if snapshot in without_build else after
@@ -161,10 +152,10 @@ def _why(image: DesiredImage) -> str:
     return text if age is None else f"{text}, none older than {age}"
 
 
-def _free(snapshot: Snapshot, uses: _Uses, image: ImageName) -> tuple[ObjectKey, ...] | None:
+def _free(snapshot: Snapshot, uses: _Uses) -> tuple[ObjectKey, ...] | None:
     """Return which clones let go of a snapshot first; None when somebody holds on to it."""
     name = snapshot.manifest.snapshot
-    if uses.unknowable or image in uses.busy_images or name in uses.named or name in uses.held:
+    if uses.unknowable or name in uses.named or name in uses.held:
         return None
     return tuple(ObjectKey(Kind.CLONE, clone) for clone in sorted(uses.released.get(name, ())))
 
@@ -190,7 +181,7 @@ def _prune(index: Index, draft: Draft, name: ImageName, known: Sequence[Snapshot
         return
     staying: list[SnapshotId] = []
     for snapshot in known:
-        waits = _free(snapshot, uses, name)
+        waits = _free(snapshot, uses)
         if waits is None:
             staying.append(snapshot.manifest.snapshot)
         elif (held := held_back(index, key, "")) is not None:

@@ -256,6 +256,9 @@ class Observed:
     lost_credentials: frozenset[CloneName] = frozenset()
     """Clones with generated passwords that this host does not have any more."""
     in_flight: frozenset[ObjectKey] = frozenset()
+    """Objects that are being worked on, under the names that their documents had when that began."""
+    in_use: frozenset[VolumeId] | None = None
+    """Volumes that work in flight changes or starts from; None: not known, so it may be any."""
     requests: tuple[Request, ...] = ()
     recent_deletions: Mapping[str, datetime] = field(default_factory=dict)
     """Objects (``Clone/dev``) pruned because their documents vanished, and when, within the last hour."""

@@ -27,6 +27,7 @@ def observed_to_json(observed: Observed) -> dict[str, Any]:
     """
     document: dict[str, Any] = _observed().dump_python(replace(observed, failures={}), mode="json")
     document["in_flight"] = sorted(document["in_flight"])
+    document["in_use"] = None if observed.in_use is None else sorted(observed.in_use)
     document["failures"] = [
         {"kind": str(key.kind), "name": key.name, **_failure().dump_python(failure, mode="json")}
         for key, failure in sorted(observed.failures.items())

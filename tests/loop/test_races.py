@@ -310,6 +310,25 @@ def test_a_build_of_another_source_than_the_commit_names_is_cancelled(world: Wor
     assert world.snapshots() == []
 
 
+def test_what_a_build_in_flight_started_from_stays_when_no_document_names_it_any_more(
+    world: World, engine: GatedEngine
+) -> None:
+    world.write(IMAGE)
+    world.apply()
+    (base,) = world.snapshots()
+    engine.shut()
+    world.write(IMAGE, SLOW.replace("{empty: {}}", "{image: shop}"))
+    world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    world.write(SLOW)
+    view = world.reconciler.one_pass()
+    assert (planned(view).actions, world.snapshots()) == ((), [base])
+    engine.gate.set()
+    world.reconciler.settle(view)
+    world.apply()
+    assert base not in world.snapshots()
+
+
 def test_a_clone_that_waits_for_a_build_is_made_as_the_newest_commit_says(world: World, engine: GatedEngine) -> None:
     engine.shut()
     world.write(IMAGE, *devs(1, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from reconciler.ids import VolumeId
 from reconciler.plan.actions import DeleteSnapshot, Plan
 from reconciler.state.desired import Retention, SnapshotAt
 from reconciler.state.observed import ClonePhase
@@ -18,7 +19,6 @@ from tests.plan.world import (
     an_image,
     asked,
     clone_key,
-    derived,
     image_key,
     planned,
     reason,
@@ -60,9 +60,9 @@ def test_what_a_clone_uses_stays_be_it_retired_or_unfinished() -> None:
     busy = a_generation(a_clone("busy"), ids(3)[0], phase=ClonePhase.CREATING)
     made = planned(
         asked(an_image(retention=KEEP_ONE), clone, a_clone("busy")),
-        seen(*FIVE, retired, *served(current), busy, in_flight=frozenset({clone_key("elsewhere")})),
+        seen(*FIVE, retired, *served(current), busy, in_flight=frozenset({clone_key("busy")}), in_use=frozenset()),
     )
-    assert gone(made) == []
+    assert gone(made) == ids(2)
     made = planned(asked(an_image(retention=KEEP_ONE), clone), seen(*FIVE, retired, *served(current)))
     assert gone(made) == ids(3, 2)
 
@@ -81,14 +81,16 @@ def test_what_this_plan_makes_a_clone_of_stays() -> None:
     assert gone(planned(documents, seen(*FIVE))) == ids(5, 4, 3)
 
 
-def test_a_base_stays_while_a_build_on_it_is_in_flight() -> None:
-    documents = asked(an_image(retention=KEEP_ONE), derived("child", "shop"))
-    assert gone(planned(documents, seen(*FIVE, in_flight=frozenset({image_key("child")})))) == []
+def test_what_work_in_flight_uses_stays_whatever_the_documents_say_now() -> None:
+    moved = asked(an_image(retention=KEEP_ONE), an_image("other"), a_clone(image="other"))
+    busy = seen(*FIVE, in_flight=frozenset({clone_key("dev")}), in_use=frozenset(map(VolumeId, ids(5))))
+    assert gone(planned(moved, busy)) == ids(4, 3, 2)
+    assert gone(planned(asked(an_image("other")), busy)) == ids(4, 3, 2, 1)
 
 
-def test_snapshots_stay_while_a_clone_of_the_image_is_being_made() -> None:
-    documents = asked(an_image(retention=KEEP_ONE), a_clone())
-    assert gone(planned(documents, seen(*FIVE, in_flight=frozenset({clone_key("dev")})))) == []
+def test_nothing_goes_while_nobody_can_tell_what_work_in_flight_uses() -> None:
+    documents = asked(an_image(retention=KEEP_ONE))
+    assert gone(planned(documents, seen(*FIVE, in_flight=frozenset({clone_key("elsewhere")})))) == []
 
 
 def test_what_only_a_new_snapshot_makes_superfluous_goes_after_its_build() -> None:

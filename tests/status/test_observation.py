@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import ConfigError
-from reconciler.ids import InstallationId
+from reconciler.ids import InstallationId, VolumeId
 from reconciler.state import observed as state
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.status.observation import observed_from_json, observed_to_json
@@ -113,6 +113,7 @@ OBSERVED = st.builds(
     tombstones=_mapping(st.builds(state.Tombstone, NAMES, NAMES, TIMES)),
     failures=st.dictionaries(KEYS, FAILURES, max_size=3),
     in_flight=st.frozensets(KEYS, max_size=3),
+    in_use=st.none() | st.frozensets(NAMES, max_size=3),
     requests=_some(REQUESTS),
     recent_deletions=_mapping(TIMES),
     refreshed=_mapping(TIMES),
@@ -134,8 +135,10 @@ def test_every_field_of_an_observation_is_covered_by_the_property() -> None:
 
 def test_the_same_observation_gives_the_same_text() -> None:
     keys = [ObjectKey(Kind.CLONE, f"c{number}") for number in range(20)]
-    one = state.Observed(installation=InstallationId("i"), in_flight=frozenset(keys))
-    two = state.Observed(installation=InstallationId("i"), in_flight=frozenset(reversed(keys)))
+    names = [VolumeId(f"c{number}.1") for number in range(20)]
+    i = InstallationId("i")
+    one = state.Observed(installation=i, in_flight=frozenset(keys), in_use=frozenset(names))
+    two = state.Observed(installation=i, in_flight=frozenset(reversed(keys)), in_use=frozenset(reversed(names)))
     assert json.dumps(observed_to_json(one)) == json.dumps(observed_to_json(two))
 
 
