@@ -314,6 +314,8 @@ def volumes_in_use(action: Action) -> frozenset[VolumeId]:
     match action:
         case CreateClone() | ReplaceClone():
             return frozenset((*action.volumes, action.volume, VolumeId(action.snapshot)))
+        case RestoreClone():
+            return frozenset((*action.volumes, action.volume))
         case BuildSnapshot() if action.base is not None:
             return frozenset((*action.volumes, VolumeId(action.base)))
         case _:

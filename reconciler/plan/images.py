@@ -113,14 +113,18 @@ def _state(newest: Snapshot | None) -> tuple[Condition, ...]:
 
 
 def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> None:
-    """Give snapshots and clones of a former name the new one; all at once, so not while some cannot be seen."""
+    """Give snapshots and clones of a former name the new one, but those that work in flight uses.
+
+    Not while some cannot be seen: what is left behind would be taken for another image's.
+    """
     former = image.formerly
     if former is None or index.away or index.image_names.get(former) != image.name:
         return
-    busy = {key.name for key in index.in_flight if key.kind is Kind.CLONE}
-    named = [s.volume.id for s in index.images.get(image.name, ()) if s.manifest.image == former]
+    in_use = index.observed.in_use or frozenset()
+    snapshots = (s for s in index.images.get(image.name, ()) if s.volume.id not in in_use)
+    named = [s.volume.id for s in snapshots if s.manifest.image == former]
     for clone, volumes in index.clones.items():
-        if clone not in busy:
+        if ObjectKey(Kind.CLONE, clone) not in index.in_flight:
             named += [g.volume.id for g in volumes.ready if g.manifest.image == former]
     if named:
         draft.add(

@@ -197,6 +197,7 @@ def build_index(desired: Desired, observed: Observed, now: datetime, *, settings
     )
     index.in_flight = _in_flight(index)
     _place(index, observed.volumes)
+    index.in_flight |= _touched(index)
     for known in index.images.values():
         if len(known) > 1:
             known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
@@ -322,6 +323,18 @@ def _in_flight(index: Index) -> frozenset[ObjectKey]:
         elif key.kind is Kind.CLONE and CloneName(key.name) in index.clone_names:
             heirs.append(ObjectKey(Kind.CLONE, index.clone_names[CloneName(key.name)]))
     return index.observed.in_flight.union(heirs)
+
+
+def _touched(index: Index) -> frozenset[ObjectKey]:
+    """Clones of which work in flight for another object changes a volume: the rename of their image."""
+    in_use = index.observed.in_use
+    if not in_use:
+        return frozenset()
+    return frozenset(
+        ObjectKey(Kind.CLONE, name)
+        for name, volumes in index.clones.items()
+        if any(volume.id in in_use for volume in volumes.all)
+    )
 
 
 def _special(index: Index) -> frozenset[str]:

@@ -358,6 +358,27 @@ def test_a_renamed_image_keeps_its_snapshots_and_is_not_rebuilt() -> None:
     assert made.actions[0].volumes == (VolumeId(snapshot_id(age=2 * HOUR)), VolumeId(snapshot_id()))
 
 
+def test_clones_of_an_image_are_left_alone_while_it_is_being_renamed() -> None:
+    volume = a_generation(a_clone(image="shop"))
+    documents = asked(an_image("store", formerly=ImageName("shop")), a_clone(image="store", owner="payments"))
+    busy = {"in_flight": frozenset({image_key("store")}), "in_use": frozenset({volume.id})}
+    made = planned(documents, seen(a_snapshot(), *served(volume), **busy))
+    assert (made.actions, reason(made, clone_key("dev"), "Reconciling")) == ((), "InProgress")
+    made = planned(documents, seen(a_snapshot(), *served(volume)))
+    assert [(step, action.after) for step, action in zip(steps(made), made.actions, strict=True)] == [
+        ("rename store", ()),
+        ("update dev", (image_key("store"),)),
+    ]
+
+
+def test_a_snapshot_keeps_its_former_name_while_a_clone_is_being_made_of_it() -> None:
+    documents = asked(an_image("store", formerly=ImageName("shop")), a_clone(image="store"))
+    older, newer = a_snapshot(age=2 * HOUR), a_snapshot()
+    busy = {"in_flight": frozenset({clone_key("dev")}), "in_use": frozenset({newer.id})}
+    (rename,) = planned(documents, seen(older, newer, **busy)).actions
+    assert rename.volumes == (older.id,)
+
+
 def test_a_suspended_rename_neither_renames_nor_prunes() -> None:
     documents = asked(an_image("store", formerly=ImageName("shop"), suspend=True))
     assert planned(documents, seen(a_snapshot(), a_snapshot(age=2 * HOUR))).actions == ()
