@@ -179,20 +179,17 @@ class Executor:
         self._event(action, "info", f"{action.verb.capitalize()}Succeeded", f"{action.reason} ({seconds:.2f} s)", task)
 
     def _succeeded(self, action: Action) -> None:
-        """Forget an object's failure, unless it is of other inputs than this action has to do with.
-
-        A snapshot that was deleted says nothing about a build that fails for good.
-        """
-        failure = self._host.store.failure(action.key)
-        if failure is not None and (_fingerprint(action) or not failure.fingerprint):
-            self._host.store.clear_failure(action.key)
+        """Forget what such an action failed with before."""
+        fingerprint = _fingerprint(action)
+        if self._host.store.failure(action.key, fingerprint) is not None:
+            self._host.store.clear_failure(action.key, fingerprint)
 
     def _failed(self, action: Action, error: Exception) -> None:
         if not isinstance(error, ReconcilerError):
             log.error("unexpected error", action=action.verb, object=str(action.key), exc_info=error)
         now = self._host.clock.now()
         fingerprint = _fingerprint(action)
-        before = self._host.store.failure(action.key)
+        before = self._host.store.failure(action.key, fingerprint)
         attempts = before.attempts + 1 if before is not None and before.fingerprint == fingerprint else 1
         failure = Failure(
             reason=error.reason if isinstance(error, ReconcilerError) else "InternalError",

@@ -217,7 +217,7 @@ def _plan_new(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey) -
         return
     fingerprint = delivery_fingerprint(clone, image, snapshot=choice.snapshot, secrets=index.observed.secrets)
     draft.wanted.add(choice.snapshot)
-    failure = index.observed.failures.get(key)
+    failure = index.observed.failure(key, fingerprint)
     if (held := held_back(index, key, fingerprint)) is not None:
         draft.say(key, _absent(failure), held)
         return

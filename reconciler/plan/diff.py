@@ -78,7 +78,7 @@ def _may_build(index: Index, name: ImageName) -> bool:
     key = ObjectKey(Kind.IMAGE, name)
     if index.left_alone(key) is not None:
         return False
-    if key in index.observed.failures:
+    if any(failure.fingerprint for failure in index.observed.failures.get(key, ())):
         return True
     try:
         return find_due(index, index.desired.images[name], index.newest(name), base=None) is not None

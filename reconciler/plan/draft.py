@@ -65,7 +65,7 @@ _PARTICIPLES = {"replace": "replaced", "restore": "restored", "delete": "deleted
 
 def held_back(index: Index, key: ObjectKey, fingerprint: str) -> Condition | None:
     """Return why an action with these inputs has to wait after a failure; None when it may run."""
-    failure = index.observed.failures.get(key)
+    failure = index.observed.failure(key, fingerprint)
     if failure is None or failure.fingerprint != fingerprint:
         return None
     if failure.permanent and fingerprint and (failure.retry_at is None or index.now < failure.retry_at):

@@ -5,6 +5,7 @@ Called by the loop, which sleeps until then. Pure.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from reconciler.plan.images import last_looked
@@ -71,4 +72,5 @@ def _graces(index: Index) -> Iterator[datetime]:
 
 
 def _retries(index: Index) -> Iterator[datetime]:
-    yield from (failure.retry_at for failure in index.observed.failures.values() if failure.retry_at is not None)
+    failures = chain.from_iterable(index.observed.failures.values())
+    yield from (failure.retry_at for failure in failures if failure.retry_at is not None)

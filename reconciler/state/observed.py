@@ -189,7 +189,9 @@ class Failure:
     """What is remembered of an object's last failed action.
 
     ``fingerprint`` is that of the inputs it failed with; a permanent failure counts
-    until the fingerprint changes, any that has a ``retry_at`` at most until then.
+    until the fingerprint changes, any that has a ``retry_at`` at most until then. Actions
+    without inputs (a deletion, a rename) have none, and a failure of their own: neither
+    says anything about the other.
     """
 
     reason: str
@@ -252,7 +254,8 @@ class Observed:
     secrets: Mapping[SecretName, str] = field(default_factory=dict)
     """Keyed fingerprints of the secrets that exist; a name that is absent is missing."""
     tombstones: Mapping[CloneName, Tombstone] = field(default_factory=dict)
-    failures: Mapping[ObjectKey, Failure] = field(default_factory=dict)
+    failures: Mapping[ObjectKey, tuple[Failure, ...]] = field(default_factory=dict)
+    """At most one of actions with inputs, and one of actions without, of each object that has one."""
     lost_credentials: frozenset[CloneName] = frozenset()
     """Clones with generated passwords that this host does not have any more."""
     in_flight: frozenset[ObjectKey] = frozenset()
@@ -264,3 +267,8 @@ class Observed:
     """Objects (``Clone/dev``) pruned because their documents vanished, and when, within the last hour."""
     refreshed: Mapping[ImageName, datetime] = field(default_factory=dict)
     """When an image was last found up to date by a refresh."""
+
+    def failure(self, key: ObjectKey, fingerprint: str) -> Failure | None:
+        """Return an object's last failure: of actions with inputs, or without if ``fingerprint`` is empty."""
+        known = self.failures.get(key, ())
+        return next((failure for failure in known if bool(failure.fingerprint) is bool(fingerprint)), None)

@@ -30,7 +30,8 @@ def observed_to_json(observed: Observed) -> dict[str, Any]:
     document["in_use"] = None if observed.in_use is None else sorted(observed.in_use)
     document["failures"] = [
         {"kind": str(key.kind), "name": key.name, **_failure().dump_python(failure, mode="json")}
-        for key, failure in sorted(observed.failures.items())
+        for key, failures in sorted(observed.failures.items())
+        for failure in failures
     ]
     return document
 
@@ -48,7 +49,10 @@ def observed_from_json(data: bytes | str | Mapping[str, Any]) -> Observed:
         document = json.loads(data) if isinstance(data, (bytes, str)) else data
         record = dict(document.get("observed", document))
         rows = record.pop("failures", [])
-        failures = {ObjectKey(Kind(row["kind"]), row["name"]): _failure().validate_python(row) for row in rows}
+        failures: dict[ObjectKey, tuple[Failure, ...]] = {}
+        for row in rows:
+            key = ObjectKey(Kind(row["kind"]), row["name"])
+            failures[key] = (*failures.get(key, ()), _failure().validate_python(row))
         return replace(_observed().validate_python(record), failures=failures)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]

@@ -141,17 +141,22 @@ class StatusStore:
 
     # Failures
 
-    def failures(self) -> Mapping[ObjectKey, Failure]:
-        """Return the last failure of every object that has one."""
-        return {_key(*row[:2]): _failure(row[2:]) for row in self._select("SELECT * FROM failures")}
+    def failures(self) -> Mapping[ObjectKey, tuple[Failure, ...]]:
+        """Return the last failures of every object that has one: of actions without and with inputs."""
+        found: dict[ObjectKey, tuple[Failure, ...]] = {}
+        for row in self._select("SELECT * FROM failures ORDER BY kind, name, has_inputs"):
+            key = _key(*row[:2])
+            found[key] = (*found.get(key, ()), _failure(row[2:]))
+        return found
 
-    def failure(self, key: ObjectKey) -> Failure | None:
-        """Return the last failure of one object."""
-        rows = self._select("SELECT * FROM failures WHERE kind = ? AND name = ?", str(key.kind), key.name)
+    def failure(self, key: ObjectKey, fingerprint: str) -> Failure | None:
+        """Return the failure that one of an action with this fingerprint would replace."""
+        query = "SELECT * FROM failures WHERE kind = ? AND name = ? AND has_inputs = ?"
+        rows = self._select(query, str(key.kind), key.name, bool(fingerprint))
         return _failure(rows[0][2:]) if rows else None
 
     def set_failure(self, key: ObjectKey, failure: Failure) -> None:
-        """Remember an object's failed action; replaces an older one."""
+        """Remember an object's failed action; replaces an older one, of actions with inputs or of those without."""
         row = (
             str(key.kind),
             key.name,
@@ -162,13 +167,15 @@ class StatusStore:
             failure.attempts,
             format_time(failure.at),
             _format(failure.retry_at),
+            bool(failure.fingerprint),
         )
-        self._write(lambda c: c.execute("INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?,?,?,?)", row))
+        self._write(lambda c: c.execute("INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?,?,?,?,?)", row))
 
-    def clear_failure(self, key: ObjectKey) -> None:
-        """Forget an object's failure; none is fine."""
-        row = (str(key.kind), key.name)
-        self._write(lambda c: c.execute("DELETE FROM failures WHERE kind = ? AND name = ?", row))
+    def clear_failure(self, key: ObjectKey, fingerprint: str) -> None:
+        """Forget the failure that one of an action with this fingerprint would replace; none is fine."""
+        row = (str(key.kind), key.name, bool(fingerprint))
+        query = "DELETE FROM failures WHERE kind = ? AND name = ? AND has_inputs = ?"
+        self._write(lambda c: c.execute(query, row))
 
     # Refreshes and sizes
 
@@ -372,7 +379,7 @@ def _event(row: _Row) -> Event:
 
 
 def _failure(row: _Row) -> Failure:
-    reason, message, permanent, fingerprint, attempts, at, retry_at = row
+    reason, message, permanent, fingerprint, attempts, at, retry_at, _has_inputs = row
     return Failure(
         reason=reason,
         message=message,

@@ -199,10 +199,10 @@ def test_wishes_are_answered_while_there_is_no_valid_commit(world: World) -> Non
 def test_a_failed_wish_is_tried_once_and_answered_so(world: World) -> None:
     world.write(IMAGE.replace("database shop", "fail"))
     world.apply()
-    first = world.store.failure(ObjectKey(Kind.IMAGE, "shop"))
+    first = world.store.failure(ObjectKey(Kind.IMAGE, "shop"), "of the build")
     outcome = world.ask("refresh", "shop")
     world.apply()
-    last = world.store.failure(ObjectKey(Kind.IMAGE, "shop"))
+    last = world.store.failure(ObjectKey(Kind.IMAGE, "shop"), "of the build")
     assert first is not None
     assert last is not None
     assert (outcome.status, first.attempts, last.attempts) == ("failed", 1, 2)
@@ -291,7 +291,25 @@ def test_an_image_that_fails_for_good_stays_so_when_an_old_snapshot_goes(world: 
     world.store.set_failure(key, failure)
     world.write(IMAGE.replace("database shop", "database other") + "  retention: {keep: 1}\n")
     assert [action.verb for action in planned(world.apply()).actions] == ["delete"]
-    assert world.store.failure(key) == failure
+    assert world.store.failures() == {key: (failure,)}
+
+
+def test_an_image_that_fails_for_good_stays_so_when_an_old_snapshot_cannot_be_deleted(world: World) -> None:
+    world.write(IMAGE.replace("database shop", "fail"))
+    commit = world.apply().commit
+    assert commit.desired is not None
+    assert commit.tree is not None
+    shop = ImageName("shop")
+    deletion = DeleteSnapshot(image=shop, snapshot=SnapshotId("old"), pool=PoolName("nowhere"), reason="")
+    executor = Executor(world.host, concurrency=1)
+    executor.submit(Plan(commit.desired.revision, (deletion,)), commit.desired, commit.tree)
+    executor.close(abandon=False)
+    failures = world.store.failures()[deletion.key]
+    assert [(failure.reason, failure.permanent) for failure in failures] == [
+        ("PoolUnavailable", False),
+        ("ScriptFailed", True),
+    ]
+    assert planned(world.apply()).actions == ()
 
 
 def test_a_build_of_another_source_than_the_commit_names_is_cancelled(world: World, engine: GatedEngine) -> None:

@@ -511,7 +511,7 @@ def test_a_clone_whose_image_has_no_usable_document_lives_on() -> None:
 def test_a_permanent_failure_stands_until_an_input_changes() -> None:
     image, clone = an_image(), a_clone()
     fingerprint = delivery_fingerprint(clone, image, snapshot=snapshot_id(), secrets={})
-    failures = {DEV: a_failure(fingerprint)}
+    failures = {DEV: (a_failure(fingerprint),)}
     same = planned(asked(image, clone), seen(a_snapshot(), failures=failures))
     other = planned(asked(image, a_clone(parameters={"work_mem": "1MB"})), seen(a_snapshot(), failures=failures))
     assert (same.actions, reason(same, DEV, "Stalled")) == ((), "ScriptFailed")
@@ -522,7 +522,7 @@ def test_a_permanent_failure_stands_until_an_input_changes() -> None:
 def test_a_transient_failure_waits_for_its_time(retry_in: timedelta, expected: list[str]) -> None:
     volume = a_generation(a_clone())
     failure = a_failure(serve_fingerprint(a_clone(), an_image(), volume.id), permanent=False, retry_in=retry_in)
-    made = planned(asked(an_image(), a_clone()), seen(a_snapshot(), volume, failures={DEV: failure}))
+    made = planned(asked(an_image(), a_clone()), seen(a_snapshot(), volume, failures={DEV: (failure,)}))
     assert steps(made) == expected
 
 
@@ -530,7 +530,7 @@ def test_a_failing_start_does_not_hold_back_the_end_of_a_clone() -> None:
     clone = a_clone(ttl=HOUR)
     volume = a_generation(clone)
     failure = a_failure(serve_fingerprint(clone, an_image(), volume.id))
-    made = planned(asked(an_image(), clone), seen(a_snapshot(), volume, failures={DEV: failure}))
+    made = planned(asked(an_image(), clone), seen(a_snapshot(), volume, failures={DEV: (failure,)}))
     assert steps(made) == ["expire dev"]
 
 

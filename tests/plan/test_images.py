@@ -226,7 +226,7 @@ def test_sources_are_identified_only_while_a_build_may_be_due() -> None:
     assert builds_due(documents, seen(a_snapshot(), a_snapshot("base")), NOW) == frozenset()
     busy = seen(in_flight=frozenset({image_key("base")}))
     assert builds_due(documents, busy, NOW) == {"shop"}
-    failed = seen(a_snapshot(), a_snapshot("base"), failures={SHOP: a_failure("x")})
+    failed = seen(a_snapshot(), a_snapshot("base"), failures={SHOP: (a_failure("x"),)})
     assert builds_due(documents, failed, NOW) == {"shop"}
 
 
@@ -234,9 +234,9 @@ FINGERPRINT = build_fingerprint(an_image(), input_id=INPUT, key=None, base=None)
 
 
 def test_a_permanent_failure_stalls_until_the_source_changes() -> None:
-    same = planned(asked(an_image()), seen(failures={SHOP: a_failure(FINGERPRINT)}))
+    same = planned(asked(an_image()), seen(failures={SHOP: (a_failure(FINGERPRINT),)}))
     other = planned(
-        asked(an_image()), seen(failures={SHOP: a_failure(FINGERPRINT)}, inputs={ImageName("shop"): Input("new")})
+        asked(an_image()), seen(failures={SHOP: (a_failure(FINGERPRINT),)}, inputs={ImageName("shop"): Input("new")})
     )
     assert (same.actions, reason(same, SHOP, "Stalled")) == ((), "ScriptFailed")
     assert steps(other) == ["build shop"]
@@ -244,18 +244,22 @@ def test_a_permanent_failure_stalls_until_the_source_changes() -> None:
 
 @pytest.mark.parametrize("changed", [{"spec_digest": OTHER_DIGEST}, {"parameters": {"a": "b"}}])
 def test_a_permanent_failure_stalls_until_the_spec_changes(changed: dict[str, Any]) -> None:
-    assert steps(planned(asked(an_image(**changed)), seen(failures={SHOP: a_failure(FINGERPRINT)}))) == ["build shop"]
+    assert steps(planned(asked(an_image(**changed)), seen(failures={SHOP: (a_failure(FINGERPRINT),)}))) == [
+        "build shop"
+    ]
 
 
 def test_a_transient_failure_backs_off() -> None:
-    wait = planned(asked(an_image()), seen(failures={SHOP: a_failure(FINGERPRINT, permanent=False, retry_in=HOUR)}))
-    again = planned(asked(an_image()), seen(failures={SHOP: a_failure(FINGERPRINT, permanent=False, retry_in=-HOUR)}))
+    wait = planned(asked(an_image()), seen(failures={SHOP: (a_failure(FINGERPRINT, permanent=False, retry_in=HOUR),)}))
+    again = planned(
+        asked(an_image()), seen(failures={SHOP: (a_failure(FINGERPRINT, permanent=False, retry_in=-HOUR),)})
+    )
     assert (wait.actions, reason(wait, SHOP, "Reconciling")) == ((), "ScriptFailed")
     assert steps(again) == ["build shop"]
 
 
 def test_a_request_tries_a_permanent_failure_again() -> None:
-    failed = seen(a_snapshot(input_id="older"), failures={SHOP: replace(a_failure(FINGERPRINT), at=NOW)})
+    failed = seen(a_snapshot(input_id="older"), failures={SHOP: (replace(a_failure(FINGERPRINT), at=NOW),)})
     asked_again = replace(failed, requests=(a_request("refresh", "shop"),))
     assert planned(asked(an_image()), failed).actions == ()
     assert steps(planned(asked(an_image()), asked_again)) == ["build shop"]

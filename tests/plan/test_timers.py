@@ -66,13 +66,13 @@ def test_a_snapshot_is_due_when_it_gets_too_old() -> None:
 
 
 def test_a_failure_is_due_at_its_next_attempt() -> None:
-    failures = {clone_key("dev"): a_failure("x", permanent=False, retry_in=HOUR)}
+    failures = {clone_key("dev"): (a_failure("x", permanent=False, retry_in=HOUR),)}
     assert due(asked(an_image(), a_clone()), seen(a_snapshot(), failures=failures)) == NOW + HOUR
 
 
 def test_the_earliest_timer_counts() -> None:
     clone = a_clone(ttl=3 * HOUR)
-    failures = {clone_key("dev"): a_failure("x", permanent=False, retry_in=HOUR)}
+    failures = {clone_key("dev"): (a_failure("x", permanent=False, retry_in=HOUR),)}
     observed = replace(seen(a_snapshot(), *served(a_generation(clone))), failures=failures)
     assert due(asked(an_image(), clone), observed) == NOW + HOUR
 

@@ -111,7 +111,7 @@ OBSERVED = st.builds(
     inputs=_mapping(st.builds(state.Input, st.none() | NAMES, st.none() | NAMES, NAMES)),
     secrets=TEXTS,
     tombstones=_mapping(st.builds(state.Tombstone, NAMES, NAMES, TIMES)),
-    failures=st.dictionaries(KEYS, FAILURES, max_size=3),
+    failures=st.dictionaries(KEYS, st.lists(FAILURES, min_size=1, max_size=2).map(tuple), max_size=3),
     in_flight=st.frozensets(KEYS, max_size=3),
     in_use=st.none() | st.frozensets(NAMES, max_size=3),
     requests=_some(REQUESTS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -177,7 +178,7 @@ def test_many_workers_can_record_while_conditions_are_written(store: StatusStore
             store.record(_event(f"{number}/{step}"))
             store.set_failure(ObjectKey(Kind.CLONE, f"c{number}"), _failure())
             store.write_conditions(NOW, R1, {DEV: (ready(f"R{number}{step}"),), **_keys()})
-            store.clear_failure(ObjectKey(Kind.CLONE, f"c{number}"))
+            store.clear_failure(ObjectKey(Kind.CLONE, f"c{number}"), "f00")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
@@ -200,11 +201,20 @@ def test_a_failure_is_remembered_until_it_is_cleared(
     failure = _failure(retry_at)
     store.set_failure(SHOP, failure)
     with _again(tmp_path) as other:
-        assert other.failures() == {SHOP: failure}
-        assert other.failure(SHOP) == failure
-    store.clear_failure(SHOP)
-    store.clear_failure(DEV)
-    assert store.failure(SHOP) is None
+        assert other.failures() == {SHOP: (failure,)}
+        assert other.failure(SHOP, "of other inputs") == failure
+    store.clear_failure(SHOP, failure.fingerprint)
+    store.clear_failure(DEV, "")
+    assert store.failure(SHOP, failure.fingerprint) is None
+
+
+def test_failures_of_actions_with_and_without_inputs_are_kept_apart(store: StatusStore) -> None:
+    build, deletion = _failure(), replace(_failure(), fingerprint="")
+    store.set_failure(SHOP, build)
+    store.set_failure(SHOP, deletion)
+    assert store.failures() == {SHOP: (deletion, build)}
+    store.clear_failure(SHOP, "")
+    assert store.failures() == {SHOP: (build,)}
 
 
 def test_refreshes_are_remembered(store: StatusStore) -> None:
