@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.plan.actions import ClearTombstone, CreateClone, ExpireClone, RenameClone
 from reconciler.plan.choice import Choice, choose, replacement
-from reconciler.plan.draft import held_back
+from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import GENERATED, delivery_fingerprint, missing_secrets, settings_digest
 from reconciler.plan.index import CloneVolumes
 from reconciler.plan.inplace import plan_in_place
@@ -94,8 +94,7 @@ def _plan_clone(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
         draft.say(key, left)
         return
     drop_interrupted(index, draft, key, volumes.leftovers)
-    _rename(index, draft, clone, key, volumes)
-    if _is_over(index, draft, clone, key, volumes):
+    if not _rename(index, draft, clone, key, volumes) or _is_over(index, draft, clone, key, volumes):
         return
     if volumes.ready:
         _plan_existing(index, draft, clone, volumes)
@@ -136,17 +135,17 @@ def _rename_conflict(clone: DesiredClone, volumes: CloneVolumes) -> Condition | 
     )
 
 
-def _rename(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> None:
+def _rename(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> bool:
+    """Give the volumes of a former name the new one; return whether there is nothing left to wait for."""
     former = clone.formerly
     named = tuple(g.volume.id for g in volumes.ready if g.manifest.clone != clone.name)
     if former is None or not named or index.clone_names.get(former) != clone.name:
-        return
-    draft.add(
-        RenameClone(
-            clone=clone.name, formerly=former, volumes=named, reason=f"clone {former} is called {clone.name} now"
-        )
-    )
-    draft.say(key, reconciling("Renaming", f"was called {former}"))
+        return True
+    reason = f"clone {former} is called {clone.name} now"
+    planned = attempt(index, draft, RenameClone(clone=clone.name, formerly=former, volumes=named, reason=reason))
+    if planned:
+        draft.say(key, reconciling("Renaming", f"was called {former}"))
+    return planned
 
 
 def _is_over(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> bool:
@@ -154,7 +153,9 @@ def _is_over(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, vo
     text = expiry_text(clone)
     tombstone = _tombstone(index, clone)
     if tombstone is not None and tombstone.expiry != text:
-        draft.add(ClearTombstone(clone=clone.name, reason="its ttl or expires changed since it expired"))
+        clear = ClearTombstone(clone=clone.name, reason="its ttl or expires changed since it expired")
+        if not attempt(index, draft, clear):
+            return True
         tombstone = None
     if not volumes.ready:
         return _stays_away(index, draft, clone, key, tombstone)

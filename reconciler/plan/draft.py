@@ -75,3 +75,13 @@ def held_back(index: Index, key: ObjectKey, fingerprint: str) -> Condition | Non
         again = retry_at.isoformat(timespec="seconds")
         return reconciling(failure.reason, f"attempt {failure.attempts} failed, next at {again}: {failure.message}")
     return None
+
+
+def attempt(index: Index, draft: Draft, action: Action) -> bool:
+    """Add an action without inputs, unless one of its object failed and is to be tried later; then say so."""
+    held = held_back(index, action.key, "")
+    if held is None:
+        draft.add(action)
+    elif held not in draft.conditions.get(action.key, ()):
+        draft.say(action.key, held)
+    return held is None

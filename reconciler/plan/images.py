@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from reconciler.ids import SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot, RenameImage
-from reconciler.plan.draft import held_back
+from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id
 from reconciler.plan.schedule import ScheduleError, next_refresh, snapshot_id_stamp, started_at
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
@@ -126,15 +126,9 @@ def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> 
     for clone, volumes in index.clones.items():
         if ObjectKey(Kind.CLONE, clone) not in index.in_flight:
             named += [g.volume.id for g in volumes.ready if g.manifest.image == former]
-    if named:
-        draft.add(
-            RenameImage(
-                image=image.name,
-                formerly=former,
-                volumes=tuple(sorted(named)),
-                reason=f"image {former} is called {image.name} now",
-            )
-        )
+    reason = f"image {former} is called {image.name} now"
+    rename = RenameImage(image=image.name, formerly=former, volumes=tuple(sorted(named)), reason=reason)
+    if named and attempt(index, draft, rename):
         draft.say(key, reconciling("Renaming", f"was called {former}"))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.ids import DEFAULT_RUNTIME, CloneName, SnapshotId, VolumeId
 from reconciler.plan.actions import ClearTombstone, DeleteClone, DropVolume, StopServer
-from reconciler.plan.draft import held_back
+from reconciler.plan.draft import attempt
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled, unknown
 from reconciler.state.observed import SnapshotManifest, VolumeState
 
@@ -31,10 +31,9 @@ def drop_interrupted(index: Index, draft: Draft, key: ObjectKey, volumes: Iterab
         if runtime in index.observed.unknown_runtimes:
             draft.say(key, reconciling("RuntimeUnavailable", f"{volume.id} stays while runtime {runtime} is silent"))
             continue
-        if held_back(index, key, "") is not None:
-            continue
         what = "its deletion was interrupted" if volume.state is VolumeState.DELETING else "it was never finished"
-        draft.add(DropVolume(owner=key, volume=volume.id, pool=volume.pool, runtime=runtime, reason=what))
+        drop = DropVolume(owner=key, volume=volume.id, pool=volume.pool, runtime=runtime, reason=what)
+        attempt(index, draft, drop)
 
 
 def _runtime(volume: Volume) -> RuntimeName:
@@ -48,7 +47,8 @@ def stop_retired(index: Index, draft: Draft, key: ObjectKey, volumes: CloneVolum
         server = index.server(generation.volume.id)
         if server is not None:
             reason = "its volume is no longer the current one"
-            draft.add(StopServer(owner=key, server=server.name, runtime=server.runtime, reason=reason))
+            stop = StopServer(owner=key, server=server.name, runtime=server.runtime, reason=reason)
+            attempt(index, draft, stop)
 
 
 def retired_until(index: Index, volumes: CloneVolumes, retired: Generation) -> datetime:
@@ -67,16 +67,15 @@ def drop_retired(index: Index, draft: Draft, volumes: CloneVolumes, *, keep: Vol
         if volume.id == keep or until > index.now:
             continue
         clone = index.clone_names.get(manifest.clone, manifest.clone)
-        draft.add(
-            DropVolume(
-                owner=ObjectKey(Kind.CLONE, clone),
-                volume=volume.id,
-                pool=volume.pool,
-                runtime=manifest.runtime,
-                destructive=True,
-                reason=f"replaced, and kept for undo until {until.isoformat(timespec='seconds')}",
-            )
+        drop = DropVolume(
+            owner=ObjectKey(Kind.CLONE, clone),
+            volume=volume.id,
+            pool=volume.pool,
+            runtime=manifest.runtime,
+            destructive=True,
+            reason=f"replaced, and kept for undo until {until.isoformat(timespec='seconds')}",
         )
+        attempt(index, draft, drop)
 
 
 def plan_undeclared_clones(index: Index, draft: Draft) -> None:
@@ -85,11 +84,12 @@ def plan_undeclared_clones(index: Index, draft: Draft) -> None:
     for name, volumes in index.clones.items():
         if name not in documents and not index.declared_clone(name):
             _plan_undeclared(index, draft, name, volumes)
-    heirs = index.clone_names
     for name in index.observed.tombstones:
-        busy = ObjectKey(Kind.CLONE, name) in index.in_flight
-        if not busy and not index.declared_clone(name) and name not in heirs and name not in index.clones:
-            draft.add(ClearTombstone(clone=name, reason="its document is gone"))
+        key = ObjectKey(Kind.CLONE, name)
+        if index.declared_clone(name) or name in index.clone_names or name in index.clones:
+            continue
+        if index.left_alone(key) is None:
+            attempt(index, draft, ClearTombstone(clone=name, reason="its document is gone"))
 
 
 def _plan_undeclared(index: Index, draft: Draft, name: CloneName, volumes: CloneVolumes) -> None:
@@ -113,10 +113,7 @@ def _plan_undeclared(index: Index, draft: Draft, name: CloneName, volumes: Clone
         message = "its document is gone, but it is protected: it is kept until git says protected: false"
         draft.say(key, Condition(type="Orphaned", status="True", reason="Protected", message=message))
         draft.refuse(deletion)
-    elif (held := held_back(index, key, "")) is not None:
-        draft.say(key, held)
-    else:
-        draft.add(deletion)
+    elif attempt(index, draft, deletion):
         draft.say(key, reconciling("Deleting", deletion.reason))
 
 
@@ -143,7 +140,7 @@ def plan_strays(index: Index, draft: Draft) -> None:
         if owner in index.in_flight or server.runtime in index.observed.unknown_runtimes:
             continue
         reason = "a sealed snapshot is not served" if serves_snapshot else "its volume does not exist any more"
-        draft.add(StopServer(owner=owner, server=name, runtime=server.runtime, reason=reason))
+        attempt(index, draft, StopServer(owner=owner, server=name, runtime=server.runtime, reason=reason))
 
 
 def _owner(index: Index, name: ServerName) -> ObjectKey:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from reconciler.ids import SnapshotId
 from reconciler.plan.actions import BuildSnapshot, DeleteClone, DeleteSnapshot, DropVolume, ExpireClone, RenameImage
 from reconciler.plan.choice import Choice, choose
-from reconciler.plan.draft import held_back
+from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.leftovers import drop_interrupted
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, unknown
 from reconciler.state.desired import SnapshotAt
@@ -184,10 +184,9 @@ def _prune(index: Index, draft: Draft, name: ImageName, known: Sequence[Snapshot
         waits = _free(snapshot, uses)
         if waits is None:
             staying.append(snapshot.manifest.snapshot)
-        elif (held := held_back(index, key, "")) is not None:
-            draft.say(key, held)
         else:
-            draft.add(_deletion(name, snapshot, waits, reason="the document of its image was removed", pruned=True))
+            reason = "the document of its image was removed"
+            attempt(index, draft, _deletion(name, snapshot, waits, reason=reason, pruned=True))
     if staying:
         draft.say(key, _orphaned(index, staying, uses))
     elif key in draft.actions:

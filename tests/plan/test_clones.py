@@ -41,6 +41,7 @@ from tests.plan.world import (
 
 if TYPE_CHECKING:
     from reconciler.plan.actions import Plan
+    from reconciler.state.conditions import ObjectKey
     from reconciler.state.desired import Desired, DesiredClone
     from reconciler.state.observed import ObservedPool
 
@@ -598,6 +599,28 @@ def test_requests_for_what_does_not_exist_are_answered() -> None:
         asked(an_image(suspend=True)), seen(a_snapshot(), a_request("reset", "x"), a_request("refresh", "shop"))
     )
     assert made.declined == {"reset-x": "there is no clone x", "refresh-shop": "image shop is suspended"}
+
+
+@pytest.mark.parametrize(
+    ("documents", "things", "key"),
+    [
+        (
+            asked(an_image(), a_clone("new", formerly=CloneName("dev"))),
+            served(a_generation(a_clone())),
+            clone_key("new"),
+        ),
+        (asked(an_image(), a_clone()), (Tombstone(CloneName("dev"), "ttl=1s", NOW),), DEV),
+        (asked(an_image()), (Tombstone(CloneName("dev"), "ttl=1s", NOW),), DEV),
+        (asked(an_image()), (a_server("ghost.1"),), clone_key("ghost")),
+    ],
+)
+def test_what_failed_a_moment_ago_and_has_no_inputs_is_not_tried_in_every_pass(
+    documents: Desired, things: tuple[Any, ...], key: ObjectKey
+) -> None:
+    failed = {key: (a_failure("", permanent=False, retry_in=HOUR),)}
+    made = planned(documents, seen(a_snapshot(), *things, failures=failed))
+    assert (made.actions, reason(made, key, "Reconciling")) == ((), "ScriptFailed")
+    assert planned(documents, seen(a_snapshot(), *things)).actions != ()
 
 
 def test_a_renamed_image_is_not_another_image() -> None:

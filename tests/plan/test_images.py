@@ -362,6 +362,12 @@ def test_a_renamed_image_keeps_its_snapshots_and_is_not_rebuilt() -> None:
     assert made.actions[0].volumes == (VolumeId(snapshot_id(age=2 * HOUR)), VolumeId(snapshot_id()))
 
 
+def test_a_rename_that_failed_a_moment_ago_is_not_tried_in_every_pass() -> None:
+    documents = asked(an_image("store", formerly=ImageName("shop")))
+    failed = {image_key("store"): (a_failure("", permanent=False, retry_in=HOUR),)}
+    assert planned(documents, seen(a_snapshot(), failures=failed)).actions == ()
+
+
 def test_clones_of_an_image_are_left_alone_while_it_is_being_renamed() -> None:
     volume = a_generation(a_clone(image="shop"))
     documents = asked(an_image("store", formerly=ImageName("shop")), a_clone(image="store", owner="payments"))
