@@ -267,7 +267,8 @@ def _draft(
     work: Work, action: CreateClone | ReplaceClone, snapshot: SnapshotManifest, allocation: Allocation
 ) -> CloneManifest:
     clone = work.desired.clones[action.clone]
-    if snapshot.image != clone.image:
+    image = work.desired.image_called(snapshot.image)
+    if image is None or image.name != clone.image:
         raise PermanentError(f"snapshot {action.snapshot} is of image {snapshot.image}, not of {clone.image}")
     return CloneManifest(
         installation=work.host.installation,

@@ -89,7 +89,7 @@ def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifes
 def with_settings(work: Work, manifest: CloneManifest) -> CloneManifest:
     """Return a manifest that says what a start applies now: port and settings of the document."""
     clone = work.desired.clones[manifest.clone]
-    image = work.desired.images.get(manifest.image)
+    image = work.desired.image_called(manifest.image)
     applied = settings_digest(clone, image) if image is not None else manifest.settings_digest
     return replace(manifest, port=clone.port or manifest.port, settings_digest=applied)
 
@@ -99,7 +99,7 @@ def clone_work(
 ) -> CloneWork:
     """Return what an engine needs to know to serve a clone."""
     clone = work.desired.clones[manifest.clone]
-    image = work.desired.images.get(manifest.image)
+    image = work.desired.image_called(manifest.image)
     served = work.host.serving(manifest.runtime)
     account = clone_account(work, manifest, volume)
     snapshot = _snapshot(work, manifest)

@@ -24,7 +24,7 @@ from reconciler.ids import (
     SecretName,
     SnapshotId,
 )
-from reconciler.state.conditions import ObjectKey
+from reconciler.state.conditions import Kind, ObjectKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,3 +224,13 @@ class Desired:
     clones: Mapping[CloneName, DesiredClone]
     problems: Mapping[ObjectKey, tuple[str, str]] = field(default_factory=dict)
     """What this host cannot do for an object (reason, message): it alone is neither applied nor pruned."""
+
+    def image_called(self, name: ImageName) -> DesiredImage | None:
+        """Return the image that a manifest means: of that name, or formerly of that name where no document has it.
+
+        Of two heirs of a name the first by name, as in planning.
+        """
+        if name in self.images or ObjectKey(Kind.IMAGE, name) in self.problems:
+            return self.images.get(name)
+        heirs = [image for image in self.images.values() if image.formerly == name]
+        return min(heirs, key=lambda image: image.name, default=None)

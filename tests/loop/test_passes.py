@@ -295,3 +295,16 @@ def test_generated_passwords_that_were_lost_are_made_anew(world: World) -> None:
     password = world.state.credentials.credential(world.clone().clone, "app")
     world.engine.execute(world.storage.path(world.current().id), "app", password, "row")
     assert verbs(world.apply()) == []
+
+
+def test_clones_of_an_image_whose_rename_has_to_wait_are_made_and_changed_as_ever(world: World) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    renamed = IMAGE.replace("{name: shop}", "{name: store, formerly: shop}") + "  suspend: true\n"
+    dev = CLONE.replace("shop", "store")
+    world.write(renamed, dev + "  parameters: {work_mem: 8MB}\n", dev.replace("name: dev", "name: new"))
+    world.apply()
+    assert world.running() == ["dev.1", "new.1"]
+    settled = world.apply().plan
+    assert settled is not None
+    assert settled.actions == ()
