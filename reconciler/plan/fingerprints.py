@@ -96,7 +96,7 @@ def build_fingerprint(image: DesiredImage, *, input_id: str, key: str | None, ba
 
     Wider than the spec digest: server settings, pool and runtime can make a build fail too.
     """
-    return digest(
+    return _fingerprint(
         "build",
         image.spec_digest,
         input_id,
@@ -113,7 +113,7 @@ def delivery_fingerprint(
     clone: DesiredClone, image: DesiredImage, *, snapshot: SnapshotId, secrets: Mapping[SecretName, str]
 ) -> str:
     """Return the fingerprint of making a clone from a snapshot (create and replace)."""
-    return digest(
+    return _fingerprint(
         "deliver",
         snapshot,
         clone.runtime,
@@ -127,13 +127,18 @@ def delivery_fingerprint(
 
 def update_fingerprint(clone: DesiredClone, secrets: Mapping[SecretName, str]) -> str:
     """Return the fingerprint of an update in place."""
-    return digest("update", _rows(applied_users(clone, secrets)), clone.owner, clone.protected)
+    return _fingerprint("update", _rows(applied_users(clone, secrets)), clone.owner, clone.protected)
 
 
 def serve_fingerprint(clone: DesiredClone, image: DesiredImage | None, volume: VolumeId) -> str:
     """Return the fingerprint of starting or restarting a clone's server."""
     settings = settings_digest(clone, image) if image is not None else ""
-    return digest("serve", volume, clone.runtime, clone.port, settings)
+    return _fingerprint("serve", volume, clone.runtime, clone.port, settings)
+
+
+def _fingerprint(work: str, *inputs: object) -> str:
+    """Return ``<work>:<digest of its inputs>``; each kind of work has its own failures (see Failure)."""
+    return f"{work}:{digest(*inputs)}"
 
 
 def _rows(users: tuple[AppliedUser, ...]) -> list[tuple[str, str, str]]:

@@ -186,12 +186,12 @@ class ObservedServer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is remembered of an object's last failed action.
+    """What is remembered of the last failure of one kind of work on an object.
 
-    ``fingerprint`` is that of the inputs it failed with; a permanent failure counts
-    until the fingerprint changes, any that has a ``retry_at`` at most until then. Actions
-    without inputs (a deletion, a rename) have none, and a failure of their own: neither
-    says anything about the other.
+    ``fingerprint`` is that of the inputs it failed with, ``<work>:<digest>``; a permanent
+    failure counts until the fingerprint changes, any that has a ``retry_at`` at most
+    until then. Actions without inputs (a deletion, a rename) have an empty one. What
+    failed of one kind of work says nothing about another.
     """
 
     reason: str
@@ -201,6 +201,16 @@ class Failure:
     attempts: int
     at: datetime
     retry_at: datetime | None = None
+
+    @property
+    def work(self) -> str:
+        """The kind of work that failed."""
+        return work_of(self.fingerprint)
+
+
+def work_of(fingerprint: str) -> str:
+    """Return the kind of work that a fingerprint is of; empty for actions without inputs."""
+    return fingerprint.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +265,7 @@ class Observed:
     """Keyed fingerprints of the secrets that exist; a name that is absent is missing."""
     tombstones: Mapping[CloneName, Tombstone] = field(default_factory=dict)
     failures: Mapping[ObjectKey, tuple[Failure, ...]] = field(default_factory=dict)
-    """At most one of actions with inputs, and one of actions without, of each object that has one."""
+    """At most one of each kind of work, of each object that has one."""
     lost_credentials: frozenset[CloneName] = frozenset()
     """Clones with generated passwords that this host does not have any more."""
     in_flight: frozenset[ObjectKey] = frozenset()
@@ -269,6 +279,6 @@ class Observed:
     """When an image was last found up to date by a refresh."""
 
     def failure(self, key: ObjectKey, fingerprint: str) -> Failure | None:
-        """Return an object's last failure: of actions with inputs, or without if ``fingerprint`` is empty."""
-        known = self.failures.get(key, ())
-        return next((failure for failure in known if bool(failure.fingerprint) is bool(fingerprint)), None)
+        """Return the last failure of the work on an object that a fingerprint is of."""
+        work = work_of(fingerprint)
+        return next((failure for failure in self.failures.get(key, ()) if failure.work == work), None)

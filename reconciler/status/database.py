@@ -42,7 +42,7 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, time TEXT, kind TEXT, name TEXT, se
 CREATE INDEX events_by_object ON events (kind, name, id);
 CREATE INDEX events_by_time ON events (time);
 CREATE TABLE failures (kind TEXT, name TEXT, reason TEXT, message TEXT, permanent INTEGER, fingerprint TEXT,
-    attempts INTEGER, at TEXT, retry_at TEXT, has_inputs INTEGER, PRIMARY KEY (kind, name, has_inputs)) WITHOUT ROWID;
+    attempts INTEGER, at TEXT, retry_at TEXT, work TEXT, PRIMARY KEY (kind, name, work)) WITHOUT ROWID;
 CREATE TABLE refreshed (image TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
 CREATE TABLE usage (volume TEXT PRIMARY KEY, logical INTEGER, exclusive INTEGER, at TEXT) WITHOUT ROWID;
 CREATE TABLE passes (id INTEGER PRIMARY KEY, revision TEXT, started TEXT, finished TEXT, outcome TEXT, counts TEXT);

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler.ids import ImageName, Revision, VolumeId
 from reconciler.state.conditions import Condition, Kind, ObjectKey
-from reconciler.state.observed import Failure
+from reconciler.state.observed import Failure, work_of
 from reconciler.status import redact
 from reconciler.status.database import Database
 from reconciler.status.events import MESSAGE_LIMIT, Event
@@ -142,21 +142,21 @@ class StatusStore:
     # Failures
 
     def failures(self) -> Mapping[ObjectKey, tuple[Failure, ...]]:
-        """Return the last failures of every object that has one: of actions without and with inputs."""
+        """Return the last failures of every object that has one, by kind of work."""
         found: dict[ObjectKey, tuple[Failure, ...]] = {}
-        for row in self._select("SELECT * FROM failures ORDER BY kind, name, has_inputs"):
+        for row in self._select("SELECT * FROM failures ORDER BY kind, name, work"):
             key = _key(*row[:2])
             found[key] = (*found.get(key, ()), _failure(row[2:]))
         return found
 
     def failure(self, key: ObjectKey, fingerprint: str) -> Failure | None:
-        """Return the failure that one of an action with this fingerprint would replace."""
-        query = "SELECT * FROM failures WHERE kind = ? AND name = ? AND has_inputs = ?"
-        rows = self._select(query, str(key.kind), key.name, bool(fingerprint))
+        """Return the last failure of the work on an object that a fingerprint is of."""
+        query = "SELECT * FROM failures WHERE kind = ? AND name = ? AND work = ?"
+        rows = self._select(query, str(key.kind), key.name, work_of(fingerprint))
         return _failure(rows[0][2:]) if rows else None
 
     def set_failure(self, key: ObjectKey, failure: Failure) -> None:
-        """Remember an object's failed action; replaces an older one, of actions with inputs or of those without."""
+        """Remember an object's failed action; replaces an older one of the same kind of work."""
         row = (
             str(key.kind),
             key.name,
@@ -167,14 +167,14 @@ class StatusStore:
             failure.attempts,
             format_time(failure.at),
             _format(failure.retry_at),
-            bool(failure.fingerprint),
+            failure.work,
         )
         self._write(lambda c: c.execute("INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?,?,?,?,?)", row))
 
     def clear_failure(self, key: ObjectKey, fingerprint: str) -> None:
-        """Forget the failure that one of an action with this fingerprint would replace; none is fine."""
-        row = (str(key.kind), key.name, bool(fingerprint))
-        query = "DELETE FROM failures WHERE kind = ? AND name = ? AND has_inputs = ?"
+        """Forget the failure of the work on an object that a fingerprint is of; none is fine."""
+        row = (str(key.kind), key.name, work_of(fingerprint))
+        query = "DELETE FROM failures WHERE kind = ? AND name = ? AND work = ?"
         self._write(lambda c: c.execute(query, row))
 
     # Refreshes and sizes
@@ -379,7 +379,7 @@ def _event(row: _Row) -> Event:
 
 
 def _failure(row: _Row) -> Failure:
-    reason, message, permanent, fingerprint, attempts, at, retry_at, _has_inputs = row
+    reason, message, permanent, fingerprint, attempts, at, retry_at, _work = row
     return Failure(
         reason=reason,
         message=message,

@@ -199,10 +199,10 @@ def test_wishes_are_answered_while_there_is_no_valid_commit(world: World) -> Non
 def test_a_failed_wish_is_tried_once_and_answered_so(world: World) -> None:
     world.write(IMAGE.replace("database shop", "fail"))
     world.apply()
-    first = world.store.failure(ObjectKey(Kind.IMAGE, "shop"), "of the build")
+    first = world.store.failure(ObjectKey(Kind.IMAGE, "shop"), "build:")
     outcome = world.ask("refresh", "shop")
     world.apply()
-    last = world.store.failure(ObjectKey(Kind.IMAGE, "shop"), "of the build")
+    last = world.store.failure(ObjectKey(Kind.IMAGE, "shop"), "build:")
     assert first is not None
     assert last is not None
     assert (outcome.status, first.attempts, last.attempts) == ("failed", 1, 2)

@@ -601,6 +601,15 @@ def test_requests_for_what_does_not_exist_are_answered() -> None:
     assert made.declined == {"reset-x": "there is no clone x", "refresh-shop": "image shop is suspended"}
 
 
+def test_a_clone_that_can_neither_be_replaced_nor_started_is_left_at_rest() -> None:
+    clone, volume = a_clone(image="store"), a_generation(a_clone())
+    store = a_snapshot("store")
+    deliver = delivery_fingerprint(clone, an_image("store"), snapshot=SnapshotId(store.id), secrets={})
+    start = serve_fingerprint(clone, an_image(), volume.id)
+    observed = seen(a_snapshot(), store, volume, failures={DEV: (a_failure(deliver), a_failure(start))})
+    assert planned(asked(an_image(), an_image("store"), clone), observed).actions == ()
+
+
 @pytest.mark.parametrize(
     ("documents", "things", "key"),
     [

@@ -178,7 +178,7 @@ def test_many_workers_can_record_while_conditions_are_written(store: StatusStore
             store.record(_event(f"{number}/{step}"))
             store.set_failure(ObjectKey(Kind.CLONE, f"c{number}"), _failure())
             store.write_conditions(NOW, R1, {DEV: (ready(f"R{number}{step}"),), **_keys()})
-            store.clear_failure(ObjectKey(Kind.CLONE, f"c{number}"), "f00")
+            store.clear_failure(ObjectKey(Kind.CLONE, f"c{number}"), "deliver:f00")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
@@ -191,7 +191,7 @@ def _keys() -> dict[ObjectKey, tuple[Condition, ...]]:
 
 
 def _failure(retry_at: datetime | None = None) -> Failure:
-    return Failure("ScriptFailed", "sql/trim.sql:3: no such table", True, "f00", 2, NOW, retry_at)
+    return Failure("ScriptFailed", "sql/trim.sql:3: no such table", True, "deliver:f00", 2, NOW, retry_at)
 
 
 @pytest.mark.parametrize("retry_at", [None, NOW + timedelta(minutes=3)])
@@ -202,19 +202,21 @@ def test_a_failure_is_remembered_until_it_is_cleared(
     store.set_failure(SHOP, failure)
     with _again(tmp_path) as other:
         assert other.failures() == {SHOP: (failure,)}
-        assert other.failure(SHOP, "of other inputs") == failure
+        assert other.failure(SHOP, "deliver:other") == failure
     store.clear_failure(SHOP, failure.fingerprint)
     store.clear_failure(DEV, "")
     assert store.failure(SHOP, failure.fingerprint) is None
 
 
-def test_failures_of_actions_with_and_without_inputs_are_kept_apart(store: StatusStore) -> None:
-    build, deletion = _failure(), replace(_failure(), fingerprint="")
-    store.set_failure(SHOP, build)
-    store.set_failure(SHOP, deletion)
-    assert store.failures() == {SHOP: (deletion, build)}
-    store.clear_failure(SHOP, "")
-    assert store.failures() == {SHOP: (build,)}
+def test_what_failed_of_each_kind_of_work_is_kept_apart(store: StatusStore) -> None:
+    deletion, delivery, start = (replace(_failure(), fingerprint=work) for work in ("", "deliver:f00", "serve:f00"))
+    newer = replace(delivery, fingerprint="deliver:f01")
+    for failure in (start, deletion, delivery, newer):
+        store.set_failure(DEV, failure)
+    assert store.failures() == {DEV: (deletion, newer, start)}
+    store.clear_failure(DEV, "")
+    store.clear_failure(DEV, "serve:other")
+    assert store.failures() == {DEV: (newer,)}
 
 
 def test_refreshes_are_remembered(store: StatusStore) -> None:
