@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import LoopMounts, unmount
-from tests.support import World, clone, image, new_world, until
+from tests.support import World, clone, image, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,23 +159,3 @@ def test_a_build_that_fills_the_pool_leaves_nothing_and_disturbs_no_clone(small_
     assert world.sql("dev", COUNT) == [(3,)]
     world.remove("large.yaml")
     assert world.apply().require().actions == []
-
-
-@pytest.mark.root
-def test_on_a_full_pool_a_stopped_clone_is_refused_its_start_and_comes_when_there_is_room(small_mount: World) -> None:
-    world = small_mount
-    world.write("shop.yaml", image("shop"), clone("dev"))
-    world.converge()
-    world.stop_servers()
-    data = world.pool_path / "volumes" / "dev.1" / "data"
-    before = sorted(data.iterdir())
-    ballast = world.pool_path / "ballast"
-    for size in (1 << 20, 1 << 10):
-        with ballast.open("ab", buffering=0) as file, suppress(OSError):
-            while file.write(bytes(size)):
-                pass
-    assert "no room left in the pool" in world.apply().errors["Clone/dev"]
-    assert sorted(data.iterdir()) == before
-    ballast.unlink()
-    until(lambda: world.apply().actions == [] and "dev.1" in world.servers(), what="the server")
-    assert world.sql("dev", COUNT) == [(3,)]

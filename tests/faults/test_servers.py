@@ -88,7 +88,7 @@ def test_what_a_superuser_left_running_ends_with_the_clone(shop: World) -> None:
     shop.apply().require()
     uid = shop.current("own").account
     shop.sql("own", "COPY (SELECT 1) TO PROGRAM 'cd / && setsid env -i /bin/sleep 300 >/dev/null 2>&1 &'")
-    assert "sleep" in _running_as(uid)
+    until(lambda: "sleep" in _running_as(uid), what="a process outside of the server")
     shop.remove("own.yaml")
     shop.apply().require()
     assert _running_as(uid) == []
