@@ -81,6 +81,7 @@ _WALKS = {
     "storage/tree.py": "storage/tree",
 }
 """Modules of which everything in a row is one burst: walks over trees, and transactions, which SQLite makes atomic."""
+_FILE_WRITER = "durable.py"
 _LONG_WALK = 10
 _TIMEOUT_SECONDS = 180
 
@@ -248,11 +249,18 @@ def _is_effect(function: object, frame: FrameType) -> bool:
 
 
 def _line_of_program(frame: FrameType | None) -> str | None:
-    """Return the innermost line of the program that leads to a frame; None when there is none."""
+    """Return the innermost line of the program that leads to a frame; None when there is none.
+
+    A line of the module that writes files comes with the one that has a file written.
+    """
+    within = ""
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith(_PACKAGE):
             module = name.removeprefix(_PACKAGE)
-            return _WALKS.get(module) or f"{module}:{frame.f_lineno} {frame.f_code.co_name}"
+            line = _WALKS.get(module) or f"{module}:{frame.f_lineno} {frame.f_code.co_name}"
+            if module != _FILE_WRITER:
+                return f"{line}{within}"
+            within = within or f" > {line}"
         frame = frame.f_back
     return None
