@@ -73,6 +73,7 @@ _ADMIN_OPTIONS = (
     "-c search_path=pg_catalog -c session_replication_role=replica -c log_statement=none -c log_duration=off"
     " -c log_min_duration_statement=-1 -c log_min_error_statement=panic"
     " -c session_preload_libraries= -c local_preload_libraries="
+    " -c auto_explain.log_min_duration=-1 -c pg_stat_statements.track=none -c pgaudit.log=none"
 )
 _TRANSACTION_TIMEOUT = 17
 _EVENT_TRIGGERS_SETTING = 17

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import files, server
-from reconciler.engines.postgres.parameters import PRELOAD, libraries
+from reconciler.engines.postgres.parameters import PRELOAD, REQUIRED_PRELOADS, libraries
 from reconciler.errors import NotInstalledError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def write_build(work: BuildWork, installed: InstalledServer, required: Mapping[s
 
     """
     data = server.data_directory(work)
-    chosen = dict(work.parameters) | {
-        name: value for name, value in required.items() if not _enough(work.parameters.get(name), value)
-    }
-    values = _build_defaults(work) | chosen | _build_rules(work, installed)
-    check_preload(values.get(PRELOAD, ""), installed)
+    wishes = {name.lower(): value for name, value in work.parameters.items()}
+    chosen = wishes | {name: value for name, value in required.items() if not _enough(wishes.get(name), value)}
+    preload = _needed_libraries(required.get(PRELOAD, ""), wishes.get(PRELOAD, ""))
+    values = _build_defaults(work) | chosen | _build_rules(work, installed) | {PRELOAD: preload}
+    check_preload(preload, installed)
     names = [server.admin_role(work), server.BUILDER]
     people = dict.fromkeys(_people(work.account), names)
     _write(data, values, _hba(()), _ident(people), work.account)
@@ -93,6 +93,12 @@ def check_preload(value: str, installed: InstalledServer) -> None:
 
 def _sub(root: Path) -> tuple[Path, ...]:
     return (root / "postgresql",)
+
+
+def _needed_libraries(*values: str) -> str:
+    """Return the libraries that data needs; others measure, and write statements with their values into our log."""
+    found = dict.fromkeys(library for value in values for library in libraries(value))
+    return ",".join(library for library in found if library in REQUIRED_PRELOADS)
 
 
 def _enough(wish: str | None, least: str) -> bool:
@@ -149,7 +155,8 @@ def _build_rules(work: BuildWork, installed: InstalledServer) -> _Settings:
         "autovacuum": "off",
         # nobody goes on with a build that crashed; recovering, with WAL that fills the disk, it would hear no signal
         "restart_after_crash": "off",
-        # neither statements nor rows of production belong into our logs
+        # neither statements nor rows of production belong into our logs; errors of ours and of scripts are told
+        "log_min_messages": "fatal",
         "log_statement": "none",
         "log_min_duration_statement": "-1",
         "log_min_error_statement": "panic",

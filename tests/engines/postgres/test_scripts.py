@@ -117,6 +117,14 @@ def test_a_script_must_name_its_database_when_there_are_several(shop: Cluster) -
         run(shop, "SELECT 1", database="shpo")
 
 
+def test_no_value_of_a_row_gets_into_the_log_of_a_build(shop: Cluster) -> None:
+    run(shop, "DO $$BEGIN RAISE LOG 'PRIVATE'; RAISE WARNING 'PRIVATE'; END$$")
+    with pytest.raises(ScriptError):
+        run(shop, "SELECT 'PRIVATE'::int")
+
+    assert "PRIVATE" not in (shop.root / "log").read_text()
+
+
 def test_a_script_without_commit_is_an_error(shop: Cluster) -> None:
     with pytest.raises(ScriptError, match="COMMIT is missing"):
         run(shop, "BEGIN; DELETE FROM theirs")

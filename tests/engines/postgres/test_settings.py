@@ -60,6 +60,22 @@ def test_a_build_listens_nowhere_and_acts_on_nothing(postgres: PostgresHarness) 
     assert (work.directory / "data" / "pg_hba.conf").read_text() == "local all all peer map=reconciler\n"
 
 
+def test_a_build_loads_only_what_its_data_needs_and_logs_no_statement(
+    postgres: PostgresHarness, tmp_path: Path
+) -> None:
+    root = tmp_path / "bin"  # an installation that has the library
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "timescaledb.so").touch()
+    installed = replace(postgres.installed, directory=root)
+    asked = {"Shared_Preload_Libraries": "auto_explain, timescaledb", "auto_explain.log_min_duration": "0"}
+    work = replace(postgres.build_work(), parameters=asked)
+    (work.directory / "data").mkdir()
+    settings.write_build(work, installed, {})
+    found = _settings(work.directory)
+    assert (found["shared_preload_libraries"], found["log_min_messages"]) == ("timescaledb", "fatal")
+    assert "Shared_Preload_Libraries" not in found
+
+
 def test_a_value_with_quotes_stays_one_value(postgres: PostgresHarness, clone: CloneWork) -> None:
     settings.write_clone(clone, postgres.installed, {"search_path": "a', \\b"})
     assert "search_path = 'a'', \\\\b'\n" in (clone.directory / "data" / "postgresql.conf").read_text()
