@@ -8,9 +8,9 @@ each action leaves behind, and asserts what apply would refuse.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from reconciler.ids import (
     CloneName,
@@ -45,7 +45,7 @@ from reconciler.plan.actions import (
     UpdateClone,
 )
 from reconciler.plan.diff import plan
-from reconciler.plan.fingerprints import applied_users, settings_digest
+from reconciler.plan.fingerprints import applied_users, missing_secrets, settings_digest
 from reconciler.plan.settings import PlanSettings
 from reconciler.state.conditions import Condition, Kind, ObjectKey
 from reconciler.state.desired import (
@@ -74,7 +74,11 @@ from reconciler.state.observed import (
     Tombstone,
     Volume,
     VolumeState,
+    work_of,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -277,21 +281,56 @@ def reason(made: Plan, key: ObjectKey, kind: str) -> str | None:
     return found.reason if found is not None else None
 
 
+def _latest_first(actions: Sequence[Action]) -> Iterator[Action]:
+    """Yield actions object by object, of those that need not wait any more the last one of the plan first."""
+    blocks: dict[ObjectKey, list[Action]] = {}
+    for action in actions:
+        blocks.setdefault(action.key, []).append(action)
+    while blocks:
+        key = next(k for k in reversed(blocks) if all(blocks.keys().isdisjoint(a.after) for a in blocks[k]))
+        yield from blocks.pop(key)
+
+
 @dataclass
 class World:
-    """A model of apply: one Observed value, changed action by action."""
+    """A model of apply: one Observed value, changed action by action. Every action of ``broken`` objects fails."""
 
     desired: Desired
     observed: Observed
     now: datetime = NOW
+    broken: frozenset[ObjectKey] = frozenset()
+    failed: set[ObjectKey] = field(default_factory=set)
+    """Objects that failed in the last run, and all that waited for them."""
 
     def run(self, made: Plan) -> Observed:
-        """Apply a plan in its order and return what exists then."""
-        for action in made.actions:
-            self.perform(action)
+        """Apply a plan in the order that differs most from its own and return what exists then."""
+        self.failed = set()
+        for action in _latest_first(made.actions):
+            if action.key in self.failed or not self.failed.isdisjoint(action.after):
+                self.failed.add(action.key)
+            elif action.key in self.broken:
+                self.failed.add(action.key)
+                self._remember(action, self._failure(action))
+            else:
+                self.perform(action)
+                self._remember(action, None)
         refreshed = {**self.observed.refreshed, **dict.fromkeys(made.checked, self.now)}
-        self.observed = replace(self.observed, refreshed=refreshed)
+        tried = {getattr(action, "request", None) for action in made.actions} | {*made.served, *made.declined}
+        requests = tuple(request for request in self.observed.requests if request.id not in tried)
+        self.observed = replace(self.observed, refreshed=refreshed, requests=requests)
         return self.observed
+
+    def _failure(self, action: Action) -> Failure:
+        fingerprint = getattr(action, "fingerprint", "")
+        retry_at = self.now + timedelta(seconds=5)
+        return Failure("Broken", "it is broken", len(action.key.name) % 2 == 0, fingerprint, 1, self.now, retry_at)
+
+    def _remember(self, action: Action, failure: Failure | None) -> None:
+        """Forget what failed of such work before, and note the new failure."""
+        work = work_of(getattr(action, "fingerprint", ""))
+        kept = [known for known in self.observed.failures.get(action.key, ()) if known.work != work]
+        kept += [] if failure is None else [failure]
+        self.observed = replace(self.observed, failures={**self.observed.failures, action.key: tuple(kept)})
 
     def perform(self, action: Action) -> None:  # noqa: C901, PLR0912 - one case per action
         match action:
@@ -304,20 +343,14 @@ class World:
                 self._stop(ServerName(action.current))
                 self._make(action, old.created_at)
             case RestoreClone():
-                self._stop(ServerName(action.current))
-                restored = replace(
-                    self._clone(action.volume),
-                    generation=action.generation,
-                    ready_at=self.now,
-                    port=self._clone(action.current).port,
-                )
-                self._write(action.volume, self._settled(restored))
-                self._serve(action.volume)
+                self._restore(action)
             case UpdateClone():
                 clone = self.desired.clones[action.clone]
                 users = applied_users(clone, self.observed.secrets)
                 old = self._clone(action.volume)
                 self._write(action.volume, replace(old, users=users, owner=clone.owner, protected=clone.protected))
+                if "users" in action.changes:
+                    self._lose(action.clone, CloneName(""))
             case RestartClone() | StartClone():
                 self._write(action.volume, self._settled(self._clone(action.volume)))
                 self._serve(action.volume)
@@ -344,6 +377,7 @@ class World:
                     manifest = self._volume(volume).manifest
                     self._write(volume, replace(manifest, image=action.image))
             case RenameClone():
+                self._lose(action.formerly, action.clone)
                 for volume in action.volumes:
                     self._write(volume, replace(self._clone(volume), clone=action.clone))
             case _:
@@ -364,9 +398,32 @@ class World:
         assert action.base is None or self._exists(VolumeId(action.base)), "the base exists"
         self._add(volume)
 
+    def _restore(self, action: RestoreClone) -> None:
+        """Make a generation current as it was left; only a server that runs gets settings and users anew."""
+        clone, port = self.desired.clones[action.clone], self._clone(action.current).port
+        self._stop(ServerName(action.current))
+        users = tuple(replace(user, password="") for user in self._clone(action.volume).users)
+        restored = replace(
+            self._clone(action.volume),
+            generation=action.generation,
+            ready_at=self.now,
+            port=clone.port or port,
+            users=users,
+            settings_digest="",
+        )
+        if clone.running:
+            restored = self._settled(restored)
+            if not missing_secrets(clone, self.observed.secrets):
+                restored = replace(restored, users=applied_users(clone, self.observed.secrets))
+        self._write(action.volume, restored)
+        self._serve(action.volume)
+
     def _make(self, action: CreateClone | ReplaceClone, created_at: datetime) -> None:
         clone = self.desired.clones[action.clone]
         source = self._volume(VolumeId(action.snapshot))
+        image = self.desired.image_called(source.manifest.image)
+        assert image is not None
+        assert image.name == clone.image, "the snapshot is of the image"
         port = clone.port or 5600 + len(self.observed.volumes)
         volume = a_generation(
             clone,
@@ -374,18 +431,24 @@ class World:
             generation=action.generation,
             volume=action.volume,
             pool=source.pool,
-            image=self.desired.images[clone.image],
+            image=image,
             users=applied_users(clone, self.observed.secrets),
             created_at=created_at,
             ready_at=self.now,
             port=port,
         )
         self._add(volume)
+        self._lose(clone.name, CloneName(""))
         self._serve(volume.id)
+
+    def _lose(self, name: CloneName, heir: CloneName) -> None:
+        """Let lost credentials be those of another clone; of none once they are made anew."""
+        lost = {heir if known == name else known for known in self.observed.lost_credentials} - {""}
+        self.observed = replace(self.observed, lost_credentials=frozenset(lost))
 
     def _settled(self, manifest: CloneManifest) -> CloneManifest:
         clone = self.desired.clones[manifest.clone]
-        image = self.desired.images.get(manifest.image)
+        image = self.desired.image_called(manifest.image)
         applied = settings_digest(clone, image) if image is not None else manifest.settings_digest
         return replace(manifest, port=clone.port or manifest.port, settings_digest=applied)
 
