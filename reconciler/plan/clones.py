@@ -110,7 +110,7 @@ def _left_alone(index: Index, clone: DesiredClone, key: ObjectKey, volumes: Clon
     if (unseen := _unseen(index, key, volumes, renaming=renaming)) is not None:
         return unseen
     if (problem := index.runtime_problem(clone, volumes)) is not None:
-        return unknown("RuntimeUnavailable", problem)
+        return problem
     return _rename_conflict(clone, volumes) if renaming else None
 
 

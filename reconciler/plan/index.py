@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
-from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
+from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled, unknown
 from reconciler.state.observed import (
     BuildManifest,
     CloneManifest,
@@ -172,15 +172,16 @@ class Index:
         """Name the pools that are away, for messages."""
         return ", ".join(f"{name} ({why})" if why else name for name, why in sorted(self.away.items()))
 
-    def runtime_problem(self, clone: DesiredClone | None, volumes: CloneVolumes) -> str | None:
+    def runtime_problem(self, clone: DesiredClone | None, volumes: CloneVolumes) -> Condition | None:
         """Say which runtime of a clone cannot be asked; None when all can."""
         names = {generation.manifest.runtime for generation in volumes.ready}
         names |= {clone.runtime} if clone is not None else set()
         for name in sorted(names & self.observed.unknown_runtimes.keys()):
-            return f"the runtime {name} does not answer: {self.observed.unknown_runtimes[name]}"
+            why = self.observed.unknown_runtimes[name]
+            return unknown("RuntimeUnavailable", f"the runtime {name} does not answer: {why}")
         if self.settings.runtimes is not None:
             for name in sorted(names - self.settings.runtimes - self.settings.serverless):
-                return f"the runtime {name} is not configured on this host"
+                return stalled("RuntimeUnavailable", f"the runtime {name} is not available on this host")
         return None
 
 

@@ -98,7 +98,7 @@ def _plan_undeclared(index: Index, draft: Draft, name: CloneName, volumes: Clone
         draft.say(key, left)
         return
     if (problem := index.runtime_problem(None, volumes)) is not None:
-        draft.say(key, unknown("RuntimeUnavailable", problem))
+        draft.say(key, problem)
         return
     drop_interrupted(index, draft, key, volumes.leftovers)
     if not volumes.ready:

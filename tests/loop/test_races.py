@@ -137,7 +137,7 @@ def test_builds_that_do_not_fit_together_are_not_under_way_together(world: World
     engine.gate.set()
     world.reconciler.settle(view)
     assert [(refusal.rule, str(refusal.actions[0].key)) for refusal in refused] == [("disk", "Image/store")]
-    assert "600 bytes kept for work under way" in refused[0].message
+    assert "600 B kept for work under way" in refused[0].message
 
 
 def test_a_commit_that_arrives_while_work_goes_on_is_not_said_to_be_applied(world: World, engine: GatedEngine) -> None:
