@@ -91,7 +91,7 @@ def _replace(
             return _restore(index, clone, volumes, fitting[-1], f"{wanted.reason}, as before", request)
     if wanted.cause == "refresh" and clone.image in draft.builds:
         return reconciling("WaitingForSnapshot", f"{wanted.reason}, which is built first")
-    choice = _pinned(index, clone, volumes.current) or choose(index, draft, clone)
+    choice = _pinned(index, draft, clone, volumes.current) or choose(index, draft, clone)
     if not isinstance(choice, Choice):
         return choice
     if choice.after:
@@ -100,10 +100,15 @@ def _replace(
     return _made_new(index, clone, volumes, choice.snapshot, wanted.cause, wanted.reason, request)
 
 
-def _pinned(index: Index, clone: DesiredClone, current: Generation) -> Choice | None:
-    """Return the snapshot that a clone already is of, where only its runtime changes."""
+def _pinned(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> Choice | None:
+    """Return the snapshot that a clone already is of, where only its runtime changes.
+
+    Not of a clone that follows newer snapshots: it would be replaced twice.
+    """
     manifest = current.manifest
     image = index.image_names.get(manifest.image, manifest.image)
+    if clone.on_refresh == "recreate" and clone.image not in draft.outdated:
+        return None
     same_runtime = manifest.runtime == clone.runtime
     if same_runtime or image != clone.image or clone.snapshot not in ("latest", manifest.snapshot):
         return None

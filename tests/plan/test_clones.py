@@ -601,6 +601,13 @@ def test_requests_for_what_does_not_exist_are_answered() -> None:
     assert made.declined == {"reset-x": "there is no clone x", "refresh-shop": "image shop is suspended"}
 
 
+def test_a_clone_that_follows_new_snapshots_and_changes_its_runtime_is_replaced_once() -> None:
+    volume = a_generation(a_clone(), snapshot_id(age=2 * HOUR))
+    clone = a_clone(runtime=RuntimeName("docker"), on_refresh="recreate")
+    made = planned(asked(an_image(), clone), seen(a_snapshot(age=2 * HOUR), a_snapshot(), *served(volume)))
+    assert [a.snapshot for a in made.actions if isinstance(a, ReplaceClone)] == [snapshot_id()]
+
+
 def test_a_clone_that_can_neither_be_replaced_nor_started_is_left_at_rest() -> None:
     clone, volume = a_clone(image="store"), a_generation(a_clone())
     store = a_snapshot("store")
