@@ -322,8 +322,9 @@ class World:
 
     def _failure(self, action: Action) -> Failure:
         fingerprint = getattr(action, "fingerprint", "")
-        retry_at = self.now + timedelta(seconds=5)
-        return Failure("Broken", "it is broken", len(action.key.name) % 2 == 0, fingerprint, 1, self.now, retry_at)
+        permanent = len(action.key.name) % 2 == 0
+        retry_at = None if permanent else self.now + timedelta(seconds=5)
+        return Failure("Broken", "it is broken", permanent, fingerprint, 1, self.now, retry_at)
 
     def _remember(self, action: Action, failure: Failure | None) -> None:
         """Forget what failed of such work before, and note the new failure."""
