@@ -481,13 +481,13 @@ def test_a_document_that_could_not_be_resolved_at_all_is_not_pruned() -> None:
     assert (made.actions, reason(made, DEV, "Stalled")) == ((), "NotGranted")
 
 
-def test_a_runtime_that_this_host_does_not_have_is_unknown_not_absent() -> None:
+def test_a_runtime_that_this_host_does_not_have_stalls_what_asks_for_it() -> None:
     settings = replace(SETTINGS, runtimes=frozenset({RuntimeName("process")}))
     clone = a_clone(runtime=RuntimeName("docker"))
     new = planned(asked(an_image(), clone), seen(a_snapshot()), settings=settings)
     gone = planned(asked(an_image()), seen(a_snapshot(), a_generation(clone)), settings=settings)
     assert new.actions == gone.actions == ()
-    assert reason(new, DEV, "Ready") == reason(gone, DEV, "Ready") == "RuntimeUnavailable"
+    assert reason(new, DEV, "Stalled") == reason(gone, DEV, "Stalled") == "RuntimeUnavailable"
 
 
 def test_a_missing_secret_stalls_the_clone_but_its_server_is_kept_up() -> None:
