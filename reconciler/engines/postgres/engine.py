@@ -76,6 +76,7 @@ class PostgresEngine:
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)
         installed = _installed_for(work)
+        settings.check_values(installed, work.parameters, work.account)
         if work.source.kind in PHYSICAL:
             physical.prepare_physical(work, installed)
             bootstrap.open_source(work, installed)
@@ -113,6 +114,8 @@ class PostgresEngine:
         parameters.check_parameters(work.parameters)
         installed = server.choose(work.snapshot.major)
         collations.check(work.snapshot.facts, installed)
+        if dict(work.parameters) != dict(work.snapshot.parameters):  # those of the snapshot served its build
+            settings.check_values(installed, work.parameters, work.account)
         data = server.data_directory(work)
         if not (files.owned_by(data, work.account) and files.owned_by(work.directory, work.account)):
             give_tree(work.directory, work.account)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING
 
+from reconciler import proc
 from reconciler.engines.postgres import files, server
 from reconciler.engines.postgres.parameters import PRELOAD, REQUIRED_PRELOADS, libraries
-from reconciler.errors import NotInstalledError, UnsupportedError
+from reconciler.errors import CommandError, NotInstalledError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +28,38 @@ MAP = "reconciler"
 BUILD_WAL_GIB = 4
 """WAL that a build may keep before a checkpoint lets go of it."""
 
+_NO_FILES = ("config_file=/dev/null", "hba_file=/dev/null", "ident_file=/dev/null", "data_directory=/")
+_FATAL = re.compile(r"FATAL: +(.*)")
 _EVENT_TRIGGERS_SETTING = 17
 _SYNC_IO = 18
 _ORIGINS_SETTING = 18
 _MiB = 1 << 20
 _Settings = dict[str, str]
+
+
+def check_values(installed: InstalledServer, wanted: Mapping[str, str], account: Account | None) -> None:
+    """Insist that the server takes the settings of a document: its program is asked, and starts nothing.
+
+    Settings of extensions are known to it only with their libraries, so those are not judged.
+
+    Raises:
+        UnsupportedError: a name or a value is not the server's; the message is its own.
+
+    """
+    named = [f"{name}={value}" for name, value in wanted.items() if name.lower() != PRELOAD]
+    if not named:
+        return
+    words = [word for setting in (*_NO_FILES, *named) for word in ("-c", setting)]
+    program = server.program(installed, "postgres")
+    try:
+        proc.run(
+            [program, "-C", "data_directory", *words], env=server.server_environment(), account=account, timeout=30
+        )
+    except CommandError as error:
+        told = _FATAL.search(error.stderr)
+        if told is None:
+            raise
+        raise UnsupportedError(f"the server refuses a parameter: {told[1]}", reason="ParameterInvalid") from error
 
 
 def write_build(work: BuildWork, installed: InstalledServer, required: Mapping[str, str]) -> None:

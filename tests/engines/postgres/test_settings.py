@@ -142,3 +142,33 @@ def test_tls_is_refused_where_the_server_has_none_and_asked_of_other_networks_wh
         else:
             with pytest.raises(UnsupportedError, match="without TLS"):
                 settings.write_clone(work, installed, {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ({"work_mem": "banana"}, 'invalid value for parameter "work_mem": "banana"'),
+        ({"work_mem": "7MB", "max_connections": "-5"}, r"-5 is outside the valid range for parameter "),
+        ({"wrk_mem": "7MB"}, 'unrecognized configuration parameter "wrk_mem"'),
+    ],
+)
+def test_a_setting_that_the_server_does_not_take_is_named_before_anything_is_built(
+    postgres: PostgresHarness, wanted: dict[str, str], problem: str
+) -> None:
+    work = replace(postgres.build_work(), parameters=wanted)
+    with pytest.raises(UnsupportedError, match=problem) as caught:
+        postgres.engine.prepare(work)
+    assert str(work.directory) not in caught.value.message
+    assert not (work.directory / "data").exists()
+
+
+def test_settings_that_the_server_takes_are_fine(postgres: PostgresHarness) -> None:
+    wanted = {"work_mem": "7MB", "auto_explain.log_min_duration": "5s", "shared_preload_libraries": "auto_explain"}
+    settings.check_values(postgres.installed, wanted, postgres.account())
+
+
+def test_a_clone_with_a_setting_that_the_server_does_not_take_is_refused(
+    postgres: PostgresHarness, clone: CloneWork
+) -> None:
+    with pytest.raises(UnsupportedError, match='invalid value for parameter "work_mem"'):
+        postgres.engine.clone_server(replace(clone, parameters={"work_mem": "banana"}))
