@@ -150,10 +150,10 @@ def restart(work: Work, action: RestartClone) -> None:
     """Stop the server, apply port and settings, start it again; a stopped clone only gets them."""
     storage, manifest = work.clone(action.volume)
     clone = work.desired.clones[action.clone]
-    _stop(work, action.volume, manifest)
     if clone.running:
-        start(work, storage, action.volume, manifest)
+        start(work, storage, action.volume, manifest, stop_first=True)
     else:
+        _stop(work, action.volume, manifest)
         storage.update(action.volume, with_settings(work, manifest))
 
 

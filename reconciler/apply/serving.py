@@ -72,16 +72,19 @@ def serving(
             runtime.stop(spec.name, spec=spec, own=own_account(manifest))
 
 
-def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
+def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest, *, stop_first: bool = False) -> None:
     """Start a clone's server with the settings that its document asks for now, and record that it has them.
 
-    Not cancelled when the reconciler is told to end: the server may just have been
-    stopped for this, and nobody else would start it.
+    One that runs is stopped with ``stop_first``, but only once its engine can serve it with
+    these settings. Not cancelled when the reconciler is told to end: the server may just
+    have been stopped for this, and nobody else would start it.
     """
     wanted = with_settings(work, manifest)
     engine, runtime = work.host.engine(manifest.engine), work.runtime(manifest.runtime)
-    job = clone_work(work, storage, wanted, volume, port=wanted.port)
-    runtime.start(engine.clone_server(job))
+    spec = engine.clone_server(clone_work(work, storage, wanted, volume, port=wanted.port))
+    if stop_first:
+        runtime.stop(spec.name, own=own_account(manifest))
+    runtime.start(spec)
     if wanted != manifest:
         storage.update(volume, wanted)
 

@@ -55,6 +55,20 @@ def test_a_new_reconciler_adopts_the_servers_that_run(shop: World) -> None:
         assert connection.execute("SELECT pg_postmaster_start_time()").fetchone() == started
 
 
+def test_a_clone_goes_on_while_its_document_asks_for_a_setting_that_the_server_does_not_take(shop: World) -> None:
+    with shop.connect("dev") as connection:
+        shop.write("dev.yaml", clone("dev", parameters={"work_mem": "banana"}))
+        for _ in range(2):
+            shop.apply()
+        stalled = shop.apply().condition("Clone/dev", "Stalled")
+        assert stalled is not None
+        assert 'invalid value for parameter "work_mem"' in stalled[2]
+        assert connection.execute("SHOW work_mem").fetchone() == ("4MB",)
+    shop.write("dev.yaml", clone("dev", parameters={"work_mem": "7MB"}))
+    shop.apply().require()
+    assert shop.sql("dev", "SHOW work_mem") == [("7MB",)]
+
+
 def test_a_clone_whose_port_somebody_took_says_so_and_comes_when_it_is_free(shop: World) -> None:
     port = shop.ports[35]
     with socket.socket() as stranger:
