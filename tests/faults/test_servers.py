@@ -101,7 +101,8 @@ def test_what_a_superuser_left_running_ends_with_the_clone(shop: World) -> None:
     shop.write("own.yaml", clone("own", users=[{"name": "app", "role": "superuser"}]))
     shop.apply().require()
     uid = shop.current("own").account
-    shop.sql("own", "COPY (SELECT 1) TO PROGRAM 'cd / && setsid env -i /bin/sleep 300 >/dev/null 2>&1 &'")
+    program = "cat >/dev/null; cd / && setsid env -i /bin/sleep 300 >/dev/null 2>&1 &"
+    shop.sql("own", f"COPY (SELECT 1) TO PROGRAM '{program}'")
     until(lambda: "sleep" in _running_as(uid), what="a process outside of the server")
     shop.remove("own.yaml")
     shop.apply().require()

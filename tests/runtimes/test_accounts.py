@@ -72,11 +72,11 @@ import ctypes, os, signal, sys, time
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what ends is ours to collect ...
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ... and is collected by the kernel at once
 if os.fork():
-    print("started", flush=True)
     sys.exit(sys.stdin.read())
 os.setgroups([])
 os.setgid(int(sys.argv[1]))
 os.setuid(int(sys.argv[1]))
+print("started", flush=True)
 end = time.monotonic() + 30
 while time.monotonic() < end:
     if os.fork():
