@@ -17,6 +17,7 @@ metadata: {name: shop}
 spec:
   engine: postgres
   source: {empty: {}}
+  parameters: {work_mem: 64MB}
 ---
 apiVersion: reconciler/v1
 kind: Clone

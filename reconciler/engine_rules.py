@@ -1,8 +1,8 @@
 """What engines forbid documents to say, found before anything is built: server settings.
 
 Called by ``commits`` and ``validation`` with documents that the loader found valid. It
-asks engines only what needs no host; one that is not part of this version, or cannot be
-loaded here, has nothing to say (its objects stall when they are worked on).
+needs no host and loads no engine; one that is not part of this version has nothing to
+say (its objects stall when they are worked on).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from reconciler.errors import UnsupportedError
 from reconciler.spec.documents import clone_of, image_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from reconciler.engines.base import Engine
     from reconciler.spec.diagnostics import Diagnostic
     from reconciler.spec.documents import Document
+
+    Rule = Callable[[Mapping[str, str]], list[str]]
 
 _REFUSED = "R032"
 
@@ -26,16 +27,16 @@ _REFUSED = "R032"
 def refused_parameters(documents: Sequence[Document]) -> tuple[Diagnostic, ...]:
     """Return an error for each server setting that its engine does not let documents have."""
     products = {document.name: image_of(document).spec.engine for document in documents if document.kind == "Image"}
-    engines: dict[str, Engine | None] = {}
+    rules: dict[str, Rule | None] = {}
     found: list[Diagnostic] = []
     for document in documents:
         product = _product(document, products)
         if product is None or not _parameters(document):
-            continue  # most documents name none, and loading an engine takes longer than checking a file
-        if product not in engines:
-            engines[product] = _engine(product)
-        if (engine := engines[product]) is not None:
-            found.extend(_of(document, engine))
+            continue
+        if product not in rules:
+            rules[product] = _rule(product)
+        if (rule := rules[product]) is not None:
+            found.extend(_of(document, rule))
     return tuple(found)
 
 
@@ -51,15 +52,15 @@ def _parameters(document: Document) -> dict[str, str]:
     return dict(spec.parameters)
 
 
-def _engine(product: str) -> Engine | None:
+def _rule(product: str) -> Rule | None:
     try:
-        engine: Engine = plugins.load("engine", product)()
+        rule: Rule = plugins.load("parameter", product)
     except UnsupportedError:
         return None
-    return engine
+    return rule
 
 
-def _of(document: Document, engine: Engine) -> Iterator[Diagnostic]:
+def _of(document: Document, rule: Rule) -> Iterator[Diagnostic]:
     for name, value in _parameters(document).items():
-        for message in engine.validate_parameters({name: value}):
+        for message in rule({name: value}):
             yield document.diagnostic(_REFUSED, message, "spec", "parameters", name)

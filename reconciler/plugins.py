@@ -1,8 +1,8 @@
 """The registry of plug-ins: a name, where its code is, and what to install when it cannot be loaded.
 
 Nothing registers itself by being imported: what exists stands here, to be read. Third
-parties add members by entry points of the groups ``reconciler.engines`` and
-``reconciler.runtimes``. Modules are imported when first asked for.
+parties add members by entry points of the groups ``reconciler.engines``,
+``reconciler.parameters`` and ``reconciler.runtimes``. Modules are imported when first asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A class by its dotted path (``module:attribute``), and how to get what it needs."""
+    """A class or function by its dotted path (``module:attribute``), and how to get what it needs."""
 
     path: str
     hint: str = ""
@@ -30,15 +30,23 @@ ENGINES: Mapping[str, Plugin] = {
     "postgres": Plugin("reconciler.engines.postgres.engine:PostgresEngine", "pip install 'psycopg[binary]'"),
 }
 
+PARAMETERS: Mapping[str, Plugin] = {
+    "postgres": Plugin("reconciler.engines.postgres.parameters:validate_parameters"),
+}
+"""What is wrong with server settings of a document, by engine: ``(parameters) -> list[str]``, a message each.
+
+Apart from the engines, so that checking a file does not load a whole one.
+"""
+
 RUNTIMES: Mapping[str, Plugin] = {
     "process": Plugin("reconciler.runtimes.process:ProcessRuntime"),
 }
 
-_FAMILIES = {"engine": ENGINES, "runtime": RUNTIMES}
+_FAMILIES = {"engine": ENGINES, "parameter": PARAMETERS, "runtime": RUNTIMES}
 
 
 def load(family: str, name: str) -> Any:  # noqa: ANN401 - the caller knows the Protocol of its family
-    """Return the class of a plug-in.
+    """Return the class (or function) of a plug-in.
 
     Raises:
         UnsupportedError: nothing of that name exists here, or what it needs is not installed.

@@ -207,14 +207,6 @@ class Engine(Protocol):
         """Return the server programs that were found, best first."""
         ...
 
-    def validate_parameters(self, wanted: Mapping[str, str]) -> list[str]:
-        """Return what is wrong with server settings that a document asks for, one message each.
-
-        Only what holds on every host and for every version: ``validate`` asks on machines
-        without any of the product's programs. Values are not repeated.
-        """
-        ...
-
     def identify(self, source: LocalSource) -> SourceIdentity:
         """Identify a source by cheap looks (sizes, times, checksums that exist already), never by reading it all.
 

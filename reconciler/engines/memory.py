@@ -77,9 +77,6 @@ class MemoryEngine:
     def servers(self) -> tuple[InstalledServer, ...]:
         return tuple(InstalledServer(f"{major}.0", major, "embedded", Path("/memory")) for major in self._majors)
 
-    def validate_parameters(self, wanted: Mapping[str, str]) -> list[str]:
-        return [f"parameter {name} cannot be set" for name in wanted if name == "forbidden"]
-
     def identify(self, source: LocalSource) -> SourceIdentity:
         if source.kind == "empty":
             return SourceIdentity("empty", 0)

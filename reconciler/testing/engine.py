@@ -209,9 +209,6 @@ class EngineSuite:
             assert sizes == sorted(sizes)
             assert sizes[-1] >= 1 << 30
 
-    def test_a_document_without_settings_asks_for_nothing_wrong(self, harness: EngineHarness) -> None:
-        assert harness.engine.validate_parameters({}) == []
-
     def test_there_is_a_server_and_each_says_its_major_version(self, harness: EngineHarness) -> None:
         servers = harness.engine.servers()
         assert servers

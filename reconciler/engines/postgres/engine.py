@@ -63,9 +63,6 @@ class PostgresEngine:
     def servers(self) -> tuple[InstalledServer, ...]:
         return server.installed_servers()
 
-    def validate_parameters(self, wanted: Mapping[str, str]) -> list[str]:
-        return parameters.validate_parameters(wanted)
-
     def identify(self, source: LocalSource) -> SourceIdentity:
         return identify.identify(source)
 
