@@ -250,13 +250,13 @@ def installation(options: Options) -> Iterator[Installation]:
     scratch = scratch_directory(options) / size_of(options)
     specs, pool = scratch / "specs", scratch / "pool"
     specs.mkdir(parents=True, exist_ok=True)
-    for leftover in set(specs.glob("*.yaml")) - set(specs.glob("image-*.yaml")):
-        leftover.unlink()
-    with ExitStack() as stack:
-        stack.callback(_unmount, pool)
+    with ExitStack() as afterwards, ExitStack() as stack:
         config = _config(scratch, POOL_GIB[size_of(options)])
         host = stack.enter_context(open_host(config, writes=True, command="bench"))
+        afterwards.callback(_unmount, pool)  # only who was let in: another run may be using it
         _require_available(host)
+        for leftover in set(specs.glob("*.yaml")) - set(specs.glob("image-*.yaml")):
+            leftover.unlink()
         opened = Installation(host, specs, scratch)
         stack.callback(opened.close)
         remove_by_hand(opened)

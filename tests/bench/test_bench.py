@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.__main__ import main
 from bench.figures import Figure, table
 from tests.conftest import require_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory of the test's own that every account may pass through, on a disk: pools are some GiB."""
+    directory = Path(tempfile.mkdtemp(prefix="bench-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize(("topic", "figures"), [("commands", 2), ("specs", 2), ("loop", 1)])
@@ -32,10 +48,10 @@ def test_a_dump_is_restored_by_both_sides(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.postgres
 @pytest.mark.parametrize(("topic", "figures"), [("clones", 4), ("bytes", 3), ("memory", 1)])
 def test_clones_are_measured_against_what_is_made_by_hand(
-    topic: str, figures: int, capsys: pytest.CaptureFixture[str]
+    topic: str, figures: int, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_root("btrfs", "mkfs.btrfs")
-    main([topic, "--quick", "--json"])
+    main([topic, "--quick", "--json", "--scratch", str(scratch)])
     found = json.loads(capsys.readouterr().out)
     for why in found["skipped"].values():
         pytest.skip(why)
