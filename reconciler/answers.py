@@ -7,14 +7,15 @@ for no other, whatever crashes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reconciler.plan.render import plan_json
 from reconciler.status.requests import ObjectResult, Outcome
+from reconciler.view import together
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from reconciler.apply.executor import Task
@@ -33,8 +34,7 @@ class _Serving:
 
     tasks: tuple[Task, ...]
     plan: Plan | None = None
-    unwell: Mapping[ObjectKey, str] | None = None
-    complaints: tuple[str, ...] = ()
+    unwell: Mapping[ObjectKey, str] = field(default_factory=dict)
 
 
 class Answers:
@@ -70,7 +70,7 @@ class Answers:
                 self._inbox.answer(request.id, answer)
             elif not request.target:
                 everything = (*tasks, *(task for task in in_flight if task not in tasks))
-                self._serving[request.id] = _Serving(everything, plan, view.unwell, _complaints(view))
+                self._serving[request.id] = _Serving(everything, plan, view.unwell)
             elif serving := tuple(task for task in tasks if task.key == request.object):
                 self._serving[request.id] = _Serving(serving)
             elif (refusal := _why_not(view, plan, request)) is not None:
@@ -91,9 +91,15 @@ class Answers:
                 del self._serving[request_id]
 
 
-def pass_json(plan: Plan, failed: Mapping[ObjectKey, str], unwell: Mapping[ObjectKey, str]) -> dict[str, object]:
-    """Return what ``apply -o json`` writes: the plan, what failed of it, and what is not as the specs ask for."""
-    return plan_json(plan) | {"failed": _rows(failed), "stalled": _rows(unwell)}
+def pass_json(
+    plan: Plan, failed: Mapping[ObjectKey, str], unwell: Mapping[ObjectKey, str], later: Sequence[Plan] = ()
+) -> dict[str, object]:
+    """Return what ``apply -o json`` writes: the plan, what failed of it, and what is not as the specs ask for.
+
+    ``later`` are the plans of passes that it made possible; a loop goes on by itself.
+    """
+    more = {"failed": _rows(failed), "stalled": _rows(unwell), "later": [plan_json(one) for one in later]}
+    return plan_json(plan) | more
 
 
 def _rows(told: Mapping[ObjectKey, str]) -> list[dict[str, str]]:
@@ -109,23 +115,20 @@ def _outcome(serving: _Serving, now: datetime) -> Outcome:
         for action in task.actions
     )
     failed = {task.key: task.complaint for task in tasks if task.error is not None}
-    wrong = [*(f"{key}: {complaint}" for key, complaint in failed.items()), *serving.complaints]
+    wrong = [f"{', '.join(names)}: {message}" for message, names in together({**serving.unwell, **failed}).items()]
     return Outcome(
         status="failed" if wrong else "succeeded",
-        message="; ".join(wrong) or (f"{len(tasks)} objects changed" if tasks else "nothing to do"),
+        message="; ".join(wrong) or _summary(len(tasks)),
         at=now,
         results=results,
-        document=pass_json(serving.plan, failed, serving.unwell or {}) if serving.plan is not None else None,
+        document=pass_json(serving.plan, failed, serving.unwell) if serving.plan is not None else None,
     )
 
 
-def _complaints(view: View) -> tuple[str, ...]:
-    """Return what keeps a pass from doing all that the newest commit asks for; each reason once."""
-    together: dict[str, list[str]] = {}
-    for key, message in view.unwell.items():
-        together.setdefault(message, []).append(str(key))
-    commit = [condition.message for condition in view.commit.conditions if condition.type == "Stalled"]
-    return (*commit, *(f"{', '.join(names)}: {message}" for message, names in together.items()))
+def _summary(changed: int) -> str:
+    if not changed:
+        return "nothing to do"
+    return "1 object changed" if changed == 1 else f"{changed} objects changed"
 
 
 def _planned(plan: Plan, request: Request, now: datetime) -> Outcome | None:

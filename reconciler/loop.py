@@ -24,7 +24,7 @@ from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
 from reconciler.plan.diff import plan as make_plan
 from reconciler.plan.policy import judge
 from reconciler.plan.timers import next_due
-from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, reconciling, stalled
+from reconciler.state.conditions import REPOSITORY, Condition, Kind, ObjectKey, not_ready, reconciling, stalled
 from reconciler.status.events import Event
 from reconciler.status.values import PassRecord
 from reconciler.triggers import Triggers
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-REPOSITORY = ObjectKey(Kind.REPOSITORY, "repository")
 PASSES = ObjectKey(Kind.INSTALLATION, "passes")
 """What is said of passes themselves; present only while they fail."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.plan.policy import is_approved
-from reconciler.state.conditions import is_pending
+from reconciler.state.conditions import REPOSITORY, is_pending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,16 +39,27 @@ class View:
 
     @property
     def unwell(self) -> Mapping[ObjectKey, str]:
-        """Objects that are not as the commit asks for: stalled, unknown, or failing and waiting for another try."""
+        """What is not as the newest commit asks for: stalled, unknown, or failing and waiting for another try.
+
+        The commit itself as well, where another one is in force.
+        """
         if self.plan is None or self.observed is None:
             return {}
-        acted = {action.key for action in self.plan.actions}
-        failing = self.observed.failures.keys() - acted
+        failing = self.observed.failures.keys() - {action.key for action in self.plan.actions}
+        said = {REPOSITORY: self.commit.conditions, **dict(sorted(self.plan.conditions.items()))}
         told = {
             key: "; ".join(dict.fromkeys(c.message or c.reason for c in known if _is_bad(c, failing=key in failing)))
-            for key, known in sorted(self.plan.conditions.items())
+            for key, known in said.items()
         }
         return {key: message for key, message in told.items() if message}
+
+
+def together(told: Mapping[ObjectKey, str]) -> Mapping[str, list[str]]:
+    """Return each message once, with the names of those it is told of."""
+    names: dict[str, list[str]] = {}
+    for key, message in told.items():
+        names.setdefault(message, []).append(str(key))
+    return names
 
 
 def _is_bad(condition: Condition, *, failing: bool) -> bool:

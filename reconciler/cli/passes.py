@@ -50,8 +50,9 @@ def plan(
     ] = False,
 ) -> int:
     """Show what a pass would do, and change nothing."""
-    from reconciler.loop import REPOSITORY, Reconciler
+    from reconciler.loop import Reconciler
     from reconciler.planning import plan_from_file
+    from reconciler.state.conditions import REPOSITORY
 
     context: Context = ctx.obj
     problems = False
@@ -138,10 +139,11 @@ def one_pass(host: Host, revision: str | None, output: Output) -> int:
     from reconciler.cli.progress import Progress
     from reconciler.housekeeping import measure
     from reconciler.loop import Reconciler
+    from reconciler.state.conditions import REPOSITORY
 
     reconciler = Reconciler(host, host.commits())
     view = reconciler.one_pass(revision)
-    problems = _show_problems(view)
+    _show_problems(view)
     if view.plan is None:
         reconciler.close(abandon=False)
         return 1
@@ -160,14 +162,12 @@ def one_pass(host: Host, revision: str | None, output: Output) -> int:
     if final.observed is not None:
         measure(host, final.observed)
     failed = progress.report()
-    _tell({key: message for key, message in final.unwell.items() if key not in failed})
+    _tell({key: message for key, message in final.unwell.items() if key not in (REPOSITORY, *failed)})
     if output is Output.JSON:
         from reconciler.answers import pass_json
-        from reconciler.plan.render import plan_json
 
-        later = [plan_json(plan) for plan in passes[1:]]
-        write_json(pass_json(passes[0], failed, final.unwell) | {"later": later})
-    return 1 if failed or final.unwell or passes[-1].refused or problems else 0
+        write_json(pass_json(passes[0], failed, final.unwell, passes[1:]))
+    return 1 if failed or final.unwell or passes[-1].refused else 0
 
 
 def _settled(reconciler: Reconciler, view: View, output: Output, progress: Progress) -> View:
@@ -189,10 +189,9 @@ def _made_possible(view: View, final: View) -> bool:
 
 def _tell(unwell: Mapping[ObjectKey, str]) -> None:
     """Say which objects are not as the specs ask for, those with the same reason together."""
-    together: dict[str, list[str]] = {}
-    for key, message in unwell.items():
-        together.setdefault(message, []).append(str(key))
-    for message, names in together.items():
+    from reconciler.view import together
+
+    for message, names in together(unwell).items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         note(f"stalled: {', '.join(names[:_NAMED])}{more}: {message}")
 

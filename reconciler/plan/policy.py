@@ -327,18 +327,16 @@ def _is_stale(request: Request, now: datetime) -> bool:
 
 
 def _answer_approvals(plan: Plan, observed: Observed, now: datetime) -> Plan:
-    """Answer approvals that name another plan, that are too old, or that nothing waited for."""
-    served, declined = dict(plan.served), dict(plan.declined)
+    """Answer approvals that name another plan, or that are too old."""
+    declined = dict(plan.declined)
     for request in observed.requests:
-        if request.verb != "approve" or request.id in served:
+        if request.verb != "approve":
             continue
         if request.plan_hash not in (None, "", plan.hash):
             declined[request.id] = f"the plan is {plan.hash} now, not {request.plan_hash}: look at it and approve again"
         elif _is_stale(request, now):
             declined[request.id] = f"the approval is of {request.requested_at.isoformat()}: look again and approve anew"
-        elif not pruned_objects(plan.actions):
-            served[request.id] = "nothing waits for an approval"
-    return replace(plan, served=served, declined=declined)
+    return replace(plan, declined=declined)
 
 
 def _disk(case: Case) -> Iterator[Refusal]:

@@ -36,6 +36,9 @@ class ObjectKey(NamedTuple):
         return f"{self.kind}/{self.name}"
 
 
+REPOSITORY = ObjectKey(Kind.REPOSITORY, "repository")
+"""What is said of the repository, and of its newest commit."""
+
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 

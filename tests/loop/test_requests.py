@@ -91,6 +91,25 @@ def test_deleting_more_than_the_limit_waits_for_an_approval(world: World) -> Non
     assert world.running() == ["dev0.1"]
 
 
+def test_an_approval_is_answered_with_what_its_pass_did_also_where_nothing_had_to_be_approved(world: World) -> None:
+    world.write(IMAGE)
+    assert world.ask("approve").message == "1 object changed"
+    assert world.ask("approve").message == "nothing to do"
+    assert world.state.requests.pending() == ()
+
+
+def test_a_commit_that_is_not_taken_fails_an_apply_and_stands_in_its_document(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    world.write(IMAGE.replace("engine", "engin"))
+    outcome = world.ask("apply")
+    assert (outcome.ok, outcome.document and outcome.document["later"]) == (False, [])
+    assert outcome.document is not None
+    rows = outcome.document["stalled"]
+    assert isinstance(rows, list)
+    assert [(row["kind"], "error" in row["message"]) for row in rows] == [("Repository", True)]
+
+
 def test_a_commit_without_documents_always_asks(world: World) -> None:
     world.write(IMAGE, CLONE)
     world.apply()

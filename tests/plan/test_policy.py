@@ -149,11 +149,6 @@ def test_an_approval_of_another_plan_does_not_count_and_says_so() -> None:
     assert "approve again" in made.declined["approve-"]
 
 
-def test_an_approval_of_nothing_is_answered() -> None:
-    made = judged(asked(an_image()), seen(a_snapshot(), a_request("approve")))
-    assert made.served["approve-"] == "nothing waits for an approval"
-
-
 def test_refusing_does_not_change_the_hash_of_a_plan() -> None:
     desired, observed = losing(3, of=30)
     assert judged(desired, observed, max_delete=2).hash == planned(desired, observed).hash
