@@ -19,6 +19,7 @@ it, and never carry the value of a secret or a row of data.
     │   ├── SourceError       a source is missing, truncated, corrupt, of another product or version
     │   ├── ScriptError       SQL of a script or a check failed (file, line, statement)
     │   ├── CheckFailedError  a check did not return true
+    │   ├── MaskingError      a rule does not fit the data, something is not covered, or an original was left
     │   ├── SecretError       a secret is missing, unreadable or not granted
     │   └── UnsupportedError  this host or version cannot do what the document asks for
     │       └── NotInstalledError  a program, library or locale is missing; looked at again now and then
@@ -129,6 +130,17 @@ class CheckFailedError(PermanentError):
     """A check of an image did not return true."""
 
     reason = "CheckFailed"
+
+
+class MaskingError(PermanentError):
+    """Masking could not be done or not be proved: nothing is sealed.
+
+    Reasons: ``MaskingUncovered`` (policy and schema do not fit together), ``MaskingFailed``
+    (the database refused), ``MaskingLeak`` (an original value is left). The message names
+    tables and columns, never a value.
+    """
+
+    reason = "MaskingFailed"
 
 
 class SecretError(PermanentError):

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.ids import CloneName, ServerName, SnapshotId
-    from reconciler.state.desired import Check, Script
+    from reconciler.masking.assignment import Keys
+    from reconciler.masking.report import Masked
+    from reconciler.state.desired import Check, Policy, Script
     from reconciler.state.observed import SnapshotManifest
     from reconciler.state.servers import Endpoint, ServerSpec
 
@@ -117,7 +119,10 @@ class Sealed:
 
 
 class BuildSession(Protocol):
-    """An open build server. Methods are called in this order, each at most once but ``run`` and ``check``."""
+    """An open build server. Methods are called in this order, each at most once but ``run`` and ``check``.
+
+    ``mask`` comes between the scripts of the two phases.
+    """
 
     def restore(self) -> None:
         """Load a logical source; nothing to do for the others.
@@ -142,6 +147,30 @@ class BuildSession(Protocol):
 
         Raises:
             ScriptError: file, line and statement of the failure.
+
+        """
+        ...
+
+    def mask(self, policies: Sequence[Policy], keys: Keys) -> Masked:
+        """Give every column the values that the policies ask for, in place, with nothing of the database running.
+
+        Before the first write the policies are matched with the real schema. Originals to
+        look for later, and the counts that prove each rule, are part of the result.
+
+        Raises:
+            MaskingError: a rule names what is not there or does not fit, something is not
+                covered, or the database refused; names table and column, never a value.
+
+        """
+        ...
+
+    def prove(self, masked: Masked) -> None:
+        """Look for originals with the database's own eyes: in masked columns, and where files hide them (compressed).
+
+        Called after everything that writes.
+
+        Raises:
+            MaskingError: an original is left, or a rule changed nothing (``MaskingLeak``).
 
         """
         ...

@@ -269,6 +269,24 @@ class Rule(Model):
     )
 
 
+def _column(value: str) -> str:
+    if len(value.split(".")) != 3 or not all(value.split(".")):  # noqa: PLR2004 - schema, table, column
+        raise problem("a column is named schema.table.column", hint="public.invoice.customer_email")
+    return value
+
+
+class Reference(Model):
+    """A reference between columns that the database has no foreign key for."""
+
+    column: Annotated[NonEmpty, AfterValidator(_column)] = Field(
+        description="schema.table.column that refers.", examples=["public.invoice.customer_email"]
+    )
+    to: Annotated[NonEmpty, AfterValidator(_column)] = Field(
+        description="schema.table.column that it refers to: both are masked alike.", examples=["public.customer.email"]
+    )
+    database: Maybe[NonEmpty] = Field(None, description="Only in this database; globs allowed.", examples=["shop"])
+
+
 class MaskingPolicySpec(Model):
     """Key and rules."""
 
@@ -279,6 +297,14 @@ class MaskingPolicySpec(Model):
     unlisted: Literal["fail", "report", "keep"] = Field("report", description="A table that no rule matches.")
     rules: Many[Rule] = Field(
         description="Rules, by table.", examples=[[{"table": "public.customer", "columns": {"email": "email"}}]]
+    )
+    references: Many[Reference] = Field(
+        (),
+        description="Keys that the database does not know; foreign keys need no mention.",
+        examples=[[{"column": "public.invoice.customer_email", "to": "public.customer.email"}]],
+    )
+    large_objects: Maybe[Literal["remove", "keep"]] = Field(
+        None, description="What happens to large objects (pg_largeobject); without it, as unlisted says."
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from reconciler.ids import (
     DEFAULT_POOL,
@@ -25,6 +25,9 @@ from reconciler.ids import (
     SnapshotId,
 )
 from reconciler.state.conditions import Kind, ObjectKey
+
+if TYPE_CHECKING:
+    from reconciler.spec.masking_policy import MaskingPolicySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,19 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """A MaskingPolicy that an image names: its rules as written."""
+
+    name: PolicyName
+    spec: MaskingPolicySpec
+
+    @property
+    def key(self) -> SecretName:
+        """The secret with its key."""
+        return SecretName(self.spec.key.secret)
+
+
+@dataclass(frozen=True, slots=True)
 class Refresh:
     schedule: str
     timezone: str = "UTC"
@@ -143,7 +159,7 @@ class DesiredImage:
     databases: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
     checks: tuple[Check, ...] = ()
-    masking: tuple[PolicyName, ...] = ()
+    masking: tuple[Policy, ...] = ()
     unmasked_reason: str | None = None
     refresh: Refresh | None = None
     retention: Retention = Retention()
@@ -154,8 +170,12 @@ class DesiredImage:
     formerly: ImageName | None = None
     suspend: bool = False
     spec_digest: str
-    masking_keys: tuple[SecretName, ...] = ()
     superuser_scripts: bool = False
+
+    @property
+    def masking_keys(self) -> tuple[SecretName, ...]:
+        """The secrets with the keys of its policies."""
+        return tuple(dict.fromkeys(policy.key for policy in self.masking))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from reconciler.state.desired import (
     EmptySource,
     FilesSource,
     ImageSource,
+    Policy,
     PrimarySource,
     Refresh,
     Resources,
@@ -182,7 +183,7 @@ class _Commit:
                 Check(check.sql, check.database, document.file, line_of(document, check.sql, "spec", "checks", number))
                 for number, check in enumerate(spec.checks)
             ),
-            masking=tuple(map(PolicyName, spec.masking)),
+            masking=tuple(Policy(PolicyName(policy.metadata.name), policy.spec) for policy in policies),
             unmasked_reason=spec.unmasked.reason if spec.unmasked else None,
             refresh=_refresh(spec),
             retention=Retention(spec.retention.keep, spec.retention.max_age),
@@ -193,7 +194,6 @@ class _Commit:
             formerly=ImageName(model.metadata.formerly) if model.metadata.formerly else None,
             suspend=spec.suspend,
             spec_digest="",
-            masking_keys=tuple(dict.fromkeys(SecretName(policy.spec.key.secret) for policy in policies)),
             superuser_scripts=self.grants.superuser_scripts(name),
         )
         return replace(image, spec_digest=spec_digest(image, policies))

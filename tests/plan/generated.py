@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reconciler.ids import CloneName, ImageName, PolicyName, RuntimeName, SecretName, SnapshotId, VolumeId
+from reconciler.ids import CloneName, ImageName, RuntimeName, SecretName, SnapshotId, VolumeId
 from reconciler.plan.actions import volumes_in_use
 from reconciler.plan.diff import plan
 from reconciler.plan.fingerprints import GENERATED
@@ -37,6 +37,7 @@ from tests.plan.world import (
     a_clone,
     a_failure,
     a_generation,
+    a_policy,
     a_pool,
     a_request,
     a_server,
@@ -82,7 +83,7 @@ def images(draw: st.DrawFn, name: str) -> DesiredImage:
     if name == "shop" and draw(RARELY):
         changes["formerly"] = ImageName("before")
     if draw(RARELY):
-        changes |= {"masking": (PolicyName("pii"),), "masking_keys": (MASKING_KEY,)}
+        changes |= {"masking": (a_policy(key=MASKING_KEY),)}
     return an_image(name, **changes)
 
 

@@ -23,6 +23,7 @@ from tests.plan.world import (
     a_clone,
     a_failure,
     a_generation,
+    a_policy,
     a_pool,
     a_request,
     a_server,
@@ -663,7 +664,7 @@ def test_while_an_unreadable_volume_may_be_anybodys_no_clone_is_created() -> Non
 
 
 def test_a_snapshot_from_before_its_image_named_masking_is_not_handed_out() -> None:
-    image = an_image(masking=("pii",))
+    image = an_image(masking=(a_policy(),))
     old = a_snapshot()
     explicit = planned(asked(image, a_clone(snapshot=snapshot_id())), seen(old))
     assert steps(explicit) == []

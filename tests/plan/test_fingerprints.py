@@ -16,7 +16,7 @@ from reconciler.plan.fingerprints import (
     settings_digest,
 )
 from reconciler.state.desired import Resources, User
-from tests.plan.world import a_clone, an_image
+from tests.plan.world import a_clone, a_policy, an_image
 
 PASSWORD = User("app", password=SecretName("shop-app"))
 
@@ -58,7 +58,7 @@ def test_missing_secrets_are_named() -> None:
 def test_the_key_id_follows_every_key() -> None:
     a, b = SecretName("a"), SecretName("b")
     assert key_id(an_image(), {}) is None
-    assert key_id(an_image(masking_keys=(a,)), {a: "1"}) == "1"
-    both = an_image(masking_keys=(a, b))
+    assert key_id(an_image(masking=(a_policy(key=a),)), {a: "1"}) == "1"
+    both = an_image(masking=(a_policy(key=a), a_policy("more", b)))
     assert key_id(both, {a: "1"}) is None
     assert key_id(both, {a: "1", b: "2"}) != key_id(both, {a: "1", b: "3"})

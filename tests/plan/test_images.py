@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.ids import CloneName, ImageName, PolicyName, PoolName, SecretName, VolumeId
+from reconciler.ids import CloneName, ImageName, PoolName, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CreateClone, Plan
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import build_fingerprint
@@ -24,6 +24,7 @@ from tests.plan.world import (
     a_clone,
     a_failure,
     a_generation,
+    a_policy,
     a_pool,
     a_request,
     a_server,
@@ -87,14 +88,14 @@ def test_another_engine_is_an_error_while_snapshots_exist() -> None:
 
 
 def test_an_image_that_names_masking_is_not_built_while_masking_is_missing() -> None:
-    image = an_image(masking=(PolicyName("pii"),), spec_digest=OTHER_DIGEST)
+    image = an_image(masking=(a_policy(),), spec_digest=OTHER_DIGEST)
     made = planned(asked(image, a_clone()), seen(a_snapshot()))
     assert made.actions == ()
     assert reason(made, SHOP, "Stalled") == "MaskingUnavailable"
     assert reason(made, clone_key("dev"), "Reconciling") == "WaitingForSnapshot"
 
 
-MASKED = an_image(masking=(PolicyName("pii"),), masking_keys=(SecretName("key"),))
+MASKED = an_image(masking=(a_policy(),))
 MASKING = replace(SETTINGS, masking_available=True)
 
 

@@ -16,6 +16,7 @@ from reconciler.ids import (
     CloneName,
     ImageName,
     InstallationId,
+    PolicyName,
     PoolName,
     Revision,
     RuntimeName,
@@ -47,6 +48,7 @@ from reconciler.plan.actions import (
 from reconciler.plan.diff import plan
 from reconciler.plan.fingerprints import applied_users, missing_secrets, settings_digest
 from reconciler.plan.settings import PlanSettings
+from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.conditions import Condition, Kind, ObjectKey
 from reconciler.state.desired import (
     Desired,
@@ -55,6 +57,7 @@ from reconciler.state.desired import (
     DocumentRef,
     DumpSource,
     ImageSource,
+    Policy,
     SourcePath,
     User,
 )
@@ -108,6 +111,11 @@ def an_image(name: str = "shop", **changes: Any) -> DesiredImage:
         "spec_digest": "d1" * 32,
     }
     return DesiredImage(name=ImageName(name), **{**values, **changes})
+
+
+def a_policy(name: str = "pii", key: str = "key") -> Policy:
+    rules = [{"table": "public.customer", "columns": {"email": "email"}}]
+    return Policy(PolicyName(name), MaskingPolicySpec.model_validate({"key": {"secret": key}, "rules": rules}))
 
 
 def derived(name: str, base: str, **changes: Any) -> DesiredImage:

@@ -1,0 +1,71 @@
+"""What masking did and what is to be proved: counts per column, and originals that must be gone.
+
+Counts go into the attestation. Originals stay in memory, from the moment they are drawn
+until the files of the build were scanned; they have no representation as text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reconciler.masking.assignment import ColumnMasking
+    from reconciler.masking.schema import TableName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnCounts:
+    """One column's proof: ``rows`` of the table, of them ``nulls`` afterwards, ``selected`` by ``when``.
+
+    ``equal``: selected values that are the same as before, NULL aside. ``erasing``
+    methods must leave none but by chance of a short value.
+    """
+
+    column: str
+    method: str
+    """Name of the method, with ``(from table.column)`` when it is inherited."""
+    policy: str
+    rows: int
+    selected: int
+    nulls: int
+    equal: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounts:
+    """One table's proof."""
+
+    database: str
+    table: TableName
+    columns: tuple[ColumnCounts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Distinct originals of one masked column, drawn before masking, and masked values drawn after it.
+
+    ``controls`` must be found by a scan that looks for ``originals``: a blind scanner is noticed.
+    ``complete``: the originals are all that the column had.
+    """
+
+    database: str
+    table: TableName
+    masking: ColumnMasking
+    originals: tuple[str, ...] = field(repr=False)
+    complete: bool = False
+    controls: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def place(self) -> str:
+        """``database: schema.table.column``, for messages."""
+        return f"{self.database}: {self.table}.{self.masking.column.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """What a session's ``mask`` returns."""
+
+    tables: tuple[TableCounts, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    reports: tuple[str, ...] = ()
