@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reconciler.ids import CloneName, ServerName, SnapshotId
     from reconciler.masking.assignment import Keys
     from reconciler.masking.report import Masked
-    from reconciler.state.desired import Check, Policy, Script
+    from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import SnapshotManifest
     from reconciler.state.servers import Endpoint, ServerSpec
 
@@ -106,6 +106,23 @@ class BuildWork:
     """Account that clones run under: ``finish`` hands the files over to it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Masker:
+    """A masking program of the host, which gets the connection in its environment."""
+
+    argv: tuple[str, ...]
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingWork:
+    """What masks a build: the steps in order, the keys of its policies, the programs of the host by name."""
+
+    steps: tuple[MaskingStep, ...]
+    keys: Keys
+    maskers: Mapping[str, Masker]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
     """What a finished build is; goes into the snapshot's manifest."""
@@ -151,8 +168,11 @@ class BuildSession(Protocol):
         """
         ...
 
-    def mask(self, policies: Sequence[Policy], keys: Keys) -> Masked:
+    def mask(self, masking: MaskingWork) -> Masked:
         """Give every column the values that the policies ask for, in place, with nothing of the database running.
+
+        Maskers of the host and scripts do as they like; what they leave behind is scrubbed
+        and looked for all the same.
 
         Before the first write the policies are matched with the real schema. Originals to
         look for later, and the counts that prove each rule, are part of the result.

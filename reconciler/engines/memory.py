@@ -35,15 +35,15 @@ from reconciler.errors import (
     UnavailableError,
 )
 from reconciler.masking.report import Masked
+from reconciler.state.desired import Script
 from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, UserWish
+    from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, MaskingWork, UserWish
     from reconciler.ids import ServerName
-    from reconciler.masking.assignment import Keys
-    from reconciler.state.desired import Check, Policy, Script
+    from reconciler.state.desired import Check
     from reconciler.state.servers import Endpoint
 
 
@@ -212,11 +212,12 @@ class _MemorySession:
         self._work.cancel.check()
         _run(self._content, script)
 
-    def mask(self, policies: Sequence[Policy], keys: Keys) -> Masked:
-        """Its rows are numbers: there is nothing that a rule could name."""
-        del keys
-        if policies:
-            raise MaskingError("the memory engine has no tables that a policy could name", reason="MaskingUncovered")
+    def mask(self, masking: MaskingWork) -> Masked:
+        """Its rows are numbers: there is nothing that a rule could name, but scripts run."""
+        for step in masking.steps:
+            if not isinstance(step, Script):
+                raise MaskingError("the memory engine has no tables to mask", reason="MaskingUncovered")
+            self.run(step)
         return Masked()
 
     def prove(self, masked: Masked) -> None:

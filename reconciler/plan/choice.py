@@ -50,7 +50,7 @@ def choose(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Conditio
 def unmasked(index: Index, clone: DesiredClone, wanted: SnapshotId) -> str | None:
     """Return why a snapshot is not handed out any more: it is from before its image named masking (safety rule 4)."""
     image, known = index.desired.images.get(clone.image), index.snapshots.get(wanted)
-    if image is None or known is None or not image.masking or known.manifest.key_id is not None:
+    if image is None or known is None or not image.masking or known.manifest.masked_by:
         return None
     return f"snapshot {wanted} was built before image {clone.image} named masking, so nothing new is made of it"
 

@@ -140,10 +140,6 @@ def _cannot_build(index: Index, image: DesiredImage, newest: Snapshot | None) ->
             f"its snapshots are of engine {newest.manifest.engine}, the document says {image.engine};"
             " an image's engine cannot change: use another name",
         )
-    if image.masking and not index.settings.masking_available:
-        return stalled(
-            "MaskingUnavailable", "the image names masking, which this version cannot do, so nothing is built"
-        )
     missing = [name for name in image.masking_keys if name not in index.observed.secrets]
     if missing:
         return stalled("SecretUnavailable", f"there is no secret {', '.join(sorted(missing))} on this host")

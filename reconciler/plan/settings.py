@@ -30,8 +30,6 @@ class PlanSettings:
     """Runtimes that this host has; None: not checked (a plan for another host)."""
     serverless: frozenset[RuntimeName] = frozenset({RuntimeName("none")})
     """Runtimes that run no server: their clones are files only."""
-    masking_available: bool = False
-    """Whether builds can mask; images that name masking stall while they cannot."""
 
 
 class RuntimeAbilities(Protocol):

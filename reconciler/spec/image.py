@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from reconciler.spec.envelope import ApiVersion, Metadata
-from reconciler.spec.scripts import Check, ImageScript, Parameters, Params, database_name
+from reconciler.spec.scripts import Check, CloneScript, ImageScript, Parameters, Params, database_name
 from reconciler.spec.types import (
     Duration,
     DurationOrZero,
@@ -103,6 +103,30 @@ class Unmasked(Model):
     reason: NonEmpty = Field(description="Why; shown in status and events.", examples=["public sample data"])
 
 
+class MaskerRef(Model):
+    """A masking program that the host's configuration defines."""
+
+    masker: Name = Field(description="Its name under masking.maskers of the host.", examples=["optim"])
+
+
+class MaskingScript(CloneScript):
+    """SQL of yours that masks."""
+
+
+def _masking_step(value: Any) -> str:  # noqa: ANN401 - whatever YAML gave
+    if isinstance(value, MaskerRef) or (isinstance(value, dict) and "masker" in value):
+        return "<masker>"
+    return "<script>" if isinstance(value, MaskingScript | dict) else "<policy>"
+
+
+MaskingStep = Annotated[
+    Annotated[Name, Tag("<policy>")]
+    | Annotated[MaskerRef, Tag("<masker>")]
+    | Annotated[MaskingScript, Tag("<script>")],
+    Discriminator(_masking_step),
+]
+
+
 class Refresh(Ruled):
     """When the image is built anew from its source."""
 
@@ -152,8 +176,10 @@ class ImageSpec(Ruled):
     scripts: Many[ImageScript] = Field(
         (), description="Run in order; the first error stops the build.", examples=[[{"path": "sql/trim.sql"}]]
     )
-    masking: Annotated[Many[Name], distinct("the policy")] = Field(
-        (), description="MaskingPolicy documents, in order.", examples=[["pii"]]
+    masking: Annotated[Many[MaskingStep], distinct("the policy")] = Field(
+        (),
+        description="MaskingPolicy documents, by name; or a masker of the host, or SQL of yours. In order.",
+        examples=[["pii"], ["pii", {"masker": "optim"}, {"path": "sql/mask.sql"}]],
     )
     unmasked: Maybe[Unmasked] = Field(
         None, description="In place of masking: why there is none.", examples=[{"reason": "public sample data"}]
@@ -175,6 +201,11 @@ class ImageSpec(Ruled):
         major = version.split(".") if isinstance(version, str) else []
         if given.get("engine") == "postgres" and len(major) > 1 and major[0] not in _TWO_PART_MAJORS:
             yield problem("this is not a major version", hint=f'write "{major[0][:4]}"', at=("version",))
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Names of the MaskingPolicy documents that mask it."""
+        return tuple(step for step in self.masking if isinstance(step, str))
 
 
 def _about_masking(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:

@@ -85,7 +85,7 @@ def _unknown(images: Mapping[str, Document], clones: Iterable[Document], known: 
         if spec.source.image is not None and ("Image", spec.source.image) not in known:
             yield _no_such(document, Key("Image", spec.source.image), known, "source", "image")
         for index, name in enumerate(spec.masking):
-            if ("MaskingPolicy", name) not in known:
+            if isinstance(name, str) and ("MaskingPolicy", name) not in known:
                 yield _no_such(document, Key("MaskingPolicy", name), known, "masking", index)
     for document in clones:
         name = clone_of(document).spec.image

@@ -134,6 +134,17 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskerRef:
+    """A masking program of the host, by name."""
+
+    name: str
+
+
+MaskingStep = Policy | MaskerRef | Script
+"""What masks an image; policies act together, where the first of them stands."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refresh:
     schedule: str
     timezone: str = "UTC"
@@ -159,7 +170,7 @@ class DesiredImage:
     databases: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
     checks: tuple[Check, ...] = ()
-    masking: tuple[Policy, ...] = ()
+    masking: tuple[MaskingStep, ...] = ()
     unmasked_reason: str | None = None
     refresh: Refresh | None = None
     retention: Retention = Retention()
@@ -173,9 +184,24 @@ class DesiredImage:
     superuser_scripts: bool = False
 
     @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies among what masks it."""
+        return tuple(step for step in self.masking if isinstance(step, Policy))
+
+    @property
+    def maskers(self) -> tuple[str, ...]:
+        """Names of the host's masking programs that it asks for."""
+        return tuple(step.name for step in self.masking if isinstance(step, MaskerRef))
+
+    @property
+    def masked_by(self) -> tuple[str, ...]:
+        """What masks it, in words for people: names of policies, maskers, and files of scripts."""
+        return tuple(step.origin if isinstance(step, Script) else str(step.name) for step in self.masking)
+
+    @property
     def masking_keys(self) -> tuple[SecretName, ...]:
         """The secrets with the keys of its policies."""
-        return tuple(dict.fromkeys(policy.key for policy in self.masking))
+        return tuple(dict.fromkeys(policy.key for policy in self.policies))
 
 
 @dataclass(frozen=True, slots=True)

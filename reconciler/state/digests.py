@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.state.desired import DesiredImage, DumpSource, PrimarySource, Script
+from reconciler.state.desired import DesiredImage, DumpSource, Policy, PrimarySource, Script
 
 if TYPE_CHECKING:
-    from reconciler.spec.masking_policy import MaskingPolicy
+    from reconciler.state.desired import MaskingStep
 
 MASKING_VOCABULARY = 1
 """Part of the digest of images that are masked: raised when a rule's meaning changes, so that they are built anew."""
@@ -22,7 +22,7 @@ MASKING_VOCABULARY = 1
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def spec_digest(image: DesiredImage, policies: Sequence[MaskingPolicy]) -> str:
+def spec_digest(image: DesiredImage) -> str:
     """Return what identifies how an image is built, apart from its data (``inputId``) and keys (``keyId``).
 
     Parameters, labels, retention, refresh and pool are left out: changing them asks for
@@ -47,7 +47,7 @@ def spec_digest(image: DesiredImage, policies: Sequence[MaskingPolicy]) -> str:
             "databases": image.databases,
             "scripts": _script_rows(image.scripts),
             "checks": [[check.sql, check.database] for check in image.checks],
-            "masking": [MASKING_VOCABULARY, *map(_policy_content, policies)] if policies else [],
+            "masking": [MASKING_VOCABULARY, *map(_masking_row, image.masking)] if image.masking else [],
         }
     )
 
@@ -61,8 +61,14 @@ def _script_rows(scripts: Iterable[Script]) -> list[list[str | None]]:
     return [[script.text, script.database, script.phase] for script in scripts]
 
 
-def _policy_content(policy: MaskingPolicy) -> Any:  # noqa: ANN401 - plain data for JSON
-    return policy.spec.model_dump(mode="json", exclude={"key"})
+def _masking_row(step: MaskingStep) -> Any:  # noqa: ANN401 - plain data for JSON
+    match step:
+        case Policy():
+            return step.spec.model_dump(mode="json", exclude={"key"})
+        case Script():
+            return [step.text, step.database]
+        case _:
+            return step.name
 
 
 def _digest(value: object) -> str:

@@ -28,9 +28,12 @@ class Grants:
     def __init__(self, config: Config | None) -> None:
         self._roots = None if config is None else config.sources.roots
         self._grants = None if config is None else config.grants
+        self._maskers = None if config is None else config.masking.maskers.keys()
         self._known: dict[str, tuple[Grant, ...]] = {}
 
-    def refusal(self, image: str, *, paths: Iterable[str] = (), secrets: Iterable[str] = ()) -> Refusal | None:
+    def refusal(
+        self, image: str, *, paths: Iterable[str] = (), secrets: Iterable[str] = (), maskers: Iterable[str] = ()
+    ) -> Refusal | None:
         """Return why ``image`` (or a clone of it) may not use one of these; None when it may use all."""
         for path in paths:
             if path.startswith("/") and (refused := self._path(image, path)):
@@ -39,6 +42,11 @@ class Grants:
             if self._grants is not None and not self._secret(image, secret):
                 what = f"the secret {secret} is not granted to image {image} and its clones on this host"
                 return "SecretNotGranted", f"{what}; {_ADD_TO_GRANT}"
+        for masker in maskers:
+            if self._maskers is not None and masker not in self._maskers:
+                known = ", ".join(sorted(self._maskers)) or "none"
+                what = f"this host has no masker {masker} (there are: {known})"
+                return "MaskerUnknown", f"{what}; define it under masking.maskers of the host's configuration"
         return None
 
     def roots(self, image: str) -> tuple[Path, ...]:

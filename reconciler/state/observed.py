@@ -64,6 +64,8 @@ class SnapshotManifest:
     spec_digest: str
     input_id: str
     key_id: str | None = None
+    masked_by: tuple[str, ...] = ()
+    """Policies, maskers and scripts that masked it, in order; what its base was masked by is not repeated."""
     revision: Revision
     created_at: datetime
     data_as_of: datetime | None = None

@@ -17,6 +17,7 @@ from reconciler.ids import CloneName, ImageName, PolicyName, PoolName, RuntimeNa
 from reconciler.spec.collection import without_collection
 from reconciler.spec.diagnostics import Diagnostic, order
 from reconciler.spec.documents import clone_of, image_of, policy_of
+from reconciler.spec.image import MaskingScript
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import (
     BackupSource,
@@ -29,6 +30,8 @@ from reconciler.state.desired import (
     EmptySource,
     FilesSource,
     ImageSource,
+    MaskerRef,
+    MaskingStep,
     Policy,
     PrimarySource,
     Refresh,
@@ -164,13 +167,12 @@ class _Commit:
             return scripts, self.images[clone_of(document).spec.image]
         spec = image_of(document).spec
         sources = [self._tree.object_id(path) for path in _source_paths(spec) if not path.startswith("/")]
-        return scripts, sources, [self._policies[name] for name in spec.masking]
+        return scripts, sources, [self._policies[name] for name in spec.policies]
 
     def image(self, document: Document) -> DesiredImage:
         model = image_of(document)
         spec = model.spec
         name = ImageName(document.name)
-        policies = [policy_of(self._policies[policy]) for policy in spec.masking]
         image = DesiredImage(
             name=name,
             document=DocumentRef(document.file, document.line),
@@ -183,7 +185,7 @@ class _Commit:
                 Check(check.sql, check.database, document.file, line_of(document, check.sql, "spec", "checks", number))
                 for number, check in enumerate(spec.checks)
             ),
-            masking=tuple(Policy(PolicyName(policy.metadata.name), policy.spec) for policy in policies),
+            masking=self._masking(document, spec, lambda: _image_scope(model)),
             unmasked_reason=spec.unmasked.reason if spec.unmasked else None,
             refresh=_refresh(spec),
             retention=Retention(spec.retention.keep, spec.retention.max_age),
@@ -196,7 +198,7 @@ class _Commit:
             spec_digest="",
             superuser_scripts=self.grants.superuser_scripts(name),
         )
-        return replace(image, spec_digest=spec_digest(image, policies))
+        return replace(image, spec_digest=spec_digest(image))
 
     def clone(self, document: Document) -> DesiredClone:
         model = clone_of(document)
@@ -240,6 +242,20 @@ class _Commit:
                 rendered.append(text)
         return tuple(rendered)
 
+    def _masking(self, document: Document, spec: ImageSpec, scope: Scope) -> tuple[MaskingStep, ...]:
+        steps: list[MaskingStep] = []
+        for number, step in enumerate(spec.masking):
+            match step:
+                case MaskingScript():
+                    text, finding = self._scripts.resolve(document, step, "spec", "masking", number, scope=scope)
+                    self.diagnostics.extend([finding] if finding is not None else [])
+                    steps.extend([text] if text is not None else [])
+                case str():
+                    steps.append(Policy(PolicyName(step), policy_of(self._policies[step]).spec))
+                case _:
+                    steps.append(MaskerRef(step.masker))
+        return tuple(steps)
+
     def _source(self, document: Document, spec: ImageSpec) -> Source:
         source = spec.source
         if source.dump is not None:
@@ -273,7 +289,10 @@ class _Commit:
 
 
 def _scripts_of(document: Document) -> Iterable[CloneScript]:
-    return image_of(document).spec.scripts if document.kind == "Image" else clone_of(document).spec.scripts
+    if document.kind == "Clone":
+        return clone_of(document).spec.scripts
+    spec = image_of(document).spec
+    return [*spec.scripts, *(step for step in spec.masking if isinstance(step, MaskingScript))]
 
 
 def _source_paths(spec: ImageSpec) -> list[str]:
@@ -346,7 +365,9 @@ def _refused(
     images: Mapping[ImageName, DesiredImage], clones: Mapping[CloneName, DesiredClone], grants: Grants
 ) -> Iterator[tuple[ObjectKey, Refusal]]:
     for image in images.values():
-        refusal = grants.refusal(image.name, paths=_host_paths(image.source), secrets=_secrets(image))
+        refusal = grants.refusal(
+            image.name, paths=_host_paths(image.source), secrets=_secrets(image), maskers=image.maskers
+        )
         if refusal is not None:
             yield ObjectKey(Kind.IMAGE, image.name), refusal
     for clone in clones.values():

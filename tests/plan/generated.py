@@ -53,7 +53,7 @@ IMAGES = ("shop", "store", "base")
 CLONES = ("a", "b", "c", "d", "e", "f")
 AGES = tuple(hours * HOUR for hours in (1, 2, 30, 80))
 DIGESTS = ("d1" * 32, "d2" * 32)
-SETTINGS = PlanSettings(pools=frozenset({POOL}), masking_available=True)
+SETTINGS = PlanSettings(pools=frozenset({POOL}))
 MASKING_KEY, PASSWORD = SecretName("masking-key"), SecretName("password")
 WISHES = [(verb, name) for verb in ("reset", "undo") for name in CLONES] + [("refresh", name) for name in IMAGES]
 KEYS = [image_key(name) for name in IMAGES] + [clone_key(name) for name in CLONES]
@@ -66,6 +66,7 @@ ENDS: list[dict[str, Any]] = [
     {"expires": NOW - HOUR},
     {"expires": NOW + HOUR},
 ]
+MASKINGS: list[dict[str, Any]] = [{}, {}, *({"key_id": key, "masked_by": ("pii",)} for key in ("key-1", "key-2"))]
 PROBLEM = ("SourceNotGranted", "the host does not grant its source")
 
 
@@ -170,7 +171,7 @@ def volumes(draw: st.DrawFn) -> list[Volume]:
             changes = {
                 "spec_digest": draw(st.sampled_from(DIGESTS)),
                 "input_id": draw(st.sampled_from(["input-1", "x"])),
-                "key_id": draw(st.sampled_from([None, None, "key-1", "key-2"])),
+                **draw(st.sampled_from(MASKINGS)),
             }
             found.append(a_snapshot(image, age=age, pool=draw(st.sampled_from([POOL, POOL, OTHER_POOL])), **changes))
         if draw(RARELY):

@@ -19,7 +19,6 @@ from tests.plan.world import (
     INPUT,
     NOW,
     OTHER_POOL,
-    SETTINGS,
     a_build,
     a_clone,
     a_failure,
@@ -87,27 +86,18 @@ def test_another_engine_is_an_error_while_snapshots_exist() -> None:
     assert steps(planned(asked(image), seen())) == ["build shop"]
 
 
-def test_an_image_that_names_masking_is_not_built_while_masking_is_missing() -> None:
-    image = an_image(masking=(a_policy(),), spec_digest=OTHER_DIGEST)
-    made = planned(asked(image, a_clone()), seen(a_snapshot()))
-    assert made.actions == ()
-    assert reason(made, SHOP, "Stalled") == "MaskingUnavailable"
-    assert reason(made, clone_key("dev"), "Reconciling") == "WaitingForSnapshot"
-
-
 MASKED = an_image(masking=(a_policy(),))
-MASKING = replace(SETTINGS, masking_available=True)
 
 
 def test_a_rotated_masking_key_makes_a_build_due() -> None:
-    same = planned(asked(MASKED), seen(a_snapshot(key_id="k1"), secrets={"key": "k1"}), settings=MASKING)
-    rotated = planned(asked(MASKED), seen(a_snapshot(key_id="k1"), secrets={"key": "k2"}), settings=MASKING)
+    same = planned(asked(MASKED), seen(a_snapshot(key_id="k1", masked_by=("pii",)), secrets={"key": "k1"}))
+    rotated = planned(asked(MASKED), seen(a_snapshot(key_id="k1", masked_by=("pii",)), secrets={"key": "k2"}))
     assert same.actions == ()
     assert only_build(rotated).key_id == "k2"
 
 
 def test_a_missing_masking_key_stalls() -> None:
-    made = planned(asked(MASKED), seen(), settings=MASKING)
+    made = planned(asked(MASKED), seen())
     assert (made.actions, reason(made, SHOP, "Stalled")) == ((), "SecretUnavailable")
 
 

@@ -400,6 +400,7 @@ class World:
             spec_digest=image.spec_digest,
             input_id=action.input_id,
             key_id=action.key_id,
+            masked_by=image.masked_by,
             base=action.base,
             created_at=self.now,
             pool=image.pool,

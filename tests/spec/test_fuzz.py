@@ -89,7 +89,7 @@ MINUTES, HOURS, DAYS, MONTHS, WEEKDAYS = (
 )
 SCHEDULES = st.tuples(MINUTES, HOURS, DAYS, MONTHS, WEEKDAYS).map(" ".join)
 ZONES = st.sampled_from(["UTC", "Europe/Paris", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Monrovia"])
-SETTINGS = PlanSettings(masking_available=True)
+SETTINGS = PlanSettings()
 
 quick = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -53,6 +53,7 @@ SNAPSHOTS = st.builds(
     spec_digest=NAMES,
     input_id=NAMES,
     key_id=st.none() | NAMES,
+    masked_by=_some(NAMES),
     revision=NAMES,
     created_at=TIMES,
     data_as_of=st.none() | TIMES,
