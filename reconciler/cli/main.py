@@ -67,6 +67,7 @@ def main() -> None:
     interruption.note_interrupts()
     try:
         code = app(_with_optional_values(sys.argv[1:]), standalone_mode=False)
+        sys.stdout.flush()  # what cannot be written is told here; at exit the interpreter tells it in its own way
     except (typer.Abort, KeyboardInterrupt):
         interruption.end()
     except Exception as error:

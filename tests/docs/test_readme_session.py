@@ -20,7 +20,7 @@ README = Path(__file__).parents[2] / "README.md"
 VARYING = {
     r"\d{8}t\d{6}z-[0-9a-f]{8}": "{id}",
     r"127\.0\.0\.1:\d+": "127.0.0.1:{number}",
-    r"\d+ s ago": "{age} ago",
+    r"\d+ s ago": "{ago}",
     r"[\d.]+ (KiB|MiB|GiB)": "{size}",
     r"\b1[0-9]\.\d+\b": "{version}",
     r"\b(btrfs|copy)\b": "{text}",
