@@ -67,7 +67,7 @@ def main() -> None:
     interruption.note_interrupts()
     try:
         code = app(_with_optional_values(sys.argv[1:]), standalone_mode=False)
-        sys.stdout.flush()  # what cannot be written is told here; at exit the interpreter tells it in its own way
+        sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         interruption.end()
     except Exception as error:
@@ -77,6 +77,11 @@ def main() -> None:
             raise
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _give_output_up() -> None:
+    """Let what is still buffered go nowhere: the interpreter would try again at exit, and complain in its own way."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explained(error: Exception) -> bool:
@@ -91,10 +96,12 @@ def _explained(error: Exception) -> bool:
         case ReconcilerError():
             fail(error)
         case BrokenPipeError():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        case OSError():  # of a file that the command line names, or of standard output
-            place = f"{error.filename}: " if error.filename is not None else ""
-            note(f"error: {place}{error.strerror or error}")
+            _give_output_up()
+        case OSError() if error.filename is None:  # of standard output
+            note(f"error: {error.strerror or error}")
+            _give_output_up()
+        case OSError():  # of a file that the command line names
+            note(f"error: {error.filename}: {error.strerror}")
         case _:
             return False
     return True

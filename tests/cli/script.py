@@ -50,6 +50,8 @@ _FORMS = {
     "text": r".*",
 }
 _TIMEOUT = 120.0
+_CHANGING = ("RECONCILER_", "PG", "GIT_", "PYTHONUNBUFFERED")
+"""Variables that change what commands do or how they write."""
 
 
 @dataclass
@@ -145,7 +147,7 @@ def _until(lines: Iterator[tuple[int, str]], end: str) -> Iterator[str]:
 
 def environment() -> dict[str, str]:
     """Return the user's environment, without what would change the meaning of a script."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RECONCILER_", "PG", "GIT_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_CHANGING)}
     git = {
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_AUTHOR_NAME": "tester",
