@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler.apply.context import best_effort
 from reconciler.apply.serving import (
     allocated,
+    apply_settings,
     clone_account,
     delivered_users,
     own_account,
@@ -108,7 +109,7 @@ def restore(work: Work, action: RestoreClone) -> None:
     )
     storage.update(action.volume, restored)
     if clone.running:
-        start(work, storage, action.volume, restored)
+        apply_settings(work, storage, action.volume, restored)
         _update_users(work, storage, action.volume)
 
 
@@ -151,14 +152,14 @@ def restart(work: Work, action: RestartClone) -> None:
     storage, manifest = work.clone(action.volume)
     clone = work.desired.clones[action.clone]
     if clone.running:
-        start(work, storage, action.volume, manifest, stop_first=True)
+        apply_settings(work, storage, action.volume, manifest)
     else:
         _stop(work, action.volume, manifest)
         storage.update(action.volume, with_settings(work, manifest))
 
 
 def start_clone(work: Work, action: StartClone) -> None:
-    """Start the server of a clone that should be running."""
+    """Start the server of a clone that should be running, as it ran before."""
     storage, manifest = work.clone(action.volume)
     start(work, storage, action.volume, manifest)
 

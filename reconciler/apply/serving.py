@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import CloneWork, UserWish
+from reconciler.errors import ReconcilerError, TransientError, UnsupportedError
 from reconciler.ids import ServerName, SnapshotId, VolumeId
 from reconciler.plan.fingerprints import applied_users, settings_digest
 from reconciler.proc import Account
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredClone, Script
     from reconciler.state.observed import AppliedUser
+    from reconciler.state.servers import ServerSpec
     from reconciler.storage.base import Storage
 
 
@@ -72,29 +74,82 @@ def serving(
             runtime.stop(spec.name, spec=spec, own=own_account(manifest))
 
 
-def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest, *, stop_first: bool = False) -> None:
-    """Start a clone's server with the settings that its document asks for now, and record that it has them.
+def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
+    """Start a clone's server with the settings that its manifest says.
 
-    One that runs is stopped with ``stop_first``, but only once its engine can serve it with
-    these settings. Not cancelled when the reconciler is told to end: the server may just
-    have been stopped for this, and nobody else would start it.
+    Not cancelled when the reconciler is told to end: the server may just have been
+    stopped for this, and nobody else would start it.
+    """
+    work.runtime(manifest.runtime).start(_server(work, storage, volume, manifest))
+
+
+def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
+    """Serve a clone with the settings that its document asks for now, and record that it has them.
+
+    A server that runs is stopped, but only once its engine can serve it with these
+    settings. If it does not start with them, it gets back those that it had. None of it is
+    cancelled, as in :func:`start`.
+
+    Raises:
+        UnsupportedError: it runs with the settings that it had. As the host can serve it with these, the
+            new ones are at fault, and trying them again would only end its sessions once more.
+
     """
     wanted = with_settings(work, manifest)
-    engine, runtime = work.host.engine(manifest.engine), work.runtime(manifest.runtime)
-    spec = engine.clone_server(clone_work(work, storage, wanted, volume, port=wanted.port))
-    if stop_first:
-        runtime.stop(spec.name, own=own_account(manifest))
-    runtime.start(spec)
+    runtime = work.runtime(manifest.runtime)
+    spec = _server(work, storage, volume, wanted)
+    runtime.stop(spec.name, own=own_account(manifest))
+    try:
+        runtime.start(spec)
+    except TransientError as error:
+        changes = _changes(manifest, wanted)
+        if changes and _starts(work, storage, volume, manifest):
+            raise UnsupportedError(
+                f"its server does not start with {', '.join(changes)}, and runs on with what it had: {error.message}",
+                reason="SettingsNotServed",
+                hint=error.hint,
+            ) from error
+        raise
     if wanted != manifest:
         storage.update(volume, wanted)
 
 
+def _server(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> ServerSpec:
+    engine = work.host.engine(manifest.engine)
+    return engine.clone_server(clone_work(work, storage, manifest, volume, port=manifest.port))
+
+
+def _changes(before: CloneManifest, after: CloneManifest) -> list[str]:
+    """Say which settings differ; nothing if it is not known what they were."""
+    if before.parameters is None or after.parameters is None:
+        return []
+    port = [] if after.port == before.port else [f"port {after.port}"]
+    new = [f"{name} = {value}" for name, value in after.parameters.items() if before.parameters.get(name) != value]
+    return port + new + [f"no {name}" for name in before.parameters if name not in after.parameters]
+
+
+def _starts(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> bool:
+    try:
+        start(work, storage, volume, manifest)
+    except ReconcilerError:
+        return False
+    return True
+
+
 def with_settings(work: Work, manifest: CloneManifest) -> CloneManifest:
-    """Return a manifest that says what a start applies now: port and settings of the document."""
+    """Return a manifest that says what is asked for now: port and settings of the document."""
     clone = work.desired.clones[manifest.clone]
     image = work.desired.image_called(manifest.image)
     applied = settings_digest(clone, image) if image is not None else manifest.settings_digest
-    return replace(manifest, port=clone.port or manifest.port, settings_digest=applied)
+    parameters = _parameters(work, manifest, _snapshot(work, manifest))
+    return replace(manifest, port=clone.port or manifest.port, settings_digest=applied, parameters=parameters)
+
+
+def _parameters(work: Work, manifest: CloneManifest, snapshot: SnapshotManifest) -> dict[str, str]:
+    """Return the server settings that documents ask for; those of its snapshot when its image has none any more."""
+    clone = work.desired.clones[manifest.clone]
+    image = work.desired.image_called(manifest.image)
+    return {**(image.parameters if image is not None else snapshot.parameters), **clone.parameters}
 
 
 def clone_work(
@@ -102,11 +157,9 @@ def clone_work(
 ) -> CloneWork:
     """Return what an engine needs to know to serve a clone."""
     clone = work.desired.clones[manifest.clone]
-    image = work.desired.image_called(manifest.image)
     served = work.host.serving(manifest.runtime)
     account = clone_account(work, manifest, volume)
     snapshot = _snapshot(work, manifest)
-    parameters = dict(image.parameters if image is not None else snapshot.parameters) | dict(clone.parameters)
     return CloneWork(
         clone=manifest.clone,
         server=ServerName(volume),
@@ -116,7 +169,7 @@ def clone_work(
         account=account,
         host=served.host,
         port=port,
-        parameters=parameters,
+        parameters=_parameters(work, manifest, snapshot) if manifest.parameters is None else manifest.parameters,
         allow=served.allow,
         tls=served.tls,
         superuser_scripts=clone.superuser_scripts,

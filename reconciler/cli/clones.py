@@ -200,7 +200,14 @@ def _endpoint(
 
 
 def _password(host: Host, manifest: CloneManifest, user: str) -> str:
-    """Return a user's password: of the document's secret, or the one that was generated."""
+    """Return the password that lets a user in: of the document's secret, or the one that was generated.
+
+    Raises:
+        UnavailableError: it is neither. A secret's value is kept nowhere, so what it was before
+            a rotation that no pass has delivered yet cannot be told.
+        SecretError: the secret is missing or unreadable.
+
+    """
     generated = host.state.credentials.existing(manifest.clone, user)
     applied = next(applied for applied in manifest.users if applied.name == user)
     if applied.password == "generated" and generated is not None:  # noqa: S105 - a mark, not a password
@@ -210,4 +217,11 @@ def _password(host: Host, manifest: CloneManifest, user: str) -> str:
     secret = next((u.password for u in clone.users if u.name == user), None) if clone is not None else None
     if secret is None:
         raise UnavailableError(f"the password of {user} is not known here", hint="ask for it where its secret is kept")
-    return host.secrets.get(secret)
+    value = host.secrets.get(secret)
+    if host.secret_fingerprint(secret) != applied.password:
+        raise UnavailableError(
+            f"clone {manifest.clone} does not have the password of {user} that is in secret {secret} now",
+            reason="PasswordNotDelivered",
+            hint="the next pass delivers it: reconciler apply; until then the one before it works",
+        )
+    return value

@@ -9,7 +9,8 @@ a clone starts from what its snapshot's facts say. Its language has one statemen
     expect NUMBER      fail unless there are that many rows
     fail               fail
 
-A check is ``true``, ``false`` or a number of rows. Every parameter but ``forbidden`` may be set.
+A check is ``true``, ``false`` or a number of rows. Every parameter but ``forbidden`` may be
+set; no clone's server starts with ``unservable``.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from reconciler.ids import ServerName
     from reconciler.state.desired import Check
     from reconciler.state.servers import Endpoint
+
+UNSERVABLE = "unservable"
 
 
 @dataclass
@@ -124,7 +127,8 @@ class MemoryEngine:
         self._require(work.snapshot.major)
         self._clone(work)
         host = None if work.port is None else work.host
-        return replace(_server(work.server, work.directory), host=host, port=work.port, account=work.account)
+        spec = replace(_server(work.server, work.directory), host=host, port=work.port, account=work.account)
+        return replace(spec, ready=lambda: UNSERVABLE not in work.parameters)
 
     def deliver(self, work: CloneWork, users: Sequence[UserWish], drop: Sequence[str]) -> None:
         content = self._clone(work)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from reconciler.ids import SecretName, SnapshotId, VolumeId
     from reconciler.state.desired import DesiredClone, DesiredImage
+    from reconciler.state.observed import CloneManifest
 
 GENERATED = "generated"
 """Fingerprint of a password that the reconciler made itself."""
@@ -134,6 +135,14 @@ def serve_fingerprint(clone: DesiredClone, image: DesiredImage | None, volume: V
     """Return the fingerprint of starting or restarting a clone's server."""
     settings = settings_digest(clone, image) if image is not None else ""
     return _fingerprint("serve", volume, clone.runtime, clone.port, settings)
+
+
+def start_fingerprint(manifest: CloneManifest, volume: VolumeId) -> str:
+    """Return the fingerprint of starting a clone's server as it ran before, while other settings are asked for.
+
+    Work of its own: neither its success nor its failure says anything about those.
+    """
+    return _fingerprint("start", volume, manifest.port, manifest.parameters)
 
 
 def _fingerprint(work: str, *inputs: object) -> str:

@@ -15,6 +15,7 @@ from reconciler.plan.fingerprints import (
     missing_secrets,
     serve_fingerprint,
     settings_digest,
+    start_fingerprint,
     update_fingerprint,
 )
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled
@@ -36,13 +37,13 @@ def plan_in_place(index: Index, draft: Draft, clone: DesiredClone, current: Gene
     draft.say(key, *_state(index, clone, current))
     serve = _serve(index, clone, current)
     update = _update(index, draft, clone, current)
-    if serve is not None and (held := held_back(index, key, getattr(serve, "fingerprint", ""))) is not None:
-        draft.say(key, held)
-        serve = None
-        if index.server(current.volume.id) is None:
+    if serve is not None and _waits(index, draft, serve):
+        serve = _as_before(index, clone, current) if isinstance(serve, RestartClone) else None
+        if serve is not None and _waits(index, draft, serve):
+            serve = None
+        if serve is None and index.server(current.volume.id) is None:
             update = None
-    if update is not None and (held := held_back(index, key, update.fingerprint)) is not None:
-        draft.say(key, held)
+    if update is not None and _waits(index, draft, update):
         update = None
     # Users are delivered through a server: before one stops, after one starts.
     steps: tuple[Action | None, ...] = (update, serve) if isinstance(serve, StopClone) else (serve, update)
@@ -50,6 +51,15 @@ def plan_in_place(index: Index, draft: Draft, clone: DesiredClone, current: Gene
         if action is not None:
             draft.add(action)
             draft.say(key, reconciling("Updating", action.reason))
+
+
+def _waits(index: Index, draft: Draft, action: Action) -> bool:
+    """Whether an action has to wait after a failure; then say so."""
+    held = held_back(index, action.key, getattr(action, "fingerprint", ""))
+    if held is None:
+        return False
+    draft.say(action.key, held)
+    return True
 
 
 def _state(index: Index, clone: DesiredClone, current: Generation) -> tuple[Condition, ...]:
@@ -87,6 +97,16 @@ def _serve(index: Index, clone: DesiredClone, current: Generation) -> RestartClo
             clone=clone.name, volume=volume.id, runtime=server.runtime, reason="its document says state: stopped"
         )
     return None
+
+
+def _as_before(index: Index, clone: DesiredClone, current: Generation) -> StartClone | None:
+    """Plan a start with the settings that a clone had, while it cannot be served with those that are asked for."""
+    volume, manifest = current
+    if not clone.running or manifest.parameters is None or index.server(volume.id) is not None:
+        return None
+    fingerprint = start_fingerprint(manifest, volume.id)
+    reason = "its server should run and does not; with the settings that it had, as those asked for failed"
+    return StartClone(clone=clone.name, volume=volume.id, fingerprint=fingerprint, reason=reason)
 
 
 def _image(index: Index, current: Generation) -> DesiredImage | None:

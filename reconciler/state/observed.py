@@ -122,6 +122,8 @@ class CloneManifest:
     users: tuple[AppliedUser, ...] = ()
     scripts_digest: str = ""
     settings_digest: str = ""
+    parameters: Mapping[str, str] | None = None
+    """Server settings that it was served with last; None: not recorded."""
     databases: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     account: int | None = None

@@ -69,6 +69,23 @@ def test_a_clone_goes_on_while_its_document_asks_for_a_setting_that_the_server_d
     assert shop.sql("dev", "SHOW work_mem") == [("7MB",)]
 
 
+def test_a_clone_goes_on_while_its_document_asks_for_settings_that_the_server_does_not_start_with(shop: World) -> None:
+    shop.write("dev.yaml", clone("dev", parameters={"work_mem": "7MB", "wal_level": "minimal", "max_wal_senders": "3"}))
+    shop.apply()
+    assert shop.sql("dev", "SELECT name FROM product WHERE id = 4") == [("somebody's work",)]
+    with shop.connect("dev") as connection:
+        for _ in range(2):
+            assert shop.apply().actions == []
+        stalled = shop.apply().condition("Clone/dev", "Stalled")
+        assert stalled is not None
+        assert "max_wal_senders = 3" in stalled[2]
+        assert 'WAL streaming ("max_wal_senders" > 0) requires "wal_level"' in stalled[2]
+        assert connection.execute("SHOW work_mem").fetchone() == ("4MB",)
+    shop.write("dev.yaml", clone("dev", parameters={"work_mem": "7MB"}))
+    shop.apply().require()
+    assert shop.sql("dev", "SHOW work_mem") == [("7MB",)]
+
+
 def test_a_clone_whose_port_somebody_took_says_so_and_comes_when_it_is_free(shop: World) -> None:
     port = shop.ports[35]
     with socket.socket() as stranger:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.memory import MemoryEngine
-from reconciler.ids import CloneName
+from reconciler.ids import CloneName, InstallationId, RuntimeName, ServerName
 from reconciler.plan.actions import BuildSnapshot, CreateClone
 from reconciler.state.conditions import Kind
 
@@ -75,6 +75,63 @@ def test_changed_parameters_of_the_image_restart_its_clones_and_build_nothing(wo
     world.write(IMAGE + "  parameters: {work_mem: 64MB}\n", CLONE)
     assert verbs(world.apply()) == ["restart Clone/dev"]
     assert verbs(world.apply()) == []
+
+
+def test_a_clone_that_does_not_start_with_its_new_settings_runs_on_with_those_that_it_had(world: World) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    world.write(IMAGE, CLONE + "  port: 5666\n  parameters: {work_mem: 8MB, unservable: 900GB}\n")
+    port, log = world.clone().port, world.servers.written
+    assert verbs(world.apply()) == ["restart Clone/dev"]
+    assert server_ports(world) == {"dev.1": port}
+    for _ in range(2):
+        world.clock.advance(hours=1)
+        assert verbs(world.apply()) == []
+    assert [line for lines in log.values() for line in lines] == ["started", "stopped", "started"]
+    stalled = world.conditions(Kind.CLONE, "dev")["Stalled"]
+    assert stalled.reason == "SettingsNotServed"
+    assert "port 5666, work_mem = 8MB, unservable = 900GB" in stalled.message
+
+    world.servers.crash(ServerName("dev.1"))
+    assert verbs(world.apply()) == ["start Clone/dev"]
+    assert server_ports(world) == {"dev.1": port}
+    assert "Stalled" in world.conditions(Kind.CLONE, "dev")
+
+    world.write(IMAGE, CLONE + "  port: 5666\n")
+    assert verbs(world.apply()) == ["restart Clone/dev"]
+    assert server_ports(world) == {"dev.1": 5666}
+    world.apply()
+    assert "Stalled" not in world.conditions(Kind.CLONE, "dev")
+
+
+def test_a_clone_that_a_killed_pass_left_stopped_runs_on_with_what_it_had(world: World) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    world.write(IMAGE, CLONE + "  parameters: {unservable: 900GB}\n")
+    world.host.runtimes[RuntimeName("process")].stop(ServerName("dev.1"))
+    world.apply()
+    assert world.running() == ["dev.1"]
+    assert verbs(world.apply()) == []
+
+
+def test_a_clone_that_the_host_cannot_start_in_any_way_is_tried_again(world: World) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    world.write(IMAGE, CLONE + "  parameters: {work_mem: 8MB}\n")
+    stranger = InstallationId("theirs"), RuntimeName("process")
+    occupied = {(stranger, name): server for (_ours, name), server in world.servers.running.items()}
+    world.servers.crash(ServerName("dev.1"))
+    world.servers.running |= occupied
+    world.apply()
+    assert world.conditions(Kind.CLONE, "dev")["Ready"].status == "False"
+    world.servers.running.clear()
+    world.clock.advance(minutes=1)
+    assert verbs(world.apply()) == ["restart Clone/dev"]
+    assert world.clone().parameters == {"work_mem": "8MB"}
+
+
+def server_ports(world: World) -> dict[str, int | None]:
+    return {name: server.port for name, server in world.host.runtimes[RuntimeName("process")].servers().items()}
 
 
 def test_users_change_in_place(world: World) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from reconciler.ids import CloneName, ImageName, PoolName, RuntimeName, SecretName, SnapshotId, VolumeId
 from reconciler.plan.actions import CreateClone, ExpireClone, ReplaceClone, RestartClone, RestoreClone, UpdateClone
-from reconciler.plan.fingerprints import delivery_fingerprint, serve_fingerprint
+from reconciler.plan.fingerprints import delivery_fingerprint, serve_fingerprint, start_fingerprint
 from reconciler.plan.schedule import expiry_text
 from reconciler.state.desired import Resources, SnapshotAt, User
-from reconciler.state.observed import ClonePhase, Tombstone, VolumeState
+from reconciler.state.observed import CloneManifest, ClonePhase, Tombstone, VolumeState
 from tests.plan.world import (
     APP,
     HOUR,
@@ -526,6 +526,26 @@ def test_a_transient_failure_waits_for_its_time(retry_in: timedelta, expected: l
     failure = a_failure(serve_fingerprint(a_clone(), an_image(), volume.id), permanent=False, retry_in=retry_in)
     made = planned(asked(an_image(), a_clone()), seen(a_snapshot(), volume, failures={DEV: (failure,)}))
     assert steps(made) == expected
+
+
+def test_a_clone_that_went_down_while_its_new_settings_stall_starts_with_those_that_it_had() -> None:
+    clone, volume = a_clone(parameters={"work_mem": "8MB"}), a_generation(a_clone())
+    failure = a_failure(serve_fingerprint(clone, an_image(), volume.id))
+    documents = asked(an_image(), clone)
+    assert steps(planned(documents, seen(a_snapshot(), *served(volume), failures={DEV: (failure,)}))) == []
+    down = planned(documents, seen(a_snapshot(), volume, failures={DEV: (failure,)}))
+    assert (steps(down), reason(down, DEV, "Stalled")) == (["start dev"], "ScriptFailed")
+    assert isinstance(volume.manifest, CloneManifest)
+    before = a_failure(start_fingerprint(volume.manifest, volume.id), permanent=False, retry_in=HOUR)
+    failures = (failure, before)
+    assert steps(planned(documents, seen(a_snapshot(), volume, failures={DEV: failures}))) == []
+
+
+def test_a_clone_of_which_nobody_knows_what_settings_it_had_waits_for_others() -> None:
+    clone, volume = a_clone(parameters={"work_mem": "8MB"}), a_generation(a_clone(), parameters=None)
+    failure = a_failure(serve_fingerprint(clone, an_image(), volume.id))
+    made = planned(asked(an_image(), clone), seen(a_snapshot(), volume, failures={DEV: (failure,)}))
+    assert (steps(made), reason(made, DEV, "Ready")) == ([], "NotRunning")
 
 
 def test_a_failing_start_does_not_hold_back_the_end_of_a_clone() -> None:

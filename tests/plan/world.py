@@ -46,7 +46,7 @@ from reconciler.plan.actions import (
     UpdateClone,
 )
 from reconciler.plan.diff import plan
-from reconciler.plan.fingerprints import applied_users, missing_secrets, settings_digest
+from reconciler.plan.fingerprints import applied_users, effective_parameters, missing_secrets, settings_digest
 from reconciler.plan.settings import PlanSettings
 from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.conditions import Condition, Kind, ObjectKey
@@ -198,6 +198,7 @@ def a_generation(
         "users": applied_users(clone, SecretsOf()),
         "scripts_digest": clone.scripts_digest,
         "settings_digest": settings_digest(clone, image or an_image(clone.image)),
+        "parameters": effective_parameters(clone, image or an_image(clone.image)),
     }
     manifest = CloneManifest(**{**values, **changes})
     name = volume or f"{manifest.clone}.{generation}"
@@ -360,8 +361,10 @@ class World:
                 self._write(action.volume, replace(old, users=users, owner=clone.owner, protected=clone.protected))
                 if "users" in action.changes:
                     self._lose(action.clone, CloneName(""))
-            case RestartClone() | StartClone():
+            case RestartClone():
                 self._write(action.volume, self._settled(self._clone(action.volume)))
+                self._serve(action.volume)
+            case StartClone():
                 self._serve(action.volume)
             case StopClone():
                 self._stop(ServerName(action.volume))
@@ -459,8 +462,10 @@ class World:
     def _settled(self, manifest: CloneManifest) -> CloneManifest:
         clone = self.desired.clones[manifest.clone]
         image = self.desired.image_called(manifest.image)
-        applied = settings_digest(clone, image) if image is not None else manifest.settings_digest
-        return replace(manifest, port=clone.port or manifest.port, settings_digest=applied)
+        if image is not None:
+            settings = settings_digest(clone, image), effective_parameters(clone, image)
+            manifest = replace(manifest, settings_digest=settings[0], parameters=settings[1])
+        return replace(manifest, port=clone.port or manifest.port)
 
     def _serve(self, volume: VolumeId) -> None:
         manifest = self._clone(volume)

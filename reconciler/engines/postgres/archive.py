@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from reconciler.engines.postgres.formats import Format
     from reconciler.engines.postgres.restore_target import RestoreTarget
 
+# What pg_restore leaves out unless it is told to create the database.
+_DATABASE = ("DATABASE ", "DATABASE PROPERTIES ", "ACL - DATABASE ")
 _BULK = (
     "TABLE DATA",
     "SEQUENCE SET",
@@ -110,14 +112,14 @@ def parse_contents(listing: str) -> Contents:
 
 def _sort(contents: Contents, number: int, text: str, needs: set[int], bulk: set[int], late: set[int]) -> None:
     is_bulk = _is(text, _BULK)
-    if text.startswith(("DATABASE ", "DATABASE PROPERTIES ")):
+    if text.startswith(_DATABASE):
         contents.has_database = True
         contents.early.append(number)
     elif _is(text, _REFRESH):
         contents.refresh.append(number)
     elif _is(text, _PRIVILEGES):
         contents.privileges.append(number)
-    elif _is(text, _LAST):
+    elif _is(text, _LAST) or not needs.isdisjoint(contents.last):
         contents.last.append(number)
     elif _is(text, _LATE) or needs & late or (not is_bulk and needs & bulk):
         contents.late.append(number)

@@ -39,6 +39,7 @@ _MAINTENANCE = "postgres"
 _EVERYWHERE = frozenset({"template0", "template1", _MAINTENANCE})
 _NO_SUCH_OBJECT = "42704"
 _LACKS_RIGHT = "42501"
+_UNKNOWN_OPTION = "22023"
 _MISSING_ROLE = re.compile(r"role \"(.+)\" does not exist")
 _DENIED = re.compile(r"permission denied for (schema|database|foreign-data wrapper|foreign server|language) (.+)")
 _LENT = {
@@ -55,8 +56,13 @@ _MAY_BE_LEFT_OUT = {
     Kind.ROLE_SETTING: (_NO_SUCH_OBJECT,),
     Kind.PRIVILEGE: (_LACKS_RIGHT,),
     Kind.PUBLISH: (_LACKS_RIGHT,),
+    Kind.COLUMN_OPTION: (_UNKNOWN_OPTION,),
 }
-"""What a clone can do without: settings of other versions, grants on the server's own objects."""
+"""What a clone can do without: settings of other versions, grants on the server's own objects.
+
+PostgreSQL 15.20 marks every column with an option ``pg_attver``, which no other version takes; its own pg_dump
+leaves that out, and that of 18.6 does not.
+"""
 _DEFINITION = re.compile(rb"(?i)(?:ALTER|GRANT|REVOKE|CREATE|COMMENT|SET)\b")
 """Statements that may be tried again: they name roles themselves, where code (DO, SELECT, CALL) makes up any number."""
 _MOST_REMEDIES = 100
@@ -342,7 +348,9 @@ class RestoreTarget:
             wire.execute_one(text)
 
 
-_CONTENT = frozenset({Kind.PLAIN, Kind.EXTENSION, Kind.LANGUAGE, Kind.OWNER, Kind.PRIVILEGE, Kind.PUBLISH, Kind.LATE})
+_CONTENT = frozenset(
+    {Kind.PLAIN, Kind.EXTENSION, Kind.LANGUAGE, Kind.OWNER, Kind.PRIVILEGE, Kind.PUBLISH, Kind.LATE, Kind.COLUMN_OPTION}
+)
 """Kinds that belong into a particular database."""
 _LOCALE_HINT = "this host lacks the locale: make it with locale-gen (package locales), or build on a host that has it"
 

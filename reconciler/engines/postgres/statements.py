@@ -25,7 +25,7 @@ class Kind(Enum):
     SETTING = auto()
     """Belongs to the session; repeated after a change of database."""
     SKIP = auto()
-    """Of no use in a clone, or would reach out: subscriptions, tablespaces, user mappings, passwords."""
+    """Of no use in a clone, or would reach out: subscriptions, tablespaces, user mappings, rights on parameters."""
     CREATE_ROLE = auto()
     ROLE_SETTING = auto()
     GRANT_ROLE = auto()
@@ -45,6 +45,8 @@ class Kind(Enum):
     PRIVILEGE = auto()
     """GRANT and REVOKE on objects: one on an object of the server's own is left out."""
     OWNER = auto()
+    COLUMN_OPTION = auto()
+    """What planning knows of a column; servers of some versions keep a mark of their own there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,13 @@ class Classified:
 _RULES: tuple[tuple[Kind, str], ...] = (
     (Kind.SKIP, r"(?:CREATE|ALTER|DROP) (?:SUBSCRIPTION|TABLESPACE|USER MAPPING)\b"),
     (Kind.SKIP, r"COMMENT ON (?:SUBSCRIPTION|TABLESPACE)\b|SECURITY LABEL\b"),
-    (Kind.SKIP, r"(?:GRANT|REVOKE) [^;]*? ON TABLESPACE\b"),
+    (Kind.SKIP, r"(?:GRANT|REVOKE) [^;\"]*? ON (?:TABLESPACE|PARAMETER)\b"),
     (Kind.SKIP, rf"ALTER DATABASE {_NAME} SET TABLESPACE\b|SET default_tablespace\b"),
     (Kind.SKIP, rf"ALTER DATABASE {_NAME} (?:WITH )?CONNECTION LIMIT\b"),
     (Kind.SKIP, r"UPDATE (?:pg_catalog\.)?pg_database SET datistemplate = (?:true|false) WHERE datname = '[^']*'$"),
     (Kind.SKIP, r"DROP (?:ROLE|USER|GROUP)\b|ALTER (?:ROLE|USER) ALL\b"),
-    (Kind.SKIP, r"ALTER EVENT TRIGGER \S+ (?:OWNER TO|ENABLE)\b"),
+    (Kind.SKIP, rf"ALTER EVENT TRIGGER {_NAME} (?:OWNER TO|ENABLE)\b"),
+    (Kind.SKIP, rf"ALTER FOREIGN DATA WRAPPER {_NAME} OWNER TO\b"),
     (Kind.ROLE_SETTING, rf"ALTER (?:ROLE|USER) (?P<name>{_NAME}) (?:IN DATABASE {_NAME} )?(?:SET|RESET)\b"),
     (Kind.CREATE_ROLE, rf"(?:CREATE|ALTER) (?:ROLE|USER|GROUP) (?P<name>{_NAME})"),
     (Kind.GRANT_ROLE, rf"GRANT (?P<name>{_NAMES}) TO (?P<members>{_NAMES})"),
@@ -81,9 +84,10 @@ _RULES: tuple[tuple[Kind, str], ...] = (
         Kind.DESCRIBE,
         r"COMMENT ON (?:EXTENSION|(?:PROCEDURAL )?LANGUAGE|DATABASE|ROLE|PUBLICATION|CAST|SCHEMA public)\b",
     ),
-    (Kind.LATE, r"CREATE EVENT TRIGGER\b|ALTER EVENT TRIGGER \S+ DISABLE\b|COMMENT ON EVENT TRIGGER\b"),
+    (Kind.LATE, rf"CREATE EVENT TRIGGER\b|ALTER EVENT TRIGGER {_NAME} DISABLE\b|COMMENT ON EVENT TRIGGER\b"),
     (Kind.PUBLISH, r"(?:CREATE|ALTER) PUBLICATION\b"),
     (Kind.PRIVILEGE, r"(?:GRANT|REVOKE)\b"),
+    (Kind.COLUMN_OPTION, rf"ALTER (?:FOREIGN )?TABLE [^;]+ ALTER COLUMN {_NAME} SET \("),
     (Kind.OWNER, rf"ALTER .* OWNER TO (?P<name>{_NAME})$"),
     (Kind.SETTING, r"SET (?!LOCAL\b|CONSTRAINTS\b|TRANSACTION\b)|SELECT (?:pg_catalog\.)?set_config\("),
 )

@@ -122,9 +122,9 @@ def _statements(conn: psycopg.Connection, user: UserWish, groups: frozenset[str]
     group = _GROUP.get(user.role)
     # Row security is for production's roles: readers read all rows, and pg_dump of an owner would fail.
     verifier = conn.pgconn.encrypt_password(user.password.encode(), user.name.encode(), b"scram-sha-256").decode()
-    attributes = sql.SQL(f"LOGIN NOCREATEROLE NOREPLICATION BYPASSRLS {_ATTRIBUTES[user.role]} PASSWORD {{}}").format(
-        sql.Literal(verifier)
-    )
+    attributes = sql.SQL(
+        f"LOGIN INHERIT NOCREATEROLE NOREPLICATION BYPASSRLS {_ATTRIBUTES[user.role]} PASSWORD {{}}"
+    ).format(sql.Literal(verifier))
     exists = groups is not None
     statements: list[sql.Composable] = [
         sql.SQL("ALTER ROLE {} {}" if exists else "CREATE ROLE {} {}").format(name, attributes)

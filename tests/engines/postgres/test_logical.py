@@ -33,11 +33,13 @@ CREATE ROLE boss SUPERUSER;
 GRANT reader TO "App Owner" WITH ADMIN OPTION;
 GRANT pg_execute_server_program TO "App Owner";
 ALTER ROLE reader SET search_path = sales, public;
+GRANT SET ON PARAMETER work_mem TO reader;
 SET SESSION AUTHORIZATION postgres;
 CREATE DATABASE shop OWNER "App Owner";
 ALTER DATABASE shop SET work_mem = '8MB';
 CREATE DATABASE closed CONNECTION LIMIT 0;
 COMMENT ON DATABASE shop IS 'the shop';
+GRANT CREATE ON DATABASE shop TO reader;
 \connect shop
 SET SESSION AUTHORIZATION postgres;
 CREATE SCHEMA sales AUTHORIZATION "App Owner";
@@ -87,9 +89,12 @@ CREATE FUNCTION audit.log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN 
 CREATE TRIGGER log BEFORE UPDATE ON sales.customer FOR EACH ROW EXECUTE FUNCTION audit.log();
 CREATE FUNCTION audit.ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'ddl'; END $$;
 CREATE EVENT TRIGGER ddl ON ddl_command_end EXECUTE FUNCTION audit.ddl();
+CREATE EVENT TRIGGER "no ddl" ON ddl_command_start EXECUTE FUNCTION audit.ddl();
+ALTER EVENT TRIGGER "no ddl" DISABLE;
 ALTER DEFAULT PRIVILEGES FOR ROLE "App Owner" IN SCHEMA sales GRANT SELECT ON TABLES TO reader;
 CREATE PUBLICATION everything FOR ALL TABLES;
 CREATE PUBLICATION few FOR TABLE public.owned;
+COMMENT ON PUBLICATION few IS 'a few';
 CREATE SUBSCRIPTION pull CONNECTION 'host=production.invalid' PUBLICATION x WITH (connect = false);
 COMMENT ON EXTENSION hstore IS 'key = value';
 COMMENT ON TABLE sales.customer IS 'people; '' and \ others';
@@ -118,16 +123,17 @@ FACTS = {
     " WHERE connamespace IN ('sales'::regnamespace, 'public'::regnamespace) AND contype <> 'n' ORDER BY 1",
     "policies": "SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy",
     "triggers": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal",
-    "event triggers": "SELECT evtname, evtenabled FROM pg_event_trigger",
+    "event triggers": "SELECT evtname, evtenabled FROM pg_event_trigger ORDER BY 1",
     "statistics": "SELECT stxname, pg_get_userbyid(stxowner) FROM pg_statistic_ext",
-    "publications": "SELECT pubname, puballtables FROM pg_publication ORDER BY 1",
+    "publications": "SELECT pubname, puballtables, obj_description(oid, 'pg_publication') FROM pg_publication"
+    " ORDER BY 1",
     "foreign": "SELECT srvname, srvoptions FROM pg_foreign_server",
     "extensions": "SELECT extname, extnamespace::regnamespace::text FROM pg_extension ORDER BY 1",
     "comments": "SELECT obj_description('sales.customer'::regclass), shobj_description(oid, 'pg_database')"
     " FROM pg_database WHERE datname = 'shop'",
     "extension comment": "SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'hstore'",
-    "database": "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate FROM pg_database"
-    " WHERE datname = 'shop'",
+    "database": "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datacl::text"
+    " FROM pg_database WHERE datname = 'shop'",
     "memberships": "SELECT pg_has_role('App Owner', 'reader', 'USAGE')",
 }
 
@@ -288,6 +294,26 @@ def test_a_dump_of_postgresql_15_comes_back_on_18(build: Cluster, productions: P
     restore(build, made.directory / "shop.dump", made.directory / "globals.sql")
 
     assert without(facts(build), {"rights"}) == without(made.facts, {"rights"})  # 17 added MAINTAIN to all rights
+
+
+def test_a_mark_that_other_versions_keep_on_columns_is_left_out(build: Cluster, tmp_path: Path) -> None:
+    script = tmp_path / "marked.sql"
+    script.write_text("CREATE TABLE t (a int);\nALTER TABLE ONLY public.t ALTER COLUMN a SET (pg_attver=27758392);\n")
+
+    restore(build, script, databases=("shop",))
+
+    assert build.query("shop", "SELECT attoptions FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum = 1") == [
+        (None,)
+    ]
+
+
+def test_a_foreign_data_wrapper_stays_with_the_administrator(build: Cluster, tmp_path: Path) -> None:
+    script = tmp_path / "wrapper.sql"
+    script.write_text("CREATE FOREIGN DATA WRAPPER own;\nALTER FOREIGN DATA WRAPPER own OWNER TO postgres;\n")
+
+    restore(build, script, databases=("shop",), superuser=True)
+
+    assert build.query("shop", "SELECT fdwname, fdwowner::int FROM pg_foreign_data_wrapper") == [("own", 10)]
 
 
 @pytest.mark.parametrize("name", ["all.sql", "clean.sql"])

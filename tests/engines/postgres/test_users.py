@@ -76,6 +76,15 @@ def test_roles_change_in_place(running: Running) -> None:
         conn.execute("ALTER TABLE item DROP COLUMN more")
 
 
+def test_an_owner_owns_also_when_production_has_a_role_of_its_name_that_inherits_nothing(running: Running) -> None:
+    with server.connect(running.work, "shop") as conn:
+        conn.execute("CREATE ROLE careful NOINHERIT NOLOGIN")
+    running.deliver(UserWish("careful", "owner", _SECRET))
+    with running.connect("careful") as conn:
+        conn.execute("ALTER TABLE item ADD COLUMN more int")
+        conn.execute("ALTER TABLE item DROP COLUMN more")
+
+
 def test_a_reader_keeps_nothing_that_a_role_of_its_name_could_change(running: Running) -> None:
     with server.connect(running.work, "shop") as conn:
         conn.execute("CREATE ROLE writers; CREATE ROLE reporting IN ROLE writers")
