@@ -26,12 +26,22 @@ class Production:
         self._root = root
         self._programs = server.choose()
 
-    def start(self) -> None:
+    @property
+    def data(self) -> Path:
+        return self._root / "data"
+
+    def start(self, *settings: str) -> None:
         self._run("initdb", "-D", self._root / "data", "-U", "boss", "--locale=C.UTF-8", "--no-sync")
-        options = f"-c unix_socket_directories={self._root} -c listen_addresses="
+        options = " ".join(
+            f"-c {one}" for one in (f"unix_socket_directories={self._root}", "listen_addresses=", *settings)
+        )
         self._run("pg_ctl", "start", "-w", "-D", self._root / "data", "-l", self._root / "log", "-o", options)
         self._run("psql", "-X", "-q", "-c", "CREATE DATABASE shop", "postgres")
         self._run("psql", "-X", "-q", "-c", PRODUCTS, "shop")
+
+    def psql(self, script: str, database: str = "shop") -> None:
+        """Run SQL as its superuser, statement by statement."""
+        self._run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, stdin=script)
 
     def stop(self) -> None:
         self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._root / "data")
@@ -48,22 +58,22 @@ class Production:
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(self._root / "backup", target)
 
-    def _run(self, program: str, *words: str | Path) -> None:
+    def _run(self, program: str, *words: str | Path, stdin: str | None = None) -> None:
         argv = [server.program(self._programs, program), *words]
         env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PGHOST": str(self._root), "PGUSER": "boss"}
         account = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        subprocess.run(argv, env=env, cwd="/", check=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload] # keywords for one platform
+        subprocess.run(argv, env=env, cwd="/", check=True, input=stdin, text=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload] # keywords for one platform
 
 
 @contextmanager
-def production() -> Iterator[Production]:
-    """Have such a server in the block."""
+def production(*settings: str) -> Iterator[Production]:
+    """Have such a server in the block; ``settings`` are like ``max_connections=10``."""
     root = Path(tempfile.mkdtemp(prefix="production-"))
     if os.geteuid() == 0:
         os.chown(root, _NOBODY, _NOBODY)
     made = Production(root)
     try:
-        made.start()
+        made.start(*settings)
         yield made
     finally:
         made.stop()

@@ -1,0 +1,120 @@
+"""A source with a marker in every place that can hold what a table once held: after masking, no file has one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.crash.production import production
+from tests.masked.scanner import markers
+from tests.support import clone, document, image, new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support import World
+
+pytestmark = pytest.mark.postgres
+
+SOURCE = Path(__file__).with_name("canaries.sql")
+FOUND_IN_SOURCE = {
+    *("heap", "name", "common", "street", "toast", "json", "array", "citext", "matview", "partition", "parent"),
+    *("child", "deleted", "updated", "rolledback", "dropped", "scripted", "largeobject", "prepared", "keyfile"),
+    "orphan",
+}
+"""Places whose markers the scanner sees in the source; compressed values hide from every scan of bytes."""
+KEY = "correct horse battery staple, and more"
+POLICY: dict[str, Any] = {
+    "key": {"secret": "masking-key"},
+    "unlisted": "fail",
+    "largeObjects": "remove",
+    "rules": [
+        {
+            "table": "public.person",
+            "columns": {
+                "id": "keep",
+                "email": "email",
+                "name": {"fake": "full_name"},
+                "city": {"fake": "city"},
+                "street": {"fake": "street"},
+                "notes": "hash",
+                "bio": "hash",
+                "profile": {"json": {"$.contact.email": "email"}},
+                "tags": "hash",
+                "nick": "hash",
+            },
+        },
+        {"table": "public.visit", "columns": {"id": "keep", "at": "keep", "who": "hash"}},
+        {"table": "public.animal", "columns": {"id": "keep", "owner": "hash"}},
+        {"table": "public.dog", "columns": {"breed": "keep"}},
+        {"table": "public.session", "columns": {"*": "keep"}},
+        {"table": "public.product", "columns": {"*": "keep"}},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def masked() -> Iterator[tuple[World, Path]]:
+    """An installation with a masked image of the source and a clone, and the backup that it was built from."""
+    world = new_world()
+    try:
+        backup = world.root / "backups" / "shop"
+        with production("max_prepared_transactions=4") as source:
+            source.psql(SOURCE.read_text())
+            (source.data / "server.key.bak").write_text("zq7keyfile1")
+            relations = next(path for path in (source.data / "base").iterdir() if (path / "PG_VERSION").exists())
+            (relations / "987654").write_text("zq7orphan1")
+            subprocess.run(["chmod", "-R", "a+rX", source.data], check=True)
+            source.backup(backup)
+        world.configure(sources={"roots": [str(world.root / "backups")]})
+        (world.root / "secrets" / "masking-key").write_text(KEY)
+        trim = {"inline": "DELETE FROM session;", "database": "shop"}
+        world.write("pii.yaml", document("MaskingPolicy", "pii", POLICY))
+        world.write(
+            "shop.yaml",
+            image("shop", source={"backup": {"path": str(backup)}}, scripts=[trim], masking=["pii"]),
+            clone("dev"),
+        )
+        world.converge()
+        yield world, backup
+    finally:
+        world.close()
+
+
+def test_the_scanner_sees_every_marker_in_the_source(masked: tuple[World, Path]) -> None:
+    _world, backup = masked
+    assert FOUND_IN_SOURCE - markers(backup).keys() == set()
+
+
+def test_no_file_of_the_snapshot_or_a_clone_has_a_marker(masked: tuple[World, Path]) -> None:
+    world, _backup = masked
+    assert markers(world.pool_path) == {}
+
+
+def test_nothing_that_the_reconciler_wrote_has_a_marker_or_the_key(masked: tuple[World, Path]) -> None:
+    world, _backup = masked
+    assert markers(world.state) == {}
+    for path in [*world.state.rglob("*"), *world.pool_path.rglob("*")]:
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_no_value_that_a_user_of_the_clone_sees_is_an_original(masked: tuple[World, Path]) -> None:
+    world, _backup = masked
+    tables = ("person", "visit", "animal", "dog", "session", "contact", "reachable")
+    rows = {table: world.sql("dev", f"SELECT t::text FROM {table} AS t") for table in tables}
+    assert {table: len(found) for table, found in rows.items()} == {
+        "person": 600, "visit": 500, "animal": 40, "dog": 20, "session": 0, "contact": 600, "reachable": 600,
+    }  # fmt: skip
+    assert [row for found in rows.values() for (row,) in found if "zq7" in row.lower()] == []
+    assert world.sql("dev", "SELECT count(*) FROM pg_largeobject_metadata") == [(0,)]
+
+
+def test_keys_views_and_statistics_are_as_in_the_source(masked: tuple[World, Path]) -> None:
+    world, _backup = masked
+    assert world.sql("dev", "SELECT count(DISTINCT email) FROM person") == [(600,)]
+    assert world.sql("dev", "SELECT count(*) FROM person JOIN reachable USING (id, email)") == [(600,)]
+    assert world.sql("dev", "SELECT stxname FROM pg_statistic_ext") == [("person_places",)]
+    assert world.sql("dev", "SELECT profile->'level' FROM person WHERE id = 8") == [(1,)]

@@ -1,0 +1,123 @@
+"""Whatever goes wrong with masking: no snapshot, nothing left behind, the clones that exist live on, no value told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import clone, document, image, new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support import World
+
+pytestmark = pytest.mark.postgres
+
+KEY = "a key that nobody may ever see"
+PEOPLE = """
+CREATE TABLE person (id integer PRIMARY KEY, email text, name varchar(40), age integer CHECK (age < 200));
+INSERT INTO person SELECT n, 'secretive' || n || '@corp.invalid', 'Somebody ' || n, n % 90 FROM generate_series(1, 40) AS n;
+CREATE TABLE audit (id integer, what text);
+"""
+RULES: dict[str, Any] = {"id": "keep", "email": "email", "name": {"fake": "full_name"}, "age": "keep"}
+
+
+def policy(columns: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    rules = [{"table": "public.person", "columns": columns}]
+    return document("MaskingPolicy", "pii", {"key": {"secret": "masking-key"}, "rules": rules, **spec})
+
+
+def people(script: str = "", **spec: Any) -> dict[str, Any]:
+    return image("people", scripts=[{"inline": PEOPLE + script, "database": "shop"}], masking=["pii"], **spec)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """An installation with a masked image and a clone of it."""
+    made = new_world()
+    try:
+        (made.root / "secrets" / "masking-key").write_text(KEY)
+        made.write("pii.yaml", policy(RULES))
+        made.write("people.yaml", people(), clone("dev", image="people"))
+        made.converge()
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_masked_image_gives_clones_without_originals(world: World) -> None:
+    rows = world.sql("dev", "SELECT count(*), count(*) FILTER (WHERE email LIKE '%@example.com') FROM person")
+    assert rows == [(40, 40)]
+    assert world.sql("dev", "SELECT count(DISTINCT email), count(DISTINCT id) FROM person") == [(40, 40)]
+
+
+FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
+    "a column that a rule names is not there": (
+        policy({**RULES, "emial": "email"}), people(), "MaskingUncovered", ["public.person", "emial", "email"],
+    ),
+    "a column that no rule names": (
+        policy(RULES), people("ALTER TABLE person ADD COLUMN phone text;"), "MaskingUncovered", ["public.person", "phone"],
+    ),
+    "a table that no rule matches": (
+        policy(RULES, unlisted="fail"), people(), "MaskingUncovered", ["public.audit"],
+    ),
+    "a value that a constraint refuses": (
+        policy({**RULES, "age": {"fixed": 500}}), people(), "MaskingFailed", ["public.person", "person_age_check"],
+    ),
+    "a rule that changes nothing": (
+        policy({**RULES, "email": {"sql": "email"}}), people(), "MaskingLeak", ["public.person", "email"],
+    ),
+    "a copy that no rule knows": (
+        policy(RULES), people("INSERT INTO audit SELECT id, 'mail to ' || email FROM person;"), "MaskingLeak", ["email"],
+    ),
+    "a script that fails after masking": (
+        policy(RULES), people(checks=[{"sql": "SELECT false", "database": "shop"}]), "CheckFailed", [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", list(FAILING))
+def test_nothing_is_sealed_when(world: World, why: str) -> None:
+    rules, wanted, reason, told = FAILING[why]
+    before = world.snapshots()
+    world.write("pii.yaml", rules)
+    world.write("people.yaml", wanted, clone("dev", image="people"))
+    result = world.apply()
+    stalled = result.condition("Image/people", "Stalled")
+    assert stalled is not None, result.errors
+    assert stalled[:2] == ("True", reason), stalled
+    assert [word for word in told if word not in stalled[2]] == []
+    assert world.snapshots() == before
+    assert world.leftovers() == []
+    assert world.sql("dev", "SELECT count(*) FROM person") == [(40,)]
+    everything = [path.read_bytes() for path in world.state.rglob("*") if path.is_file()]
+    assert not [word for word in (b"secretive", b"Somebody", KEY.encode()) if any(word in text for text in everything)]
+    assert world.apply().actions == []
+
+
+def test_an_image_without_its_key_waits(world: World) -> None:
+    (world.root / "secrets" / "masking-key").unlink()
+    result = world.apply()
+    condition = result.condition("Image/people", "Stalled")
+    assert condition is not None
+    assert condition[1] == "SecretUnavailable"
+    assert world.sql("dev", "SELECT count(*) FROM person") == [(40,)]
+
+
+def test_another_key_masks_to_other_values_and_the_same_key_to_the_same(world: World) -> None:
+    first = world.sql("dev", "SELECT id, email, name FROM person ORDER BY id")
+    world.write("again.yaml", people() | {"metadata": {"name": "again"}}, clone("second", image="again"))
+    world.converge()
+    assert world.sql("second", "SELECT id, email, name FROM person ORDER BY id") == first
+    (world.root / "secrets" / "masking-key").write_text("another key")
+    world.write("third.yaml", clone("third", image="people"))
+    world.converge()
+    other = world.sql("third", "SELECT id, email, name FROM person ORDER BY id")
+    assert not {row[1] for row in other} & {row[1] for row in first}
+    assert world.sql("dev", "SELECT id, email, name FROM person ORDER BY id") == first
+
+
+def test_the_inline_text_of_an_image_is_no_leak_of_the_state(world: World) -> None:
+    assert [path for path in world.pool_path.rglob("*") if path.is_file() and b"secretive" in path.read_bytes()] == []
