@@ -9,7 +9,7 @@ import pytest
 from tests.support import clone, document, image, new_world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.support import World
 
@@ -18,19 +18,21 @@ pytestmark = pytest.mark.postgres
 KEY = "a key that nobody may ever see"
 PEOPLE = """
 CREATE TABLE person (id integer PRIMARY KEY, email text, name varchar(40), age integer CHECK (age < 200));
-INSERT INTO person SELECT n, 'secretive' || n || '@corp.invalid', 'Somebody ' || n, n % 90 FROM generate_series(1, 40) AS n;
+INSERT INTO person
+SELECT n, 'secretive' || n || '@corp.invalid', 'Somebody ' || n, n % 90 FROM generate_series(1, 40) AS n;
 CREATE TABLE audit (id integer, what text);
 """
 RULES: dict[str, Any] = {"id": "keep", "email": "email", "name": {"fake": "full_name"}, "age": "keep"}
 
 
-def policy(columns: dict[str, Any], **spec: Any) -> dict[str, Any]:
+def policy(columns: dict[str, Any], **spec: str) -> dict[str, Any]:
     rules = [{"table": "public.person", "columns": columns}]
     return document("MaskingPolicy", "pii", {"key": {"secret": "masking-key"}, "rules": rules, **spec})
 
 
-def people(script: str = "", **spec: Any) -> dict[str, Any]:
-    return image("people", scripts=[{"inline": PEOPLE + script, "database": "shop"}], masking=["pii"], **spec)
+def people(script: str = "", checks: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+    scripts = [{"inline": PEOPLE + script, "database": "shop"}]
+    return image("people", scripts=scripts, masking=["pii"], checks=list(checks))
 
 
 @pytest.fixture
@@ -53,12 +55,14 @@ def test_a_masked_image_gives_clones_without_originals(world: World) -> None:
     assert world.sql("dev", "SELECT count(DISTINCT email), count(DISTINCT id) FROM person") == [(40, 40)]
 
 
+PHONE = "ALTER TABLE person ADD COLUMN phone text;"
+COPY = "INSERT INTO audit SELECT id, 'mail to ' || email FROM person;"
 FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     "a column that a rule names is not there": (
         policy({**RULES, "emial": "email"}), people(), "MaskingUncovered", ["public.person", "emial", "email"],
     ),
     "a column that no rule names": (
-        policy(RULES), people("ALTER TABLE person ADD COLUMN phone text;"), "MaskingUncovered", ["public.person", "phone"],
+        policy(RULES), people(PHONE), "MaskingUncovered", ["public.person", "phone"],
     ),
     "a table that no rule matches": (
         policy(RULES, unlisted="fail"), people(), "MaskingUncovered", ["public.audit"],
@@ -70,7 +74,7 @@ FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
         policy({**RULES, "email": {"sql": "email"}}), people(), "MaskingLeak", ["public.person", "email"],
     ),
     "a copy that no rule knows": (
-        policy(RULES), people("INSERT INTO audit SELECT id, 'mail to ' || email FROM person;"), "MaskingLeak", ["email"],
+        policy(RULES), people(COPY), "MaskingLeak", ["email"],
     ),
     "a script that fails after masking": (
         policy(RULES), people(checks=[{"sql": "SELECT false", "database": "shop"}]), "CheckFailed", [],
