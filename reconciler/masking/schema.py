@@ -61,6 +61,8 @@ class Column:
     nullable: bool = True
     generated: bool = False
     """Computed by the database from other columns; cannot be written."""
+    computed_from: tuple[str, ...] = ()
+    """The columns that a generated one is computed from."""
     partition_key: bool = False
     labels: tuple[str, ...] = ()
     """Of an enum, in its order."""
@@ -88,20 +90,34 @@ class Table:
     columns: tuple[Column, ...]
     unique: tuple[frozenset[str], ...] = ()
     """Column sets of primary key, unique constraints, unique and exclusion indexes."""
+    identifying: tuple[frozenset[str], ...] = ()
+    """Those of them that tell any two rows apart: of all rows, by the columns' own values, never NULL."""
     foreign_keys: tuple[ForeignKey, ...] = ()
     parents: tuple[TableName, ...] = ()
     has_rows: bool = True
     """False for the root of a partition tree: only its leaves hold rows."""
     foreign: bool = False
     """Its rows are on another server: nothing here to mask."""
+    extension: str | None = None
+    """The extension that made it, and that its definition belongs to."""
     estimated_rows: int = 0
     bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """A view, materialized or not, and the tables that it shows, through other views as well."""
+
+    name: TableName
+    tables: tuple[TableName, ...]
+    materialized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseSchema:
-    """The tables of users in one database, by name."""
+    """The tables of users in one database, by name, and those of extensions."""
 
     database: str
     tables: tuple[Table, ...]
     large_objects: int = 0
+    views: tuple[View, ...] = ()
