@@ -9,7 +9,12 @@ import pytest
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking.introspect import read_schema
+from reconciler.errors import MaskingError
+from reconciler.ids import PolicyName
+from reconciler.masking.coverage import cover
 from reconciler.masking.schema import Column, DatabaseSchema, Family, ForeignKey, Table, TableName, View
+from reconciler.spec.masking_policy import MaskingPolicySpec
+from reconciler.state.desired import Policy
 
 if TYPE_CHECKING:
     from tests.engines.postgres.conftest import Cluster
@@ -303,6 +308,102 @@ def test_views_tell_the_tables_that_they_show_through_other_views(cluster: Clust
         View(TableName("public", "nothing"), ()),
         View(TableName("public", "outer_view"), (a, b), materialized=True),
     )
+
+
+_SHOP = """
+CREATE EXTENSION citext; CREATE EXTENSION btree_gist;
+CREATE DOMAIN mail AS citext CHECK (VALUE ~ '@');
+CREATE TABLE customer (id uuid PRIMARY KEY, email mail UNIQUE, names varchar(40)[], born date,
+    label text GENERATED ALWAYS AS (lower(names[1])) STORED);
+CREATE TABLE sale (id bigint GENERATED ALWAYS AS IDENTITY, at date NOT NULL, buyer uuid REFERENCES customer,
+    PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE sale_1 PARTITION OF sale FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE sale_2 PARTITION OF sale FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
+CREATE TABLE person (email citext, note text); CREATE TABLE employee (badge char(8)) INHERITS (person);
+CREATE TABLE booking (room text, during daterange, EXCLUDE USING gist (room WITH =, during WITH &&));
+CREATE VIEW contact AS SELECT email FROM customer UNION SELECT email FROM person;
+"""
+_RULES = [
+    {"table": "public.customer", "columns": {"id": "hash", "email": "email", "names": "hash", "born": "keep"}},
+    {"table": "public.sale", "columns": {"id": "keep", "at": "keep"}},
+    {"table": "public.person", "columns": {"email": "email", "note": "text"}},
+    {"table": "public.employee", "columns": {"badge": "preserve"}},
+    {"table": "public.booking", "columns": {"room": "hash", "during": "keep"}},
+]
+
+
+def _policy(*rules: dict[str, Any]) -> Policy:
+    spec = {"key": {"secret": "key"}, "unclassified": "fail", "unlisted": "fail", "rules": rules}
+    return Policy(PolicyName("pii"), MaskingPolicySpec.model_validate(spec))
+
+
+def test_every_column_of_a_real_schema_is_decided_about(cluster: Cluster) -> None:
+    (found,) = cover([_policy(*_RULES)], [schema_of(cluster, _SHOP)])
+    assert {
+        f"{table.name.name}.{one.column.name}": (one.method, one.unique, one.inherited_from)
+        for table in found.tables
+        for one in table.columns
+    } == {
+        "customer.id": ("hash", True, None),
+        "customer.email": ("email", True, None),
+        "customer.names": ("hash", False, None),
+        "sale_1.buyer": ("hash", True, "public.customer.id"),
+        "sale_2.buyer": ("hash", True, "public.customer.id"),
+        "person.email": ("email", False, None),
+        "person.note": ("text", False, None),
+        "employee.email": ("email", False, None),
+        "employee.note": ("text", False, None),
+        "employee.badge": ("preserve", False, None),
+        "booking.room": ("hash", True, None),
+    }
+
+
+def test_what_does_not_fit_a_real_schema_is_told_all_at_once(cluster: Cluster) -> None:
+    rules = [
+        {"table": "public.customer", "columns": {"label": "hash", "born": "null", "id": "hash", "emial": "email"}},
+        {"table": "public.contact", "columns": {"email": "email"}},
+        {"table": "public.sale_1", "columns": {"buyer": "keep"}},
+        {"table": "public.booking", "columns": {"room": {"fake": "city"}}},
+        {"table": "public.employee", "columns": {"badge": "hash"}},
+    ]
+    with pytest.raises(MaskingError) as caught:
+        cover([_policy(*rules)], [schema_of(cluster, _SHOP)])
+    assert caught.value.message.splitlines() == [
+        "policy and schema do not fit: 10 things to put right",
+        (
+            "- shop: public.customer.label is computed from names;"
+            " write rules for what it is computed from, and none for it"
+        ),
+        '- the policy pii has a rule for public.customer, which has no column emial; did you mean "email"?',
+        (
+            "- the policy pii has a rule for public.contact, which is a view: tables are masked;"
+            " write rules for public.customer, public.person"
+        ),
+        (
+            "- shop: public.sale_1.buyer is keep (rule public.sale_1 of the policy pii), but public.customer.id is hash"
+            " (rule public.customer of the policy pii), and both belong to one key with public.sale.buyer,"
+            " public.sale_2.buyer (the foreign key sale_buyer_fkey): write the same for both, or for one of them only"
+        ),
+        "- shop: public.booking.room must stay unique, but fake draws from a list, so that values repeat: write hash",
+        "- shop: public.employee.badge holds 8 characters, fewer than the hash has: write {hash: {length: 8}}",
+        "- columns that no rule names (unclassified: fail); decide about each under rules of the policy pii:",
+        "    - table: public.booking",
+        "      columns:",
+        '        during: keep  # or "null", …',
+        "    - table: public.customer",
+        "      columns:",
+        "        email: keep  # or email, hash, preserve, …",
+        "        names: keep  # or email, hash, {fake: first_name}, …",
+        "- tables that no rule matches (unlisted: fail); decide about each under rules of the policy pii:",
+        "    - table: public.person",
+        "      columns:",
+        "        email: keep  # or email, hash, {fake: first_name}, …",
+        "        note: keep   # or email, hash, {fake: first_name}, …",
+        "    - table: public.sale",
+        "      columns:",
+        "        id: keep  # or preserve, …",
+        "        at: keep",
+    ]
 
 
 def test_large_objects_are_counted(cluster: Cluster) -> None:
