@@ -25,7 +25,7 @@ from reconciler.masking.keys import decide, declared_links
 from reconciler.masking.matching import Cell, Decision, Matched, match
 from reconciler.masking.uniqueness import unique_cells
 from reconciler.masking.vocabulary import why_not
-from reconciler.spec.masking_policy import Fake, Noise, Shift, ShiftDays, Shuffle
+from reconciler.spec.masking_policy import Fake, Json, Noise, ShiftDays, Shuffle
 from reconciler.spec.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -244,10 +244,15 @@ class _Cover:
 
 def _named_columns(method: Method) -> Iterator[tuple[str, str]]:
     """Yield the columns that a method reads besides its own, with the option that names them."""
-    if isinstance(method, ShiftDays | Shift | Noise) and method.by is not None:
-        yield "by", method.by
+    by = getattr(method, "by", None)
+    if by is not None:
+        yield "by", by
+    yield from (("names", name) for name in getattr(method, "names", ()))
     if isinstance(method, Shuffle):
         yield "within", method.shuffle.within
+    if isinstance(method, Json):
+        for inner in method.json_.values():
+            yield from _named_columns(inner)
 
 
 def _fitting(table: Table, column: Column) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.masking.findings import Finding
 from reconciler.masking.matching import Cell, Decision, difference
-from reconciler.masking.schema import TableName
+from reconciler.masking.schema import Family, TableName
 from reconciler.masking.vocabulary import deterministic, name_of
 from reconciler.spec.suggest import did_you_mean
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from reconciler.masking.schema import Column, DatabaseSchema, Table
     from reconciler.spec.masking_policy import Reference
     from reconciler.state.desired import Policy
+
+_NUMBERS = frozenset({Family.INTEGER, Family.NUMBER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,8 @@ def _check(
         if column.generated:
             text = f"is computed by the database and belongs to a key that is {decision}, {because}"
             yield Finding(f"{text}: write keep for the key and for what it is computed from", database, *cell)
-    yield from _unlike_types(database, key, columns)
+    if not _all_sql(key, rules):
+        yield from _unlike_types(database, key, name_of(decision.method), columns)
 
 
 def _not_alike(decision: Decision) -> str:
@@ -258,21 +261,23 @@ def _not_alike(decision: Decision) -> str:
     if name == "sql":
         instead = "write hash, preserve or keep, or an expression for each column of the key"
         return f"an expression can give equal values different results; {instead}"
-    how = "shuffle gives" if name == "shuffle" else "with by, it gives"
-    how += " equal values different results"
-    return f"{how}; write hash, preserve or keep"
+    return "equal values get different results; write hash, preserve or keep"
 
 
-def _unlike_types(database: str, key: Key, columns: Mapping[Cell, Column]) -> Iterator[Finding]:
+def _unlike_types(database: str, key: Key, method: str, columns: Mapping[Cell, Column]) -> Iterator[Finding]:
     """Equal values of different types look different once masked; of text, the shortest length counts."""
     first, column = next(iter(columns.items()))
     for cell, other in columns.items():
-        if _kind(other) != _kind(column):
+        if _kind(other, method) != _kind(column, method):
             text = f"has the type {other.type} and {first} has {column.type}, but {_path(key, cell, first)}"
-            yield Finding(f"{text}: write keep, or give both the same type before they are masked", database, *cell)
+            instead = "preserve or keep" if {other.family, column.family} <= _NUMBERS else "keep"
+            yield Finding(f"{text}: write {instead}, or make their types equal before masking", database, *cell)
 
 
-def _kind(column: Column) -> tuple[object, ...]:
+def _kind(column: Column, method: str) -> tuple[object, ...]:
+    """Return what has to be equal; ``preserve`` gives a whole number the same result in every type that holds it."""
+    if method == "preserve" and column.family in _NUMBERS:
+        return ()
     return column.family, column.integer_bytes, column.digits, column.labels
 
 
