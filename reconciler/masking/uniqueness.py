@@ -14,6 +14,7 @@ stops the build if values meet.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.masking.findings import Finding
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from reconciler.masking.keys import Decisions
     from reconciler.masking.matching import Decision
-    from reconciler.masking.schema import Column, DatabaseSchema, Table
+    from reconciler.masking.schema import DatabaseSchema, Table
 
 
 def unique_cells(schema: DatabaseSchema, decisions: Decisions) -> tuple[frozenset[Cell], tuple[Finding, ...]]:
@@ -58,7 +59,7 @@ def _meets(table: Table, name: str, decision: Decision, together: frozenset[str]
     """Tell whether two different values can get the same result."""
     if _special(decision, together) is not None:
         return True
-    column = _column(table, name)
+    column = next(replace(column, partition_key=False) for column in table.columns if column.name == name)
     return why_not(decision.method, column, unique=True) != why_not(decision.method, column, unique=False)
 
 
@@ -82,7 +83,3 @@ def _refusals(
         reason = _special(decision, together)
         if reason is not None:
             yield Finding(reason, database, table.name, name)
-
-
-def _column(table: Table, name: str) -> Column:
-    return next(column for column in table.columns if column.name == name)

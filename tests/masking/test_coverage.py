@@ -593,6 +593,12 @@ def test_a_set_that_holds_a_primary_key_lets_its_other_columns_meet() -> None:
     assert len(lines) == 2
 
 
+def test_a_partition_key_is_judged_by_its_values_like_any_other_column() -> None:
+    part = a_table("public.part", "id int !", "at date ! /", key="id", unique=["id at"])
+    found = columns(a_schema(part), a_policy(a_rule("public.part", at={"shift_days": 3})))
+    assert [(place, one.unique, one.column.partition_key) for place, one in found.items()] == [("part.at", False, True)]
+
+
 def test_a_condition_on_a_unique_column_takes_no_method_whose_results_can_be_there_already() -> None:
     schema = a_schema(a_table("public.t", "phone text", unique=["phone"]))
     (line,) = refused(schema, a_policy(a_rule("public.t", when="true", phone="preserve")))
