@@ -295,6 +295,21 @@ class Masking(Model):
     maskers: dict[Name, Masker] = Field(default_factory=dict, description="External maskers, by name.")
 
 
+class Attestation(Model):
+    """How snapshots are attested."""
+
+    key: Maybe[SecretRef] = Field(
+        None,
+        description="Secret with the Ed25519 private key (PEM) that signs; without one, attestations are not signed.",
+        examples=[{"secret": "attestation-key"}],
+    )
+    public_keys: Many[HostPath] = Field(
+        (),
+        description="Files with Ed25519 public keys (PEM, or OpenSSH's) whose signatures count, besides that of key.",
+        examples=[["/etc/reconciler/attestation.pub"]],
+    )
+
+
 class Prune(Model):
     """How much may vanish within an hour without an approval."""
 
@@ -339,6 +354,7 @@ class Config(Model):
     secrets: Secrets = Field(default_factory=dict, validate_default=True, description="Where secrets come from.")
     grants: Maybe[Many[Grant]] = Field(None, description="Left out: everything is granted to every image.")
     masking: Masking = Field(Masking.model_construct(), description="Rules about masking.")
+    attestation: Attestation = Field(Attestation.model_construct(), description="How snapshots are attested.")
     prune: Prune = Field(Prune.model_construct(), description="Limits of deletion.")
     limits: Limits = Field(Limits.model_construct(), description="Admission.")
     concurrency: int = Field(

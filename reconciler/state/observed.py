@@ -44,6 +44,18 @@ class BuildManifest:
     kind: Literal["build"] = "build"
 
 
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What the manifest keeps of the attestation in a snapshot's volume.
+
+    ``digest`` is the SHA-256 of the file, ``signer`` the id of the key that signed it;
+    None: it is not signed.
+    """
+
+    digest: str
+    signer: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotManifest:
     """A sealed snapshot.
@@ -74,6 +86,8 @@ class SnapshotManifest:
     parameters: Mapping[str, str] = field(default_factory=dict)
     required: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    attestation: Attestation | None = None
+    """None: it was built before snapshots had one."""
     kind: Literal["snapshot"] = "snapshot"
 
 

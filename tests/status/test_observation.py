@@ -62,6 +62,7 @@ SNAPSHOTS = st.builds(
     parameters=TEXTS,
     required=TEXTS,
     facts=TEXTS,
+    attestation=st.none() | st.builds(state.Attestation, NAMES, st.none() | NAMES),
 )
 CLONES = st.builds(
     state.CloneManifest,
