@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reconciler.plan.render import plan_json
+from reconciler.state.conditions import Kind
 from reconciler.status.requests import ObjectResult, Outcome
 from reconciler.view import together
 
@@ -144,6 +145,8 @@ def _why_not(view: View, plan: Plan, request: Request) -> str | None:
     """Return why a request for an object that is not busy leads to no action; None while it is busy."""
     key = request.object
     if view.observed is not None and key in view.observed.in_flight:
+        return None
+    if key.kind is Kind.SNAPSHOT and view.observed is not None and key.name in (view.observed.in_use or ()):
         return None
     told = [c.message for c in plan.conditions.get(key, ()) if c.message and (c.type, c.status) != ("Ready", "True")]
     return "; ".join(told) or f"there is nothing to {request.verb} for {key}"

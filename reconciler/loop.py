@@ -25,6 +25,8 @@ from reconciler.plan.diff import plan as make_plan
 from reconciler.plan.policy import judge
 from reconciler.plan.timers import next_due
 from reconciler.state.conditions import REPOSITORY, Condition, Kind, ObjectKey, not_ready, reconciling, stalled
+from reconciler.state.observed import SnapshotManifest
+from reconciler.state.quarantine import quarantined
 from reconciler.status.events import Event
 from reconciler.status.values import PassRecord
 from reconciler.triggers import Triggers
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from reconciler.commits import Commit, Commits
     from reconciler.host import Host
     from reconciler.state.desired import Desired, DesiredImage
+    from reconciler.state.observed import Observed
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +103,7 @@ class Reconciler:
         started = False
         if view.plan and view.observed and view.commit.desired and view.commit.tree:
             self._cancel_pointless(view.commit.desired)
+            self._cancel_quarantined(view.commit.desired, view.observed)
             self._answers.take_approvals(view.plan, view.observed)
             tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree)
             self._answers.track(view, view.plan, tasks, self.in_flight)
@@ -167,6 +171,15 @@ class Reconciler:
             image, started_for = desired.images.get(name), task.work.desired.images.get(name)
             if image is None or image.suspend or started_for is None or _builds_other(image, started_for):
                 task.cancel.cancel()
+
+    def _cancel_quarantined(self, desired: Desired, observed: Observed) -> None:
+        """Stop what is being made of a snapshot that must not be handed out any more."""
+        manifests = (volume.manifest for volume in observed.volumes)
+        known = quarantined(desired, observed, (m for m in manifests if isinstance(m, SnapshotManifest)))
+        if known:
+            self._executor.cancel(
+                key for key, task in self._executor.in_flight.items() if not task.starts_from.isdisjoint(known)
+            )
 
     def _remember(self, view: View) -> View:
         """Keep the commit as the last good one; when that fails, the pass says so and the next one tries again."""

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
     from reconciler.apply.executor import Task
     from reconciler.host import Host
-    from reconciler.state.observed import Volume
-    from reconciler.status.requests import Verb
+    from reconciler.state.observed import Verb, Volume
     from reconciler.view import View
 
 PROGRAM = Path(sys.executable).with_name("reconciler")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.apply.context import best_effort
+from reconciler.apply.delivery import refuse_quarantined
 from reconciler.apply.serving import (
     allocated,
     apply_settings,
@@ -56,6 +57,7 @@ def create(work: Work, action: CreateClone) -> None:
     """Make a clone's first generation, deliver it, and only then call it ready."""
     clone = work.desired.clones[action.clone]
     storage, snapshot = work.snapshot(action.snapshot)
+    refuse_quarantined(work, action.snapshot)
     with allocated(work, clone, action.volume) as allocation:
         draft = _draft(work, action, snapshot, allocation)
         with _made(work, storage, action.volume, draft):
@@ -71,6 +73,7 @@ def replace_clone(work: Work, action: ReplaceClone) -> None:
     _pool, old = work.clone(action.current)
     _refuse_protected(work, (action.current,))
     storage, snapshot = work.snapshot(action.snapshot)
+    refuse_quarantined(work, action.snapshot)
     with allocated(work, clone, action.volume, port=old.port if old.runtime == clone.runtime else None) as allocation:
         draft = replace(
             _draft(work, action, snapshot, allocation),
@@ -96,6 +99,7 @@ def restore(work: Work, action: RestoreClone) -> None:
     _pool, current = work.clone(action.current)
     clone = work.desired.clones[action.clone]
     _refuse_protected(work, (action.current,))
+    refuse_quarantined(work, wanted.snapshot)
     _stop(work, action.current, current)
     restored = replace(
         wanted,
@@ -152,6 +156,7 @@ def restart(work: Work, action: RestartClone) -> None:
     storage, manifest = work.clone(action.volume)
     clone = work.desired.clones[action.clone]
     if clone.running:
+        refuse_quarantined(work, manifest.snapshot)
         apply_settings(work, storage, action.volume, manifest)
     else:
         _stop(work, action.volume, manifest)
@@ -161,6 +166,7 @@ def restart(work: Work, action: RestartClone) -> None:
 def start_clone(work: Work, action: StartClone) -> None:
     """Start the server of a clone that should be running, as it ran before."""
     storage, manifest = work.clone(action.volume)
+    refuse_quarantined(work, manifest.snapshot)
     start(work, storage, action.volume, manifest)
 
 

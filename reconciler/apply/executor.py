@@ -26,7 +26,7 @@ from reconciler.errors import (
     RefusedError,
     TransientError,
 )
-from reconciler.plan.actions import BuildSnapshot, volumes_in_use
+from reconciler.plan.actions import BuildSnapshot, origin, volumes_in_use
 from reconciler.plan.policy import pruned_objects
 from reconciler.proc import CancelToken
 from reconciler.state.observed import Failure
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.host import Host
-    from reconciler.ids import VolumeId
+    from reconciler.ids import SnapshotId, VolumeId
     from reconciler.plan.actions import Action, Plan
     from reconciler.repository import SourceTree
     from reconciler.state.conditions import ObjectKey
@@ -81,6 +81,11 @@ class Task:
     def in_use(self) -> frozenset[VolumeId]:
         """The volumes that its actions change or start from."""
         return frozenset().union(*map(volumes_in_use, self.actions))
+
+    @property
+    def starts_from(self) -> frozenset[SnapshotId]:
+        """The snapshots of which its actions make something."""
+        return frozenset(filter(None, map(origin, self.actions)))
 
 
 class Executor:

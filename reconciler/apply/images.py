@@ -1,4 +1,4 @@
-"""Applying actions of images: build a snapshot, rename, delete.
+"""Applying actions of images and snapshots: build, rename, quarantine, release, delete.
 
 A build works on a private volume. Whatever fails, the volume is thrown away; only the
 storage driver's ``seal`` makes it a snapshot, as one step. A build that was killed
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.apply.context import best_effort
+from reconciler.apply.delivery import refuse_quarantined
 from reconciler.engines.base import BuildWork, LocalSource
 from reconciler.errors import BusyError, ReconcilerError, RefusedError, UnsupportedError
 from reconciler.handover import give_tree, lock_away
@@ -21,14 +22,20 @@ from reconciler.ids import ServerName, VolumeId
 from reconciler.sources import host_path, identify, modified_at, paths
 from reconciler.state.desired import ImageSource, Phase
 from reconciler.state.grants import Grants
-from reconciler.state.observed import BuildManifest, CloneManifest, SnapshotManifest
+from reconciler.state.observed import BuildManifest, CloneManifest, Quarantine, SnapshotManifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, Engine, Sealed
-    from reconciler.plan.actions import BuildSnapshot, DeleteSnapshot, RenameImage
+    from reconciler.plan.actions import (
+        BuildSnapshot,
+        DeleteSnapshot,
+        QuarantineSnapshot,
+        ReleaseSnapshot,
+        RenameImage,
+    )
     from reconciler.repository import SourceTree
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredImage, SourcePath
@@ -84,6 +91,19 @@ def rename(work: Work, action: RenameImage) -> None:
             work.storage(volume.pool).update(volume.id, replace(volume.manifest, image=action.image))
 
 
+def quarantine(work: Work, action: QuarantineSnapshot) -> None:
+    """Write into a snapshot's manifest that nothing is made of it any more: that outlives the state directory."""
+    storage, manifest = work.snapshot(action.snapshot)
+    known = Quarantine(work.host.clock.now(), action.why, action.by)
+    storage.update(VolumeId(action.snapshot), replace(manifest, quarantine=known))
+
+
+def release(work: Work, action: ReleaseSnapshot) -> None:
+    """Take a quarantine out of a snapshot's manifest."""
+    storage, manifest = work.snapshot(action.snapshot)
+    storage.update(VolumeId(action.snapshot), replace(manifest, quarantine=None))
+
+
 def delete(work: Work, action: DeleteSnapshot) -> None:
     """Delete a snapshot, unless a clone of it has appeared since the plan was made.
 
@@ -106,6 +126,7 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
     if isinstance(image.source, ImageSource):
         if action.base is None:
             raise BusyError(f"image {image.source.image} has no snapshot yet", reason="DependencyNotReady")
+        refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
     named, roots = paths(image.source), _roots(work, image)
     files = [_at_hand(work.tree, path, place, roots) for path, place in _places(image, scratch)]

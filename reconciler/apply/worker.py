@@ -13,6 +13,8 @@ from reconciler.plan.actions import (
     DeleteSnapshot,
     DropVolume,
     ExpireClone,
+    QuarantineSnapshot,
+    ReleaseSnapshot,
     RenameClone,
     RenameImage,
     ReplaceClone,
@@ -43,6 +45,10 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one fl
             images.delete(work, action)
         case RenameImage():
             images.rename(work, action)
+        case QuarantineSnapshot():
+            images.quarantine(work, action)
+        case ReleaseSnapshot():
+            images.release(work, action)
         case CreateClone():
             clones.create(work, action)
         case ReplaceClone():

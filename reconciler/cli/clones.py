@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.output import Context, Output, note, write
+from reconciler.cli.output import Context, Output, write
+from reconciler.cli.output import note as tell
 from reconciler.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
-    from reconciler.cli.requests import Verb
     from reconciler.errors import ReconcilerError
     from reconciler.host import Host
     from reconciler.ids import VolumeId
-    from reconciler.state.observed import CloneManifest, Volume
+    from reconciler.state.observed import CloneManifest, Verb, Volume
     from reconciler.state.servers import Endpoint
 
 CloneArgument = Annotated[str, typer.Argument(metavar="CLONE", help="Name of a clone.")]
@@ -90,7 +90,7 @@ def reset(ctx: typer.Context, clone: CloneArgument) -> int:
 
     What it holds now is kept for `undo` for a while.
     """
-    return _wish(ctx.obj, "reset", clone)
+    return wish(ctx.obj, "reset", clone)
 
 
 def undo(ctx: typer.Context, clone: CloneArgument) -> int:
@@ -98,17 +98,17 @@ def undo(ctx: typer.Context, clone: CloneArgument) -> int:
 
     Or before it was replaced or recreated, as long as that is kept.
     """
-    return _wish(ctx.obj, "undo", clone)
+    return wish(ctx.obj, "undo", clone)
 
 
 def refresh(
     ctx: typer.Context, image: Annotated[str, typer.Argument(metavar="IMAGE", help="Name of an image.")]
 ) -> int:
     """Build a new snapshot now, if the source changed."""
-    return _wish(ctx.obj, "refresh", image)
+    return wish(ctx.obj, "refresh", image)
 
 
-def _wish(context: Context, verb: Verb, target: str) -> int:
+def wish(context: Context, verb: Verb, target: str, *, note: str = "") -> int:
     """Hand a wish to the running loop, or serve it with a pass of our own."""
     from reconciler.cli.passes import one_pass
     from reconciler.cli.requests import hand_over, loop_runs, submit
@@ -116,13 +116,13 @@ def _wish(context: Context, verb: Verb, target: str) -> int:
     with context.host() as host:
         _known(host, verb, target)
         if loop_runs(host):
-            return hand_over(host, verb=verb, target=target)
+            return hand_over(host, verb=verb, target=target, remark=note)
     with context.host(writes=True) as host:
-        request = submit(host, verb=verb, target=target)
+        request = submit(host, verb=verb, target=target, note=note)
         code = one_pass(host, None, Output.TEXT)
         outcome = host.state.requests.outcome(request.id)
         if outcome is not None:
-            note(f"{verb} {target}: {outcome.message}")
+            tell(f"{verb} {target}: {outcome.message}")
             return 0 if outcome.status == "succeeded" else 1
     return code
 
@@ -130,21 +130,24 @@ def _wish(context: Context, verb: Verb, target: str) -> int:
 def _known(host: Host, verb: Verb, target: str) -> None:
     from reconciler.state.observed import CloneManifest, SnapshotManifest
 
-    volumes, away = _visible(host)
+    volumes, away = visible(host)
     known: set[str]
     if verb == "refresh":
         kind = "image"
         known = {v.manifest.image for v in volumes if isinstance(v.manifest, SnapshotManifest)}
         desired = host.commits().newest().desired
         known |= set(desired.images) if desired is not None else set()
+    elif verb in ("quarantine", "release"):
+        kind = "snapshot"
+        known = {v.manifest.snapshot for v in volumes if isinstance(v.manifest, SnapshotManifest)}
     else:
         kind = "clone"
         known = {v.manifest.clone for v in volumes if isinstance(v.manifest, CloneManifest)}
     if target not in known:
-        raise _missing(kind, target, known, away)
+        raise missing(kind, target, known, away)
 
 
-def _visible(host: Host) -> tuple[list[Volume], list[str]]:
+def visible(host: Host) -> tuple[list[Volume], list[str]]:
     """Return the volumes that can be seen, and what is wrong with the pools that cannot."""
     volumes: list[Volume] = []
     away: list[str] = []
@@ -156,7 +159,8 @@ def _visible(host: Host) -> tuple[list[Volume], list[str]]:
     return volumes, away
 
 
-def _missing(kind: str, name: str, known: set[str], away: list[str]) -> ReconcilerError:
+def missing(kind: str, name: str, known: set[str], away: list[str]) -> ReconcilerError:
+    """Return the error that says that there is no such object, or that it cannot be seen."""
     if away:
         return UnavailableError(f"there is no {kind} {name} among those that can be seen: {'; '.join(away)}")
     return InputError(f"there is no {kind} {name}", hint=_suggestion(name, known))
@@ -176,11 +180,11 @@ def _current(host: Host, name: str) -> tuple[VolumeId, CloneManifest]:
     from reconciler.state.observed import CloneManifest
     from reconciler.status.report import current_volume
 
-    volumes, away = _visible(host)
+    volumes, away = visible(host)
     found = current_volume(volumes, CloneName(name))
     if found is None:
         known = {str(v.manifest.clone) for v in volumes if isinstance(v.manifest, CloneManifest)}
-        raise _missing("clone", name, known, away)
+        raise missing("clone", name, known, away)
     return found[0].id, found[1]
 
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reconciler.cli.progress import Progress
-    from reconciler.cli.requests import Verb
     from reconciler.host import Host
     from reconciler.loop import Reconciler
     from reconciler.plan.actions import Plan
     from reconciler.state.conditions import ObjectKey
+    from reconciler.state.observed import Verb
     from reconciler.view import View
 
 _CHANGES = 2

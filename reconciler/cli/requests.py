@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from reconciler.cli.output import Output, note, write_json
 from reconciler.errors import TimeoutExceededError, UnavailableError
-from reconciler.state.observed import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconciler.host import Host
+    from reconciler.state.observed import Request, Verb
     from reconciler.status.requests import Outcome
-
-Verb = Literal["apply", "refresh", "reset", "undo", "approve"]
 
 _POLL_SECONDS = 0.1
 
@@ -28,9 +26,11 @@ def loop_runs(host: Host) -> bool:
     return owner is not None and owner.pid != os.getpid()
 
 
-def submit(host: Host, *, verb: Verb, target: str = "", plan_hash: str | None = None) -> Request:
+def submit(host: Host, *, verb: Verb, target: str = "", plan_hash: str | None = None, note: str = "") -> Request:
     """Leave a wish for the next pass."""
-    return host.state.requests.submit(verb, target, now=host.clock.now(), requested_by=_who(), plan_hash=plan_hash)
+    return host.state.requests.submit(
+        verb, target, now=host.clock.now(), requested_by=_who(), plan_hash=plan_hash, note=note
+    )
 
 
 def hand_over(
@@ -39,11 +39,12 @@ def hand_over(
     verb: Verb,
     target: str = "",
     plan_hash: str | None = None,
+    remark: str = "",
     output: Output = Output.TEXT,
     timeout: float = 86_400,
 ) -> int:
     """Leave a wish for the running loop and wait for its outcome; return the exit code."""
-    request = submit(host, verb=verb, target=target, plan_hash=plan_hash)
+    request = submit(host, verb=verb, target=target, plan_hash=plan_hash, note=remark)
     note("handed over to the running loop")
     with approval_withdrawn(host, request):
         outcome = _await(host, request, timeout)

@@ -86,6 +86,41 @@ class RenameImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _SnapshotAction:
+    snapshot: SnapshotId
+    request: str | None = None
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        """The snapshot itself: what is written into its manifest waits for no build of its image."""
+        return ObjectKey(Kind.SNAPSHOT, self.snapshot)
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (VolumeId(self.snapshot),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineSnapshot(_SnapshotAction):
+    """Write into a snapshot's manifest that nothing is made of it any more; ``why`` and ``by`` are of who asked."""
+
+    verb: ClassVar[str] = "quarantine"
+    destructive: ClassVar[bool] = False
+    why: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSnapshot(_SnapshotAction):
+    """Take that out of the manifest again."""
+
+    verb: ClassVar[str] = "release"
+    destructive: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _CloneAction:
     clone: CloneName
     reason: str
@@ -293,6 +328,8 @@ Action = (
     BuildSnapshot
     | DeleteSnapshot
     | RenameImage
+    | QuarantineSnapshot
+    | ReleaseSnapshot
     | CreateClone
     | ReplaceClone
     | RestoreClone
@@ -320,6 +357,17 @@ def volumes_in_use(action: Action) -> frozenset[VolumeId]:
             return frozenset((*action.volumes, VolumeId(action.base)))
         case _:
             return frozenset(action.volumes)
+
+
+def origin(action: Action) -> SnapshotId | None:
+    """Return the snapshot of which an action makes something."""
+    match action:
+        case CreateClone() | ReplaceClone():
+            return action.snapshot
+        case BuildSnapshot():
+            return action.base
+        case _:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.desired import SnapshotAt
 
@@ -42,8 +43,11 @@ class Replacement:
 def choose(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
     """Return the snapshot that a new volume of a clone is made from, or what it waits for."""
     found = _chosen(index, draft, clone)
-    if isinstance(found, Choice) and (problem := unmasked(index, clone, found.snapshot)) is not None:
-        return stalled("Unmasked", problem)
+    if isinstance(found, Choice):
+        if (problem := withheld(index, found.snapshot)) is not None:
+            return stalled("Quarantined", problem)
+        if (problem := unmasked(index, clone, found.snapshot)) is not None:
+            return stalled("Unmasked", problem)
     return found
 
 
@@ -64,15 +68,17 @@ def _chosen(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Conditi
 
 
 def _latest(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
-    newest = index.newest(clone.image)
+    newest = index.usable(clone.image)
     build = draft.builds.get(clone.image)
     if build is not None and (newest is None or clone.image in draft.outdated):
         return Choice(build.snapshot, after=(ObjectKey(Kind.IMAGE, clone.image),))
     if clone.image in draft.outdated:
         return reconciling("WaitingForSnapshot", f"image {clone.image} {draft.outdated[clone.image]}")
-    if newest is None:
-        return reconciling("WaitingForSnapshot", f"image {clone.image} has no snapshot yet")
-    return Choice(newest.manifest.snapshot)
+    if newest is not None:
+        return Choice(newest.manifest.snapshot)
+    if index.images.get(clone.image):
+        return stalled("Quarantined", f"every snapshot of image {clone.image} is quarantined")
+    return reconciling("WaitingForSnapshot", f"image {clone.image} has no snapshot yet")
 
 
 def _explicit(index: Index, clone: DesiredClone, wanted: SnapshotId) -> Choice | Condition:
@@ -85,7 +91,8 @@ def _explicit(index: Index, clone: DesiredClone, wanted: SnapshotId) -> Choice |
 def _not_younger(index: Index, clone: DesiredClone, at: datetime) -> Choice | Condition:
     fitting = [s for s in index.images.get(clone.image, ()) if data_time(s.manifest) <= at]
     if fitting:
-        return Choice(max(fitting, key=lambda s: (data_time(s.manifest), s.manifest.snapshot)).manifest.snapshot)
+        free = [s for s in fitting if s.manifest.snapshot not in index.quarantined] or fitting
+        return Choice(max(free, key=lambda s: (data_time(s.manifest), s.manifest.snapshot)).manifest.snapshot)
     return stalled(
         "SnapshotMissing",
         f"image {clone.image} has no snapshot with data of {at.isoformat()} or before; {_what_exists(index, clone)}",
@@ -132,13 +139,16 @@ def _follow(index: Index, draft: Draft, clone: DesiredClone, current: Generation
     """Follow a newer snapshot: the one that this plan builds, else the newest there is."""
     if (build := draft.builds.get(clone.image)) is not None:
         return Replacement("refresh", f"image {clone.image} gets the snapshot {build.snapshot}")
-    newest = index.newest(clone.image)
+    newest = index.usable(clone.image)
     if newest is None or clone.image in draft.outdated or not _is_newer(index, newest, current):
         return None
-    return Replacement("refresh", f"image {clone.image} has the newer snapshot {newest.manifest.snapshot}")
+    what = "another" if current.manifest.snapshot in index.quarantined else "the newer"
+    return Replacement("refresh", f"image {clone.image} has {what} snapshot {newest.manifest.snapshot}")
 
 
 def _is_newer(index: Index, newest: Snapshot, current: Generation) -> bool:
+    if current.manifest.snapshot in index.quarantined:
+        return True
     if current.manifest.undone_at is not None:  # somebody wanted this one back from the snapshots that there were then
         return newest.manifest.created_at > current.manifest.undone_at
     pinned = index.snapshots.get(current.manifest.snapshot)
@@ -153,7 +163,7 @@ def matches(index: Index, clone: DesiredClone, retired: Generation) -> bool:
     """Whether a retired generation is what the document asks for again (a commit was reverted)."""
     manifest = retired.manifest
     image = index.image_names.get(manifest.image, manifest.image)
-    if image != clone.image or manifest.runtime != clone.runtime:
+    if image != clone.image or manifest.runtime != clone.runtime or manifest.snapshot in index.quarantined:
         return False
     if clone.snapshot == "latest":
         return True

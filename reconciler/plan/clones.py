@@ -52,6 +52,7 @@ def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
     image = index.desired.images.get(clone.image)
     if (
         image is None
+        or manifest.snapshot in index.quarantined
         or manifest.image != clone.image
         or manifest.runtime != clone.runtime
         or manifest.owner != clone.owner

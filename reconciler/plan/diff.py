@@ -18,6 +18,7 @@ from reconciler.plan.images import find_due, plan_images, source_is_outside
 from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import plan_problems, plan_strays, plan_undeclared_clones
 from reconciler.plan.order import ordered, wait_for_renames
+from reconciler.plan.quarantine import plan_requests, stop_quarantined
 from reconciler.plan.retention import drop_unfinished_builds, plan_retention
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
@@ -45,6 +46,8 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
     plan_undeclared_clones(index, draft)
     plan_retention(index, draft)
     plan_strays(index, draft)
+    plan_requests(index, draft)
+    stop_quarantined(index, draft)
     plan_problems(index, draft)
     _plan_pools(index, draft)
     _answer_the_rest(index, draft)
@@ -100,7 +103,7 @@ def _answer_the_rest(index: Index, draft: Draft) -> None:
     for key, requests in index.requests.items():
         for request in requests:
             answered = request.id in draft.served or request.id in draft.declined
-            if request.verb in ("apply", "approve") or answered:
+            if request.verb in ("apply", "approve") or answered or key.kind is Kind.SNAPSHOT:
                 continue
             if key.kind is Kind.IMAGE:
                 image = index.desired.images.get(ImageName(key.name))

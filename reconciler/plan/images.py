@@ -15,6 +15,7 @@ from reconciler.ids import SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot, RenameImage
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id
+from reconciler.plan.quarantine import quarantine_of_image
 from reconciler.plan.schedule import ScheduleError, next_refresh, snapshot_id_stamp, started_at
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 from reconciler.state.desired import (
@@ -90,26 +91,32 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
     if newest is not None and newest.manifest.spec_digest != image.spec_digest and not image.suspend:
         draft.outdated[image.name] = "waits for a snapshot of what the commit asks for"
     if (left := index.left_alone(key)) is not None:
-        draft.say(key, *_state(newest), left)
+        draft.say(key, *_state(index, image), left)
         return
     _rename(index, draft, image, key)
     if (refusal := _cannot_build(index, image, newest)) is not None:
-        draft.say(key, *([] if refusal.type == "Ready" else _state(newest)), refusal)
+        draft.say(key, *([] if refusal.type == "Ready" else _state(index, image)), refusal)
         return
     _answer_old_requests(index, draft, image, newest)
     try:
         due = find_due(index, image, newest, base=_base(index, draft, image, newest))
     except ScheduleError as error:
-        draft.say(key, *_state(newest), stalled("ScheduleInvalid", str(error)))
+        draft.say(key, *_state(index, image), stalled("ScheduleInvalid", str(error)))
         return
     if due is None:
-        draft.say(key, *_state(newest))
+        draft.say(key, *_state(index, image))
         return
     _plan_build(index, draft, image, due)
 
 
-def _state(newest: Snapshot | None) -> tuple[Condition, ...]:
-    return UP_TO_DATE if newest is not None else (not_ready("NoSnapshot", "there is no snapshot yet"),)
+def _state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
+    known = index.images.get(image.name)
+    if not known:
+        return (not_ready("NoSnapshot", "there is no snapshot yet"),)
+    quarantine = quarantine_of_image(index, known)
+    if index.usable(image.name) is None:
+        return (not_ready("Quarantined", "every snapshot is quarantined"), *quarantine)
+    return (*UP_TO_DATE, *quarantine)
 
 
 def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> None:
@@ -181,7 +188,8 @@ def find_due(index: Index, image: DesiredImage, newest: Snapshot | None, *, base
         return Due("key", "the masking key changed", binding=True)
     if isinstance(image.source, ImageSource):
         if base is not None and base.snapshot != manifest.base:
-            return Due("base", f"its base has a newer snapshot, {base.snapshot}", binding=base.binding)
+            what = "another" if manifest.base in index.quarantined else "a newer"
+            return Due("base", f"its base has {what} snapshot, {base.snapshot}", binding=base.binding)
     elif any(path.object_id is not None and path.object_id not in manifest.input_id for path in _paths(image)):
         return Due("source", "a file of its source changed in git", binding=True)
     return _due_refresh(index, image, newest)
@@ -243,7 +251,7 @@ def _base(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | No
     build = draft.builds.get(name)
     if build is not None:
         return Base(build.snapshot, binding=name in draft.outdated)
-    known = index.newest(name)
+    known = index.usable(name)
     if known is None:
         return None
     last = newest.manifest.base if newest is not None else None
@@ -259,18 +267,20 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     if due.binding and newest is not None:
         draft.outdated[image.name] = f"waits for a new snapshot: {due.reason}"
     if (wait := _waits(index, draft, image)) is not None:
-        draft.say(key, *_state(newest), wait)
+        draft.say(key, *_state(index, image), wait)
         return
     found = _base(index, draft, image, newest)
     base = found.snapshot if found is not None else None
     source = _input(index, image, base)
     if source.input_id is None:
-        draft.say(key, *_state(newest), stalled(source.reason, source.problem or "its source cannot be identified"))
+        draft.say(
+            key, *_state(index, image), stalled(source.reason, source.problem or "its source cannot be identified")
+        )
         return
-    if newest is not None and _unchanged(due, newest, source.input_id):
+    if newest is not None and _unchanged(index, due, newest, source.input_id):
         draft.outdated.pop(image.name, None)
         draft.checked.add(image.name)
-        draft.say(key, ready("UpToDate", "its source has not changed"))
+        draft.say(key, *_unchanged_state(index, image))
         if due.request is not None:
             draft.served[due.request] = f"image {image.name} is up to date: its source has not changed"
         return
@@ -279,7 +289,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     held = held_back(index, key, fingerprint)
     asked = pending_refresh(index, image.name, newest)
     if held is not None and asked is None:  # a person who asks again is taken at their word
-        draft.say(key, *_state(newest), held)
+        draft.say(key, *_state(index, image), held)
         return
     build = BuildSnapshot(
         image=image.name,
@@ -296,7 +306,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     draft.builds[image.name] = build
     draft.wanted.update([base] if base is not None else [])
     draft.add(build)
-    draft.say(key, *_state(newest), reconciling("BuildDue", due.reason))
+    draft.say(key, *_state(index, image), reconciling("BuildDue", due.reason))
 
 
 def _waits(index: Index, draft: Draft, image: DesiredImage) -> Condition | None:
@@ -311,8 +321,9 @@ def _waits(index: Index, draft: Draft, image: DesiredImage) -> Condition | None:
         return None
     if base in draft.outdated:
         return reconciling("WaitingForBase", f"image {base} {draft.outdated[base]}")
-    if index.newest(base) is None:
-        return reconciling("WaitingForBase", f"image {base} has no snapshot yet")
+    if index.usable(base) is None:
+        none = "has no snapshot yet" if index.newest(base) is None else "has none but quarantined snapshots"
+        return reconciling("WaitingForBase", f"image {base} {none}")
     return None
 
 
@@ -328,8 +339,18 @@ def _input(index: Index, image: DesiredImage, base: SnapshotId | None) -> Input:
     return index.observed.inputs.get(image.name, Input("")) if source_is_outside(image) else Input(EMPTY_INPUT)
 
 
-def _unchanged(due: Due, newest: Snapshot, input_id: str) -> bool:
-    """Whether a refresh finds the source as it was; other causes build in any case."""
+def _unchanged_state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
+    state = _state(index, image)
+    return (ready("UpToDate", "its source has not changed"), *state[1:]) if state[0] in UP_TO_DATE else state
+
+
+def _unchanged(index: Index, due: Due, newest: Snapshot, input_id: str) -> bool:
+    """Whether a refresh finds the source as it was; other causes build in any case.
+
+    So does a person who asks although the newest snapshot is quarantined.
+    """
+    if due.cause == "request" and newest.manifest.snapshot in index.quarantined:
+        return False
     if due.cause not in ("source", "request", "schedule"):
         return False
     return input_id in ("", newest.manifest.input_id)

@@ -21,6 +21,7 @@ from reconciler.state.observed import (
     SnapshotManifest,
     VolumeState,
 )
+from reconciler.state.quarantine import quarantined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -104,12 +105,21 @@ class Index:
     """Names of clones that have a failure, a tombstone, a request or the like: the quick path is not for them."""
     renaming: bool = False
     """Whether a document has a former name: the quick path is for nobody then."""
+    quarantined: Mapping[SnapshotId, str] = field(default_factory=dict)
+    """Snapshots of which nothing is made, and why."""
     requests: dict[ObjectKey, list[Request]] = field(default_factory=lambda: defaultdict(list))
 
     def newest(self, image: ImageName) -> Snapshot | None:
         """Return an image's newest snapshot that can be seen."""
         known = self.images.get(image)
         return known[-1] if known else None
+
+    def usable(self, image: ImageName) -> Snapshot | None:
+        """Return an image's newest snapshot that something may be made of: one that is not quarantined."""
+        known = self.images.get(image, ())
+        if not self.quarantined:
+            return known[-1] if known else None
+        return next((s for s in reversed(known) if s.manifest.snapshot not in self.quarantined), None)
 
     def base_of(self, image: DesiredImage, base: ImageName) -> DesiredImage | None:
         """Return the document of an image's base."""
@@ -199,6 +209,7 @@ def build_index(desired: Desired, observed: Observed, now: datetime, *, settings
     index.in_flight = _in_flight(index)
     _place(index, observed.volumes)
     index.in_flight |= _touched(index)
+    index.quarantined = quarantined(desired, observed, (snapshot.manifest for snapshot in index.snapshots.values()))
     for known in index.images.values():
         if len(known) > 1:
             known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))

@@ -18,6 +18,7 @@ from reconciler.plan.fingerprints import (
     start_fingerprint,
     update_fingerprint,
 )
+from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def plan_in_place(index: Index, draft: Draft, clone: DesiredClone, current: Gene
     """Plan what brings a clone's current volume to its document, and say how it is."""
     key = ObjectKey(Kind.CLONE, clone.name)
     draft.say(key, *_state(index, clone, current))
-    serve = _serve(index, clone, current)
+    quarantined = current.manifest.snapshot in index.quarantined
+    serve = None if quarantined else _serve(index, clone, current)
     update = _update(index, draft, clone, current)
     if serve is not None and _waits(index, draft, serve):
         serve = _as_before(index, clone, current) if isinstance(serve, RestartClone) else None
@@ -63,7 +65,9 @@ def _waits(index: Index, draft: Draft, action: Action) -> bool:
 
 
 def _state(index: Index, clone: DesiredClone, current: Generation) -> tuple[Condition, ...]:
-    if not clone.running:
+    if (why := withheld(index, current.manifest.snapshot)) is not None:
+        state = not_ready("Quarantined", why)
+    elif not clone.running:
         state = _STOPPED
     elif current.manifest.runtime in index.settings.serverless or index.server(current.volume.id) is not None:
         state = _UP_TO_DATE
@@ -131,7 +135,9 @@ def _update(index: Index, draft: Draft, clone: DesiredClone, current: Generation
         return None
     texts: dict[str, str] = {}
     users = _user_changes(manifest.users, applied_users(clone, secrets))
-    if users:
+    if manifest.snapshot in index.quarantined:
+        pass  # users are delivered through a server, and none is started on it
+    elif users:
         texts["users"] = users
     elif manifest.clone in index.observed.lost_credentials:
         texts["users"] = "its generated passwords are lost and made anew"

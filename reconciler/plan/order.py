@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from reconciler.plan.actions import Action
     from reconciler.state.conditions import ObjectKey
 
-_KINDS = {kind: rank for rank, kind in enumerate((Kind.IMAGE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY))}
+_KINDS = {kind: rank for rank, kind in enumerate((Kind.SNAPSHOT, Kind.IMAGE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY))}
 
 
 def ordered(actions: Mapping[ObjectKey, list[Action]]) -> tuple[Action, ...]:
-    """Return all actions, objects in the order of their dependencies, images before clones, then by name.
+    """Return all actions, objects in the order of their dependencies, snapshots and images before clones, then by name.
 
     ``after`` is narrowed to objects that have actions in the plan. Planning makes no
     cycles; should there be one all the same, the first object of it by name goes first,

@@ -13,6 +13,7 @@ from reconciler.plan.choice import Choice, choose, matches, replacement, unmaske
 from reconciler.plan.draft import held_back
 from reconciler.plan.fingerprints import delivery_fingerprint, missing_secrets
 from reconciler.plan.leftovers import retired_until
+from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def _pinned(index: Index, draft: Draft, clone: DesiredClone, current: Generation
     if clone.on_refresh == "recreate" and clone.image not in draft.outdated:
         return None
     same_runtime = manifest.runtime == clone.runtime
+    if manifest.snapshot in index.quarantined:
+        return None
     if same_runtime or image != clone.image or clone.snapshot not in ("latest", manifest.snapshot):
         return None
     return Choice(manifest.snapshot) if manifest.snapshot in index.snapshots else None
@@ -119,12 +122,29 @@ def _reset(
     index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, request: Request
 ) -> Swap | Condition | None:
     wanted = volumes.current.manifest.snapshot
+    if wanted in index.quarantined:
+        return _reset_elsewhere(index, draft, clone, volumes, request)
     if wanted not in index.snapshots:
         draft.declined[request.id] = f"snapshot {wanted} does not exist any more"
     elif (problem := unmasked(index, clone, wanted)) is not None:
         draft.declined[request.id] = problem
     else:
         return _made_new(index, clone, volumes, wanted, "reset", "a reset was requested", request)
+    return None
+
+
+def _reset_elsewhere(
+    index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, request: Request
+) -> Swap | Condition | None:
+    """Take a clone off its quarantined snapshot to one that its document lets it have."""
+    choice = choose(index, draft, clone)
+    if not isinstance(choice, Choice):
+        draft.declined[request.id] = choice.message
+    elif choice.after:
+        draft.declined[request.id] = f"snapshot {choice.snapshot} is built first; ask again then"
+    else:
+        reason = f"a reset was requested, and {volumes.current.manifest.snapshot} is quarantined"
+        return _made_new(index, clone, volumes, choice.snapshot, "reset", reason, request)
     return None
 
 
@@ -155,6 +175,8 @@ def _not_to_be_undone(
     index: Index, draft: Draft, clone: DesiredClone, earlier: Generation, wanted: Replacement | None
 ) -> str | None:
     """Return why a clone cannot go back: the document asks for something else. A newer snapshot is no reason."""
+    if (problem := withheld(index, earlier.manifest.snapshot)) is not None:
+        return f"the earlier state is not brought back: {problem}"
     contradiction = replacement(index, draft, clone, earlier)
     if contradiction is not None and contradiction.cause == "spec":
         return (

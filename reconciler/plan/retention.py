@@ -2,8 +2,9 @@
 
 Called by :mod:`reconciler.plan.diff` after clones and builds are planned. Pure. Never
 goes: a snapshot that a volume of a clone came from (retired ones included), that a
-document names, that work in flight or of this plan needs, or the newest of an image
-that has a document. While a pool is away nothing goes at all, for who uses what is not
+document names, that work in flight or of this plan needs, that is quarantined (it is
+evidence, and counts for nothing), or the newest other one of an image that has a
+document. While a pool is away nothing goes at all, for who uses what is not
 known then.
 """
 
@@ -35,7 +36,7 @@ class _Uses:
     """Who holds on to snapshots."""
 
     named: set[SnapshotId]
-    """Named by a document, or needed by an action of this plan or by work in flight."""
+    """Named by a document, quarantined, or needed by an action of this plan or by work in flight."""
     held: dict[SnapshotId, set[CloneName]]
     """Clones whose volumes stay in this plan."""
     released: dict[SnapshotId, set[CloneName]]
@@ -49,7 +50,8 @@ def plan_retention(index: Index, draft: Draft) -> None:
     uses: _Uses | None = None
     for name, known in index.images.items():
         image = index.desired.images.get(name)
-        if index.declared_image(name) and (image is None or not _beyond(index, draft, image, known)):
+        free = known if not index.quarantined else [s for s in known if s.manifest.snapshot not in index.quarantined]
+        if index.declared_image(name) and (image is None or not _beyond(index, draft, image, free)):
             continue
         if index.away:
             if image is None:
@@ -57,7 +59,7 @@ def plan_retention(index: Index, draft: Draft) -> None:
             continue
         uses = uses or _uses(index, draft)
         if image is not None:
-            _retain(index, draft, image, known, uses)
+            _retain(index, draft, image, free, uses)
         else:
             _prune(index, draft, name, known, uses)
 
@@ -88,6 +90,7 @@ def _beyond(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Sna
 def _uses(index: Index, draft: Draft) -> _Uses:
     uses = _Uses(set(draft.wanted), {}, {}, unknowable=_unknowable(index.observed))
     uses.named.update(map(SnapshotId, index.observed.in_use or ()))
+    uses.named.update(index.quarantined)
     going = _going(draft)
     for name, volumes in index.clones.items():
         for volume in volumes.all:
@@ -197,6 +200,10 @@ def _orphaned(index: Index, staying: Sequence[SnapshotId], uses: _Uses) -> Condi
     clones = sorted({clone for snapshot in staying for clone in uses.held.get(snapshot, ())})
     protected = [name for name in clones if index.clones[name].ready and index.clones[name].current.manifest.protected]
     text = f"its document is gone; {len(staying)} of its snapshots stay"
+    evidence = [snapshot for snapshot in staying if snapshot in index.quarantined]
+    if evidence and not clones:
+        message = f"{text}, quarantined until they are released: {', '.join(evidence)}"
+        return Condition(type="Orphaned", status="True", reason="Quarantined", message=message)
     if protected:
         message = f"{text} under protected clones: {', '.join(protected)}"
         return Condition(type="Orphaned", status="True", reason="Protected", message=message)

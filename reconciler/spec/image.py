@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -28,9 +29,11 @@ from reconciler.spec.types import (
     distinct,
     problem,
 )
+from reconciler.spec.values import SNAPSHOT_PATTERN
 
 Engine = Literal["postgres", "mariadb", "mysql", "sqlite", "sqlserver", "oracle"]
 _TWO_PART_MAJORS = frozenset({"8", "9"})  # of PostgreSQL: since 10 the first number alone is the major version
+_snapshot = re.compile(SNAPSHOT_PATTERN)
 _NOTHING_TO_MASK = frozenset({"empty", "image"})
 
 
@@ -149,6 +152,14 @@ class Retention(Model):
     max_age: Maybe[Duration] = Field(None, description="Older ones go as well, save the newest.", examples=["30d"])
 
 
+def _snapshot_id(value: str) -> str:
+    if not _snapshot.fullmatch(value):
+        raise problem("this is not the id of a snapshot", hint="write one such as shop-20261122t020000z-1a2b3c4d")
+    return value
+
+
+SnapshotId = Annotated[str, AfterValidator(_snapshot_id), Field(json_schema_extra={"pattern": SNAPSHOT_PATTERN})]
+
 _MASKED: dict[str, Any] = {"required": ["masking"], "properties": {"masking": {"minItems": 1}}}
 _UNMASKED: dict[str, Any] = {"required": ["unmasked"]}
 _BOTH: dict[str, Any] = {"allOf": [_MASKED, _UNMASKED]}
@@ -191,6 +202,11 @@ class ImageSpec(Ruled):
     runtime: Literal["process", "docker"] = Field("process", description="Where the server of a build runs.")
     parameters: Parameters = Field(
         default_factory=dict, description="Server settings of builds and clones.", examples=[{"work_mem": "64MB"}]
+    )
+    quarantine: Annotated[Many[SnapshotId], distinct("the snapshot")] = Field(
+        (),
+        description="Snapshots of which nothing is made any more, and whose clones are stopped.",
+        examples=[["shop-20261122t020000z-1a2b3c4d"]],
     )
     suspend: bool = Field(False, description="Neither applied nor pruned while true.")
 

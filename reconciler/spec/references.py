@@ -183,7 +183,20 @@ def _rename_clash(document: Document, summary: str, other: Document, field: str)
 
 
 def _pins(images: Mapping[str, Document], clones: Iterable[Document]) -> Iterator[Diagnostic]:
-    """Warn of a pinned snapshot whose id is of another image; ids keep the name that an image had."""
+    """Warn of snapshots whose ids are of another image; ids keep the name that an image had."""
+    for name, document in images.items():
+        for number, snapshot in enumerate(image_of(document).spec.quarantine):
+            image = snapshot.rsplit("-", 2)[0]
+            if image not in {name, image_of(document).metadata.formerly}:
+                yield document.diagnostic(
+                    "R025",
+                    f'this snapshot is of image "{image}", not of "{name}"',
+                    "spec",
+                    "quarantine",
+                    number,
+                    severity="warning",
+                    hint="it is quarantined all the same; better name it where people look for it",
+                )
     for document in clones:
         spec = clone_of(document).spec
         if not isinstance(spec.snapshot, str) or spec.snapshot == "latest" or spec.image not in images:

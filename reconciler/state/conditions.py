@@ -20,6 +20,7 @@ class Kind(StrEnum):
     __hash__ = str.__hash__  # an enumeration's own is a Python function, and keys are hashed for every object
 
     IMAGE = "Image"
+    SNAPSHOT = "Snapshot"
     CLONE = "Clone"
     POOL = "Pool"
     REPOSITORY = "Repository"
@@ -79,8 +80,8 @@ def stalled(reason: str, message: str) -> Condition:
     return Condition(type="Stalled", status="True", reason=reason, message=message)
 
 
-WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase"})
-"""Reasons of objects that wait for a snapshot which another object's work makes."""
+WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase", "Quarantined"})
+"""Reasons of objects that wait for what another object's work makes: a snapshot, or the release of one."""
 
 
 def is_pending(condition: Condition) -> bool:

@@ -178,6 +178,8 @@ class DesiredImage:
     runtime: RuntimeName = DEFAULT_RUNTIME
     parameters: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    quarantine: tuple[SnapshotId, ...] = ()
+    """Snapshots of which nothing is made any more, of whichever image they are."""
     formerly: ImageName | None = None
     suspend: bool = False
     spec_digest: str

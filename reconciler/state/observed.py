@@ -56,6 +56,15 @@ class Attestation:
     signer: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """That somebody asked for nothing to be made of a snapshot any more, and when, and why."""
+
+    at: datetime
+    reason: str = ""
+    by: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotManifest:
     """A sealed snapshot.
@@ -88,6 +97,8 @@ class SnapshotManifest:
     facts: Mapping[str, str] = field(default_factory=dict)
     attestation: Attestation | None = None
     """None: it was built before snapshots had one."""
+    quarantine: Quarantine | None = None
+    """On request; a quarantine that a document asks for stands in git alone (see :mod:`.quarantine`)."""
     kind: Literal["snapshot"] = "snapshot"
 
 
@@ -251,21 +262,28 @@ class Tombstone:
     expired_at: datetime
 
 
+Verb = Literal["apply", "refresh", "reset", "undo", "approve", "quarantine", "release"]
+"""What can be wished for."""
+
+_KINDS = {"refresh": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A durable one-time wish. ``plan_hash`` narrows an approval to one plan."""
+    """A durable one-time wish. ``plan_hash`` narrows an approval to one plan, ``note`` is what somebody says of it."""
 
     id: str
-    verb: Literal["apply", "refresh", "reset", "undo", "approve"]
+    verb: Verb
     target: str = ""
     requested_at: datetime
     requested_by: str = ""
     plan_hash: str | None = None
+    note: str = ""
 
     @property
     def object(self) -> ObjectKey:
         """What it is about, be it written ``shop`` or ``Image/shop``."""
-        return ObjectKey(Kind.IMAGE if self.verb == "refresh" else Kind.CLONE, self.target.rpartition("/")[2])
+        return ObjectKey(_KINDS.get(self.verb, Kind.CLONE), self.target.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

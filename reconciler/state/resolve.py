@@ -193,6 +193,7 @@ class _Commit:
             runtime=RuntimeName(spec.runtime),
             parameters=spec.parameters,
             labels=model.metadata.labels,
+            quarantine=tuple(map(SnapshotId, spec.quarantine)),
             formerly=ImageName(model.metadata.formerly) if model.metadata.formerly else None,
             suspend=spec.suspend,
             spec_digest="",

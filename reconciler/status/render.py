@@ -157,7 +157,8 @@ def _images(document: Json, now: datetime) -> Sheet:
 def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:
     data = age(parse_time(snapshot["dataAsOf"]), now)
     used = str(len(snapshot["usedBy"]))
-    return _row(f"  {snapshot['id']}", snapshot["version"], "sealed", data, size(snapshot["sizeBytes"]), used)
+    state = Cell("quarantined", _BAD) if snapshot.get("quarantined") else "sealed"
+    return _row(f"  {snapshot['id']}", snapshot["version"], state, data, size(snapshot["sizeBytes"]), used)
 
 
 def _clones(document: Json, now: datetime) -> Sheet:

@@ -7,11 +7,12 @@ value; fingerprints in ``observed`` are keyed with a key that never leaves the h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from reconciler.ids import CloneName, ServerName, SnapshotId, VolumeId
+from reconciler.ids import CloneName, Revision, ServerName, SnapshotId, VolumeId
 from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.state.desired import Desired
 from reconciler.state.observed import (
     BuildManifest,
     CloneManifest,
@@ -21,6 +22,7 @@ from reconciler.state.observed import (
     Volume,
     VolumeState,
 )
+from reconciler.state.quarantine import quarantined
 from reconciler.state.servers import Endpoint
 from reconciler.status.files import format_second
 from reconciler.status.observation import observed_to_json
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from reconciler.ids import ImageName, RuntimeName
     from reconciler.repository.base import Change
     from reconciler.state.conditions import Condition
-    from reconciler.state.desired import Desired, DesiredClone, DesiredImage, DocumentRef
+    from reconciler.state.desired import DesiredClone, DesiredImage, DocumentRef
     from reconciler.state.observed import Observed
     from reconciler.status.values import VolumeUsage
 
@@ -67,6 +69,7 @@ class _Index:
     clones: dict[CloneName, list[Volume]]
     used_by: dict[SnapshotId, set[CloneName]]
     data_as_of: dict[SnapshotId, datetime]
+    quarantined: Mapping[SnapshotId, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, observed: Observed) -> _Index:
@@ -89,6 +92,9 @@ class _Index:
 def status_document(facts: Facts) -> Json:
     """Return the status document, as values that JSON has."""
     index = _Index.of(facts.observed)
+    manifests = (manifest for known in index.snapshots.values() for _volume, manifest in known)
+    nothing = Desired(Revision(""), {}, {})
+    index = replace(index, quarantined=quarantined(facts.desired or nothing, facts.observed, manifests))
     images = {*index.snapshots, *index.builds, *(facts.desired.images if facts.desired is not None else ())}
     clones = {*index.clones, *(facts.desired.clones if facts.desired is not None else ())}
     desired = facts.desired
@@ -192,7 +198,14 @@ def _snapshot(facts: Facts, index: _Index, volume: Volume, manifest: SnapshotMan
         "base": manifest.base,
         "databases": list(manifest.databases),
         "pool": volume.pool,
+        "quarantined": index.quarantined.get(manifest.snapshot),
+        "attestation": _attestation(manifest),
     }
+
+
+def _attestation(manifest: SnapshotManifest) -> Json | None:
+    known = manifest.attestation
+    return None if known is None else {"digest": known.digest, "signer": known.signer}
 
 
 # Clones

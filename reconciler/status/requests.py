@@ -1,6 +1,6 @@
 """The inbox of requests: durable one-time wishes from the command line to the next pass.
 
-Written by ``apply``, ``reset``, ``refresh`` and approvals; listed and answered by
+Written by ``apply``, ``reset``, ``refresh``, ``quarantine`` and approvals; listed and answered by
 the loop; outcomes are read by whoever asked. One file per request, named so that
 names sort by time. A request is answered by writing its outcome and then removing
 it, so a crash in between leaves both, and the outcome counts. An approval is taken
@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 from reconciler import durable
 from reconciler.errors import ConfigError
 from reconciler.state.conditions import Kind, ObjectKey
-from reconciler.state.observed import Request
+from reconciler.state.observed import Request, Verb
 from reconciler.status import files
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-Verb = Literal["apply", "refresh", "reset", "undo", "approve"]
 OutcomeStatus = Literal["succeeded", "failed", "refused"]
 
 KEPT = timedelta(days=1)
@@ -72,7 +71,14 @@ class RequestInbox:
         self._outcomes = outcomes
 
     def submit(
-        self, verb: Verb, target: str = "", *, now: datetime, requested_by: str = "", plan_hash: str | None = None
+        self,
+        verb: Verb,
+        target: str = "",
+        *,
+        now: datetime,
+        requested_by: str = "",
+        plan_hash: str | None = None,
+        note: str = "",
     ) -> Request:
         """Leave a request for the next pass; durable when this returns."""
         request = Request(
@@ -82,6 +88,7 @@ class RequestInbox:
             requested_at=now,
             requested_by=requested_by,
             plan_hash=plan_hash,
+            note=note,
         )
         files.write_atomic(self.directory / f"{request.id}.json", files.encode(_request_record(request)))
         return request
@@ -163,6 +170,7 @@ def _request_record(request: Request) -> dict[str, object]:
         "requestedAt": files.format_time(request.requested_at),
         "requestedBy": request.requested_by,
         "planHash": request.plan_hash,
+        "note": request.note,
     }
 
 
@@ -180,6 +188,7 @@ def _request(identity: str, record: dict[str, object]) -> Request:
         requested_at=files.parse_time(files.text(record, "requestedAt")),
         requested_by=files.text(record, "requestedBy"),
         plan_hash=None if record["planHash"] is None else files.text(record, "planHash"),
+        note=files.text(record, "note") if "note" in record else "",
     )
 
 

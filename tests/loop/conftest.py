@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.state.conditions import Condition
-    from reconciler.state.observed import Volume
-    from reconciler.status.requests import Outcome, Verb
+    from reconciler.state.observed import Verb, Volume
+    from reconciler.status.requests import Outcome
     from reconciler.view import View
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

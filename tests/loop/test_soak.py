@@ -13,7 +13,7 @@ from reconciler.ids import ServerName
 from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest, VolumeState
 
 if TYPE_CHECKING:
-    from reconciler.status.requests import Verb
+    from reconciler.state.observed import Verb
 
     from .conftest import World
 

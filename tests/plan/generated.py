@@ -25,7 +25,16 @@ from reconciler.state.desired import (
     SnapshotAt,
     User,
 )
-from reconciler.state.observed import CloneManifest, ClonePhase, Input, Observed, Tombstone, Volume, VolumeState
+from reconciler.state.observed import (
+    CloneManifest,
+    ClonePhase,
+    Input,
+    Observed,
+    Quarantine,
+    Tombstone,
+    Volume,
+    VolumeState,
+)
 from tests.plan.world import (
     APP,
     HOUR,
@@ -56,6 +65,9 @@ DIGESTS = ("d1" * 32, "d2" * 32)
 SETTINGS = PlanSettings(pools=frozenset({POOL}))
 MASKING_KEY, PASSWORD = SecretName("masking-key"), SecretName("password")
 WISHES = [(verb, name) for verb in ("reset", "undo") for name in CLONES] + [("refresh", name) for name in IMAGES]
+SNAPSHOTS = [snapshot_id(name, age=age) for name in IMAGES for age in AGES]
+BASES = [None, *(snapshot_id("base", age=age) for age in AGES)]
+JUDGEMENTS = [(verb, snapshot) for verb in ("quarantine", "release") for snapshot in SNAPSHOTS]
 KEYS = [image_key(name) for name in IMAGES] + [clone_key(name) for name in CLONES]
 RARELY: st.SearchStrategy[bool] = st.sampled_from([False] * 5 + [True])
 ENDS: list[dict[str, Any]] = [
@@ -79,6 +91,8 @@ def images(draw: st.DrawFn, name: str) -> DesiredImage:
         "refresh": draw(st.sampled_from([None, Refresh("0 2 * * *"), Refresh("0 * * * *", jitter=HOUR)])),
         "pool": draw(st.sampled_from([POOL, POOL, OTHER_POOL])),
     }
+    if draw(RARELY):
+        changes["quarantine"] = tuple(draw(st.lists(st.sampled_from(SNAPSHOTS), unique=True, max_size=3)))
     if name == "store" and draw(st.booleans()):
         changes["source"] = ImageSource(ImageName("base"))
     if name == "shop" and draw(RARELY):
@@ -171,6 +185,8 @@ def volumes(draw: st.DrawFn) -> list[Volume]:
             changes = {
                 "spec_digest": draw(st.sampled_from(DIGESTS)),
                 "input_id": draw(st.sampled_from(["input-1", "x"])),
+                "base": draw(st.sampled_from(BASES)) if image == "store" else None,
+                "quarantine": Quarantine(NOW - HOUR, "a leak") if draw(RARELY) else None,
                 **draw(st.sampled_from(MASKINGS)),
             }
             found.append(a_snapshot(image, age=age, pool=draw(st.sampled_from([POOL, POOL, OTHER_POOL])), **changes))
@@ -192,6 +208,7 @@ def worlds(draw: st.DrawFn) -> Observed:
     running = draw(st.lists(st.sampled_from(names), unique=True))
     servers = {(server := a_server(of.get(VolumeId(name), name))).name: server for name in running}
     wishes = draw(st.lists(st.sampled_from(WISHES), unique=True, max_size=2))
+    wishes += draw(st.lists(st.sampled_from(JUDGEMENTS), unique=True, max_size=3)) if draw(RARELY) else []
     unread = [VolumeId("b.9"), VolumeId("y.1"), VolumeId(snapshot_id("base", age=90 * HOUR))]
     hidden = tuple(draw(st.lists(st.sampled_from(unread), unique=True, min_size=1))) if draw(RARELY) else ()
     away = draw(RARELY)

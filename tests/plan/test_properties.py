@@ -10,21 +10,34 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from reconciler.ids import CloneName, ImageName, InstallationId, RuntimeName, VolumeId
+from reconciler.ids import CloneName, ImageName, InstallationId, RuntimeName, ServerName, VolumeId
 from reconciler.plan.actions import (
     BuildSnapshot,
     ClearTombstone,
     CreateClone,
     DeleteSnapshot,
     Plan,
+    ReleaseSnapshot,
     ReplaceClone,
     RestartClone,
+    RestoreClone,
+    StartClone,
     UpdateClone,
+    origin,
 )
 from reconciler.plan.policy import judge, pruned_objects
 from reconciler.plan.settings import PolicySettings
 from reconciler.state.conditions import Kind
-from reconciler.state.observed import CloneManifest, ClonePhase, Input, Observed, Volume, VolumeState
+from reconciler.state.observed import (
+    CloneManifest,
+    ClonePhase,
+    Input,
+    Observed,
+    SnapshotManifest,
+    Volume,
+    VolumeState,
+)
+from reconciler.state.quarantine import quarantined
 from tests.plan import world
 from tests.plan.generated import IMAGES, KEYS, SETTINGS, busy_worlds, commits, worlds
 from tests.plan.world import NOW, OTHER_POOL, OURS, POOL, World, a_pool, clone_key, image_key
@@ -78,6 +91,8 @@ def follows(action: Action, before: Plan) -> bool:
     """Whether an action became possible only by what the plan before did."""
     built = {done.snapshot for done in before.actions if isinstance(done, BuildSnapshot)}
     restored = any(done.key == action.key and done.verb == "restore" for done in before.actions)
+    if any(isinstance(done, ReleaseSnapshot) for done in before.actions):  # what was withheld can be had again
+        return True
     match action:
         case ReplaceClone():  # a clone lives on until the snapshot that it is to be made of exists
             return restored or action.snapshot in built
@@ -196,6 +211,35 @@ def test_what_is_in_flight_is_left_alone(desired: Desired, observed: Observed) -
 
 
 @MANY
+@given(commits(), st.one_of(worlds(), busy_worlds()))
+def test_nothing_is_made_of_what_is_quarantined_and_it_never_goes(desired: Desired, observed: Observed) -> None:
+    sealed = [v for v in observed.volumes if v.state is VolumeState.COMPLETE and observed.pools[v.pool].available]
+    manifests = [v.manifest for v in sealed if isinstance(v.manifest, SnapshotManifest)]
+    bad = quarantined(desired, observed, manifests)
+    assume(bad)
+    of = {volume.id: volume.manifest for volume in observed.volumes}
+    for action in planned(desired, observed).actions:
+        assert origin(action) not in bad
+        if isinstance(action, RestoreClone | StartClone | RestartClone):
+            manifest = of[action.volume]
+            assert isinstance(manifest, CloneManifest)
+            assert manifest.snapshot not in bad
+        assert not isinstance(action, DeleteSnapshot) or action.snapshot not in bad
+
+
+@MANY
+@given(commits(), worlds())
+def test_what_serves_quarantined_data_is_stopped_by_one_plan(desired: Desired, observed: Observed) -> None:
+    observed = replace(observed, failures={}, unknown_runtimes={})
+    after = World(desired, observed).run(planned(desired, observed))
+    sealed = [v for v in after.volumes if v.state is VolumeState.COMPLETE and observed.pools[v.pool].available]
+    bad = quarantined(desired, after, [v.manifest for v in sealed if isinstance(v.manifest, SnapshotManifest)])
+    for volume in sealed:
+        if isinstance(volume.manifest, CloneManifest) and volume.manifest.phase is ClonePhase.READY:
+            assert volume.manifest.snapshot not in bad or ServerName(volume.id) not in after.servers
+
+
+@MANY
 @given(commits(), worlds())
 def test_a_pool_that_is_away_makes_a_plan_do_less(desired: Desired, observed: Observed) -> None:
     pools = {**observed.pools, OTHER_POOL: a_pool(OTHER_POOL, available=False)}
@@ -252,4 +296,5 @@ def test_every_object_has_a_condition_and_new_ids_are_new(desired: Desired, obse
         elif isinstance(action, BuildSnapshot):
             taken.extend(action.volumes)
     assert len(taken) == len(set(taken))
-    assert all(key.kind in (Kind.IMAGE, Kind.CLONE) for key in {action.key for action in made.actions})
+    kinds = {action.key.kind for action in made.actions}
+    assert kinds <= {Kind.SNAPSHOT, Kind.IMAGE, Kind.CLONE}

@@ -35,6 +35,8 @@ from reconciler.plan.actions import (
     DropVolume,
     ExpireClone,
     Plan,
+    QuarantineSnapshot,
+    ReleaseSnapshot,
     RenameClone,
     RenameImage,
     ReplaceClone,
@@ -71,6 +73,7 @@ from reconciler.state.observed import (
     Observed,
     ObservedPool,
     ObservedServer,
+    Quarantine,
     Request,
     ServerState,
     SnapshotManifest,
@@ -79,9 +82,10 @@ from reconciler.state.observed import (
     VolumeState,
     work_of,
 )
+from reconciler.state.quarantine import quarantined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -384,6 +388,11 @@ class World:
             case ClearTombstone():
                 rest = {name: t for name, t in self.observed.tombstones.items() if name != action.clone}
                 self.observed = replace(self.observed, tombstones=rest)
+            case QuarantineSnapshot() | ReleaseSnapshot():
+                mark = Quarantine(self.now, action.why) if isinstance(action, QuarantineSnapshot) else None
+                known = self._volume(VolumeId(action.snapshot)).manifest
+                assert isinstance(known, SnapshotManifest)
+                self._write(VolumeId(action.snapshot), replace(known, quarantine=mark))
             case RenameImage():
                 for volume in action.volumes:
                     manifest = self._volume(volume).manifest
@@ -409,11 +418,13 @@ class World:
             pool=image.pool,
         )
         assert action.base is None or self._exists(VolumeId(action.base)), "the base exists"
+        assert action.base not in self._quarantined(), "nothing is built on what is quarantined"
         self._add(volume)
 
     def _restore(self, action: RestoreClone) -> None:
         """Make a generation current as it was left; only a server that runs gets settings and users anew."""
         clone, port = self.desired.clones[action.clone], self._clone(action.current).port
+        assert self._clone(action.volume).snapshot not in self._quarantined(), "nothing quarantined comes back"
         self._stop(ServerName(action.current))
         users = tuple(replace(user, password="") for user in self._clone(action.volume).users)
         restored = replace(
@@ -437,6 +448,7 @@ class World:
         image = self.desired.image_called(source.manifest.image)
         assert image is not None
         assert image.name == clone.image, "the snapshot is of the image"
+        assert action.snapshot not in self._quarantined(), "nothing is made of what is quarantined"
         port = clone.port or 5600 + len(self.observed.volumes)
         volume = a_generation(
             clone,
@@ -454,6 +466,13 @@ class World:
         self._lose(clone.name, CloneName(""))
         self._serve(volume.id)
 
+    def _quarantined(self) -> Mapping[SnapshotId, str]:
+        """Return what apply finds quarantined: by then requests are in manifests, or still count."""
+        away = {name for name, pool in self.observed.pools.items() if not pool.available}
+        sealed = (v for v in self.observed.volumes if v.state is VolumeState.COMPLETE and v.pool not in away)
+        manifests = [v.manifest for v in sealed if isinstance(v.manifest, SnapshotManifest)]
+        return quarantined(self.desired, self.observed, manifests)
+
     def _lose(self, name: CloneName, heir: CloneName) -> None:
         """Let lost credentials be those of another clone; of none once they are made anew."""
         lost = {heir if known == name else known for known in self.observed.lost_credentials} - {""}
@@ -470,6 +489,7 @@ class World:
     def _serve(self, volume: VolumeId) -> None:
         manifest = self._clone(volume)
         self._stop(ServerName(volume))
+        assert manifest.snapshot not in self._quarantined(), "nothing quarantined is served"
         if self.desired.clones[manifest.clone].running and manifest.runtime != "none":
             server = a_server(self._volume(volume))
             self.observed = replace(self.observed, servers={**self.observed.servers, server.name: server})

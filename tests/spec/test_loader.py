@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def image(name: str, source: str = "{empty: {}}") -> str:
+def image(name: str, source: str = "{empty: {}}", more: str = "") -> str:
     return (
         f"apiVersion: reconciler/v1\nkind: Image\nmetadata: {{name: {name}}}\n"
-        f"spec: {{engine: postgres, source: {source}}}\n"
+        f"spec: {{engine: postgres, source: {source}{more}}}\n"
     )
 
 
@@ -195,3 +195,10 @@ def test_a_snapshot_of_the_name_before_is_no_warning() -> None:
     renamed = image("shop").replace("name: shop", "name: shop, formerly: store")
     assert codes(renamed, clone("dev", more=", snapshot: store-20261122t020000z-1a2b3c4d")) == []
     assert codes(renamed, clone("dev", more=", snapshot: other-20261122t020000z-1a2b3c4d")) == ["R025"]
+
+
+def test_a_quarantine_names_snapshots_by_id_and_better_those_of_its_image() -> None:
+    assert codes(image("shop", more=", quarantine: [shop-20261122t020000z-1a2b3c4d]")) == []
+    assert codes(image("shop", more=", quarantine: [other-20261122t020000z-1a2b3c4d]")) == ["R025"]
+    assert codes(image("shop", more=", quarantine: [latest]")) == ["R016"]
+    assert codes(image("shop", more=f", quarantine: [{', '.join(['shop-20261122t020000z-1a2b3c4d'] * 2)}]")) == ["R017"]

@@ -444,3 +444,9 @@ def test_equal_commits_resolve_to_equal_values(tmp_path: Path) -> None:
 
     assert first == second
     assert replace(first, images={}) != first
+
+
+def test_a_quarantine_asks_for_no_new_build(tmp_path: Path) -> None:
+    snapshot = "shop-20261122t020000z-1a2b3c4d"
+    before, after = image(tmp_path), image(tmp_path, f"{IMAGE.rstrip()}\n  quarantine: [{snapshot}]\n")
+    assert (after.quarantine, after.spec_digest) == ((snapshot,), before.spec_digest)

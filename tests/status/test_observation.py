@@ -63,6 +63,7 @@ SNAPSHOTS = st.builds(
     required=TEXTS,
     facts=TEXTS,
     attestation=st.none() | st.builds(state.Attestation, NAMES, st.none() | NAMES),
+    quarantine=st.none() | st.builds(state.Quarantine, TIMES, NAMES, NAMES),
 )
 CLONES = st.builds(
     state.CloneManifest,

@@ -214,3 +214,10 @@ def test_events_as_json_keep_everything() -> None:
             "metadata": {},
         }
     ]
+
+
+def test_a_quarantined_snapshot_is_told_from_the_others() -> None:
+    document = _document()
+    document["images"][0]["snapshots"][0]["quarantined"] = "quarantined at 2026-11-22T04:00:00+00:00 by ann: a leak"
+    (row,) = [line for line in render_status(document).splitlines() if SNAPSHOT in line]
+    assert ("quarantined" in row, "sealed" in row) == (True, False)

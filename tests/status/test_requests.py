@@ -35,7 +35,15 @@ def test_another_process_sees_a_request_exactly_as_it_was_submitted(inbox: Reque
     request = inbox.submit("reset", "shop-dev", now=NOW, requested_by="ann")
     approval = inbox.submit("approve", now=NOW, plan_hash="0123456789abcdef")
     other = RequestInbox(tmp_path / "requests", tmp_path / "outcomes")
-    assert set(other.pending()) == {request, approval}
+    wish = inbox.submit("quarantine", "shop-20261122t020000z-1a2b3c4d", now=NOW, note="an address in note")
+    assert set(other.pending()) == {request, approval, wish}
+
+
+def test_a_request_of_an_earlier_version_is_read(inbox: RequestInbox) -> None:
+    request = inbox.submit("reset", "shop-dev", now=NOW)
+    path = inbox.directory / f"{request.id}.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "note"}))
+    assert inbox.pending() == (request,)
 
 
 def test_requests_are_listed_oldest_first(inbox: RequestInbox) -> None:

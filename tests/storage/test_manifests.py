@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.ids import VolumeId
-from reconciler.state.observed import VolumeState
+from reconciler.state.observed import Attestation, Quarantine, VolumeState
 from reconciler.storage.manifests import (
     ManifestStore,
     Record,
@@ -34,6 +36,22 @@ def test_what_is_written_is_read_back(store: ManifestStore, state: VolumeState, 
     store.write(CLONE, Record(state, manifest))
     assert store.read(CLONE) == Record(state, manifest)
     assert store.scan().records == {CLONE: Record(state, manifest)}
+
+
+def test_a_snapshot_of_an_earlier_version_is_read() -> None:
+    content = json.loads(encode(Record(VolumeState.COMPLETE, snapshot_manifest())))
+    for later in ("attestation", "quarantine"):
+        del content["manifest"][later]
+    assert decode(json.dumps(content).encode()).manifest == snapshot_manifest()
+
+
+def test_what_is_added_to_a_snapshot_is_read_back() -> None:
+    manifest = replace(
+        snapshot_manifest(),
+        attestation=Attestation("0" * 64, "1" * 64),
+        quarantine=Quarantine(datetime(2026, 11, 22, tzinfo=UTC), "an address in note", "ann"),
+    )
+    assert decode(encode(Record(VolumeState.COMPLETE, manifest))).manifest == manifest
 
 
 def test_a_file_is_json_that_a_person_can_read(store: ManifestStore) -> None:
