@@ -13,12 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler.apply import sealing
 from reconciler.apply.context import best_effort
 from reconciler.apply.delivery import refuse_quarantined
-from reconciler.engines.base import BuildWork, LocalSource
+from reconciler.apply.sealing import Proved
+from reconciler.engines.base import BuildWork, LocalSource, Masker, MaskingWork
 from reconciler.errors import BusyError, ReconcilerError, RefusedError, UnsupportedError
-from reconciler.handover import give_tree, lock_away
+from reconciler.handover import give_tree
 from reconciler.ids import ServerName, VolumeId
+from reconciler.masking.assignment import Keys
 from reconciler.sources import host_path, identify, modified_at, paths
 from reconciler.state.desired import ImageSource, Phase
 from reconciler.state.grants import Grants
@@ -50,10 +53,6 @@ def build(work: Work, action: BuildSnapshot) -> None:
 
     """
     image = work.desired.images[action.image]
-    if image.masking:
-        raise UnsupportedError(
-            "masking is not available in this version, so nothing was built", reason="MaskingUnavailable"
-        )
     engine, runtime, storage = work.host.engine(image.engine), work.runtime(image.runtime), work.storage(image.pool)
     volume = VolumeId(action.snapshot)
     scratch = work.host.state.work_directory(volume)
@@ -64,12 +63,14 @@ def build(work: Work, action: BuildSnapshot) -> None:
         job = _job(work, image, action, source, directory, runtime)
         give_tree(scratch, job.account)
         with _named_as_in_the_commit(image, scratch):
-            sealed = _run(engine, runtime, image, job)
+            sealed, proved = _run(engine, runtime, image, job, _masking(work, image))
         _unchanged(work, engine, image, action)
+        scanned = sealing.search(work, directory, proved)
         work.cancel.check()
         work.progress("sealing")
-        lock_away(directory, job.final_account)
-        storage.seal(volume, _manifest(work, image, action, sealed))
+        manifest = _manifest(work, image, action, sealed)
+        manifest = sealing.attest(work, image, directory, manifest, scanned, proved, job.final_account)
+        storage.seal(volume, manifest)
     except BaseException:
         best_effort(
             lambda: runtime.stop(ServerName(volume), at_once=True),
@@ -214,29 +215,41 @@ def _job(
     )
 
 
-def _run(engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork) -> Sealed:
+def _masking(work: Work, image: DesiredImage) -> MaskingWork:
+    """Return what masks an image, with the values of its keys.
+
+    Raises:
+        SecretError: there is no such key on this host, or it cannot be read.
+
+    """
+    keys = {name: work.host.secrets.get(name).encode() for name in image.masking_keys}
+    known = work.host.config.masking.maskers
+    maskers = {name: Masker(known[name].argv, known[name].timeout.total_seconds()) for name in image.maskers}
+    return MaskingWork(image.masking, Keys(keys), maskers)
+
+
+def _run(
+    engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork, masking: MaskingWork
+) -> tuple[Sealed, Proved]:
     job.progress("preparing")
     engine.prepare(job)
     spec = engine.build_server(job)
     job.progress("starting the build server")
     runtime.start(spec, cancel=job.cancel)
     with engine.session(job) as session:
-        _fill(session, image, job)
+        proved = _fill(session, image, job, masking)
     job.progress("stopping the build server")
     runtime.stop(job.server, spec=spec)
-    return engine.finish(job)
+    return engine.finish(job), proved
 
 
-def _fill(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
+def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Proved:
     job.progress("restoring")
     session.restore()
     session.keep_databases()
-    for phase in Phase:
-        for script in image.scripts:
-            if script.phase is phase:
-                job.cancel.check()
-                job.progress(f"running {script.origin}")
-                session.run(script)
+    _run_scripts(session, image, job, Phase.BEFORE_MASKING)
+    masked = session.mask(masking) if masking.steps else None
+    _run_scripts(session, image, job, Phase.AFTER_MASKING)
     for check in image.checks:
         job.cancel.check()
         session.check(check)
@@ -244,6 +257,15 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
     session.isolate()
     job.progress("vacuuming and analysing")
     session.settle()
+    return Proved(masked, session.prove(masked) if masked is not None else None)
+
+
+def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, phase: Phase) -> None:
+    for script in image.scripts:
+        if script.phase is phase:
+            job.cancel.check()
+            job.progress(f"running {script.origin}")
+            session.run(script)
 
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
@@ -270,6 +292,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         spec_digest=image.spec_digest,
         input_id=action.input_id,
         key_id=action.key_id,
+        masked_by=image.masked_by,
         revision=work.desired.revision,
         created_at=work.host.clock.now(),
         data_as_of=sealed.data_as_of or modified_at(image.source),

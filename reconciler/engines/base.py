@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from reconciler.ids import CloneName, ServerName, SnapshotId
     from reconciler.masking.assignment import Keys
+    from reconciler.masking.leaks import Evidence
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import SnapshotManifest
@@ -184,17 +185,6 @@ class BuildSession(Protocol):
         """
         ...
 
-    def prove(self, masked: Masked) -> None:
-        """Look for originals with the database's own eyes: in masked columns, and where files hide them (compressed).
-
-        Called after everything that writes.
-
-        Raises:
-            MaskingError: an original is left, or a rule changed nothing (``MaskingLeak``).
-
-        """
-        ...
-
     def check(self, check: Check) -> None:
         """Evaluate a check.
 
@@ -211,6 +201,17 @@ class BuildSession(Protocol):
 
     def settle(self) -> None:
         """Do the work that clones would each do again (vacuum, freeze, analyse, reindex), and collect facts."""
+        ...
+
+    def prove(self, masked: Masked) -> Evidence:
+        """Look for originals with the database's own eyes: in masked columns, and where files hide them (compressed).
+
+        Called last, after everything that writes; the search of the files follows.
+
+        Raises:
+            MaskingError: an original is left, or a rule changed too little (``MaskingLeak``).
+
+        """
         ...
 
 

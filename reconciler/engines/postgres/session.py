@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler.engines.postgres import isolate, logical, scripts, server, settle
+from reconciler.engines.postgres.masking import prove, run
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
     import psycopg
 
-    from reconciler.engines.base import BuildWork, InstalledServer
+    from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
+    from reconciler.masking.leaks import Evidence
+    from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, Script
 
 PHYSICAL = frozenset({"backup", "files", "primary"})
@@ -62,6 +65,9 @@ class PostgresSession:
     def run(self, script: Script) -> None:
         scripts.run_script(self._work, script, databases=self._databases())
 
+    def mask(self, masking: MaskingWork) -> Masked:
+        return run.mask_cluster(self._work, masking, self._databases())
+
     def check(self, check: Check) -> None:
         scripts.run_check(self._work, check, databases=self._databases())
 
@@ -72,6 +78,9 @@ class PostgresSession:
     def settle(self) -> None:
         facts = settle.settle_cluster(self._work, self._installed)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
+
+    def prove(self, masked: Masked) -> Evidence:
+        return prove.prove(self._work, masked)
 
     def _create_databases(self) -> None:
         """Make the databases that an empty image asks for; they are owned like everything that scripts make."""

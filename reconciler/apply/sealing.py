@@ -1,0 +1,97 @@
+"""From a finished build to a sealed snapshot: search its files, attest it, lock it away.
+
+Called by :mod:`.images` when the build's server is gone and the engine has finished. It
+writes nothing into the data; whatever it finds wrong, the caller throws the build away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reconciler.handover import lock_away
+from reconciler.masking import attestation, leaks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reconciler.apply.context import Work
+    from reconciler.masking.leaks import Evidence, Scan
+    from reconciler.masking.report import Masked
+    from reconciler.proc import Account
+    from reconciler.state.desired import DesiredImage
+    from reconciler.state.observed import Attestation, SnapshotManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """What masked a build, and what was proved of that while its server ran; None where nothing masks it."""
+
+    masked: Masked | None = None
+    evidence: Evidence | None = None
+
+
+def search(work: Work, directory: Path, proved: Proved) -> Scan:
+    """Read every file of a build: its digests, and whether an original is left in it.
+
+    Raises:
+        MaskingError: one is (``MaskingLeak``).
+
+    """
+    work.progress("searching the files")
+    samples = proved.masked.samples if proved.masked is not None else ()
+    earlier = proved.evidence
+    scanned = leaks.scan(
+        directory,
+        samples,
+        threads=work.host.jobs,
+        cancel=work.cancel,
+        progress=work.progress,
+        earlier=earlier.scan if earlier is not None else None,
+        matcher=earlier.matcher if earlier is not None else None,
+    )
+    leaks.judge(scanned, *([earlier.accepted] if earlier is not None else []))
+    return scanned
+
+
+def attest(
+    work: Work,
+    image: DesiredImage,
+    directory: Path,
+    manifest: SnapshotManifest,
+    scanned: Scan,
+    proved: Proved,
+    account: Account | None,
+) -> SnapshotManifest:
+    """Lock the build away from its account, write its attestation, and return the manifest to seal it with.
+
+    Raises:
+        SecretError: the host signs attestations, and its key cannot be used.
+
+    """
+    found = attestation.Proof(
+        digests=scanned.digests,
+        full=scanned.full,
+        files=scanned.searched_files,
+        bytes=scanned.searched_bytes,
+        samples=sum(column.searched for column in scanned.columns),
+        excluded=proved.evidence.excluded if proved.evidence is not None else {},
+        checks=tuple(f"{check.origin}:{check.first_line}" for check in image.checks),
+    )
+    content = attestation.statement(
+        manifest,
+        found,
+        masked=proved.masked,
+        unmasked_reason=image.unmasked_reason,
+        base=_of_base(work, manifest),
+    )
+    signer = work.host.signer()
+    lock_away(directory, account)
+    return replace(manifest, attestation=attestation.write(directory, content, signer))
+
+
+def _of_base(work: Work, manifest: SnapshotManifest) -> Attestation | None:
+    if manifest.base is None:
+        return None
+    return work.snapshot(manifest.base)[1].attestation
+

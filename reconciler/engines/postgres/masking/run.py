@@ -1,0 +1,121 @@
+"""Masking of one build, from the first look at its tables to what has to be proved of it.
+
+Called by the session. It puts the other modules in their order; decisions are made by
+:mod:`reconciler.masking.coverage`, values by :mod:`.expressions`, rows by :mod:`.stage`.
+What calls functions of users or expressions of policies runs as the builder, without
+superuser rights.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from reconciler.engines.postgres import scripts, server
+from reconciler.engines.postgres.masking import expressions, external, sample, stage
+from reconciler.engines.postgres.masking.introspect import read_schema
+from reconciler.masking.coverage import cover
+from reconciler.masking.report import Masked
+from reconciler.state.desired import MaskerRef, Policy, Script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import psycopg
+
+    from reconciler.engines.base import BuildWork, MaskingWork
+    from reconciler.masking.assignment import DatabaseMasking, Keys
+    from reconciler.masking.report import Sample, TableCounts
+
+
+def mask_cluster(work: BuildWork, masking: MaskingWork, databases: Sequence[str]) -> Masked:
+    """Mask the user databases of a build; the steps in their order, all policies where the first one stands.
+
+    Raises:
+        MaskingError: the policies do not fit the schema (before anything is written), or
+            the database or a masker refused.
+        ScriptError: a script of a step failed.
+
+    """
+    done = _Cluster(work, masking, databases)
+    with _builder_reads(work):
+        for step in masking.steps:
+            work.cancel.check()
+            done.perform(step)
+    return done.masked
+
+
+class _Cluster:
+    """A build while it is masked."""
+
+    def __init__(self, work: BuildWork, masking: MaskingWork, databases: Sequence[str]) -> None:
+        self._work = work
+        self._masking = masking
+        self._databases = databases
+        self._covered = False
+        self.masked = Masked()
+
+    def perform(self, step: Policy | MaskerRef | Script) -> None:
+        match step:
+            case Policy() if not self._covered:
+                self._covered = True
+                self._apply_policies()
+            case Script():
+                self._work.progress(f"running {step.origin}")
+                for database in [step.database] if step.database is not None else self._databases:
+                    scripts.run_script(self._work, replace(step, database=database), databases=self._databases)
+            case MaskerRef(name=name):
+                external.run_masker(self._work, name, self._masking.maskers[name], self._databases)
+            case _:
+                pass  # a policy that was taken together with the first one
+
+    def _apply_policies(self) -> None:
+        policies = [step for step in self._masking.steps if isinstance(step, Policy)]
+        schemas = []
+        for database in self._databases:
+            with server.connect(self._work, database) as conn:
+                schemas.append(read_schema(conn, database))
+        for covered in cover(policies, schemas):
+            self._add(*_mask_database(self._work, covered, self._masking.keys))
+
+    def _add(self, counts: tuple[TableCounts, ...], samples: tuple[Sample, ...], reports: tuple[str, ...]) -> None:
+        known = self.masked
+        self.masked = Masked((*known.tables, *counts), (*known.samples, *samples), (*known.reports, *reports))
+
+
+def _mask_database(
+    work: BuildWork, masking: DatabaseMasking, keys: Keys
+) -> tuple[tuple[TableCounts, ...], tuple[Sample, ...], tuple[str, ...]]:
+    """Return what was done in one database, what to look for afterwards, and what is worth telling."""
+    reports = list(masking.reports)
+    work.progress(f"drawing originals of {masking.database}")
+    with server.connect(work, masking.database, role=server.BUILDER) as conn:
+        samples = sample.draw(conn, masking)
+    with server.connect(work, masking.database) as conn:
+        expressions.install(conn, keys, masking)
+    counts = stage.mask_database(
+        work,
+        masking,
+        expressions.express,
+        lambda conn: expressions.open_keys(conn, keys, masking),
+        report=reports.append,
+    )
+    with server.connect(work, masking.database) as conn:
+        expressions.remove(conn)
+    with server.connect(work, masking.database, role=server.BUILDER) as conn:
+        samples = sample.with_controls(conn, masking, samples)
+    return counts, samples, tuple(reports)
+
+
+@contextmanager
+def _builder_reads(work: BuildWork) -> Iterator[None]:
+    """Let the builder read every table meanwhile, also those of superusers."""
+    builder = sql.Identifier(server.BUILDER)
+    with server.connect(work, "template1") as conn:
+        conn.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(builder))
+    yield
+    with server.connect(work, "template1") as conn:
+        conn.execute(sql.SQL("REVOKE pg_read_all_data FROM {}").format(builder))
