@@ -99,7 +99,7 @@ class Pass:
     def require(self) -> Pass:
         """Insist that nothing failed."""
         assert self.view.plan is not None, self.view.commit
-        assert self.errors == {}
+        assert self.errors == {}, self.errors
         return self
 
     def condition(self, name: str, kind: str) -> tuple[str, str, str] | None:

@@ -40,8 +40,6 @@ INSERT INTO animal SELECT n, 'zq7parent' || n FROM generate_series(1, 20) AS n;
 INSERT INTO dog SELECT n, 'zq7child' || n, 'terrier' FROM generate_series(1, 20) AS n;
 
 -- rows that are no more
-INSERT INTO person (id, email) SELECT 10000 + n, 'zq7deleted' || n FROM generate_series(1, 50) AS n;
-DELETE FROM person WHERE id > 10000;
 UPDATE person SET name = 'zq7updated' || id;
 UPDATE person SET name = 'zq7name' || id;
 BEGIN;
@@ -50,12 +48,14 @@ ROLLBACK;
 ALTER TABLE person ADD COLUMN old_phone text;
 UPDATE person SET old_phone = 'zq7dropped' || id;
 ALTER TABLE person DROP COLUMN old_phone;
+INSERT INTO person (id, email) SELECT 10000 + n, 'zq7deleted' || n FROM generate_series(1, 50) AS n;
+DELETE FROM person WHERE id > 10000;
 
 -- a table that a script of the image clears, without any rule
 CREATE TABLE session (id integer, token text);
 INSERT INTO session SELECT n, 'zq7scripted' || n FROM generate_series(1, 50) AS n;
 
-SELECT lo_from_bytea(0, convert_to('zq7largeobject' || repeat('x', 100), 'UTF8'));
+SELECT lo_from_bytea(0, convert_to('zq7largeobject1' || repeat('x', 100), 'UTF8'));
 BEGIN;
 INSERT INTO person (id, email) VALUES (30000, 'zq7prepared1');
 PREPARE TRANSACTION 'zq7twophase1';
