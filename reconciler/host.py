@@ -24,13 +24,15 @@ from reconciler.clock import Clock, SystemClock
 from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
 from reconciler.ids import PoolName, RuntimeName, SecretName
-from reconciler.plan.settings import PlanSettings, PolicySettings
+from reconciler.plan.settings import AttestationRules, PlanSettings, PolicySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from reconciler.engines.base import Engine
     from reconciler.ids import InstallationId
+    from reconciler.masking.dsse import Signer
+    from reconciler.masking.trust import Trust
     from reconciler.repository import Repository
     from reconciler.runtimes.base import Runtime
     from reconciler.secrets import SecretStore
@@ -101,6 +103,24 @@ class Host:
         return self.secrets.fingerprint(name, self.state.fingerprint_key)
 
     @property
+    def trust(self) -> Trust:
+        """The keys whose signatures of attestations count."""
+        from reconciler.masking.trust import trusted
+
+        return trusted(self.config.attestation, self.secrets)
+
+    def signer(self) -> Signer | None:
+        """Return what signs attestations of this host; None where they are not signed.
+
+        Raises:
+            SecretError: a key is configured, and there is none that can be used.
+
+        """
+        from reconciler.masking.trust import signer
+
+        return signer(self.config.attestation, self.secrets)
+
+    @property
     def jobs(self) -> int:
         """How many processes one build may use."""
         return max(1, os.cpu_count() or 1)
@@ -108,9 +128,10 @@ class Host:
     @property
     def plan_settings(self) -> PlanSettings:
         """What planning needs to know of this host."""
-        return plan_settings(
+        settings = plan_settings(
             self.config, pools=frozenset(self.pools) | self.lost_pools, runtimes=frozenset(self.runtimes)
         )
+        return replace(settings, attestation=self.attestation_rules)
 
     @property
     def lost_pools(self) -> frozenset[PoolName]:
@@ -131,7 +152,14 @@ class Host:
             memory_limit=self.config.limits.memory.of(_memory()),
             runtimes={name: runtime.traits for name, runtime in self.runtimes.items()},
             sizes={volume: used.logical_bytes for volume, used in usage.items()},
+            attestation=self.attestation_rules,
         )
+
+    @property
+    def attestation_rules(self) -> AttestationRules:
+        """What this host asks of attestations; keys are read only where it asks for any."""
+        rules = attestation_rules(self.config)
+        return replace(rules, trusted=frozenset(self.trust.keys)) if rules.pools or rules.runtimes else rules
 
     def hold_pools(self) -> None:
         """Make the pools ready and lock them; one that is away stays away, and is tried again at the next call.
@@ -160,7 +188,13 @@ def plan_settings(
     config: Config, *, pools: frozenset[PoolName], runtimes: frozenset[RuntimeName] | None
 ) -> PlanSettings:
     """Return what planning needs to know of a configuration, and of the host that it is planned for."""
-    return PlanSettings(undo_grace=config.undo.grace, pools=pools, runtimes=runtimes, serverless=frozenset())
+    return PlanSettings(
+        undo_grace=config.undo.grace,
+        pools=pools,
+        runtimes=runtimes,
+        serverless=frozenset(),
+        attestation=attestation_rules(config),
+    )
 
 
 def policy_settings(config: Config) -> PolicySettings:
@@ -169,6 +203,17 @@ def policy_settings(config: Config) -> PolicySettings:
         max_delete=config.prune.max_delete,
         max_delete_percent=config.prune.max_delete_percent,
         unmasked=config.masking.unmasked,
+        attestation=attestation_rules(config),
+    )
+
+
+def attestation_rules(config: Config) -> AttestationRules:
+    """Return what a configuration asks of attestations; whom its host trusts is left out."""
+    runtimes = {RuntimeName(name): getattr(config.runtimes, name) for name in type(config.runtimes).model_fields}
+    return AttestationRules(
+        pools={PoolName(n): pool.require_attestation for n, pool in config.pools.items() if pool.require_attestation},
+        runtimes={name: r.require_attestation for name, r in runtimes.items() if r.require_attestation},
+        signs=config.attestation.key is not None,
     )
 
 

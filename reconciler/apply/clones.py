@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.apply.context import best_effort
-from reconciler.apply.delivery import refuse_quarantined
+from reconciler.apply.delivery import admit, refuse_quarantined
 from reconciler.apply.serving import (
     allocated,
     apply_settings,
@@ -57,7 +57,7 @@ def create(work: Work, action: CreateClone) -> None:
     """Make a clone's first generation, deliver it, and only then call it ready."""
     clone = work.desired.clones[action.clone]
     storage, snapshot = work.snapshot(action.snapshot)
-    refuse_quarantined(work, action.snapshot)
+    admit(work, storage, snapshot, clone.runtime)
     with allocated(work, clone, action.volume) as allocation:
         draft = _draft(work, action, snapshot, allocation)
         with _made(work, storage, action.volume, draft):
@@ -73,7 +73,7 @@ def replace_clone(work: Work, action: ReplaceClone) -> None:
     _pool, old = work.clone(action.current)
     _refuse_protected(work, (action.current,))
     storage, snapshot = work.snapshot(action.snapshot)
-    refuse_quarantined(work, action.snapshot)
+    admit(work, storage, snapshot, clone.runtime)
     with allocated(work, clone, action.volume, port=old.port if old.runtime == clone.runtime else None) as allocation:
         draft = replace(
             _draft(work, action, snapshot, allocation),
@@ -99,7 +99,7 @@ def restore(work: Work, action: RestoreClone) -> None:
     _pool, current = work.clone(action.current)
     clone = work.desired.clones[action.clone]
     _refuse_protected(work, (action.current,))
-    refuse_quarantined(work, wanted.snapshot)
+    _admit_again(work, storage, wanted)
     _stop(work, action.current, current)
     restored = replace(
         wanted,
@@ -115,6 +115,14 @@ def restore(work: Work, action: RestoreClone) -> None:
     if clone.running:
         apply_settings(work, storage, action.volume, restored)
         _update_users(work, storage, action.volume)
+
+
+def _admit_again(work: Work, storage: Storage, wanted: CloneManifest) -> None:
+    """Ask of a generation that comes back what is asked of a new one; its snapshot may be gone where nobody asks."""
+    if work.host.attestation_rules.needed(storage.name, wanted.runtime) is None:
+        refuse_quarantined(work, wanted.snapshot)
+    else:
+        admit(work, *work.snapshot(wanted.snapshot), wanted.runtime)
 
 
 def update(work: Work, action: UpdateClone) -> None:

@@ -10,12 +10,40 @@ from typing import TYPE_CHECKING
 
 from reconciler.errors import RefusedError
 from reconciler.ids import VolumeId
+from reconciler.masking.attestation import examine, read
 from reconciler.state.observed import SnapshotManifest
 from reconciler.state.quarantine import mark, named
 
 if TYPE_CHECKING:
     from reconciler.apply.context import Work
-    from reconciler.ids import SnapshotId
+    from reconciler.ids import RuntimeName, SnapshotId
+    from reconciler.storage.base import Storage
+
+
+def admit(work: Work, storage: Storage, manifest: SnapshotManifest, runtime: RuntimeName) -> None:
+    """Insist that a clone on a runtime may be made of a sealed snapshot.
+
+    Raises:
+        RefusedError: it is quarantined, or has not the attestation that its pool or the runtime requires.
+
+    """
+    refuse_quarantined(work, manifest.snapshot)
+    rules, wanted = work.host.attestation_rules, manifest.snapshot
+    needed = rules.needed(storage.name, runtime)
+    if needed is None:
+        return
+    need, who = needed
+    asks = f"{who} requires one (requireAttestation: {need})"
+    if (lacks := rules.problem(manifest, need)) is not None:
+        raise RefusedError(f"snapshot {wanted} {lacks}, and {asks}", reason="AttestationRequired")
+    data = read(storage.path(VolumeId(wanted)))
+    if data is None:
+        raise RefusedError(f"the attestation of snapshot {wanted} is gone, and {asks}", reason="AttestationInvalid")
+    seen = examine(data, manifest, work.host.trust.keys)
+    if seen.problems or (need == "signed" and seen.signer is None):
+        why = "; ".join(seen.problems) or "it is not signed"
+        hint = f"see reconciler attest {wanted} --files"
+        raise RefusedError(f"the attestation of snapshot {wanted}: {why}", reason="AttestationInvalid", hint=hint)
 
 
 def refuse_quarantined(work: Work, wanted: SnapshotId) -> None:

@@ -347,13 +347,19 @@ def _unchanged_state(index: Index, image: DesiredImage) -> tuple[Condition, ...]
 def _unchanged(index: Index, due: Due, newest: Snapshot, input_id: str) -> bool:
     """Whether a refresh finds the source as it was; other causes build in any case.
 
-    So does a person who asks although the newest snapshot is quarantined.
+    So does a person who asks while the newest snapshot is quarantined, or has not the attestation that is needed.
     """
-    if due.cause == "request" and newest.manifest.snapshot in index.quarantined:
+    if due.cause == "request" and (newest.manifest.snapshot in index.quarantined or _lacks_attestation(index, newest)):
         return False
     if due.cause not in ("source", "request", "schedule"):
         return False
     return input_id in ("", newest.manifest.input_id)
+
+
+def _lacks_attestation(index: Index, newest: Snapshot) -> bool:
+    rules = index.settings.attestation
+    needed = rules.needed(newest.volume.pool, *rules.runtimes)
+    return needed is not None and rules.problem(newest.manifest, needed[0]) is not None
 
 
 def _after_base(draft: Draft, image: DesiredImage) -> tuple[ObjectKey, ...]:

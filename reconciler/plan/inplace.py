@@ -18,7 +18,6 @@ from reconciler.plan.fingerprints import (
     start_fingerprint,
     update_fingerprint,
 )
-from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled
 
 if TYPE_CHECKING:
@@ -65,8 +64,8 @@ def _waits(index: Index, draft: Draft, action: Action) -> bool:
 
 
 def _state(index: Index, clone: DesiredClone, current: Generation) -> tuple[Condition, ...]:
-    if (why := withheld(index, current.manifest.snapshot)) is not None:
-        state = not_ready("Quarantined", why)
+    if current.manifest.snapshot in index.quarantined:
+        state = not_ready("Quarantined", "its snapshot is quarantined")
     elif not clone.running:
         state = _STOPPED
     elif current.manifest.runtime in index.settings.serverless or index.server(current.volume.id) is not None:

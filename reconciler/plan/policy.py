@@ -1,4 +1,4 @@
-"""What a host refuses of a finished plan: protection, mass deletion, disk, memory, abilities, unmasked data.
+"""What a host refuses of a finished plan: protection, mass deletion, disk, memory, abilities, unmasked data, proof.
 
 Called with what :func:`reconciler.plan.diff.plan` returned. Pure. It takes actions out
 and says why, with figures; it never adds any. The rest of the plan proceeds.
@@ -24,6 +24,7 @@ from reconciler.plan.actions import (
     StartClone,
     UpdateClone,
 )
+from reconciler.plan.attested import unattested
 from reconciler.plan.capacity import over_disk, over_memory
 from reconciler.plan.draft import PROTECTED
 from reconciler.state.conditions import Kind, ObjectKey, stalled
@@ -58,6 +59,7 @@ REASONS: Mapping[str, str] = {
     "unmasked": "UnmaskedDenied",
     "resources": "ResourcesUnsupported",
     "superuser": "SuperuserUnsupported",
+    "attestation": "AttestationRequired",
     "dependency": "DependencyRefused",
 }
 """Rule to reason of the condition that a refused object gets."""
@@ -93,6 +95,7 @@ def judge(
     rules: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
         _protected,
         _unmasked,
+        _attested,
         _resources,
         _superusers,
         _prune_limit,
@@ -200,6 +203,12 @@ def _unmasked_reason(case: Case, image: DesiredImage | None) -> str | None:
         seen.add(image.name)
         image = case.desired.images.get(image.source.image) if isinstance(image.source, ImageSource) else None
     return None
+
+
+def _attested(case: Case) -> Iterator[Refusal]:
+    """Refuse to deliver what has not the attestation that its pool or its runtime requires."""
+    for action, message in unattested(case.plan, case.desired, case.observed, rules=case.settings.attestation):
+        yield Refusal("attestation", message, (action,))
 
 
 def _clone_steps(

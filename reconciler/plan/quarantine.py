@@ -78,7 +78,7 @@ def _release(index: Index, draft: Draft, snapshot: Snapshot, request: Request) -
     if snapshot.manifest.quarantine is not None:
         draft.add(ReleaseSnapshot(snapshot=wanted, request=request.id, reason="its release was requested"))
     elif (document := named(index.desired).get(wanted)) is not None:
-        draft.declined[request.id] = f"{document}: take {wanted} out of quarantine there"
+        draft.declined[request.id] = f"snapshot {wanted} is quarantined: {document}; take it out there"
     elif wanted in index.quarantined:
         draft.declined[request.id] = f"snapshot {wanted} cannot be released alone: {index.quarantined[wanted]}"
     else:
@@ -89,10 +89,10 @@ def quarantine_of_image(index: Index, known: Sequence[Snapshot]) -> tuple[Condit
     """Return what is to be said of an image with quarantined snapshots."""
     if not index.quarantined:
         return ()
-    told = [f"{s.manifest.snapshot}: {why}" for s in known if (why := index.quarantined.get(s.manifest.snapshot))]
+    told = [f"{s.manifest.snapshot} ({why})" for s in known if (why := index.quarantined.get(s.manifest.snapshot))]
     if not told:
         return ()
-    message = f"nothing is made of {'; '.join(told)}"
+    message = f"nothing is made of {', '.join(told)}"
     return (Condition(type="Quarantined", status="True", reason="Quarantined", message=message),)
 
 
@@ -129,7 +129,7 @@ def _stop(index: Index, draft: Draft, name: CloneName, generation: Generation) -
     if (held := held_back(index, key, "")) is not None:
         draft.say(key, held)
         return
-    reason = f"snapshot {snapshot} is quarantined"
+    reason = f"snapshot {snapshot} is quarantined: {index.quarantined[snapshot]}"
     stop = StopClone(clone=name, volume=volume, runtime=server.runtime, reason=reason)
     draft.actions.setdefault(key, []).insert(0, stop)
 

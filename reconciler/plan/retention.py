@@ -65,11 +65,13 @@ def plan_retention(index: Index, draft: Draft) -> None:
 
 
 def drop_unfinished_builds(index: Index, draft: Draft) -> None:
-    """Drop build volumes that nothing works on any more."""
+    """Drop build volumes that nothing works on any more, be it under a name that the image had meanwhile."""
+    in_use = index.observed.in_use or frozenset()
     for name, volumes in index.image_leftovers.items():
         key = ObjectKey(Kind.IMAGE, name)
         if index.left_alone(key) is None:
-            drop_interrupted(index, draft, key, sorted(volumes, key=lambda volume: volume.id))
+            idle = (volume for volume in volumes if volume.id not in in_use)
+            drop_interrupted(index, draft, key, sorted(idle, key=lambda volume: volume.id))
 
 
 def _beyond(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Snapshot]) -> list[Snapshot]:

@@ -16,6 +16,42 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reconciler.ids import VolumeId
+    from reconciler.state.observed import SnapshotManifest
+
+
+Need = Literal["signed", "any"]
+"""What is asked of an attestation before anything is delivered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestationRules:
+    """What a host asks of the attestations of snapshots, by pool and by runtime.
+
+    ``trusted`` are the ids of keys whose signatures count; None: not known (a plan for
+    another host). ``signs``: builds of this host are signed.
+    """
+
+    pools: Mapping[PoolName, Need] = field(default_factory=dict)
+    runtimes: Mapping[RuntimeName, Need] = field(default_factory=dict)
+    trusted: frozenset[str] | None = None
+    signs: bool = False
+
+    def needed(self, pool: PoolName | None, *runtimes: RuntimeName) -> tuple[Need, str] | None:
+        """Return what a clone in a pool (None: it is not known) on a runtime needs, and who asks; the strictest."""
+        asked = [(self.pools[pool], f"pool {pool}")] if pool is not None and pool in self.pools else []
+        asked += [(self.runtimes[name], f"the runtime {name}") for name in runtimes if name in self.runtimes]
+        return next((need for need in asked if need[0] == "signed"), asked[0] if asked else None)
+
+    def problem(self, manifest: SnapshotManifest, need: Need) -> str | None:
+        """Return why a snapshot, going by its manifest, has not what is needed."""
+        known = manifest.attestation
+        if known is None:
+            return "has no attestation (it was built before there were any)"
+        if known.signer is None:
+            return "has an attestation that is not signed" if need == "signed" else None
+        if self.trusted is not None and known.signer not in self.trusted:
+            return f"is signed by key {known.signer[:16]}, which this host does not trust (attestation.publicKeys)"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +66,7 @@ class PlanSettings:
     """Runtimes that this host has; None: not checked (a plan for another host)."""
     serverless: frozenset[RuntimeName] = frozenset({RuntimeName("none")})
     """Runtimes that run no server: their clones are files only."""
+    attestation: AttestationRules = AttestationRules()
 
 
 class RuntimeAbilities(Protocol):
@@ -58,3 +95,4 @@ class PolicySettings:
     runtimes: Mapping[RuntimeName, RuntimeAbilities] = field(default_factory=dict)
     sizes: Mapping[VolumeId, int] = field(default_factory=dict)
     """Logical bytes of snapshots, as last measured."""
+    attestation: AttestationRules = AttestationRules()

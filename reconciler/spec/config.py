@@ -164,6 +164,9 @@ def _git_url(value: str, info: ValidationInfo) -> str:
     return str(_host_path(value, info))
 
 
+RequiredAttestation = Maybe[Literal["signed", "any"]]
+
+
 class Pool(Model):
     """A place on storage where volumes live."""
 
@@ -178,6 +181,9 @@ class Pool(Model):
     reserve: AmountOf = Field(Amount(percent=10.0), description="Kept free.", examples=["10%", "20Gi"])
     size: Maybe[Size] = Field(
         None, description="With driver btrfs: make a loop-backed pool of this size (root only).", examples=["50Gi"]
+    )
+    require_attestation: RequiredAttestation = Field(
+        None, description="No clone is delivered of a snapshot without a valid attestation, or without a signed one."
     )
 
     @model_validator(mode="after")
@@ -221,6 +227,7 @@ class ProcessRuntime(Model):
     advertise: Maybe[NonEmpty] = Field(None, description="Host name in connection URLs.", examples=["db.example"])
     tls: Maybe[Tls] = Field(None, description="TLS of clones.")
     allow: Many[Cidr] = Field((), description="Networks that may connect.", examples=[["10.0.0.0/8"]])
+    require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
     accounts: Accounts = Field(Accounts.model_construct(), description="Accounts that servers run under.")
 
 
@@ -230,6 +237,7 @@ class DockerRuntime(Model):
     ports: PortRange = Field(NumberRange(6000, 6399), description="Ports for clones.", examples=["6000-6399"])
     host: NonEmpty = Field("127.0.0.1", description="Address that clones listen on.", examples=["127.0.0.1"])
     advertise: Maybe[NonEmpty] = Field(None, description="Host name in connection URLs.", examples=["db.example"])
+    require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
 
 
 class Runtimes(Model):

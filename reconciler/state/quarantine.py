@@ -32,7 +32,7 @@ def quarantined(
     found = {**asked_for(observed.requests), **named(desired)}
     for key in observed.in_flight:
         if key.kind is Kind.SNAPSHOT:
-            found.setdefault(SnapshotId(key.name), "its quarantine is being written down, or lifted")
+            found.setdefault(SnapshotId(key.name), "being written down, or lifted")
     children: dict[SnapshotId, list[SnapshotId]] = {}
     for manifest in snapshots:
         if (marked := mark(manifest)) is not None:
@@ -45,7 +45,7 @@ def quarantined(
 def named(desired: Desired) -> dict[SnapshotId, str]:
     """Return the snapshots that documents quarantine."""
     return {
-        snapshot: f"{image.document.file}:{image.document.line} quarantines it"
+        snapshot: f"named in {image.document.file}:{image.document.line}"
         for image in desired.images.values()
         for snapshot in image.quarantine
     }
@@ -58,7 +58,7 @@ def mark(manifest: SnapshotManifest) -> str | None:
         return None
     by = f" by {known.by}" if known.by else ""
     why = f": {known.reason}" if known.reason else ""
-    return f"quarantined at {known.at.isoformat(timespec='seconds')}{by}{why}"
+    return f"asked for at {known.at.isoformat(timespec='seconds')}{by}{why}"
 
 
 def asked_for(requests: Iterable[Request]) -> dict[SnapshotId, str]:
@@ -68,7 +68,7 @@ def asked_for(requests: Iterable[Request]) -> dict[SnapshotId, str]:
         if request.verb in _WISHES:
             latest[request.object.name] = request
     wanted = {name: request for name, request in latest.items() if request.verb == "quarantine"}
-    return {SnapshotId(name): f"its quarantine is asked for{_note(request)}" for name, request in wanted.items()}
+    return {SnapshotId(name): f"asked for just now{_note(request)}" for name, request in wanted.items()}
 
 
 def _note(request: Request) -> str:
@@ -83,6 +83,6 @@ def _with_descendants(
     for base in waiting:  # grows by what is built on it
         for child in children.get(base, ()):
             if child not in result:
-                result[child] = f"it is built on {base}, which is quarantined ({found.get(base, 'by its own base')})"
+                result[child] = f"built on {base}, which is quarantined ({result[base]})"
                 waiting.append(child)
     return result

@@ -5,76 +5,25 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.errors import UnavailableError
-from reconciler.ids import ImageName, InstallationId, PolicyName, Revision, SecretName, SnapshotId
+from reconciler.ids import ImageName, Revision, SnapshotId
 from reconciler.masking import attestation, dsse
-from reconciler.masking.assignment import ColumnMasking
-from reconciler.masking.attestation import Proof, differences, examine, read, statement, write
-from reconciler.masking.report import ColumnCounts, Masked, Sample, TableCounts
-from reconciler.masking.schema import Column, Family, TableName
-from reconciler.state.observed import Attestation, SnapshotManifest
+from reconciler.masking.attestation import differences, examine, read, statement, write
+from reconciler.state.observed import Attestation
 from tests.masking.keys import a_signer
+from tests.masking.volumes import CONTROL, MANIFEST, ORIGINAL, a_volume, masked, proof_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.masking.attestation import Examination
     from reconciler.masking.dsse import Signer
-
-ORIGINAL, CONTROL = "ada.lovelace@analytical.engine", "masked-7f3@example.com"
-CUSTOMER = TableName("public", "customer")
-MANIFEST = SnapshotManifest(
-    installation=InstallationId("ours"),
-    image=ImageName("shop"),
-    snapshot=SnapshotId("shop-20261122t020000z-1a2b3c4d"),
-    engine="postgres",
-    version="18.1",
-    major="18",
-    spec_digest="sha256:1a2b3c4d",
-    input_id="blob:99",
-    key_id="key-1",
-    masked_by=("pii",),
-    revision=Revision("main@sha1:" + "0" * 40),
-    created_at=datetime(2026, 11, 22, 2, 0, 0, 123456, tzinfo=UTC),
-    data_as_of=datetime(2026, 11, 22, 1, 0, tzinfo=UTC),
-    databases=("shop",),
-)
-
-
-def masked() -> Masked:
-    email = Column(name="email", type="text", family=Family.TEXT)
-    rule = ColumnMasking(email, "email", PolicyName("pii"), SecretName("masking-key"))
-    counts = ColumnCounts(column="email", method="email", policy="pii", rows=100, selected=100, nulls=3, equal=0)
-    return Masked(
-        tables=(TableCounts("shop", TableName("public", "zoo"), ()), TableCounts("shop", CUSTOMER, (counts,))),
-        samples=(Sample("shop", CUSTOMER, rule, originals=(ORIGINAL,), controls=(CONTROL,)),),
-        reports=("shop: no rule matches public.note",),
-    )
-
-
-def a_volume(path: Path) -> Path:
-    """Make a volume with a few files, as an engine leaves them."""
-    (path / "data" / "base").mkdir(parents=True)
-    for name, content in {"PG_VERSION": b"18\n", "base/1": b"page" * 4096, "base/2": b""}.items():
-        (path / "data" / name).write_bytes(content)
-    return path
-
-
-def proof_of(volume: Path) -> Proof:
-    names, _strange = attestation._listed(volume)
-    digests = {name: attestation._sha256(volume / name) for name in names}
-    return Proof(digests=digests, files=3, bytes=16_387, samples=500, excluded={"short": 2}, checks=("shop.yaml:12",))
-
-
-def written(volume: Path, signer: Signer | None, manifest: SnapshotManifest = MANIFEST) -> SnapshotManifest:
-    """Attest a volume and return the manifest that it is sealed with."""
-    content = statement(manifest, proof_of(volume), masked=masked())
-    return replace(manifest, attestation=write(volume, content, signer))
+    from reconciler.state.observed import SnapshotManifest
 
 
 def examined(volume: Path, manifest: SnapshotManifest | None, *trusted: Signer) -> Examination:

@@ -398,3 +398,9 @@ def test_a_former_name_of_a_clone_is_no_reason_to_touch_the_image() -> None:
 def test_an_interrupted_deletion_of_a_snapshot_is_finished() -> None:
     doomed = replace(a_snapshot(age=9 * HOUR), state=VolumeState.DELETING)
     assert steps(planned(asked(an_image()), seen(a_snapshot(), doomed))) == ["drop shop"]
+
+
+def test_an_unfinished_build_that_is_being_dropped_under_another_name_is_left_alone() -> None:
+    build = a_build()
+    busy = seen(build, in_flight=frozenset({image_key("store")}), in_use=frozenset({build.id}))
+    assert steps(planned(asked(), busy)) == []

@@ -64,7 +64,7 @@ def test_a_clone_of_a_quarantined_id_stalls() -> None:
     assert found is not None
     assert (found.reason, found.message) == (
         "Quarantined",
-        f"snapshot {NEW} is quarantined: images.yaml:1 quarantines it",
+        f"snapshot {NEW} is quarantined: named in images.yaml:1",
     )
 
 

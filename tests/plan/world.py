@@ -389,10 +389,7 @@ class World:
                 rest = {name: t for name, t in self.observed.tombstones.items() if name != action.clone}
                 self.observed = replace(self.observed, tombstones=rest)
             case QuarantineSnapshot() | ReleaseSnapshot():
-                mark = Quarantine(self.now, action.why) if isinstance(action, QuarantineSnapshot) else None
-                known = self._volume(VolumeId(action.snapshot)).manifest
-                assert isinstance(known, SnapshotManifest)
-                self._write(VolumeId(action.snapshot), replace(known, quarantine=mark))
+                self._mark(action)
             case RenameImage():
                 for volume in action.volumes:
                     manifest = self._volume(volume).manifest
@@ -420,6 +417,12 @@ class World:
         assert action.base is None or self._exists(VolumeId(action.base)), "the base exists"
         assert action.base not in self._quarantined(), "nothing is built on what is quarantined"
         self._add(volume)
+
+    def _mark(self, action: QuarantineSnapshot | ReleaseSnapshot) -> None:
+        mark = Quarantine(self.now, action.why) if isinstance(action, QuarantineSnapshot) else None
+        known = self._volume(VolumeId(action.snapshot)).manifest
+        assert isinstance(known, SnapshotManifest)
+        self._write(VolumeId(action.snapshot), replace(known, quarantine=mark))
 
     def _restore(self, action: RestoreClone) -> None:
         """Make a generation current as it was left; only a server that runs gets settings and users anew."""

@@ -153,3 +153,14 @@ def test_another_document_is_no_configuration(tmp_path: Path, text: str) -> None
     file.write_text(text)
     with pytest.raises(ConfigError):
         load_config(file)
+
+
+def test_pools_and_runtimes_can_ask_for_attestations() -> None:
+    found = config(
+        pools={"default": {"requireAttestation": "signed"}, "lab": {"path": "lab"}},
+        runtimes={"process": {"requireAttestation": "any"}},
+        attestation={"key": {"secret": "signing"}, "publicKeys": ["keys/old.pub"]},
+    )
+    assert (found.pools["default"].require_attestation, found.pools["lab"].require_attestation) == ("signed", None)
+    assert (found.runtimes.process.require_attestation, found.runtimes.docker.require_attestation) == ("any", None)
+    assert found.attestation.public_keys == (BASE / "keys/old.pub",)

@@ -1,0 +1,79 @@
+"""Which deliveries of a plan lack the attestation that their pool or runtime requires.
+
+Called by :mod:`reconciler.plan.policy`. Pure: it goes by what manifests say; `apply`
+looks at the attestation itself right before it delivers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.ids import VolumeId
+from reconciler.plan.actions import BuildSnapshot, CreateClone, ReplaceClone, RestoreClone
+from reconciler.state.observed import CloneManifest, SnapshotManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from reconciler.ids import SnapshotId
+    from reconciler.plan.actions import Action, Plan
+    from reconciler.plan.settings import AttestationRules, Need
+    from reconciler.state.desired import Desired, DesiredClone
+    from reconciler.state.observed import Manifest, Observed
+
+
+def unattested(
+    plan: Plan, desired: Desired, observed: Observed, *, rules: AttestationRules
+) -> Iterator[tuple[Action, str]]:
+    """Yield what must not be delivered, with what its snapshot lacks and what to do about it."""
+    if not (rules.pools or rules.runtimes):
+        return
+    manifests = {volume.id: volume.manifest for volume in observed.volumes}
+    pools = {volume.id: volume.pool for volume in observed.volumes}
+    pools |= {
+        VolumeId(action.snapshot): desired.images[action.image].pool
+        for action in plan.everything
+        if isinstance(action, BuildSnapshot) and action.image in desired.images
+    }
+    for action in plan.actions:
+        wanted, clone = _delivered(action, manifests), _clone(action, desired)
+        if wanted is None or clone is None:
+            continue
+        volume = VolumeId(wanted)
+        needed = rules.needed(pools.get(volume, pools.get(action.volumes[0])), clone.runtime)
+        if needed is None:
+            continue
+        need, who = needed
+        lacks, remedy = _lacks(rules, clone, manifests.get(volume), need, built=volume in pools)
+        if lacks is not None:
+            asks = f"{who} requires {'a signed one' if need == 'signed' else 'one'} (requireAttestation)"
+            yield action, f"clone {clone.name} is not delivered: snapshot {wanted} {lacks}, and {asks}; {remedy}"
+
+
+def _delivered(action: Action, manifests: Mapping[VolumeId, Manifest]) -> SnapshotId | None:
+    """Return the snapshot of which an action delivers something."""
+    match action:
+        case CreateClone() | ReplaceClone():
+            return action.snapshot
+        case RestoreClone():
+            manifest = manifests.get(action.volume)
+            return manifest.snapshot if isinstance(manifest, CloneManifest) else None
+        case _:
+            return None
+
+
+def _clone(action: Action, desired: Desired) -> DesiredClone | None:
+    return desired.clones.get(action.clone) if isinstance(action, CreateClone | ReplaceClone | RestoreClone) else None
+
+
+def _lacks(
+    rules: AttestationRules, clone: DesiredClone, known: Manifest | None, need: Need, *, built: bool
+) -> tuple[str | None, str]:
+    """Return what a snapshot lacks, and the remedy; one that is built first is taken at its word."""
+    if isinstance(known, SnapshotManifest):
+        return rules.problem(known, need), f"build another with: reconciler refresh {clone.image}"
+    if built:
+        unsigned = need == "signed" and not rules.signs
+        remedy = "name a key in this host's configuration: attestation.key"
+        return ("will not be signed" if unsigned else None), remedy
+    return "is gone, and its attestation with it", "what was made of it cannot be brought back"
