@@ -23,6 +23,7 @@ from stdnum import ean, iban, luhn
 from stdnum.cn import ric
 from stdnum.es import dni
 from stdnum.fr import nir, siren
+from stdnum.it import codicefiscale
 from stdnum.pl import pesel
 from stdnum.tr import tckimlik
 
@@ -84,7 +85,8 @@ def _values(written: str, words: dict[str, Any], seed: str) -> tuple[tuple[str, 
     written, _, share = written.partition(" ?")
     make = _generator(written)
     made = [
-        None if share and rng.random() < float(share) else make(rng, {**words, "row": row}) for row in range(1, ROWS + 1)
+        None if share and rng.random() < float(share) else make(rng, {**words, "row": row})
+        for row in range(1, ROWS + 1)
     ]
     values = tuple(value for value in made if value is not None)
     return values, ROWS - len(values)
@@ -97,7 +99,7 @@ def _generator(written: str) -> Make:
 
 
 def _plain(text: str) -> str:
-    text = text.replace("ß", "ss").replace("ł", "l").replace("ı", "i").replace("ø", "o")
+    text = text.replace("ß", "ss").replace("ł", "l").replace("\u0131", "i").replace("ø", "o")
     text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z]", "", text)
 
@@ -115,7 +117,9 @@ def _day(rng: random.Random, first: int, last: int) -> str:
 
 def _email(rng: random.Random, words: dict[str, Any]) -> str:
     first, last = _plain(rng.choice(words["first"])), _plain(rng.choice(words["last"]))
-    host = rng.choice(["gmail.com", "web.de", "orange.fr", "posta.it", "firma.example", "uni.example.org", "mail.example"])
+    host = rng.choice(
+        ["gmail.com", "web.de", "orange.fr", "posta.it", "firma.example", "uni.example.org", "mail.example"]
+    )
     return f"{first}{rng.choice(['.', '_', ''])}{last}{rng.choice(['', str(rng.randrange(99))])}@{host}"
 
 
@@ -153,7 +157,8 @@ def _iban(rng: random.Random, words: dict[str, Any], argument: str) -> str:
     patterns = {
         "DE": "##################", "FR": "#######################", "ES": "####################",
         "IT": "?######################", "PT": "#####################", "PL": "########################",
-        "NL": "????##########", "SE": "####################", "TR": "#####0################", "GB": "????##############",
+        "NL": "????##########", "SE": "####################", "TR": "#####0################",
+        "GB": "????##############",
     }  # fmt: skip
     country = argument.upper() or words["country"]
     bban = _filled(rng, patterns.get(country, patterns["DE"]))
@@ -171,7 +176,7 @@ def _weighted(digits: str, weights: list[int]) -> int:
     return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=True))
 
 
-def _national(rng: random.Random, words: dict[str, Any], kind: str) -> str:  # noqa: ANN401
+def _national(rng: random.Random, words: dict[str, Any], kind: str) -> str:
     del words
     return _NATIONAL[kind](rng)
 
@@ -196,7 +201,8 @@ def _de(rng: random.Random) -> str:
 
 
 def _fr(rng: random.Random) -> str:
-    body = f"{rng.choice('12')}{rng.randrange(40, 99)}{rng.randrange(1, 12):02}{rng.randrange(1, 95):02}{rng.randrange(1, 999):03}{rng.randrange(1, 999):03}"
+    birth = f"{rng.randrange(40, 99)}{rng.randrange(1, 12):02}"
+    body = f"{rng.choice('12')}{birth}{rng.randrange(1, 95):02}{rng.randrange(1, 999):03}{rng.randrange(1, 999):03}"
     return body + nir.calc_check_digits(body)
 
 
@@ -206,11 +212,9 @@ def _es(rng: random.Random) -> str:
 
 
 def _it(rng: random.Random) -> str:
-    from stdnum.it import codicefiscale  # noqa: PLC0415
-
-    consonants = "BCDFGLMNPRSTVZ"
-    body = "".join(rng.choice(consonants) for _ in range(6))
-    body += f"{rng.randrange(40, 99)}{rng.choice('ABCDEHLMPRST')}{rng.randrange(1, 28):02}{rng.choice('ABFHL')}{rng.randrange(100, 999)}"
+    body = "".join(rng.choice("BCDFGLMNPRSTVZ") for _ in range(6))
+    body += f"{rng.randrange(40, 99)}{rng.choice('ABCDEHLMPRST')}{rng.randrange(1, 28):02}"
+    body += f"{rng.choice('ABFHL')}{rng.randrange(100, 999)}"
     return body + codicefiscale.calc_check_digit(body)
 
 
@@ -313,7 +317,21 @@ def _json(rng: random.Random, words: dict[str, Any], argument: str) -> str:
     return "{" + ", ".join(parts) + "}"
 
 
-_WORD = ["Lamp", "Chair", "Kettle", "Rope", "Tent", "Jacket", "Drill", "Cable", "Basket", "Bottle", "Mirror", "Shelf", "Carpet"]
+_WORD = [
+    "Lamp",
+    "Chair",
+    "Kettle",
+    "Rope",
+    "Tent",
+    "Jacket",
+    "Drill",
+    "Cable",
+    "Basket",
+    "Bottle",
+    "Mirror",
+    "Shelf",
+    "Carpet",
+]
 _KIND = ["Classic", "Pro", "XL", "Eco", "Mini", "Comfort", "Basic", "Ultra", "Outdoor", "Deluxe", "Trend"]
 _Full = Callable[[random.Random, dict[str, Any], str], str]
 
@@ -330,7 +348,9 @@ _GENERATORS: dict[str, _Full] = {
     "note": lambda r, w, _a: _note(r, w),
     "headers": lambda r, w, _a: f"From: {_full(r, w)} <{_email(r, w)}>\nTo: help@example.org\nX-Mailer: none",
     "code": lambda r, _w, a: _filled(r, a),
-    "uuid": lambda r, _w, _a: re.sub("x", lambda _: r.choice("0123456789abcdef"), "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx"),
+    "uuid": lambda r, _w, _a: re.sub(
+        "x", lambda _: r.choice("0123456789abcdef"), "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx"
+    ),
     "hex": lambda r, _w, a: "".join(r.choice("0123456789abcdef") for _ in range(int(a))),
     "bytes": lambda r, _w, _a: "\\x" + "".join(r.choice("0123456789abcdef") for _ in range(40)),
     "ts": lambda r, _w, _a: f"{_day(r, 2023, 2026)} {r.randrange(24):02}:{r.randrange(60):02}:{r.randrange(60):02}",
