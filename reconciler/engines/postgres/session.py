@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler.engines.postgres import isolate, logical, scripts, server, settle
+from reconciler.engines.postgres.masking.profile import profile_database
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork, InstalledServer
+    from reconciler.masking.classify.profiles import DatabaseProfile
     from reconciler.state.desired import Check, Script
 
 PHYSICAL = frozenset({"backup", "files", "primary"})
@@ -61,6 +63,14 @@ class PostgresSession:
 
     def run(self, script: Script) -> None:
         scripts.run_script(self._work, script, databases=self._databases())
+
+    def profile(self) -> tuple[DatabaseProfile, ...]:
+        found = []
+        for name in self._databases():
+            self._work.progress(f"looking at database {name}")
+            with server.connect(self._work, name) as conn:
+                found.append(profile_database(conn, name, self._work.cancel))
+        return tuple(found)
 
     def check(self, check: Check) -> None:
         scripts.run_check(self._work, check, databases=self._databases())
