@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from reconciler.repository import SourceTree
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredImage, SourcePath
+    from reconciler.state.servers import ServerSpec
     from reconciler.storage.base import Storage
 
 
@@ -56,31 +57,46 @@ def build(work: Work, action: BuildSnapshot) -> None:
         )
     engine, runtime, storage = work.host.engine(image.engine), work.runtime(image.runtime), work.storage(image.pool)
     volume = VolumeId(action.snapshot)
-    scratch = work.host.state.work_directory(volume)
-    work.require_absent(volume)  # else a failure would throw away what was there before
+    with private_build(work, image, action) as job:
+        sealed = _run(engine, runtime, image, job)
+        _unchanged(work, engine, image, action)
+        work.cancel.check()
+        work.progress("sealing")
+        lock_away(job.directory, job.final_account)
+        storage.seal(volume, _manifest(work, image, action, sealed))
+    work.forget_server(volume)
+    best_effort(lambda: _measure(work, storage, volume))
+
+
+@contextmanager
+def private_build(work: Work, image: DesiredImage, action: BuildSnapshot) -> Iterator[BuildWork]:
+    """Make a build's private volume and put its source at hand; if the block fails, nothing of it is left."""
+    runtime, storage = work.runtime(image.runtime), work.storage(image.pool)
+    scratch = work.host.state.work_directory(VolumeId(action.snapshot))
+    work.require_absent(VolumeId(action.snapshot))  # else a failure would throw away what was there before
     try:
         source = _local_source(work, image, action, scratch)
         directory = _volume(work, image, action, storage)
         job = _job(work, image, action, source, directory, runtime)
         give_tree(scratch, job.account)
         with _named_as_in_the_commit(image, scratch):
-            sealed = _run(engine, runtime, image, job)
-        _unchanged(work, engine, image, action)
-        work.cancel.check()
-        work.progress("sealing")
-        lock_away(directory, job.final_account)
-        storage.seal(volume, _manifest(work, image, action, sealed))
+            yield job
     except BaseException:
-        best_effort(
-            lambda: runtime.stop(ServerName(volume), at_once=True),
-            lambda: work.forget_server(volume),
-            lambda: storage.delete(volume),
-        )
+        discard(work, image, action)
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    work.forget_server(volume)
-    best_effort(lambda: _measure(work, storage, volume))
+
+
+def discard(work: Work, image: DesiredImage, action: BuildSnapshot) -> None:
+    """Throw a build away, with its server; what cannot be done now is left to the next pass."""
+    volume = VolumeId(action.snapshot)
+    runtime, storage = work.runtime(image.runtime), work.storage(image.pool)
+    best_effort(
+        lambda: runtime.stop(ServerName(volume), at_once=True),
+        lambda: work.forget_server(volume),
+        lambda: storage.delete(volume),
+    )
 
 
 def rename(work: Work, action: RenameImage) -> None:
@@ -215,11 +231,7 @@ def _job(
 
 
 def _run(engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork) -> Sealed:
-    job.progress("preparing")
-    engine.prepare(job)
-    spec = engine.build_server(job)
-    job.progress("starting the build server")
-    runtime.start(spec, cancel=job.cancel)
+    spec = start(engine, runtime, job)
     with engine.session(job) as session:
         _fill(session, image, job)
     job.progress("stopping the build server")
@@ -227,16 +239,35 @@ def _run(engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork) 
     return engine.finish(job)
 
 
-def _fill(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
+def start(engine: Engine, runtime: Runtime, job: BuildWork) -> ServerSpec:
+    """Put a build's data directory in place and start its private server; return what was started."""
+    job.progress("preparing")
+    engine.prepare(job)
+    spec = engine.build_server(job)
+    job.progress("starting the build server")
+    runtime.start(spec, cancel=job.cancel)
+    return spec
+
+
+def load(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
+    """Bring a build to where masking begins."""
     job.progress("restoring")
     session.restore()
     session.keep_databases()
-    for phase in Phase:
-        for script in image.scripts:
-            if script.phase is phase:
-                job.cancel.check()
-                job.progress(f"running {script.origin}")
-                session.run(script)
+    _run_scripts(session, image, job, Phase.BEFORE_MASKING)
+
+
+def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, phase: Phase) -> None:
+    for script in image.scripts:
+        if script.phase is phase:
+            job.cancel.check()
+            job.progress(f"running {script.origin}")
+            session.run(script)
+
+
+def _fill(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
+    load(session, image, job)
+    _run_scripts(session, image, job, Phase.AFTER_MASKING)
     for check in image.checks:
         job.cancel.check()
         session.check(check)
