@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from reconciler.repository import SourceTree
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredImage, SourcePath
+    from reconciler.state.servers import ServerSpec
     from reconciler.storage.base import Storage
 
 
@@ -55,33 +56,47 @@ def build(work: Work, action: BuildSnapshot) -> None:
     image = work.desired.images[action.image]
     engine, runtime, storage = work.host.engine(image.engine), work.runtime(image.runtime), work.storage(image.pool)
     volume = VolumeId(action.snapshot)
-    scratch = work.host.state.work_directory(volume)
-    work.require_absent(volume)  # else a failure would throw away what was there before
+    with private_build(work, image, action) as job:
+        sealed, proved = _run(engine, runtime, image, job, _masking(work, image))
+        _unchanged(work, engine, image, action)
+        scanned = sealing.search(work, job.directory, proved)
+        work.cancel.check()
+        work.progress("sealing")
+        manifest = _manifest(work, image, action, sealed)
+        storage.seal(volume, sealing.attest(work, image, job, manifest, scanned, proved))
+    work.forget_server(volume)
+    best_effort(lambda: _measure(work, storage, volume))
+
+
+@contextmanager
+def private_build(work: Work, image: DesiredImage, action: BuildSnapshot) -> Iterator[BuildWork]:
+    """Make a build's private volume and put its source at hand; if the block fails, nothing of it is left."""
+    runtime, storage = work.runtime(image.runtime), work.storage(image.pool)
+    scratch = work.host.state.work_directory(VolumeId(action.snapshot))
+    work.require_absent(VolumeId(action.snapshot))  # else a failure would throw away what was there before
     try:
         source = _local_source(work, image, action, scratch)
         directory = _volume(work, image, action, storage)
         job = _job(work, image, action, source, directory, runtime)
         give_tree(scratch, job.account)
         with _named_as_in_the_commit(image, scratch):
-            sealed, proved = _run(engine, runtime, image, job, _masking(work, image))
-        _unchanged(work, engine, image, action)
-        scanned = sealing.search(work, directory, proved)
-        work.cancel.check()
-        work.progress("sealing")
-        manifest = _manifest(work, image, action, sealed)
-        manifest = sealing.attest(work, image, directory, manifest, scanned, proved, job.final_account)
-        storage.seal(volume, manifest)
+            yield job
     except BaseException:
-        best_effort(
-            lambda: runtime.stop(ServerName(volume), at_once=True),
-            lambda: work.forget_server(volume),
-            lambda: storage.delete(volume),
-        )
+        discard(work, image, action)
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    work.forget_server(volume)
-    best_effort(lambda: _measure(work, storage, volume))
+
+
+def discard(work: Work, image: DesiredImage, action: BuildSnapshot) -> None:
+    """Throw a build away, with its server; what cannot be done now is left to the next pass."""
+    volume = VolumeId(action.snapshot)
+    runtime, storage = work.runtime(image.runtime), work.storage(image.pool)
+    best_effort(
+        lambda: runtime.stop(ServerName(volume), at_once=True),
+        lambda: work.forget_server(volume),
+        lambda: storage.delete(volume),
+    )
 
 
 def rename(work: Work, action: RenameImage) -> None:
@@ -231,11 +246,7 @@ def _masking(work: Work, image: DesiredImage) -> MaskingWork:
 def _run(
     engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork, masking: MaskingWork
 ) -> tuple[Sealed, Proved]:
-    job.progress("preparing")
-    engine.prepare(job)
-    spec = engine.build_server(job)
-    job.progress("starting the build server")
-    runtime.start(spec, cancel=job.cancel)
+    spec = start(engine, runtime, job)
     with engine.session(job) as session:
         proved = _fill(session, image, job, masking)
     job.progress("stopping the build server")
@@ -243,11 +254,34 @@ def _run(
     return engine.finish(job), proved
 
 
-def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Proved:
+def start(engine: Engine, runtime: Runtime, job: BuildWork) -> ServerSpec:
+    """Put a build's data directory in place and start its private server; return what was started."""
+    job.progress("preparing")
+    engine.prepare(job)
+    spec = engine.build_server(job)
+    job.progress("starting the build server")
+    runtime.start(spec, cancel=job.cancel)
+    return spec
+
+
+def load(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
+    """Bring a build to where masking begins."""
     job.progress("restoring")
     session.restore()
     session.keep_databases()
     _run_scripts(session, image, job, Phase.BEFORE_MASKING)
+
+
+def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, phase: Phase) -> None:
+    for script in image.scripts:
+        if script.phase is phase:
+            job.cancel.check()
+            job.progress(f"running {script.origin}")
+            session.run(script)
+
+
+def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Proved:
+    load(session, image, job)
     masked = session.mask(masking) if masking.steps else None
     _run_scripts(session, image, job, Phase.AFTER_MASKING)
     for check in image.checks:
@@ -258,14 +292,6 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
     job.progress("vacuuming and analysing")
     session.settle()
     return Proved(masked, session.prove(masked) if masked is not None else None)
-
-
-def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, phase: Phase) -> None:
-    for script in image.scripts:
-        if script.phase is phase:
-            job.cancel.check()
-            job.progress(f"running {script.origin}")
-            session.run(script)
 
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.apply.context import Work
+    from reconciler.engines.base import BuildWork
     from reconciler.masking.leaks import Evidence, Scan
     from reconciler.masking.report import Masked
-    from reconciler.proc import Account
     from reconciler.state.desired import DesiredImage
     from reconciler.state.observed import Attestation, SnapshotManifest
 
@@ -57,11 +57,10 @@ def search(work: Work, directory: Path, proved: Proved) -> Scan:
 def attest(
     work: Work,
     image: DesiredImage,
-    directory: Path,
+    job: BuildWork,
     manifest: SnapshotManifest,
     scanned: Scan,
     proved: Proved,
-    account: Account | None,
 ) -> SnapshotManifest:
     """Lock the build away from its account, write its attestation, and return the manifest to seal it with.
 
@@ -86,8 +85,8 @@ def attest(
         base=_of_base(work, manifest),
     )
     signer = work.host.signer()
-    lock_away(directory, account)
-    return replace(manifest, attestation=attestation.write(directory, content, signer))
+    lock_away(job.directory, job.final_account)
+    return replace(manifest, attestation=attestation.write(job.directory, content, signer))
 
 
 def _of_base(work: Work, manifest: SnapshotManifest) -> Attestation | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reconciler.ids import CloneName, ServerName, SnapshotId
     from reconciler.masking.assignment import Keys
     from reconciler.masking.leaks import Evidence
+    from reconciler.masking.classify.profiles import DatabaseProfile
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import SnapshotManifest
@@ -182,6 +183,13 @@ class BuildSession(Protocol):
             MaskingError: a rule names what is not there or does not fit, something is not
                 covered, or the database refused; names table and column, never a value.
 
+        """
+        ...
+
+    def profile(self) -> tuple[DatabaseProfile, ...]:
+        """Return the schema of each database and a bounded number of values of each column, before masking.
+
+        In place of everything that follows: a build that was profiled is thrown away.
         """
         ...
 

@@ -35,7 +35,9 @@ from reconciler.errors import (
     SourceError,
     UnavailableError,
 )
+from reconciler.masking.classify.profiles import DatabaseProfile
 from reconciler.masking.report import Masked
+from reconciler.masking.schema import DatabaseSchema
 from reconciler.state.desired import Script
 from reconciler.state.servers import ServerSpec
 
@@ -223,6 +225,10 @@ class _MemorySession:
                 raise MaskingError("the memory engine has no tables to mask", reason="MaskingUncovered")
             self.run(step)
         return Masked()
+
+    def profile(self) -> tuple[DatabaseProfile, ...]:
+        """Databases without tables: its rows have no columns."""
+        return tuple(DatabaseProfile(DatabaseSchema(name, ()), {}) for name in self._content.databases)
 
     def prove(self, masked: Masked) -> None:
         """Nothing was masked."""

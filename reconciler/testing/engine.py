@@ -240,6 +240,18 @@ class EngineSuite:
             with pytest.raises(CheckFailedError):
                 session.check(Check(harness.false_check, database="shop"))
 
+    def test_a_build_tells_what_its_databases_hold_without_a_representation_of_values(
+        self, harness: EngineHarness
+    ) -> None:
+        work = harness.build_work()
+        harness.engine.prepare(work)
+        with harness.serving(harness.engine.build_server(work)), harness.engine.session(work) as session:
+            session.run(Script("shop.sql", harness.create_database))
+            session.run(Script("item.sql", harness.create_table, database="shop"))
+            profiles = session.profile()
+        assert [one.schema.database for one in profiles] == ["shop"]
+        assert "zero" not in repr(profiles)
+
     def test_a_database_that_the_source_lacks_is_an_error_that_names_what_it_has(self, harness: EngineHarness) -> None:
         work = harness.build_on_shop(databases=("absent",))
         harness.engine.prepare(work)

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from reconciler.engines.postgres import isolate, logical, scripts, server, settle
 from reconciler.engines.postgres.masking import prove, run
+from reconciler.engines.postgres.masking.profile import profile_database
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
     from reconciler.masking.leaks import Evidence
     from reconciler.masking.report import Masked
+    from reconciler.masking.classify.profiles import DatabaseProfile
     from reconciler.state.desired import Check, Script
 
 PHYSICAL = frozenset({"backup", "files", "primary"})
@@ -67,6 +69,14 @@ class PostgresSession:
 
     def mask(self, masking: MaskingWork) -> Masked:
         return run.mask_cluster(self._work, masking, self._databases())
+
+    def profile(self) -> tuple[DatabaseProfile, ...]:
+        found = []
+        for name in self._databases():
+            self._work.progress(f"looking at database {name}")
+            with server.connect(self._work, name) as conn:
+                found.append(profile_database(conn, name, self._work.cancel))
+        return tuple(found)
 
     def check(self, check: Check) -> None:
         scripts.run_check(self._work, check, databases=self._databases())

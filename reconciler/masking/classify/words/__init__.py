@@ -1,0 +1,1 @@
+"""Dictionaries as package data: words of column names, and given names, family names and cities."""
