@@ -93,4 +93,3 @@ def _of_base(work: Work, manifest: SnapshotManifest) -> Attestation | None:
     if manifest.base is None:
         return None
     return work.snapshot(manifest.base)[1].attestation
-

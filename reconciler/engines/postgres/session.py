@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
+    from reconciler.masking.classify.profiles import DatabaseProfile
     from reconciler.masking.leaks import Evidence
     from reconciler.masking.report import Masked
-    from reconciler.masking.classify.profiles import DatabaseProfile
     from reconciler.state.desired import Check, Script
 
 PHYSICAL = frozenset({"backup", "files", "primary"})

@@ -24,8 +24,6 @@ from reconciler.state.desired import MaskerRef, Policy, Script
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import psycopg
-
     from reconciler.engines.base import BuildWork, MaskingWork
     from reconciler.masking.assignment import DatabaseMasking, Keys
     from reconciler.masking.report import Sample, TableCounts
