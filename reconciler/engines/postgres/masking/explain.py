@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import streams
-from reconciler.engines.postgres.masking.sample import guarded
+from reconciler.engines.postgres.masking.sample import guarded, speak
 from reconciler.masking.matcher import Matcher, is_control
 from reconciler.masking.schema import TableName
 
@@ -88,6 +88,7 @@ def explain(work: BuildWork, scanned: Scan, findings: Findings) -> Accepted:
         paths = {path: ids for path, ids in suspects.items() if places[path] == database}
         if paths:
             with server.connect(work, database) as conn:
+                speak(conn)
                 _in_database(work, conn, findings, database, paths, explained)
     for path, ids in suspects.items():
         if _CACHE.search(path):

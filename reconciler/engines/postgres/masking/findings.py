@@ -111,10 +111,11 @@ class Findings:
             MaskingError: an original is where it may not be, or a rule did not do what it had to (``MaskingLeak``).
 
         """
-        messages = [*self._failures]
+        messages = []
         for (number, where), ids in sorted(self._leaks.items()):
             sample = self.samples[number]
             messages.append(f"{where} still has {len(ids)} of {len(sample.originals)} originals of {sample.place}")
+        messages += self._failures
         if messages:
             more = f"; and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
             raise MaskingError("; ".join(messages[:_NAMED]) + more, reason="MaskingLeak")

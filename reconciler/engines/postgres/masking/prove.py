@@ -28,7 +28,8 @@ from psycopg import sql
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import explain, reasons, streams
 from reconciler.engines.postgres.masking.findings import Exposure, Findings
-from reconciler.engines.postgres.masking.sample import guarded, quoted
+from reconciler.engines.postgres.masking.sample import guarded, quoted, speak
+from reconciler.errors import MaskingError
 from reconciler.masking import leaks
 from reconciler.masking.matcher import Matcher
 from reconciler.masking.schema import Family, TableName
@@ -87,10 +88,10 @@ def prove(work: BuildWork, masked: Masked) -> Proof:
     for name in names:
         work.progress(f"proving the masking of {name}")
         with server.connect(work, name) as conn:
+            speak(conn)
             _judge_counts(conn, masked, findings, name)
             _judge_values(work, conn, findings, name)
             _judge_hidden(work, conn, findings, matcher, name)
-    findings.judge()
     with server.connect(work, "template1") as conn:
         conn.execute("CHECKPOINT")
     scanned = leaks.scan(
@@ -104,8 +105,11 @@ def prove(work: BuildWork, masked: Masked) -> Proof:
         running=True,
     )
     accepted = explain.explain(work, scanned, findings)
+    try:
+        leaks.judge(scanned, accepted)
+    except MaskingError as error:
+        findings.fail(error.message)
     findings.judge()
-    leaks.judge(scanned, accepted)
     return Proof(
         accepted=accepted,
         excluded={**findings.excluded, **_not_searched(scanned)},

@@ -92,7 +92,7 @@ def draw(conn: psycopg.Connection, masking: DatabaseMasking, *, wanted: int = WA
         MaskingError: a table cannot be read, for example because of the predicate of a rule.
 
     """
-    encoding, binary = _speak(conn)
+    encoding, binary = speak(conn)
     found: list[Sample] = []
     for table in masking.tables:
         with guarded(masking.database, table.name, "originals cannot be read"):
@@ -109,7 +109,7 @@ def with_controls(conn: psycopg.Connection, masking: DatabaseMasking, samples: S
         MaskingError: a table cannot be read.
 
     """
-    _speak(conn)
+    speak(conn)
     controls: dict[tuple[TableName, str], tuple[str, ...]] = {}
     for table in masking.tables:
         with guarded(masking.database, table.name, "masked values cannot be read"):
@@ -159,8 +159,8 @@ def _cut(masking: ColumnMasking, value: sql.Composable, characters: int) -> sql.
     return sql.SQL("left({}::text, {})").format(value, sql.Literal(characters))
 
 
-def _speak(conn: psycopg.Connection) -> tuple[str, bool]:
-    """Agree on an encoding; return its Python name, and whether text is to be taken byte by byte."""
+def speak(conn: psycopg.Connection) -> tuple[str, bool]:
+    """Agree on the database's encoding; return its Python name, and whether text is to be taken byte by byte."""
     if conn.info.parameter_status("server_encoding") == _SQL_ASCII:  # any bytes, which nobody converts
         conn.execute("SET client_encoding TO LATIN1")
         return "latin-1", True
