@@ -46,7 +46,10 @@ class Sample:
     """Distinct originals of one masked column, drawn before masking, and masked values drawn after it.
 
     ``controls`` must be found by a scan that looks for ``originals``: a blind scanner is noticed.
-    ``complete``: the originals are all that the column had.
+    ``complete``: the originals are all that the column had. Values of more than some 64
+    bytes are represented by their most telling part. ``encoding`` is how the files hold
+    them, besides UTF-8 and UTF-16; those of ``binary`` columns are text of one character
+    per byte (Latin-1).
     """
 
     database: str
@@ -55,6 +58,8 @@ class Sample:
     originals: tuple[str, ...] = field(repr=False)
     complete: bool = False
     controls: tuple[str, ...] = field(default=(), repr=False)
+    encoding: str = "utf-8"
+    binary: bool = False
 
     @property
     def place(self) -> str:

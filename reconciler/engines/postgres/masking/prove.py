@@ -1,0 +1,248 @@
+"""The proof that masking did what it had to, seen through the server and in its files, before it is stopped.
+
+Called by the session after everything that writes. It changes nothing in the data. What
+it proves, in this order:
+
+1. Each rule changed what it had to: the counts that masking took of every row.
+2. No drawn original is a value of its column any more; except what a rule may have
+   given to another row (a word of a list, a short number), and rows that a rule does not select.
+3. No compressed value has one, nor the statistics of the planner: files do not show those.
+4. No file of the databases has one (:mod:`reconciler.masking.leaks`), or the live rows of
+   its table say why it may (:mod:`.explain`): only then is anything read through SQL again.
+
+The scan after the server has stopped covers everything else, and what was written since.
+
+**Tolerances** (:func:`_tolerated`). ``null``: none. ``hash``, ``email``: values without any
+letter or digit. ``pattern``, ``preserve``: also values with fewer than eight, which chance can
+repeat. ``fake``: also one row in five, since a list may give a frequent value to itself.
+``fixed``, ``text`` and ``json`` may leave any number of rows as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from reconciler.engines.postgres import server
+from reconciler.engines.postgres.masking import explain, reasons, streams
+from reconciler.engines.postgres.masking.findings import Exposure, Findings
+from reconciler.engines.postgres.masking.sample import guarded, quoted, speak
+from reconciler.errors import MaskingError
+from reconciler.masking import leaks
+from reconciler.masking.matcher import Matcher
+from reconciler.masking.schema import Family, TableName
+from reconciler.masking.vocabulary import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import psycopg
+
+    from reconciler.engines.base import BuildWork
+    from reconciler.masking.leaks import Accepted, Scan
+    from reconciler.masking.report import ColumnCounts, Masked, Sample
+
+RELATIONS = ("data/base", "data/global")
+"""Directories, relative to the volume, whose files are looked at before the server stops."""
+
+_PUNCTUATION = r"[ -/:-@\[-`{-~]"
+_FEW = 8
+_LEAST_FAKES = 10
+_ONE_IN = 5
+_COMPARED = 256
+"""Bytes beyond which a value is not compared: originals are shorter, or only known in part."""
+_ANY_NUMBER = frozenset({"fixed", "text", "json"})
+_STRICT = frozenset({"null"})
+_EVERY_LETTER = frozenset({"hash", "email"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What was proved on the running server, for the scan after it and for the attestation.
+
+    ``accepted``: originals that may be in a file. ``excluded``: how many those are, by
+    reason; with those that are too short to be looked for in files. ``scan`` and
+    ``matcher`` save the last scan from reading and compiling again.
+    """
+
+    accepted: Accepted = field(repr=False)
+    excluded: Mapping[str, int]
+    exposed: tuple[Exposure, ...]
+    scan: Scan
+    matcher: Matcher
+
+
+def prove(work: BuildWork, masked: Masked) -> Proof:
+    """Prove that no drawn original is left where a running server can see it, or in the files of its relations.
+
+    Raises:
+        MaskingError: one is left, a rule changed too little, or the search is blind; all
+            places at once, never a value (``MaskingLeak``).
+
+    """
+    findings, matcher = Findings(masked), Matcher(masked.samples)
+    with server.connect(work, "template1") as conn:
+        names = server.connectable_databases(conn)
+    for name in names:
+        work.progress(f"proving the masking of {name}")
+        with server.connect(work, name) as conn:
+            speak(conn)
+            _judge_counts(conn, masked, findings, name)
+            _judge_values(work, conn, findings, name)
+            _judge_hidden(work, conn, findings, matcher, name)
+    with server.connect(work, "template1") as conn:
+        conn.execute("CHECKPOINT")
+    scanned = leaks.scan(
+        work.directory,
+        masked.samples,
+        threads=work.jobs,
+        cancel=work.cancel,
+        progress=work.progress,
+        below=RELATIONS,
+        matcher=matcher,
+        running=True,
+    )
+    accepted = explain.explain(work, scanned, findings)
+    try:
+        leaks.judge(scanned, accepted)
+    except MaskingError as error:
+        findings.fail(error.message)
+    findings.judge()
+    return Proof(
+        accepted=accepted,
+        excluded={**findings.excluded, **_not_searched(scanned)},
+        exposed=findings.exposed,
+        scan=scanned,
+        matcher=matcher,
+    )
+
+
+def _not_searched(scanned: Scan) -> dict[str, int]:
+    short = sum(column.drawn - column.searched for column in scanned.columns)
+    return {"too short or too plain to be looked for in files, compared through SQL": short} if short else {}
+
+
+def _judge_counts(conn: psycopg.Connection, masked: Masked, findings: Findings, database: str) -> None:
+    samples = {(s.table, s.masking.column.name): s for s in masked.samples if s.database == database}
+    for table in masked.tables:
+        for counts in table.columns if table.database == database else ():
+            sample = samples.get((table.table, counts.column))
+            if sample is None or counts.equal == 0 or name_of(sample.masking.method) in _ANY_NUMBER:
+                continue
+            with guarded(database, table.table, "its values cannot be counted"):
+                tolerated = _tolerated(conn, sample, counts)
+            if counts.equal > tolerated:
+                findings.fail(
+                    f"{sample.place}: the rule {counts.method} left {counts.equal} of {counts.selected} values as they"
+                    f" were, {tolerated} can be by chance"
+                )
+
+
+def _tolerated(conn: psycopg.Connection, sample: Sample, counts: ColumnCounts) -> int:
+    """Return how many rows of a column may be as before."""
+    name = name_of(sample.masking.method)
+    if name in _STRICT:
+        return 0
+    few = 1 if name in _EVERY_LETTER else _FEW
+    query = sql.SQL(
+        "SELECT count(*) FROM ONLY {} t WHERE length(regexp_replace({}::text COLLATE \"C\", {}, '', 'g')) < {}"
+    ).format(
+        sql.Identifier(*sample.table),
+        sql.Identifier("t", sample.masking.column.name),
+        sql.Literal(_PUNCTUATION),
+        sql.Literal(few),
+    )
+    row = conn.execute(query).fetchone()
+    by_chance = max(_LEAST_FAKES, counts.selected // _ONE_IN) if name == "fake" else 0
+    return (int(row[0]) if row else 0) + by_chance
+
+
+def _judge_values(work: BuildWork, conn: psycopg.Connection, findings: Findings, database: str) -> None:
+    """Compare every value of the masked columns with the column's originals, one pass per table."""
+    tables: dict[TableName, list[int]] = {}
+    for number, sample in enumerate(findings.samples):
+        if sample.database == database and sample.originals and _comparable(sample):
+            tables.setdefault(sample.table, []).append(number)
+    for table, numbers in tables.items():
+        work.cancel.check()
+        with guarded(database, table, "its values cannot be compared"):
+            _compare(conn, findings, table, numbers)
+
+
+def _compare(conn: psycopg.Connection, findings: Findings, table: TableName, numbers: Sequence[int]) -> None:
+    samples = [findings.samples[number] for number in numbers]
+    query = sql.SQL("SELECT {} FROM ONLY {} t").format(
+        sql.SQL(", ").join(sql.SQL("count(*) FILTER (WHERE {})").format(_among(sample)) for sample in samples),
+        quoted(*table),
+    )
+    row = conn.execute(query, [_spelled(sample) for sample in samples]).fetchone() or ()
+    for number, sample, count in zip(numbers, samples, row, strict=True):
+        if count:
+            _judge_column(conn, findings, number, sample)
+
+
+def _judge_column(conn: psycopg.Connection, findings: Findings, number: int, sample: Sample) -> None:
+    """Judge the originals that are still in their column."""
+    value = sql.SQL("unnest({})") if sample.masking.column.array else sql.SQL("{}")
+    query = sql.SQL("SELECT DISTINCT v FROM (SELECT {} AS v FROM ONLY {} t WHERE {}) s WHERE v = ANY(%s)").format(
+        _text(sample, value.format(quoted("t", sample.masking.column.name))),
+        quoted(*sample.table),
+        _among(sample),
+    )
+    spelled = _spelled(sample)
+    left = {row[0] for row in conn.execute(query, [spelled, spelled])}
+    met = [(number, index) for index, text in enumerate(spelled) if text in left]
+    for value_id in met:
+        why = reasons.reason(sample.originals[value_id[1]], sample, sample.masking, same=True)
+        if why is None:
+            findings.leak(number, sample.place, [value_id])
+        elif why == reasons.NOT_SELECTED:
+            findings.not_selected([value_id])
+        else:
+            findings.reappeared([value_id])
+
+
+def _comparable(sample: Sample) -> bool:
+    """Tell whether originals are whole values, not parts of a text or document."""
+    return name_of(sample.masking.method) not in {"text", "json"}
+
+
+def _among(sample: Sample) -> sql.Composable:
+    """Return a condition, with one parameter, that a row's value is among the originals."""
+    column = quoted("t", sample.masking.column.name)
+    if sample.masking.column.array:
+        return sql.SQL("EXISTS (SELECT FROM unnest({}) e WHERE {} = ANY(%s))").format(
+            column, _text(sample, sql.SQL("e"))
+        )
+    value = _text(sample, column)
+    return sql.SQL("CASE WHEN octet_length({}) <= {} THEN {} = ANY(%s) END").format(
+        value, sql.Literal(_COMPARED), value
+    )
+
+
+def _text(sample: Sample, value: sql.Composable) -> sql.Composable:
+    if sample.masking.column.family is Family.BYTES:
+        return sql.SQL("encode({}, 'hex')").format(value)
+    return sql.SQL('{}::text COLLATE "C"').format(value)
+
+
+def _spelled(sample: Sample) -> list[str]:
+    """Return originals as the condition compares them."""
+    if sample.masking.column.family is Family.BYTES:
+        return [text.encode("latin-1").hex() for text in sample.originals]
+    return list(sample.originals)
+
+
+def _judge_hidden(work: BuildWork, conn: psycopg.Connection, findings: Findings, matcher: Matcher, name: str) -> None:
+    """Search what files do not show: compressed values of every table, and the planner's statistics."""
+    search = matcher.search()
+    for oid, schema, table in streams.relations(conn):
+        work.cancel.check()
+        with guarded(name, f"{schema}.{table}", "its compressed values cannot be read"):
+            found = streams.compressed(conn, oid, (schema, table), search, matcher.overlap)
+            for column, ids in found.items():
+                findings.accept(conn, name, TableName(schema, table), [column], ids)
+    with guarded(name, "pg_statistic", "statistics cannot be read"):
+        explain.judge_statistics(conn, findings, name, search)

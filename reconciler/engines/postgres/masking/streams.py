@@ -1,0 +1,159 @@
+"""Hands the text of live rows to a search, decompressed, in bounded memory.
+
+Used by the proofs that go through SQL. Values leave the server in pieces of a MiB at
+most, and small ones many at once, so that neither huge values nor millions of rows cost
+the reconciler memory or time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from reconciler.masking.schema import TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import psycopg
+
+    from reconciler.masking.matcher import Search, ValueId
+
+    Found = Mapping[str, frozenset[ValueId]]
+    """What was found, by column."""
+
+PIECE = 1 << 20
+SMALL = 2000
+"""Bytes below which a value is sent with many others; a larger one may lie outside of its row."""
+_BLOCKS = 128
+"""Pages whose rows are sent at once: a MiB."""
+
+_RELATIONS = """
+SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384 AND c.reltoastrelid <> 0
+    AND n.nspname !~ '^pg_toast' ORDER BY c.oid
+"""
+_COLUMNS = """
+SELECT attname::text, atttypid = 'bytea'::regtype FROM pg_attribute
+WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+    AND (attlen = -1 OR atttypid IN ('name'::regtype, '"char"'::regtype)) ORDER BY attnum
+"""
+
+
+def relations(conn: psycopg.Connection) -> list[tuple[int, str, str]]:
+    """Return oid, schema and name of every table and materialised view of users that can hold compressed values."""
+    return conn.execute(_RELATIONS).fetchall()
+
+
+def compressed(conn: psycopg.Connection, relation: int, name: tuple[str, str], search: Search, overlap: int) -> Found:
+    """Search the values of a table that are compressed, so that files do not show them."""
+    columns = _columns(conn, relation)
+    tests = [sql.SQL("pg_column_compression({}) IS NOT NULL").format(sql.Identifier("t", one)) for one, _ in columns]
+    return _pieces(conn, name, columns, tests, search, overlap)
+
+
+def live(conn: psycopg.Connection, relation: int, name: tuple[str, str], search: Search, overlap: int) -> Found:
+    """Search all values of a table that have text."""
+    columns = _columns(conn, relation)
+    if not columns:
+        return {}
+    found: dict[str, set[ValueId]] = defaultdict(set)
+    query = sql.SQL("SELECT {} FROM ONLY {} t WHERE ctid >= {}::tid AND ctid < {}::tid")
+    gathered = sql.SQL(", ").join(_gathered(*column) for column in columns)
+    for block in range(0, _pages(conn, relation), _BLOCKS):
+        first, last = (sql.Literal(f"({number},0)") for number in (block, block + _BLOCKS))
+        row = conn.execute(query.format(gathered, sql.Identifier(*name), first, last), binary=True).fetchone() or ()
+        for (column, _), data in zip(columns, row, strict=True):
+            if data:
+                found[column] |= search.find(data)
+    tests = [sql.SQL("octet_length({}) > {}").format(_bytes(*column), sql.Literal(SMALL)) for column in columns]
+    large = _pieces(conn, name, columns, tests, search, overlap)
+    return {column: frozenset(found[column] | large.get(column, frozenset())) for column, _ in columns}
+
+
+def statistics(conn: psycopg.Connection, search: Search) -> Iterator[tuple[TableName, list[str], frozenset[ValueId]]]:
+    """Search the statistics of the planner; yield the table, its columns that are meant, and what was found.
+
+    Their arrays are compressed once they have some kB, and extended ones are packed.
+    """
+    for query in (_STATISTICS, _EXTENDED):
+        with conn.transaction(), conn.cursor(name="reconciler_statistics", binary=True) as cursor:
+            cursor.itersize = 20
+            for schema, table, columns, data in cursor.execute(query):
+                found = search.find(data) if data else set()
+                if found:
+                    yield TableName(schema, table), columns, frozenset(found)
+
+
+_STATISTICS = """
+SELECT n.nspname, c.relname, ARRAY[a.attname::text],
+    textsend(concat_ws(' ', stavalues1::text, stavalues2::text, stavalues3::text, stavalues4::text, stavalues5::text))
+FROM pg_statistic s JOIN pg_attribute a ON a.attrelid = s.starelid AND a.attnum = s.staattnum
+JOIN pg_class c ON c.oid = s.starelid JOIN pg_namespace n ON n.oid = c.relnamespace
+"""
+_EXTENDED = """
+SELECT n.nspname, c.relname, ARRAY(SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = e.stxrelid AND a.attnum > 0 AND (a.attnum = ANY(e.stxkeys) OR e.stxexprs IS NOT NULL)),
+    textsend(concat_ws(' ', d.stxdexpr::text,
+        (SELECT string_agg(m.values::text, ' ') FROM pg_mcv_list_items(d.stxdmcv) m)))
+FROM pg_statistic_ext e JOIN pg_statistic_ext_data d ON d.stxoid = e.oid
+JOIN pg_class c ON c.oid = e.stxrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+"""
+
+
+def _columns(conn: psycopg.Connection, relation: int) -> list[tuple[str, bool]]:
+    """Return the columns whose values have no fixed length, and whether they are bytea."""
+    return conn.execute(_COLUMNS, [relation]).fetchall()
+
+
+def _bytes(column: str, raw: bool) -> sql.Composable:  # noqa: FBT001 - a row of the catalog
+    name = sql.Identifier("t", column)
+    return name if raw else sql.SQL("textsend({}::text)").format(name)
+
+
+def _gathered(column: str, raw: bool) -> sql.Composable:  # noqa: FBT001 - as above
+    query = sql.SQL("string_agg(CASE WHEN octet_length({value}) <= {small} THEN {value} END, {zero}::bytea)")
+    return query.format(value=_bytes(column, raw), small=sql.Literal(SMALL), zero=sql.Literal("\\x00"))
+
+
+def _pieces(
+    conn: psycopg.Connection,
+    name: tuple[str, str],
+    columns: Sequence[tuple[str, bool]],
+    tests: Sequence[sql.Composable],
+    search: Search,
+    overlap: int,
+) -> Found:
+    """Search the values that pass their column's test, piece by piece; each value is decompressed once."""
+    found: dict[str, set[ValueId]] = defaultdict(set)
+    if not columns:
+        return {}
+    values = [
+        sql.SQL("({}, CASE WHEN {} THEN {} END)").format(sql.Literal(number), test, _bytes(*column))
+        for number, (column, test) in enumerate(zip(columns, tests, strict=True))
+    ]
+    query = sql.SQL(
+        "COPY (SELECT v.n, substr(v.b, 1 + g * {piece}, {length}) FROM ONLY {table} t,"
+        " LATERAL (VALUES {values} OFFSET 0) v(n, b), LATERAL generate_series(0, (octet_length(v.b) - 1) / {piece}) g"
+        " WHERE {tests}) TO STDOUT (FORMAT BINARY)"
+    ).format(
+        piece=sql.Literal(PIECE),
+        length=sql.Literal(PIECE + overlap),
+        table=sql.Identifier(*name),
+        values=sql.SQL(", ").join(values),
+        tests=sql.SQL(" OR ").join(tests),
+    )
+    with conn.cursor() as cursor, cursor.copy(query) as copy:
+        copy.set_types(["int4", "bytea"])
+        for number, data in copy.rows():
+            found[columns[number][0]] |= search.find(data)
+    return {column: frozenset(values) for column, values in found.items()}
+
+
+def _pages(conn: psycopg.Connection, relation: int) -> int:
+    row = conn.execute(
+        "SELECT pg_relation_size(%s::oid::regclass) / current_setting('block_size')::int", [relation]
+    ).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,256 @@
+"""The search of files finds every original, tells where, and never what."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import traceback
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.errors import CancelledError, MaskingError
+from reconciler.masking import leaks, matcher
+from reconciler.masking.leaks import BLOCK, Base, Hit, judge, must_be_full, scan
+from reconciler.masking.matcher import Matcher
+from reconciler.proc import CancelToken
+
+from .originals import sample_of
+
+SECRET = "anna.berg-7731@example.org"
+OTHER = "+49 30 5550-1234"
+CONTROL = "u-3f9a0c77d2@example.com"
+
+
+def old(path: Path) -> Path:
+    """Make a file one that was written long ago."""
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    return path
+
+
+def write(directory: Path, name: str, content: bytes) -> Path:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return old(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_an_original_is_found_in_every_encoding(tmp_path: Path, encoding: str) -> None:
+    write(tmp_path, "base/1/2", b"\x01" * 999 + SECRET.encode(encoding) + b"\x02" * 99)
+    (column,) = scan(tmp_path, [sample_of([SECRET, OTHER])]).columns
+    assert column.hits == (Hit("base/1/2", 1),)
+    assert column.searched == 2
+
+
+@pytest.mark.parametrize("border", [8192, BLOCK, 2 * BLOCK])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_an_original_across_a_border_is_found(tmp_path: Path, border: int, encoding: str) -> None:
+    data = SECRET.encode(encoding)
+    for before in (1, 9, len(data) // 2, len(data) - 1):
+        content = bytearray(2 * BLOCK + 10_000)
+        content[border - before : border - before + len(data)] = data
+        write(tmp_path, f"base/{before}", bytes(content))
+    found = scan(tmp_path, [sample_of([SECRET])], threads=2)
+    assert {hit.path for hit in found.columns[0].hits} == {f"base/{n}" for n in (1, 9, len(data) // 2, len(data) - 1)}
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.text("abc@.xyz0123", min_size=8, max_size=40))
+def test_whatever_is_around_it_an_original_is_found(before: int, after: int, text: str) -> None:
+    search = Matcher([sample_of([text])])
+    data = b"\xab" * before + text.encode() + b"\xcd" * after
+    assert search.search().find(data) == ({(0, 0)} if search.ids else set())
+
+
+def test_one_pass_gives_the_digest_of_every_file(tmp_path: Path) -> None:
+    contents = {"a": b"", "b/c": b"x" * (BLOCK + 17), "b/d/e.bak": SECRET.encode()}
+    for name, content in contents.items():
+        write(tmp_path, name, content)
+    found = scan(tmp_path, [sample_of([SECRET])], threads=3)
+    assert found.digests == {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    assert found.full
+    assert found.searched_bytes == sum(map(len, contents.values()))
+
+
+def test_without_anything_to_look_for_digests_are_taken(tmp_path: Path) -> None:
+    write(tmp_path, "a", b"abc")
+    found = scan(tmp_path, [])
+    assert found.digests == {"a": hashlib.sha256(b"abc").hexdigest()}
+    judge(found)
+
+
+def test_a_sparse_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    path = write(tmp_path, "sparse", b"")
+    with path.open("r+b") as file:
+        file.truncate(64 * BLOCK)
+        file.seek(50 * BLOCK - 5)
+        file.write(SECRET.encode())
+    assert scan(tmp_path, [sample_of([SECRET])]).columns[0].hits == (Hit("sparse", 1),)
+
+
+def test_a_leak_is_refused_by_column_and_file(tmp_path: Path) -> None:
+    write(tmp_path, "data/base/5/16400", SECRET.encode() + b"\x00" + OTHER.encode() + CONTROL.encode())
+    found = scan(tmp_path, [sample_of([SECRET, OTHER], controls=[CONTROL])])
+    with pytest.raises(MaskingError, match=r"shop: public\.customer\.email: of 2 originals .* data/base/5/16400 \(2\)") as e:
+        judge(found)
+    assert e.value.reason == "MaskingLeak"
+
+
+def test_an_original_is_accepted_only_in_the_file_that_it_is_accepted_in(tmp_path: Path) -> None:
+    write(tmp_path, "one", SECRET.encode() + CONTROL.encode())
+    samples = [sample_of([SECRET], controls=[CONTROL])]
+    judge(scan(tmp_path, samples), {"one": frozenset({(0, 0)})})
+    write(tmp_path, "two", SECRET.encode())
+    with pytest.raises(MaskingError, match="two"):
+        judge(scan(tmp_path, samples), {"one": frozenset({(0, 0)})})
+
+
+def test_a_scan_that_finds_no_control_proves_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "compressed", b"nothing that anybody could read")
+    found = scan(tmp_path, [sample_of([SECRET], controls=[CONTROL])])
+    assert found.columns[0].blind
+    with pytest.raises(MaskingError, match="proves nothing"):
+        judge(found)
+
+
+def test_a_column_whose_control_is_not_found_is_named_as_blind(tmp_path: Path) -> None:
+    write(tmp_path, "plain", CONTROL.encode())
+    found = scan(tmp_path, [sample_of([SECRET], controls=[CONTROL]), sample_of([OTHER], controls=["compressed value"])])
+    judge(found)
+    assert [column.blind for column in found.columns] == [False, True]
+
+
+def test_a_search_that_misses_what_was_planted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Matcher([sample_of([SECRET])])
+    (database,) = made._databases
+    monkeypatch.setattr(database, "planted", (b"never compiled",))
+    with pytest.raises(MaskingError, match="planted"):
+        made.search()
+
+
+def test_many_values_are_searched_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matcher, "_PER_DATABASE", 1000)
+    originals = [f"person-{number:05}@example.org" for number in range(300)]
+    write(tmp_path, "all", b"\x00".join(text.encode() for text in originals))
+    made = Matcher([sample_of(originals)])
+    assert len(made._databases) > 5
+    assert scan(tmp_path, [sample_of(originals)], matcher=made).columns[0].hits == (Hit("all", 300),)
+
+
+def test_one_value_of_several_columns_is_found_for_each(tmp_path: Path) -> None:
+    write(tmp_path, "a", SECRET.encode())
+    found = scan(tmp_path, [sample_of([SECRET]), sample_of([OTHER, SECRET])])
+    assert [column.hits for column in found.columns] == [(Hit("a", 1),), (Hit("a", 1),)]
+
+
+# -- what need not be read again ------------------------------------------------------------
+
+
+def test_a_file_that_nothing_wrote_to_is_not_read_again(tmp_path: Path) -> None:
+    samples = [sample_of([SECRET])]
+    path = write(tmp_path, "kept", b"first content")
+    write(tmp_path, "changed", b"first content")
+    first = scan(tmp_path, samples)
+    path.write_bytes(b"other content")
+    old(path)
+    write(tmp_path, "changed", SECRET.encode())
+    second = scan(tmp_path, samples, earlier=first)
+    assert second.digests["kept"] == first.digests["kept"]  # its size and time are the same: it was not looked at
+    assert second.columns[0].hits == (Hit("changed", 1),)
+    assert second.full
+
+
+def test_a_file_that_was_written_a_moment_ago_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"12345678")
+    first = scan(tmp_path, [])
+    status = (tmp_path / "new").stat()
+    (tmp_path / "new").write_bytes(b"87654321")
+    os.utime(tmp_path / "new", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert scan(tmp_path, [], earlier=first).digests["new"] == hashlib.sha256(b"87654321").hexdigest()
+
+
+def refreshed(tmp_path: Path) -> tuple[Path, Base]:
+    """A volume that is a copy of a base of which a full scan found three files clean."""
+    base, volume = tmp_path / "base", tmp_path / "volume"
+    contents = {"same": b"abc", "touched": b"def", "other": b"ghi"}
+    for directory in (base, volume):
+        for name, content in contents.items():
+            write(directory, name, content)
+    return volume, Base(directory=base, digests=scan(base, []).digests, skippable=lambda name: name != "other")
+
+
+def test_on_a_refresh_only_files_that_changed_and_no_relations_are_searched(tmp_path: Path) -> None:
+    volume, base = refreshed(tmp_path)
+    (volume / "touched").write_bytes(SECRET.encode())
+    write(volume, "new", b"jkl")
+    found = scan(volume, [sample_of([SECRET])], base=base)
+    assert {file.path for file in found.files if not file.searched} == {"same"}
+    assert found.columns[0].hits == (Hit("touched", 1),)
+    assert not found.full
+    assert found.digests["same"] == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_changed_file_with_the_old_size_and_time_is_searched(tmp_path: Path) -> None:
+    volume, base = refreshed(tmp_path)
+    write(base.directory, "same", b"x" * len(SECRET))
+    digests = {**base.digests, "same": hashlib.sha256(b"x" * len(SECRET)).hexdigest()}
+    write(volume, "same", SECRET.encode())
+    found = scan(volume, [sample_of([SECRET])], base=replace(base, digests=digests))
+    assert found.columns[0].hits == (Hit("same", 1),)
+
+
+def test_a_scan_is_full_when_rules_changed_and_every_week() -> None:
+    now = datetime(2026, 1, 8, tzinfo=UTC)
+    assert must_be_full(None, now, same_rules=True)
+    assert must_be_full(now, now, same_rules=False)
+    assert must_be_full(now - timedelta(days=7), now, same_rules=True)
+    assert not must_be_full(now - timedelta(days=6), now, same_rules=True)
+
+
+# -- what is no file ---------------------------------------------------------------------------
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    with pytest.raises(MaskingError, match="link is neither a directory nor a regular file"):
+        scan(tmp_path, [])
+
+
+def test_a_cancelled_scan_ends(tmp_path: Path) -> None:
+    write(tmp_path, "a", b"abc")
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(CancelledError):
+        scan(tmp_path, [], cancel=cancel)
+
+
+def test_progress_says_how_much_is_left(tmp_path: Path) -> None:
+    with write(tmp_path, "a", b"").open("r+b") as file:
+        file.truncate(leaks._TELL_EVERY)
+    told: list[str] = []
+    scan(tmp_path, [], progress=told.append)
+    assert told == ["searching files for originals: 64.0 MiB of 64.0 MiB"]
+
+
+# -- secrecy -------------------------------------------------------------------------------------
+
+
+def test_nothing_that_can_be_shown_has_an_original(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    write(tmp_path, "a", SECRET.encode() + OTHER.encode())
+    samples = [sample_of([SECRET, OTHER], controls=[CONTROL])]
+    made = Matcher(samples)
+    found = scan(tmp_path, samples, matcher=made)
+    shown = [repr(samples), repr(made), repr(found), repr(made.search()), str(found.columns), caplog.text]
+    try:
+        judge(found)
+    except MaskingError as error:
+        shown += [str(error), repr(error), "".join(traceback.format_exception(error))]
+    assert len(shown) == 9
+    for text in (SECRET, OTHER, CONTROL):
+        assert not [one for one in shown if text in one or text[4:14] in one]
