@@ -59,6 +59,8 @@ class DatabaseMasking:
 
     database: str
     tables: tuple[TableMasking, ...]
+    kept: frozenset[tuple[TableName, str]] = frozenset()
+    """Columns that a rule keeps: originals that are also values of them are there because somebody said so."""
     remove_large_objects: bool = False
     reports: tuple[str, ...] = ()
 

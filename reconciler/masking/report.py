@@ -73,4 +73,6 @@ class Masked:
 
     tables: tuple[TableCounts, ...] = ()
     samples: tuple[Sample, ...] = ()
+    kept: frozenset[tuple[str, TableName, str]] = frozenset()
+    """Database, table and column of what a rule keeps."""
     reports: tuple[str, ...] = ()
