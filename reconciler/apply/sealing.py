@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildWork
+    from reconciler.masking.dsse import Signer
     from reconciler.masking.leaks import Evidence, Scan
     from reconciler.masking.report import Masked
     from reconciler.state.desired import DesiredImage
@@ -61,13 +62,9 @@ def attest(
     manifest: SnapshotManifest,
     scanned: Scan,
     proved: Proved,
+    signer: Signer | None,
 ) -> SnapshotManifest:
-    """Lock the build away from its account, write its attestation, and return the manifest to seal it with.
-
-    Raises:
-        SecretError: the host signs attestations, and its key cannot be used.
-
-    """
+    """Lock the build away from its account, write its attestation, and return the manifest to seal it with."""
     found = attestation.Proof(
         digests=scanned.digests,
         full=scanned.full,
@@ -84,7 +81,6 @@ def attest(
         unmasked_reason=image.unmasked_reason,
         base=_of_base(work, manifest),
     )
-    signer = work.host.signer()
     lock_away(job.directory, job.final_account)
     return replace(manifest, attestation=attestation.write(job.directory, content, signer))
 

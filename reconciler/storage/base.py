@@ -52,6 +52,8 @@ class StorageTraits:
     """A copy is of one instant even while the source is being written."""
     exclusive_sizes: bool
     """``usage`` can tell the bytes that only this volume holds."""
+    files: bool = True
+    """Volumes are directories with files, which are searched and attested before they are sealed."""
 
 
 @dataclass(frozen=True, slots=True)

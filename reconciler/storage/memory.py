@@ -29,7 +29,7 @@ _DEFAULT_SIZE = 1 << 40
 class MemoryStorage:
     """Volumes as entries of a dictionary; ``volumes`` is what the pool holds at first, in any state."""
 
-    traits = StorageTraits(instant_clones=True, atomic_snapshots=True, exclusive_sizes=False)
+    traits = StorageTraits(instant_clones=True, atomic_snapshots=True, exclusive_sizes=False, files=False)
 
     def __init__(
         self,
