@@ -117,6 +117,35 @@ def backup(world: World) -> None:
         server.backup(world.root / "backups" / "shop")
 
 
+def with_key(world: World) -> None:
+    (world.root / "secrets" / "masking-key").write_text("a key for tests")
+
+
+def write_masked_image(world: World) -> None:
+    rules = [{"table": "public.product", "columns": {"id": "keep", "name": {"hash": {"prefix": "p-"}}}}]
+    spec = {"key": {"secret": "masking-key"}, "rules": rules}
+    world.write("pii.yaml", document("MaskingPolicy", "pii", spec))
+    world.write("shop.yaml", image("shop", masking=["pii"]))
+
+
+def masked(world: World) -> None:
+    """Exactly one snapshot, and no name of a product in any of its files."""
+    assert len(world.snapshots()) == 1
+    files = [path for path in world.pool_path.rglob("*") if path.is_file()]
+    assert [path for path in files if b"Product 1" in path.read_bytes()] == []
+
+
+def quarantine(world: World) -> None:
+    world.write("shop.yaml", image("shop", quarantine=world.snapshots()))
+
+
+def quarantined(world: World) -> None:
+    """Nobody is served any more, and nothing of what people did is gone."""
+    assert world.servers() == set()
+    assert len(world.snapshots()) == 1
+    assert [list(world.generations(name)) for name in ("dev", "bystander")] == [[1], [1]]
+
+
 def git(world: World, *words: str) -> None:
     identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
     subprocess.run(["git", "-C", world.root / "specs", *identity, *words], check=True)
@@ -282,6 +311,7 @@ SCENARIOS = {
     "build-archive": Scenario(archive, write_archive_image, usable, chain=4, beyond="build"),
     "build-backup": Scenario(backup, write_backup_image, usable, chain=4, beyond="build"),
     "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=4, beyond="build", part="storage/", root=True),
+    "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, beyond="build"),
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),
@@ -300,5 +330,6 @@ SCENARIOS = {
     "delete": Scenario(reset_before, remove_dev, gone),
     "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond="delete", part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
+    "quarantine": Scenario(working_clone, quarantine, quarantined),
     "retention": Scenario(old_snapshot, lambda world: write_shop(world, "SELECT 1", keep=1), one_snapshot),
 }
