@@ -35,7 +35,7 @@ _NAME = "bench"
 def run(options: Options) -> list[Figure]:
     """Measure the step of a build that restores."""
     scale = _SCALE["quick" if options.quick else "full" if options.full else "default"]
-    with _build_server() as work:
+    with build_server() as work:
         dump = _dump(work, scale)
         ours, floor = in_turns(
             1 if options.quick else max(3, options.repetitions // 2),
@@ -106,7 +106,7 @@ def _work(base: BuildWork, source: LocalSource) -> BuildWork:
 
 
 @contextmanager
-def _build_server() -> Iterator[BuildWork]:
+def build_server() -> Iterator[BuildWork]:
     """Run an empty build server as the product does."""
     if not server.installed_servers():
         raise SkippedError("needs PostgreSQL")

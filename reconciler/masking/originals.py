@@ -36,6 +36,8 @@ _FREQUENT = 10
 _PREFERRED = 5
 _STEP = 8
 
+_MOST_DIGITS = 15
+"""Of a telephone number (E.164)."""
 _DRAWN = frozenset({"null", "fixed", "hash", "email", "fake", "preserve", "pattern", "text", "json"})
 _IN_BYTES = frozenset({Family.TEXT, Family.JSON, Family.BYTES, Family.UUID})
 _LEAVES = _DRAWN - {"text", "json"}
@@ -69,7 +71,9 @@ def personal_parts(method: Method, text: str) -> Iterator[str]:
     """Yield the parts of a free text that scrubbing must replace, as far as a pattern alone can tell."""
     wanted = _PERSONAL if isinstance(method, str) else [kind for kind in _PERSONAL if kind in _findings(method)]
     for kind in wanted:
-        yield from _PERSONAL[kind].findall(text)
+        for part in _PERSONAL[kind].findall(text):
+            if kind != "phone" or sum(map(str.isdigit, part)) <= _MOST_DIGITS:
+                yield part
 
 
 def _findings(method: Method) -> tuple[str, ...]:

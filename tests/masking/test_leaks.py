@@ -8,7 +8,7 @@ import os
 import traceback
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -21,6 +21,9 @@ from reconciler.masking.matcher import Matcher
 from reconciler.proc import CancelToken
 
 from .originals import sample_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECRET = "anna.berg-7731@example.org"
 OTHER = "+49 30 5550-1234"
@@ -96,7 +99,9 @@ def test_a_sparse_file_is_read_in_bounded_memory(tmp_path: Path) -> None:
 def test_a_leak_is_refused_by_column_and_file(tmp_path: Path) -> None:
     write(tmp_path, "data/base/5/16400", SECRET.encode() + b"\x00" + OTHER.encode() + CONTROL.encode())
     found = scan(tmp_path, [sample_of([SECRET, OTHER], controls=[CONTROL])])
-    with pytest.raises(MaskingError, match=r"shop: public\.customer\.email: of 2 originals .* data/base/5/16400 \(2\)") as e:
+    with pytest.raises(
+        MaskingError, match=r"shop: public\.customer\.email: of 2 originals .* data/base/5/16400 \(2\)"
+    ) as e:
         judge(found)
     assert e.value.reason == "MaskingLeak"
 

@@ -105,6 +105,8 @@ def test_methods_that_keep_values_are_not_drawn() -> None:
 
 
 def test_only_paths_with_erasing_rules_are_drawn() -> None:
-    rule = spec.Json.model_validate({"json": {"$.email": "email", "$.zip": {"partial": {"first": 2}}, "$.name": "null"}})
+    rule = spec.Json.model_validate(
+        {"json": {"$.email": "email", "$.zip": {"partial": {"first": 2}}, "$.name": "null"}}
+    )
     assert json_paths(rule) == ("$.email", "$.name")
     assert json_paths("hash") == ()

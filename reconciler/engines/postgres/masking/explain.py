@@ -107,6 +107,11 @@ def judge_statistics(conn: psycopg.Connection, findings: Findings, database: str
     return frozenset().union(*accepted)
 
 
+def is_relation(path: str) -> bool:
+    """Tell whether a file, by its path relative to the volume, holds rows of a table or an index."""
+    return _FILE.fullmatch(path) is not None
+
+
 def _database(path: str, names: Mapping[str, str]) -> str | None:
     """Return the database that a file is in; those that databases share are looked up in template1."""
     match = _FILE.fullmatch(path)

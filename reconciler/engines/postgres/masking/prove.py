@@ -13,8 +13,10 @@ it proves, in this order:
 The scan after the server has stopped covers everything else, and what was written since.
 
 **Tolerances** (:func:`_tolerated`). ``null``: none. ``hash``, ``email``: values without any
-letter or digit. ``pattern``, ``preserve``: also values with fewer than eight, which chance can
-repeat. ``fake``: also one row in five, since a list may give a frequent value to itself.
+letter or digit. ``pattern``, ``preserve``: also half of the rows whose values have fewer
+than eight, which chance can repeat; not all of them, which a method that does not know
+their alphabet would leave. ``fake``: also one row in five, since a list may give a
+frequent value to itself.
 ``fixed``, ``text`` and ``json`` may leave any number of rows as they are.
 """
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork
-    from reconciler.masking.leaks import Accepted, Scan
+    from reconciler.masking.leaks import Accepted, Base, Scan
     from reconciler.masking.report import ColumnCounts, Masked, Sample
 
 RELATIONS = ("data/base", "data/global")
@@ -49,7 +51,7 @@ RELATIONS = ("data/base", "data/global")
 
 _PUNCTUATION = r"[ -/:-@\[-`{-~]"
 _FEW = 8
-_LEAST_FAKES = 10
+_BY_CHANCE = 10
 _ONE_IN = 5
 _COMPARED = 256
 """Bytes beyond which a value is not compared: originals are shorter, or only known in part."""
@@ -74,8 +76,10 @@ class Proof:
     matcher: Matcher
 
 
-def prove(work: BuildWork, masked: Masked) -> Proof:
+def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Proof:
     """Prove that no drawn original is left where a running server can see it, or in the files of its relations.
+
+    ``base``: files that an earlier full scan has found clean need not be searched again.
 
     Raises:
         MaskingError: one is left, a rule changed too little, or the search is blind; all
@@ -102,6 +106,7 @@ def prove(work: BuildWork, masked: Masked) -> Proof:
         progress=work.progress,
         below=RELATIONS,
         matcher=matcher,
+        base=base,
         running=True,
     )
     accepted = explain.explain(work, scanned, findings)
@@ -145,18 +150,20 @@ def _tolerated(conn: psycopg.Connection, sample: Sample, counts: ColumnCounts) -
     name = name_of(sample.masking.method)
     if name in _STRICT:
         return 0
-    few = 1 if name in _EVERY_LETTER else _FEW
     query = sql.SQL(
-        "SELECT count(*) FROM ONLY {} t WHERE length(regexp_replace({}::text COLLATE \"C\", {}, '', 'g')) < {}"
+        "SELECT count(*) FILTER (WHERE n = 0), count(*) FILTER (WHERE n BETWEEN 1 AND {}) FROM"
+        " (SELECT length(regexp_replace({}::text COLLATE \"C\", {}, '', 'g')) AS n FROM ONLY {} t) s"
     ).format(
-        sql.Identifier(*sample.table),
+        sql.Literal(_FEW - 1),
         sql.Identifier("t", sample.masking.column.name),
         sql.Literal(_PUNCTUATION),
-        sql.Literal(few),
+        sql.Identifier(*sample.table),
     )
-    row = conn.execute(query).fetchone()
-    by_chance = max(_LEAST_FAKES, counts.selected // _ONE_IN) if name == "fake" else 0
-    return (int(row[0]) if row else 0) + by_chance
+    none, few = conn.execute(query).fetchone() or (0, 0)
+    if name in _EVERY_LETTER:
+        return int(none)
+    by_chance = max(_BY_CHANCE, counts.selected // _ONE_IN if name == "fake" else 0)
+    return int(none) + int(few) // 2 + by_chance
 
 
 def _judge_values(work: BuildWork, conn: psycopg.Connection, findings: Findings, database: str) -> None:

@@ -38,8 +38,8 @@ WANTED = 500
 CONTROLS = 3
 """Masked values per column."""
 
-_PAGES = 500
-"""A table of more pages is read in part, so many of them: some 40,000 rows."""
+_PAGES = 250
+"""A table of more pages is read in part, so many of them: some 20,000 rows."""
 _PARTS = 16
 """Values that are read of one array or document."""
 _FREE_TEXT = 2000

@@ -36,8 +36,9 @@ WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384 AND
     AND n.nspname !~ '^pg_toast' ORDER BY c.oid
 """
 _COLUMNS = """
-SELECT attname::text, atttypid = 'bytea'::regtype FROM pg_attribute
-WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+SELECT attname::text, atttypid = 'bytea'::regtype FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+WHERE attrelid = %s AND typcategory <> ALL('{N,D,B,T,G,I,R,V}')
+    AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
     AND (attlen = -1 OR atttypid IN ('name'::regtype, '"char"'::regtype)) ORDER BY attnum
 """
 

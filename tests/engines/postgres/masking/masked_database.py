@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler.engines.postgres import server, settle
@@ -17,7 +19,7 @@ from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.desired import Policy
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from reconciler.engines.base import BuildWork
     from reconciler.engines.postgres.masking.prove import Proof
@@ -125,6 +127,15 @@ def make_shop(cluster: Cluster, statements: str = CUSTOMERS, **changes: Any) -> 
         return Shop(cluster, masking, sample.draw(conn, masking))
 
 
-def without(shop: Shop, column: str) -> Shop:
-    """Return the shop without the samples of a column."""
-    return replace(shop, samples=tuple(one for one in shop.samples if one.masking.column.name != column))
+@contextmanager
+def at_most(megabytes: int) -> Iterator[None]:
+    """Fail when this process takes so much more memory meanwhile, be it only for a moment."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _memory("VmRSS")
+    yield
+    assert _memory("VmHWM") - before <= megabytes * 1000
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])

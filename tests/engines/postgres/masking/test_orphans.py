@@ -52,10 +52,9 @@ def test_nothing_that_belongs_to_a_database_is_removed(cluster: Cluster) -> None
 def test_files_that_no_catalog_knows_are_removed(cluster: Cluster) -> None:
     make_database(cluster, _TABLES)
     shop, template0 = directory(cluster, "shop"), directory(cluster, "template0")
-    strange = [
-        *(shop / name for name in ("987654", "987654.1", "987654_fsm", "987655_init", "t3_987656", "16384.bak", "notes")),
-        *(template0 / "987657", data(cluster) / "global" / "987658", data(cluster) / "global" / "pg_control.old"),
-    ]  # fmt: skip
+    names = ("987654", "987654.1", "987654_fsm", "987655_init", "t3_987656", "16384.bak", "notes")
+    shared = data(cluster) / "global"
+    strange = [*(shop / name for name in names), template0 / "987657", shared / "987658", shared / "pg_control.old"]
     for path in strange:
         path.write_bytes(b"what a table once held")
     dropped = data(cluster) / "base" / "999999"

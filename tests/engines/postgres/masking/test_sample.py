@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from reconciler.masking.assignment import DatabaseMasking, TableMasking
 from reconciler.masking.schema import Table, TableName
 from tests.masking.originals import masked_column
 
-from .masked_database import CUSTOMERS, MASK, make_database, make_shop, masking_of
+from .masked_database import CUSTOMERS, MASK, at_most, make_database, make_shop, masking_of
 
 if TYPE_CHECKING:
     from reconciler.masking.report import Sample
@@ -80,7 +79,7 @@ def test_of_arrays_documents_and_texts_the_parts_that_must_go_are_drawn(cluster:
     statements = """
     CREATE TABLE t (tags text[], doc jsonb, old json, story text, raw bytea);
     INSERT INTO t VALUES ('{first tag,second tag}',
-        '{"contact": {"email": "a@corp.invalid"}, "phones": [{"n": "phone one"}, {"n": "phone two"}], "kept": "kept value"}',
+        '{"contact": {"email": "a@corp.invalid"}, "phones": [{"n": "phone one"}, {"n": "phone two"}], "kept": "kept"}',
         '{"name": "old name"}', 'write to b@corp.invalid, or stay away', '\\x00ff6162');
     """
     columns = {
@@ -137,7 +136,9 @@ def test_a_database_without_encoding_is_drawn_byte_by_byte(cluster: Cluster) -> 
 
 
 def test_names_may_have_any_characters(cluster: Cluster) -> None:
-    make_database(cluster, """CREATE TABLE "a ""%s"" {}" ("50%% {x}" text); INSERT INTO "a ""%s"" {}" VALUES ('odd one')""")
+    make_database(
+        cluster, """CREATE TABLE "a ""%s"" {}" ("50%% {x}" text); INSERT INTO "a ""%s"" {}" VALUES ('odd one')"""
+    )
     masking = masking_of(cluster, {"table": 'public.a "%s" {}', "columns": {"50%% {x}": "hash"}})
     with server.connect(cluster.work(), "shop") as conn:
         (found,) = sample.draw(conn, masking)
@@ -169,11 +170,9 @@ def test_huge_values_do_not_cost_memory(cluster: Cluster) -> None:
     """
     make_database(cluster, statements)
     masking = masking_of(cluster, {"table": "public.t", "columns": {"a": "hash"}})
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with server.connect(cluster.work(), "shop") as conn:
+    with server.connect(cluster.work(), "shop") as conn, at_most(20):
         (found,) = sample.draw(conn, masking)
     assert len(found.originals[0]) <= 64
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 
 
 def test_an_error_of_the_database_shows_no_value(cluster: Cluster) -> None:
