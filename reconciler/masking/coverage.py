@@ -207,7 +207,9 @@ class _Cover:
         return DatabaseMasking(
             database=self._schema.database,
             tables=tuple(TableMasking(table, tuple(by_table[table.name])) for table in tables),
-            kept=frozenset((cell.table, cell.column) for cell, decision in self._decisions.of.items() if decision.keeps),
+            kept=frozenset(
+                (cell.table, cell.column) for cell, decision in self._decisions.of.items() if decision.keeps
+            ),
             remove_large_objects=bool(self._schema.large_objects) and self._large_objects() == "remove",
             reports=tuple(f"{self._schema.database}: {text}" for text in self._reports()),
         )

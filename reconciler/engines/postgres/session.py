@@ -33,6 +33,7 @@ class PostgresSession:
     def __init__(self, work: BuildWork, installed: InstalledServer) -> None:
         self._work = work
         self._installed = installed
+        self._masked = False
 
     def open(self) -> None:
         """Make the server safe for the work of a spec."""
@@ -68,6 +69,7 @@ class PostgresSession:
         scripts.run_script(self._work, script, databases=self._databases())
 
     def mask(self, masking: MaskingWork) -> Masked:
+        self._masked = True
         return run.mask_cluster(self._work, masking, self._databases())
 
     def profile(self) -> tuple[DatabaseProfile, ...]:
@@ -86,6 +88,8 @@ class PostgresSession:
         server.retire_builder(self._work)
 
     def settle(self) -> None:
+        if self._masked:
+            run.scrub_cluster(self._work, self._databases())
         facts = settle.settle_cluster(self._work, self._installed)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
 

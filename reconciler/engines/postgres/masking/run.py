@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler.engines.postgres import scripts, server
-from reconciler.engines.postgres.masking import expressions, external, sample, stage
+from reconciler.engines.postgres.masking import expressions, external, orphans, sample, stage, unruled, written
 from reconciler.engines.postgres.masking.introspect import read_schema
 from reconciler.masking.coverage import cover
 from reconciler.masking.report import Masked
@@ -46,6 +46,19 @@ def mask_cluster(work: BuildWork, masking: MaskingWork, databases: Sequence[str]
     return done.masked
 
 
+def scrub_cluster(work: BuildWork, databases: Sequence[str]) -> None:
+    """Rewrite what scripts and maskers wrote, and remove files that belong to nothing; after the last of them.
+
+    Raises:
+        UnavailableError: a session that wrote does not end.
+
+    """
+    for database in databases:
+        with server.connect(work, database) as conn:
+            written.scrub_written(work, conn, ())
+    orphans.remove_orphans(work)
+
+
 class _Cluster:
     """A build while it is masked."""
 
@@ -63,12 +76,29 @@ class _Cluster:
                 self._apply_policies()
             case Script():
                 self._work.progress(f"running {step.origin}")
-                for database in [step.database] if step.database is not None else self._databases:
-                    scripts.run_script(self._work, replace(step, database=database), databases=self._databases)
+                named = [step.database] if step.database is not None else list(self._databases)
+                with self._watched(step.origin):
+                    for database in named:
+                        scripts.run_script(self._work, replace(step, database=database), databases=self._databases)
             case MaskerRef(name=name):
-                external.run_masker(self._work, name, self._masking.maskers[name], self._databases)
+                with self._watched(name):
+                    external.run_masker(self._work, name, self._masking.maskers[name], self._databases)
             case _:
                 pass  # a policy that was taken together with the first one
+
+    @contextmanager
+    def _watched(self, by: str) -> Iterator[None]:
+        """Draw before a step that only its author knows, and keep what it took away from its column."""
+        drawn: dict[str, tuple[Sample, ...]] = {}
+        for database in self._databases:
+            with server.connect(self._work, database) as conn:
+                schema = read_schema(conn, database)
+            with server.connect(self._work, database, role=server.BUILDER) as conn:
+                drawn[database] = unruled.draw(conn, schema, by)
+        yield
+        for database, samples in drawn.items():
+            with server.connect(self._work, database, role=server.BUILDER) as conn:
+                self._add((), unruled.gone(conn, samples), ())
 
     def _apply_policies(self) -> None:
         policies = [step for step in self._masking.steps if isinstance(step, Policy)]
@@ -78,10 +108,19 @@ class _Cluster:
                 schemas.append(read_schema(conn, database))
         for covered in cover(policies, schemas):
             self._add(*_mask_database(self._work, covered, self._masking.keys))
+            kept = frozenset((covered.database, table, column) for table, column in covered.kept)
+            self.masked = replace(self.masked, kept=self.masked.kept | kept)
+            with server.connect(self._work, covered.database) as conn:
+                conn.execute("SELECT pg_stat_reset()")  # what was written until now is rewritten: see scrub_cluster
 
     def _add(self, counts: tuple[TableCounts, ...], samples: tuple[Sample, ...], reports: tuple[str, ...]) -> None:
         known = self.masked
-        self.masked = Masked((*known.tables, *counts), (*known.samples, *samples), (*known.reports, *reports))
+        self.masked = replace(
+            known,
+            tables=(*known.tables, *counts),
+            samples=(*known.samples, *samples),
+            reports=(*known.reports, *reports),
+        )
 
 
 def _mask_database(
