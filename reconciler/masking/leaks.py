@@ -140,6 +140,41 @@ Accepted = Mapping[str, frozenset["ValueId"]]
 _NOTHING: Accepted = MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """``values`` of the ``drawn`` originals of ``place`` are also in ``column``, which is not masked.
+
+    ``decided``: because a rule keeps it; else because nothing decides about it.
+    """
+
+    place: str
+    column: str
+    values: int
+    drawn: int
+    decided: bool
+
+    def __str__(self) -> str:
+        why = "which a rule keeps" if self.decided else "which no rule names"
+        return f"{self.column}, {why}, has {self.values} of {self.drawn} originals of {self.place}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What an engine has proved while its server ran, for the scan after that and for the attestation.
+
+    ``accepted``: originals that may be in a file. ``excluded``: how many those are, by
+    reason; with those that are too short to be looked for in files. ``exposed`` says
+    more of those that columns hold which are not masked, to be told. ``scan`` and
+    ``matcher`` save the next scan from reading and compiling again.
+    """
+
+    accepted: Accepted = field(repr=False)
+    excluded: Mapping[str, int]
+    exposed: tuple[Exposure, ...]
+    scan: Scan
+    matcher: Matcher
+
+
 def must_be_full(last_full: datetime | None, now: datetime, *, same_rules: bool) -> bool:
     """Tell whether every file has to be searched: the rules changed, or the last time is a week ago."""
     return last_full is None or not same_rules or now - last_full >= FULL_EVERY

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import hyperscan
 
 from reconciler.errors import MaskingError
-from reconciler.masking.originals import forms, in_bytes, searchable
+from reconciler.masking.originals import SHORTEST, forms, in_bytes, searchable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,16 +36,18 @@ _PLANTED = 24
 class Matcher:
     """Compiled values of samples. Immutable; each thread searches through a :class:`Search` of its own.
 
-    ``only``: look for these alone. Values that are too short or too common to be looked
-    for are left out: see :attr:`ids`.
+    ``only``: look for these alone. Values that are shorter than ``shortest`` bytes, or too
+    common to be looked for, are left out: see :attr:`ids`.
     """
 
-    def __init__(self, samples: Sequence[Sample], only: Iterable[ValueId] | None = None) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], only: Iterable[ValueId] | None = None, *, shortest: int = SHORTEST
+    ) -> None:
         wanted = None if only is None else frozenset(only)
         patterns: dict[bytes, set[ValueId]] = {}
         for value, text in values(samples):
             sample = samples[value[0]]
-            if in_bytes(sample) and searchable(text) and (wanted is None or value in wanted):
+            if in_bytes(sample) and searchable(text, shortest) and (wanted is None or value in wanted):
                 for form in forms(text, sample):
                     patterns.setdefault(form, set()).add(value)
         self.ids: frozenset[ValueId] = frozenset().union(*patterns.values())

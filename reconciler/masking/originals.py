@@ -85,9 +85,9 @@ def in_bytes(sample: Sample) -> bool:
     return sample.masking.column.family in _IN_BYTES
 
 
-def searchable(text: str) -> bool:
+def searchable(text: str, shortest: int = SHORTEST) -> bool:
     """Tell whether a value is long and peculiar enough that finding it in a file means something."""
-    return len(text.encode("utf-8", "surrogatepass")) >= SHORTEST and len(set(text)) >= _FEWEST_DISTINCT
+    return len(text.encode("utf-8", "surrogatepass")) >= shortest and len(set(text)) >= _FEWEST_DISTINCT
 
 
 def telling_part(text: str) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import streams
 from reconciler.engines.postgres.masking.sample import guarded, speak
+from reconciler.engines.postgres.masking.streams import Relation
 from reconciler.masking.matcher import Matcher, is_control
+from reconciler.masking.originals import SHORTEST
 from reconciler.masking.schema import TableName
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 _FILE = re.compile(r"data/(?:base/(?P<database>[0-9]+)|global)/(?P<node>[0-9]+)(?:_[a-z]+)?(?:\.[0-9]+)?")
 _CACHE = re.compile(r"/pg_internal\.init[^/]*$")
 _GLOBAL = 1664
-_FIRST_OF_USERS = 16384
 _OWNER = """
 WITH RECURSIVE owner(oid) AS (
     SELECT pg_filenode_relation(%(tablespace)s, %(node)s)::oid
@@ -54,13 +55,12 @@ class _Explained:
     words: frozenset[ValueId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """The table whose rows a file holds, itself or as index or TOAST."""
+@dataclass(slots=True)
+class _Met:
+    """Originals that live rows have; and of them those that may be there."""
 
-    oid: int
-    name: TableName
-    materialised: bool
+    found: frozenset[ValueId] = frozenset()
+    accepted: frozenset[ValueId] = frozenset()
 
 
 def explain(work: BuildWork, scanned: Scan, findings: Findings) -> Accepted:
@@ -98,13 +98,15 @@ def explain(work: BuildWork, scanned: Scan, findings: Findings) -> Accepted:
     return explained.paths
 
 
-def judge_statistics(conn: psycopg.Connection, findings: Findings, database: str, search: Search) -> frozenset[ValueId]:
-    """Judge the originals that the planner's statistics hold; return those that may be there."""
-    accepted = [
-        findings.accept(conn, database, table, columns, ids)
-        for table, columns, ids in list(streams.statistics(conn, search))
-    ]
-    return frozenset().union(*accepted)
+def judge_statistics(
+    conn: psycopg.Connection, findings: Findings, database: str, search: Search, *, beside: bool = False
+) -> _Met:
+    """Judge the originals that the planner's statistics hold."""
+    met = _Met()
+    for relation, columns, ids in list(streams.statistics(conn, search)):
+        met.found |= ids
+        met.accepted |= findings.accept(conn, database, relation, columns, ids, beside=beside)
+    return met
 
 
 def is_relation(path: str) -> bool:
@@ -129,38 +131,64 @@ def _in_database(
     explained: _Explained,
 ) -> None:
     owners = {path: owner for path in paths if (owner := _owner(conn, path)) is not None}
-    wanted: dict[_Owner, set[ValueId]] = defaultdict(set)
+    wanted: dict[Relation, set[ValueId]] = defaultdict(set)
     for path, owner in owners.items():
         wanted[owner] |= paths[path]
-    fine: dict[_Owner, frozenset[ValueId]] = {}
+    fine: dict[Relation, frozenset[ValueId]] = {}
     for owner in sorted(wanted, key=lambda owner: owner.materialised):
         work.progress(f"finding out why originals are in {database}: {owner.name}")
         work.cancel.check()
         with guarded(database, owner.name, "its rows cannot be searched"):
             fine[owner] = _live(conn, findings, database, owner, wanted[owner])
-        if owner.materialised:  # what it was made of may be masked by now: only other tables can vouch for it
-            fine[owner] &= frozenset().union(*(ids for other, ids in fine.items() if not other.materialised))
-        if owner.oid < _FIRST_OF_USERS:
+        if owner.is_catalog:
             explained.words |= fine[owner]
     explained.paths |= {path: paths[path] & fine[owner] for path, owner in owners.items()}
 
 
-def _owner(conn: psycopg.Connection, path: str) -> _Owner | None:
+def _owner(conn: psycopg.Connection, path: str) -> Relation | None:
     match = _FILE.fullmatch(path)
     if match is None:
         return None
     where = {"tablespace": 0 if match["database"] else _GLOBAL, "node": int(match["node"])}
     row = conn.execute(_OWNER, where).fetchone()
-    return None if row is None else _Owner(row[0], TableName(row[1], row[2]), row[3])
+    return None if row is None else Relation(row[0], TableName(row[1], row[2]), row[3])
 
 
 def _live(
-    conn: psycopg.Connection, findings: Findings, database: str, owner: _Owner, ids: Iterable[ValueId]
+    conn: psycopg.Connection, findings: Findings, database: str, owner: Relation, ids: Iterable[ValueId]
 ) -> frozenset[ValueId]:
-    matcher = Matcher(findings.samples, only=ids)
+    """Return which originals live rows say may be in a table's files.
+
+    The byte before or after a value in a file (the length of what follows) can look like
+    a character: 7 digits and the next value's length are 8 digits. So a few of what is
+    not met are looked for without their first or last character.
+    """
+    wanted = frozenset(ids)
+    met = _look(conn, findings, database, owner, Matcher(findings.samples, wanted))
+    accepted = met.accepted
+    for cut in (slice(None, -1), slice(1, None)):
+        left = findings.few_of(wanted - met.found - accepted)
+        if left:
+            shorter = [replace(one, originals=tuple(text[cut] for text in one.originals)) for one in findings.samples]
+            matcher = Matcher(shorter, left, shortest=SHORTEST - 1)
+            accepted |= _look(conn, findings, database, owner, matcher, beside=True).accepted & left
+    return accepted
+
+
+def _look(
+    conn: psycopg.Connection,
+    findings: Findings,
+    database: str,
+    owner: Relation,
+    matcher: Matcher,
+    *,
+    beside: bool = False,
+) -> _Met:
     search = matcher.search()
     if owner.name in _STATISTICS:
-        return judge_statistics(conn, findings, database, search)
-    found = streams.live(conn, owner.oid, owner.name, search, matcher.overlap)
-    accepted = [findings.accept(conn, database, owner.name, [column], values) for column, values in found.items()]
-    return frozenset().union(*accepted)
+        return judge_statistics(conn, findings, database, search, beside=beside)
+    met = _Met()
+    for column, ids in streams.live(conn, owner, search, matcher.overlap).items():
+        met.found |= ids
+        met.accepted |= findings.accept(conn, database, owner, [column], ids, beside=beside)
+    return met

@@ -7,7 +7,6 @@ stay inside, and their text is looked at only to judge it.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -15,36 +14,32 @@ from psycopg import sql
 from reconciler.engines.postgres.masking import reasons
 from reconciler.engines.postgres.masking.sample import quoted
 from reconciler.errors import MaskingError
+from reconciler.masking.leaks import Exposure
 from reconciler.masking.matcher import is_control
 from reconciler.masking.originals import json_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import psycopg
 
+    from reconciler.engines.postgres.masking.streams import Relation
     from reconciler.masking.matcher import ValueId
     from reconciler.masking.report import Masked, Sample
     from reconciler.masking.schema import TableName
 
+    _Place = tuple[str, TableName, str]
+    """Database, table, column."""
+
 _NAMED = 10
+_BY_CHANCE, _ONE_IN = 3, 50
+"""Originals of one column that can have come about by neighbouring bytes in one table."""
+_FEW = 10
+"""Originals from which on a column with half of all that were drawn is taken for a copy."""
 _AT_PATHS = """
 SELECT DISTINCT x #>> '{{}}' FROM ONLY {table} t, unnest({paths}::text[]) p,
     jsonb_path_query({column}::jsonb, p::jsonpath, silent => true) x WHERE x #>> '{{}}' = ANY({texts}::text[])
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """``values`` of the ``drawn`` originals of ``place`` are also in ``column``, which no rule masks."""
-
-    place: str
-    column: str
-    values: int
-    drawn: int
-
-    def __str__(self) -> str:
-        return f"{self.column}, which no rule masks, has {self.values} of {self.drawn} originals of {self.place}"
 
 
 class Findings:
@@ -59,7 +54,10 @@ class Findings:
             (table.database, table.table, column.column) for table in masked.tables for column in table.columns
         }
         self._reasons: dict[str, set[ValueId]] = defaultdict(set)
-        self._exposed: dict[tuple[int, str], set[ValueId]] = defaultdict(set)
+        self._kept = masked.kept
+        self._vouched: frozenset[ValueId] = frozenset()
+        self._derived: list[tuple[str, frozenset[ValueId]]] = []
+        self._exposed: dict[tuple[int, _Place], set[ValueId]] = defaultdict(set)
         self._leaks: dict[tuple[int, str], set[ValueId]] = defaultdict(set)
         self._failures: list[str] = []
 
@@ -67,26 +65,54 @@ class Findings:
         self,
         conn: psycopg.Connection,
         database: str,
-        table: TableName,
+        relation: Relation,
         columns: Sequence[str],
         found: Iterable[ValueId],
+        *,
+        beside: bool = False,
     ) -> frozenset[ValueId]:
-        """Note originals that are in a column now, or in one of several; return those that may be there."""
+        """Note originals that are in a column now, or in one of several; return those that may be there.
+
+        ``beside``: they are there but for a character, which may be a neighbouring byte.
+        A materialised view may be older than the masking: what it has is accepted as far
+        as tables have been found to have it, by the time of :meth:`judge`.
+        """
+        ids = frozenset(value for value in found if not is_control(value))
+        if relation.materialised:
+            if not beside:
+                self._derived.append((f"{database}: {relation.name}", ids))
+            return ids & self._vouched
         accepted: set[ValueId] = set()
-        for number, ids in _by_sample(found).items():
-            whys = [self._why(conn, number, ids, (database, table, column)) for column in columns]
-            for value in ids:
+        for number, some in _by_sample(ids).items():
+            whys = [self._why(conn, number, some, database, relation, column) for column in columns]
+            for value in some:
                 named = [(why[value], column) for why, column in zip(whys, columns, strict=True)]
                 why, column = next(((why, column) for why, column in named if why is not None), (None, columns[0]))
-                place = (number, f"{database}: {table}.{column}")
                 if why is None:
-                    self._leaks[place].add(value)
-                    continue
-                accepted.add(value)
-                self._reasons[why].add(value)
-                if why == reasons.UNMASKED:
-                    self._exposed[place].add(value)
+                    if not beside:
+                        self._leaks[number, f"{database}: {relation.name}.{column}"].add(value)
+                elif beside:
+                    accepted.add(value)
+                    self._reasons[reasons.BESIDE].add(value)
+                else:
+                    accepted.add(value)
+                    self._note(value, why, (database, relation.name, column))
+        self._vouched |= accepted
         return frozenset(accepted)
+
+    def _note(self, value: ValueId, why: str, place: _Place) -> None:
+        self._reasons[why].add(value)
+        if why in {reasons.KEPT, reasons.UNDECIDED}:
+            self._exposed[value[0], place].add(value)
+
+    def few_of(self, found: Iterable[ValueId]) -> frozenset[ValueId]:
+        """Return the originals of those samples of which these are so few that chance can explain them."""
+        return frozenset(
+            value
+            for number, ids in _by_sample(found).items()
+            if len(ids) <= max(_BY_CHANCE, len(self.samples[number].originals) // _ONE_IN)
+            for value in ids
+        )
 
     def reappeared(self, found: Iterable[ValueId]) -> None:
         """Note originals that a rule gave to other rows."""
@@ -111,11 +137,12 @@ class Findings:
             MaskingError: an original is where it may not be, or a rule did not do what it had to (``MaskingLeak``).
 
         """
+        self._judge_derived()
         messages = []
         for (number, where), ids in sorted(self._leaks.items()):
             sample = self.samples[number]
             messages.append(f"{where} still has {len(ids)} of {len(sample.originals)} originals of {sample.place}")
-        messages += self._failures
+        messages += [*map(_copied, self._copies()), *self._failures]
         if messages:
             more = f"; and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
             raise MaskingError("; ".join(messages[:_NAMED]) + more, reason="MaskingLeak")
@@ -127,24 +154,58 @@ class Findings:
 
     @property
     def exposed(self) -> tuple[Exposure, ...]:
-        """Originals that columns have which no rule masks."""
+        """Originals that columns have which are not masked."""
         return tuple(
-            Exposure(self.samples[number].place, column, len(ids), len(self.samples[number].originals))
-            for (number, column), ids in sorted(self._exposed.items())
+            Exposure(
+                self.samples[number].place,
+                f"{database}: {table}.{column}",
+                len(ids),
+                len(self.samples[number].originals),
+                decided=(database, table, column) in self._kept,
+            )
+            for (number, (database, table, column)), ids in sorted(self._exposed.items())
         )
 
+    def _copies(self) -> Iterator[Exposure]:
+        """Yield the columns that nobody decided about and that have what a masked column had."""
+        for one in self.exposed:
+            if not one.decided and one.values >= max(_FEW, one.drawn // 2):
+                yield one
+
+    def _judge_derived(self) -> None:
+        for view, ids in self._derived:
+            for number, left in _by_sample(ids - self._vouched).items():
+                self._leaks[number, f"{view}, a materialised view,"].update(left)
+            if ids & self._vouched:
+                self._reasons[reasons.DERIVED] |= ids & self._vouched
+
     def _why(
-        self, conn: psycopg.Connection, number: int, ids: Sequence[ValueId], place: tuple[str, TableName, str]
+        self,
+        conn: psycopg.Connection,
+        number: int,
+        ids: Sequence[ValueId],
+        database: str,
+        relation: Relation,
+        column: str,
     ) -> dict[ValueId, str | None]:
-        """Return why originals of one sample may be in a column."""
+        """Return why originals of one sample may be in a column of a table."""
+        place = (database, relation.name, column)
         sample, rule = self.samples[number], self._rules.get(place)
-        if rule is None and place in self._ruled:
-            return dict.fromkeys(ids, reasons.KEPT_PART)
+        if rule is None:
+            return dict.fromkeys(ids, self._unmasked(relation, place))
         same = (sample.database, sample.table, sample.masking.column.name) == place
         if same and json_paths(sample.masking.method):
             left = self._at_paths(conn, sample, ids)
             return {value: None if sample.originals[value[1]] in left else reasons.KEPT_PART for value in ids}
         return {value: reasons.reason(sample.originals[value[1]], sample, rule, same=same) for value in ids}
+
+    def _unmasked(self, relation: Relation, place: _Place) -> str:
+        """Return why originals may be in a column of which nothing is drawn."""
+        if place in self._ruled:
+            return reasons.KEPT_PART
+        if relation.is_catalog:
+            return reasons.CATALOG
+        return reasons.KEPT if place in self._kept else reasons.UNDECIDED
 
     def _at_paths(self, conn: psycopg.Connection, sample: Sample, ids: Sequence[ValueId]) -> frozenset[str]:
         """Return which originals of a column of documents are still at the paths that its rule names."""
@@ -159,9 +220,12 @@ class Findings:
         return frozenset(row[0] for row in rows)
 
 
+def _copied(one: Exposure) -> str:
+    return f"{one}: write a rule for that column (keep, if it is meant to keep them)"
+
+
 def _by_sample(found: Iterable[ValueId]) -> dict[int, list[ValueId]]:
     grouped: dict[int, list[ValueId]] = defaultdict(list)
     for value in found:
-        if not is_control(value):
-            grouped[value[0]].append(value)
+        grouped[value[0]].append(value)
     return grouped

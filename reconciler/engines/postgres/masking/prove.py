@@ -22,28 +22,28 @@ frequent value to itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import explain, reasons, streams
-from reconciler.engines.postgres.masking.findings import Exposure, Findings
-from reconciler.engines.postgres.masking.sample import guarded, quoted, speak
+from reconciler.engines.postgres.masking.findings import Findings
+from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak
 from reconciler.errors import MaskingError
 from reconciler.masking import leaks
+from reconciler.masking.leaks import Evidence
 from reconciler.masking.matcher import Matcher
 from reconciler.masking.schema import Family, TableName
 from reconciler.masking.vocabulary import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import psycopg
 
     from reconciler.engines.base import BuildWork
-    from reconciler.masking.leaks import Accepted, Base, Scan
+    from reconciler.masking.leaks import Base, Scan
     from reconciler.masking.report import ColumnCounts, Masked, Sample
 
 RELATIONS = ("data/base", "data/global")
@@ -60,23 +60,7 @@ _STRICT = frozenset({"null"})
 _EVERY_LETTER = frozenset({"hash", "email"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """What was proved on the running server, for the scan after it and for the attestation.
-
-    ``accepted``: originals that may be in a file. ``excluded``: how many those are, by
-    reason; with those that are too short to be looked for in files. ``scan`` and
-    ``matcher`` save the last scan from reading and compiling again.
-    """
-
-    accepted: Accepted = field(repr=False)
-    excluded: Mapping[str, int]
-    exposed: tuple[Exposure, ...]
-    scan: Scan
-    matcher: Matcher
-
-
-def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Proof:
+def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evidence:
     """Prove that no drawn original is left where a running server can see it, or in the files of its relations.
 
     ``base``: files that an earlier full scan has found clean need not be searched again.
@@ -115,7 +99,7 @@ def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Proof
     except MaskingError as error:
         findings.fail(error.message)
     findings.judge()
-    return Proof(
+    return Evidence(
         accepted=accepted,
         excluded={**findings.excluded, **_not_searched(scanned)},
         exposed=findings.exposed,
@@ -152,10 +136,10 @@ def _tolerated(conn: psycopg.Connection, sample: Sample, counts: ColumnCounts) -
         return 0
     query = sql.SQL(
         "SELECT count(*) FILTER (WHERE n = 0), count(*) FILTER (WHERE n BETWEEN 1 AND {}) FROM"
-        " (SELECT length(regexp_replace({}::text COLLATE \"C\", {}, '', 'g')) AS n FROM ONLY {} t) s"
+        " (SELECT length(regexp_replace({} COLLATE \"C\", {}, '', 'g')) AS n FROM ONLY {} t) s"
     ).format(
         sql.Literal(_FEW - 1),
-        sql.Identifier("t", sample.masking.column.name),
+        as_text(sample.masking.column, sql.Identifier("t", sample.masking.column.name)),
         sql.Literal(_PUNCTUATION),
         sql.Identifier(*sample.table),
     )
@@ -232,7 +216,8 @@ def _among(sample: Sample) -> sql.Composable:
 def _text(sample: Sample, value: sql.Composable) -> sql.Composable:
     if sample.masking.column.family is Family.BYTES:
         return sql.SQL("encode({}, 'hex')").format(value)
-    return sql.SQL('{}::text COLLATE "C"').format(value)
+    text = as_text(sample.masking.column, value).as_string().replace("'%s'", "'%%s'")
+    return sql.SQL('({}) COLLATE "C"').format(sql.SQL(text))
 
 
 def _spelled(sample: Sample) -> list[str]:
@@ -245,11 +230,11 @@ def _spelled(sample: Sample) -> list[str]:
 def _judge_hidden(work: BuildWork, conn: psycopg.Connection, findings: Findings, matcher: Matcher, name: str) -> None:
     """Search what files do not show: compressed values of every table, and the planner's statistics."""
     search = matcher.search()
-    for oid, schema, table in streams.relations(conn):
+    for relation in streams.relations(conn):
         work.cancel.check()
-        with guarded(name, f"{schema}.{table}", "its compressed values cannot be read"):
-            found = streams.compressed(conn, oid, (schema, table), search, matcher.overlap)
+        with guarded(name, relation.name, "its compressed values cannot be read"):
+            found = streams.compressed(conn, relation, search, matcher.overlap)
             for column, ids in found.items():
-                findings.accept(conn, name, TableName(schema, table), [column], ids)
+                findings.accept(conn, name, relation, [column], ids)
     with guarded(name, "pg_statistic", "statistics cannot be read"):
         explain.judge_statistics(conn, findings, name, search)

@@ -17,25 +17,27 @@ if TYPE_CHECKING:
     from reconciler.masking.assignment import ColumnMasking
     from reconciler.masking.report import Sample
 
-UNMASKED = "also a value of a column that no rule masks"
+KEPT = "also a value of a column that a rule keeps"
+UNDECIDED = "also a value of a column that no rule names"
+CATALOG = "also a word of the database's own catalogs"
+DERIVED = "also in a materialised view of such values"
 NOT_SELECTED = "also in a row that the rule does not select"
 KEPT_PART = "also in a column whose rule keeps parts or moves values"
 REAPPEARED = "also what the rule gave to another row"
-REASONS = (UNMASKED, NOT_SELECTED, KEPT_PART, REAPPEARED)
+BESIDE = "also a value that may be there, together with a neighbouring byte"
+REASONS = (KEPT, UNDECIDED, CATALOG, DERIVED, NOT_SELECTED, KEPT_PART, REAPPEARED, BESIDE)
 
 _CERTAIN = 12
 """Letters and digits from which on a value that keeps its format does not appear twice by chance: 10^12 at least."""
 
 
-def reason(text: str, sample: Sample, column: ColumnMasking | None, *, same: bool) -> str | None:
+def reason(text: str, sample: Sample, column: ColumnMasking, *, same: bool) -> str | None:
     """Return why the original ``text`` of ``sample`` may be in a column; None when it is a leak.
 
-    ``column`` is that column's masking, None when no rule masks it. ``same``: it is the
-    column that the sample was drawn from. Documents (``json``) are judged by their paths
+    ``column`` is that column's masking. ``same``: it is the column that the sample was
+    drawn from. Documents (``json``) are judged by their paths
     elsewhere: here a value of theirs that is still in the same column is a leak.
     """
-    if column is None:
-        return UNMASKED
     if column.when is not None:
         return NOT_SELECTED
     method = column.method

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
-    from reconciler.masking.schema import TableName
+    from reconciler.masking.schema import Column, TableName
 
 WANTED = 500
 """Distinct originals per column."""
@@ -127,6 +127,13 @@ def quoted(*names: str) -> sql.SQL:
     return sql.SQL(sql.Identifier(*names).as_string().replace("%", "%%"))
 
 
+def as_text(column: Column, value: sql.Composable) -> sql.Composable:
+    """Return a value's text; of types that users can make by their output function: casts are code of theirs."""
+    if column.folds_case or column.family in {Family.ENUM, Family.OTHER}:
+        return sql.SQL("format('%s', {})").format(value)
+    return sql.SQL("{}::text").format(value)
+
+
 @contextmanager
 def guarded(database: str, table: object, what: str) -> Iterator[None]:
     """Translate an error of the database; its text may show a row, so that only its class is told."""
@@ -156,7 +163,7 @@ def _expression(masking: ColumnMasking, column: sql.Identifier) -> tuple[sql.Com
 def _cut(masking: ColumnMasking, value: sql.Composable, characters: int) -> sql.Composable:
     if masking.column.family is Family.BYTES:
         return sql.SQL("encode(substr({}, 1, {}), 'hex')").format(value, sql.Literal(characters // 2))
-    return sql.SQL("left({}::text, {})").format(value, sql.Literal(characters))
+    return sql.SQL("left({}, {})").format(as_text(masking.column, value), sql.Literal(characters))
 
 
 def speak(conn: psycopg.Connection) -> tuple[str, bool]:

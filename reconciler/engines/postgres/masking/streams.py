@@ -8,6 +8,7 @@ the reconciler memory or time.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Found = Mapping[str, frozenset[ValueId]]
     """What was found, by column."""
 
+_FIRST_OF_USERS = 16384
 PIECE = 1 << 20
 SMALL = 2000
 """Bytes below which a value is sent with many others; a larger one may lie outside of its row."""
@@ -31,71 +33,91 @@ _BLOCKS = 128
 """Pages whose rows are sent at once: a MiB."""
 
 _RELATIONS = """
-SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT c.oid, n.nspname, c.relname, c.relkind = 'm' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384 AND c.reltoastrelid <> 0
-    AND n.nspname !~ '^pg_toast' ORDER BY c.oid
+    AND n.nspname !~ '^pg_toast' ORDER BY c.relkind = 'm', c.oid
 """
 _COLUMNS = """
-SELECT attname::text, atttypid = 'bytea'::regtype FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+SELECT attname::text, CASE WHEN atttypid = 'bytea'::regtype THEN '{}' WHEN t.oid < 16384 OR typtype = 'd'
+        AND typbasetype < 16384 THEN 'textsend({}::text)' ELSE 'textsend(format(''%%s'', {}))' END
+FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
 WHERE attrelid = %s AND typcategory <> ALL('{N,D,B,T,G,I,R,V}')
     AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
     AND (attlen = -1 OR atttypid IN ('name'::regtype, '"char"'::regtype)) ORDER BY attnum
 """
 
 
-def relations(conn: psycopg.Connection) -> list[tuple[int, str, str]]:
-    """Return oid, schema and name of every table and materialised view of users that can hold compressed values."""
-    return conn.execute(_RELATIONS).fetchall()
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table, or a materialised view."""
+
+    oid: int
+    name: TableName
+    materialised: bool = False
+
+    @property
+    def is_catalog(self) -> bool:
+        """Whether it is the database's own."""
+        return self.oid < _FIRST_OF_USERS
 
 
-def compressed(conn: psycopg.Connection, relation: int, name: tuple[str, str], search: Search, overlap: int) -> Found:
+def relations(conn: psycopg.Connection) -> list[Relation]:
+    """Return every table, then every materialised view of users that can hold compressed values."""
+    rows = conn.execute(_RELATIONS).fetchall()
+    return [Relation(oid, TableName(schema, name), materialised) for oid, schema, name, materialised in rows]
+
+
+def compressed(conn: psycopg.Connection, relation: Relation, search: Search, overlap: int) -> Found:
     """Search the values of a table that are compressed, so that files do not show them."""
-    columns = _columns(conn, relation)
+    columns = _columns(conn, relation.oid)
     tests = [sql.SQL("pg_column_compression({}) IS NOT NULL").format(sql.Identifier("t", one)) for one, _ in columns]
-    return _pieces(conn, name, columns, tests, search, overlap)
+    return _pieces(conn, relation.name, columns, tests, search, overlap)
 
 
-def live(conn: psycopg.Connection, relation: int, name: tuple[str, str], search: Search, overlap: int) -> Found:
+def live(conn: psycopg.Connection, relation: Relation, search: Search, overlap: int) -> Found:
     """Search all values of a table that have text."""
-    columns = _columns(conn, relation)
+    columns = _columns(conn, relation.oid)
     if not columns:
         return {}
     found: dict[str, set[ValueId]] = defaultdict(set)
     query = sql.SQL("SELECT {} FROM ONLY {} t WHERE ctid >= {}::tid AND ctid < {}::tid")
     gathered = sql.SQL(", ").join(_gathered(*column) for column in columns)
-    for block in range(0, _pages(conn, relation), _BLOCKS):
+    for block in range(0, _pages(conn, relation.oid), _BLOCKS):
         first, last = (sql.Literal(f"({number},0)") for number in (block, block + _BLOCKS))
-        row = conn.execute(query.format(gathered, sql.Identifier(*name), first, last), binary=True).fetchone() or ()
+        row = (
+            conn.execute(query.format(gathered, sql.Identifier(*relation.name), first, last), binary=True).fetchone()
+            or ()
+        )
         for (column, _), data in zip(columns, row, strict=True):
             if data:
                 found[column] |= search.find(data)
     tests = [sql.SQL("octet_length({}) > {}").format(_bytes(*column), sql.Literal(SMALL)) for column in columns]
-    large = _pieces(conn, name, columns, tests, search, overlap)
+    large = _pieces(conn, relation.name, columns, tests, search, overlap)
     return {column: frozenset(found[column] | large.get(column, frozenset())) for column, _ in columns}
 
 
-def statistics(conn: psycopg.Connection, search: Search) -> Iterator[tuple[TableName, list[str], frozenset[ValueId]]]:
-    """Search the statistics of the planner; yield the table, its columns that are meant, and what was found.
+def statistics(conn: psycopg.Connection, search: Search) -> Iterator[tuple[Relation, list[str], frozenset[ValueId]]]:
+    """Search the statistics of the planner; yield the relation, its columns that are meant, and what was found.
 
     Their arrays are compressed once they have some kB, and extended ones are packed.
     """
     for query in (_STATISTICS, _EXTENDED):
         with conn.transaction(), conn.cursor(name="reconciler_statistics", binary=True) as cursor:
             cursor.itersize = 20
-            for schema, table, columns, data in cursor.execute(query):
+            for oid, schema, name, materialised, columns, data in cursor.execute(query):
                 found = search.find(data) if data else set()
                 if found:
-                    yield TableName(schema, table), columns, frozenset(found)
+                    yield Relation(oid, TableName(schema, name), materialised), columns, frozenset(found)
 
 
 _STATISTICS = """
-SELECT n.nspname, c.relname, ARRAY[a.attname::text],
+SELECT c.oid, n.nspname, c.relname, c.relkind = 'm', ARRAY[a.attname::text],
     textsend(concat_ws(' ', stavalues1::text, stavalues2::text, stavalues3::text, stavalues4::text, stavalues5::text))
 FROM pg_statistic s JOIN pg_attribute a ON a.attrelid = s.starelid AND a.attnum = s.staattnum
 JOIN pg_class c ON c.oid = s.starelid JOIN pg_namespace n ON n.oid = c.relnamespace
 """
 _EXTENDED = """
-SELECT n.nspname, c.relname, ARRAY(SELECT a.attname::text FROM pg_attribute a
+SELECT c.oid, n.nspname, c.relname, c.relkind = 'm', ARRAY(SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = e.stxrelid AND a.attnum > 0 AND (a.attnum = ANY(e.stxkeys) OR e.stxexprs IS NOT NULL)),
     textsend(concat_ws(' ', d.stxdexpr::text,
         (SELECT string_agg(m.values::text, ' ') FROM pg_mcv_list_items(d.stxdmcv) m)))
@@ -104,25 +126,24 @@ JOIN pg_class c ON c.oid = e.stxrelid JOIN pg_namespace n ON n.oid = c.relnamesp
 """
 
 
-def _columns(conn: psycopg.Connection, relation: int) -> list[tuple[str, bool]]:
-    """Return the columns whose values have no fixed length, and whether they are bytea."""
+def _columns(conn: psycopg.Connection, relation: int) -> list[tuple[str, str]]:
+    """Return the columns whose values have text, and how it is had: casts of users' types are code of theirs."""
     return conn.execute(_COLUMNS, [relation]).fetchall()
 
 
-def _bytes(column: str, raw: bool) -> sql.Composable:  # noqa: FBT001 - a row of the catalog
-    name = sql.Identifier("t", column)
-    return name if raw else sql.SQL("textsend({}::text)").format(name)
+def _bytes(column: str, form: str) -> sql.Composable:
+    return sql.SQL(form).format(sql.Identifier("t", column))
 
 
-def _gathered(column: str, raw: bool) -> sql.Composable:  # noqa: FBT001 - as above
+def _gathered(column: str, form: str) -> sql.Composable:
     query = sql.SQL("string_agg(CASE WHEN octet_length({value}) <= {small} THEN {value} END, {zero}::bytea)")
-    return query.format(value=_bytes(column, raw), small=sql.Literal(SMALL), zero=sql.Literal("\\x00"))
+    return query.format(value=_bytes(column, form), small=sql.Literal(SMALL), zero=sql.Literal("\\x00"))
 
 
 def _pieces(
     conn: psycopg.Connection,
-    name: tuple[str, str],
-    columns: Sequence[tuple[str, bool]],
+    name: TableName,
+    columns: Sequence[tuple[str, str]],
     tests: Sequence[sql.Composable],
     search: Search,
     overlap: int,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconciler.engines.base import BuildWork
-    from reconciler.engines.postgres.masking.prove import Proof
     from reconciler.masking.assignment import DatabaseMasking
+    from reconciler.masking.leaks import Evidence
     from reconciler.masking.report import Sample
     from tests.engines.postgres.conftest import Cluster
 
@@ -92,13 +92,14 @@ class Shop:
                 )
                 for table in self.masking.tables
             )  # fmt: skip
-        return Masked(tables, samples)
+        kept = frozenset(("shop", *cell) for cell in self.masking.kept)
+        return Masked(tables, samples, kept=kept)
 
     def settled(self) -> Shop:
         settle.settle_cluster(self.work, self.cluster.programs)
         return self
 
-    def proved(self) -> Proof:
+    def proved(self) -> Evidence:
         return prove(self.work, self.masked())
 
 
