@@ -16,7 +16,7 @@ from reconciler.engines.postgres.masking.sample import quoted
 from reconciler.errors import MaskingError
 from reconciler.masking.leaks import Exposure
 from reconciler.masking.matcher import is_control
-from reconciler.masking.originals import json_paths
+from reconciler.masking.originals import drawn, json_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,8 +48,9 @@ class Findings:
     def __init__(self, masked: Masked) -> None:
         self.samples: Sequence[Sample] = masked.samples
         self._rules = {
-            (sample.database, sample.table, sample.masking.column.name): sample.masking for sample in masked.samples
-        }
+            (sample.database, sample.table, sample.masking.column.name): sample.masking
+            for sample in sorted(masked.samples, key=lambda sample: drawn(sample.masking.method))
+        }  # a rule of a policy, rather than a script that wrote to the same column
         self._ruled = {
             (table.database, table.table, column.column) for table in masked.tables for column in table.columns
         }

@@ -14,7 +14,7 @@ from reconciler.engines.postgres.masking import sample, streams
 from reconciler.ids import PolicyName, SecretName
 from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
 from reconciler.masking.matcher import Matcher
-from reconciler.masking.schema import Family
+from reconciler.masking.schema import Family, TableName
 from reconciler.spec.masking_policy import Sql
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def gone(conn: psycopg.Connection, drawn: Sequence[Sample]) -> tuple[Sample, ...
     names = sorted({one.table for one in drawn})
     rows = conn.execute(_OIDS, [[name.schema for name in names], [name.name for name in names]]).fetchall()
     for oid, schema, table in rows:
-        for column, found in streams.live(conn, oid, (schema, table), search, matcher.overlap).items():
-            for (name, known), number in numbers.items():
-                if tuple(name) == (schema, table) and known == column:
-                    still[number] = found
+        relation = streams.Relation(oid, TableName(schema, table))
+        for column, found in streams.live(conn, relation, search, matcher.overlap).items():
+            if (relation.name, column) in numbers:
+                still[numbers[relation.name, column]] = found
     left = []
     for number, one in enumerate(drawn):
         kept = still.get(number, frozenset())
