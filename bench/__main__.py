@@ -26,6 +26,7 @@ TOPICS = {
     "loop": "memory of the loop with 10,000 objects",
     "restore": "restore of a dump",
     "leaks": "proof that masking left nothing: drawing, SQL, search of files",
+    "rewrite": "masking of a large table",
     "clones": "one clone, 15 clones, and how the image's size matters",
     "bytes": "bytes that a clone holds of its own",
     "memory": "memory of an idle clone",

@@ -124,6 +124,13 @@ class Cluster:
             else:
                 return
 
+    def crash(self) -> None:
+        """End the server without a shutdown, and start it again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(_START_SECONDS)
+        self.launch()
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)

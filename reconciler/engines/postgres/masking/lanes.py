@@ -1,0 +1,166 @@
+"""Work on several connections at once, largest pieces first, with a word on how far it is.
+
+Called by :mod:`.stage` and :mod:`.written`. A piece that fails ends the others at their
+next look, and its error is the one that is told.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from reconciler.engines.postgres import server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import psycopg
+
+    from reconciler.engines.base import BuildWork
+
+_KIB = 1024
+_SECONDS_TO_JUDGE = 3.0
+"""So long the pace is not known well enough to say when it will be over."""
+
+_SESSION = ("SET default_tablespace = ''", "SET track_functions = 'all'")
+# All lanes may build an index at once.
+_MEMORY = """
+SELECT set_config('maintenance_work_mem', greatest(setting::int / %s, 65536) || 'kB', false)
+FROM pg_settings WHERE name = 'maintenance_work_mem'
+"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece(Generic[T]):
+    """``name`` is for people; ``bytes`` decide about order and connections."""
+
+    name: str
+    bytes: int
+    what: T
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """``admin`` changes, ``builder`` asks: without superuser rights, for what calls functions of users."""
+
+    admin: psycopg.Connection
+    builder: psycopg.Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Where the pieces run: ``prepare`` is called on each administrative connection that is opened."""
+
+    work: BuildWork
+    database: str
+    prepare: Callable[[psycopg.Connection], None] = lambda _conn: None
+
+    def run(self, doing: str, unit: str, pieces: Iterable[Piece[T]], do: Callable[[Lane, Piece[T]], None]) -> None:
+        """Do all pieces; ``doing`` and ``unit`` (plural) are words for people."""
+        ordered = sorted(pieces, key=lambda piece: -piece.bytes)
+        if not ordered:
+            return
+        queue: SimpleQueue[Piece[T]] = SimpleQueue()
+        for piece in ordered:
+            queue.put(piece)
+        course = Course(self.work.progress, doing, unit, len(ordered), sum(piece.bytes for piece in ordered))
+        number = max(1, min(self.work.jobs, len(ordered)))
+        stop = threading.Event()
+        with ThreadPoolExecutor(number) as pool:
+            lanes = [pool.submit(self._lane, queue, do, course, stop) for _ in range(number)]
+        failed = [error for error in (lane.exception() for lane in lanes) if error is not None]
+        if failed:
+            raise failed[0]
+
+    def _lane(
+        self,
+        queue: SimpleQueue[Piece[T]],
+        do: Callable[[Lane, Piece[T]], None],
+        course: Course,
+        stop: threading.Event,
+    ) -> None:
+        try:
+            with (
+                server.connect(self.work, self.database) as admin,
+                server.connect(self.work, self.database, role=server.BUILDER) as builder,
+            ):
+                lane = Lane(admin, builder)
+                self._open(lane)
+                while not stop.is_set():
+                    self.work.cancel.check()
+                    try:
+                        piece = queue.get_nowait()
+                    except Empty:
+                        return
+                    course.begin(piece.name)
+                    for conn in (admin, builder):
+                        set_parallel(conn, self.work.jobs, piece.bytes / max(1, course.bytes))
+                    do(lane, piece)
+                    course.end(piece.bytes)
+        except BaseException:
+            stop.set()
+            raise
+
+    def _open(self, lane: Lane) -> None:
+        lane.builder.execute("SELECT set_config('search_path', 'pg_catalog', false)")
+        for statement in _SESSION:
+            lane.admin.execute(statement)
+        for conn in (lane.admin, lane.builder):
+            conn.execute("SET parallel_tuple_cost = 0")  # rows that pass to the leader cost less than their values
+        lane.admin.execute(_MEMORY, [self.work.jobs])
+        self.prepare(lane.admin)
+
+
+class Course:
+    """Says how far the pieces are, and when they will be done at this pace."""
+
+    def __init__(self, progress: Callable[[str], None], doing: str, unit: str, number: int, size: int) -> None:
+        self.bytes = size
+        self._progress = progress
+        self._words = doing, unit
+        self._number = number
+        self._done = 0
+        self._done_bytes = 0
+        self._start = time.monotonic()
+        self._lock = threading.Lock()
+
+    def begin(self, name: str) -> None:
+        """Say that a piece is begun."""
+        with self._lock:
+            doing, unit = self._words
+            amount = f"{_amount(self._done_bytes)} of {_amount(self.bytes)}"
+            self._progress(f"{doing} {name}: {self._done} of {self._number} {unit}, {amount}{self._left()}")
+
+    def end(self, size: int) -> None:
+        """Take note that a piece of so many bytes is done."""
+        with self._lock:
+            self._done += 1
+            self._done_bytes += size
+
+    def _left(self) -> str:
+        seconds = time.monotonic() - self._start
+        if seconds < _SECONDS_TO_JUDGE or not self._done_bytes:
+            return ""
+        left = seconds * (self.bytes - self._done_bytes) / self._done_bytes
+        return f", about {round(left / 60)} min left" if left >= 90 else f", about {round(left)} s left"  # noqa: PLR2004 - a minute and a half
+
+
+def set_parallel(conn: psycopg.Connection, jobs: int, share: float) -> None:
+    """Give a connection its share of the processes: what is most of the work gets most of them, besides itself."""
+    workers = max(0, min(jobs, round(jobs * share)) - 1)
+    for name in ("max_parallel_workers_per_gather", "max_parallel_maintenance_workers"):
+        conn.execute("SELECT set_config(%s, %s, false)", [name, str(workers)])
+
+
+def _amount(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < _KIB:
+            return f"{size:.0f} {unit}"
+        size /= _KIB
+    return f"{size:.1f} GiB"

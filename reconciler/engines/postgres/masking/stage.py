@@ -1,0 +1,271 @@
+"""Rewriting the tables of a database so that nothing original stays, and everything around them stays as it was.
+
+Called by :mod:`.run` for each database, on a private build server (fsync off, wal_level
+minimal, nobody else connected) whose failed builds are thrown away: nothing here can be
+resumed. Per table: masked rows beside it (:mod:`.query`), exchanged with its own
+(:mod:`.rewrite`); then all indexes, foreign keys, materialised views. The figures that
+led to this are in docs/decisions/0010. It makes no rule and computes no value.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from reconciler.engines.postgres import server
+from reconciler.engines.postgres.masking import (
+    constraints,
+    indexes,
+    partitions,
+    query,
+    rewrite,
+    shape,
+    views,
+    written,
+)
+from reconciler.engines.postgres.masking.lanes import Lane, Lanes, Piece
+from reconciler.engines.postgres.masking.refusals import building, refused
+from reconciler.errors import MaskingError
+from reconciler.masking.assignment import TableMasking
+from reconciler.masking.report import ColumnCounts, TableCounts
+from reconciler.masking.schema import Table
+from reconciler.masking.vocabulary import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import psycopg
+
+    from reconciler.engines.base import BuildWork
+    from reconciler.masking.assignment import ColumnMasking, DatabaseMasking
+    from reconciler.masking.schema import TableName
+
+_READS_ALL = "SELECT pg_has_role(%s, 'pg_read_all_data', 'MEMBER')"
+_FORGET_CONDITIONS = "VACUUM (FULL, FREEZE) pg_catalog.pg_rewrite"
+"""Staged rows were views: their conditions, which may quote values, lie there as dead rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Tables that are rewritten together: one, or all partitions of a tree whose rows move."""
+
+    root: int | None
+    tables: tuple[tuple[shape.Relation, TableMasking], ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.tables[0][1].name)
+
+    @property
+    def bytes(self) -> int:
+        return sum(relation.bytes for relation, _ in self.tables)
+
+
+def mask_database(
+    work: BuildWork,
+    masking: DatabaseMasking,
+    express: Callable[[ColumnMasking, TableMasking], query.Valued],
+    prepare: Callable[[psycopg.Connection], None],
+    *,
+    report: Callable[[str], None] = lambda _text: None,
+) -> tuple[TableCounts, ...]:
+    """Mask all tables of a database; return the proof per table, in the order given.
+
+    ``express`` gives the SQL of a column, ``prepare`` is called on every connection that
+    computes it, ``report`` gets what is worth telling beside the counts. The schema of
+    ``express``'s functions exists.
+
+    Raises:
+        MaskingError: the schema is not as the policy was made for, or the database refuses a value.
+        UnavailableError: the server cannot go on.
+        CancelledError: the work became pointless.
+
+    """
+    return _Masking(work, masking, express, prepare, report).run()
+
+
+class _Masking:
+    """One database while it is masked."""
+
+    def __init__(
+        self,
+        work: BuildWork,
+        masking: DatabaseMasking,
+        express: Callable[[ColumnMasking, TableMasking], query.Valued],
+        prepare: Callable[[psycopg.Connection], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._work = work
+        self._masking = masking
+        self._express = express
+        self._report = report
+        self._where = f"database {masking.database}"
+        self._counts: dict[int, TableCounts] = {}
+        self._lanes = Lanes(work, masking.database, prepare)
+
+    def run(self) -> tuple[TableCounts, ...]:
+        with server.connect(self._work, self._masking.database) as conn, refused(self._where):
+            oids = shape.find(conn, [table.name for table in self._masking.tables])
+            jobs = _jobs(conn, oids, self._masking)
+            relations = {relation.oid: relation for job in jobs for relation, _ in job.tables}
+            if jobs:
+                with _quiet(conn), _readable(conn):
+                    self._rewrite(conn, jobs)
+                    reports, computed = views.refresh_all(conn, relations)
+                for text in reports:
+                    self._report(text)
+            if self._masking.remove_large_objects:
+                self._work.progress(f"removing the large objects of {self._masking.database}")
+                written.remove_large_objects(self._work, conn)
+            written.scrub_written(self._work, conn, {*relations, *(computed if jobs else ())})
+            if jobs:
+                conn.execute(_FORGET_CONDITIONS)
+        wanted = (self._counts.get(oids[table.name]) for table in self._masking.tables)
+        return tuple(counts for counts in wanted if counts is not None)
+
+    def _rewrite(self, conn: psycopg.Connection, jobs: Sequence[_Job]) -> None:
+        tables = [table for job in jobs for table in job.tables]
+        masked = {(relation.oid, column.column.name) for relation, masking in tables for column in masking.columns}
+        references = constraints.masked_references(conn, masked)
+        old = indexes.read(conn, [relation.oid for relation, _ in tables])
+        _make_counters(conn, max(2 * len(masking.columns) for _, masking in tables))
+        self._lanes.run("masking", "tables", [Piece(job.name, job.bytes, job) for job in jobs], self._mask)
+        pieces = [Piece(str(index.table), index.bytes, index) for index in old]
+        self._lanes.run("building indexes of", "indexes", pieces, self._build)
+        keys = [Piece(str(reference.table), reference.bytes, reference) for reference in references]
+        self._lanes.run("checking foreign keys of", "foreign keys", keys, self._check)
+
+    def _mask(self, lane: Lane, piece: Piece[_Job]) -> None:
+        job = piece.what
+        staged = [(relation, self._stage(lane, relation, masking)) for relation, masking in job.tables]
+        with refused(f"{self._where}: table {job.name} cannot be rewritten"):
+            if job.root is None:
+                rewrite.take_over(lane.admin, *staged[0])
+            else:
+                partitions.move_rows(lane.admin, job.root, staged)
+
+    def _stage(self, lane: Lane, relation: shape.Relation, masking: TableMasking) -> sql.Identifier:
+        stage = rewrite.stage_name("s", relation.oid)
+        counters = query.counters(masking)
+        functions = [number for one in counters for number in (one.selected, one.equal) if number is not None]
+        try:
+            calls = self._fill(lane.admin, stage, relation, masking)
+        except MaskingError as error:
+            raise self._blamed(lane.admin, relation, masking, error) from None
+        called = dict(zip(functions, calls, strict=True))
+        names = [column.column.name for column in masking.columns]
+        with refused(f"{self._where}: the constraints of {relation.name} cannot be asked"):
+            rows, nulls = constraints.check_rows(lane.builder, relation, stage, names)
+        self._counts[relation.oid] = TableCounts(
+            self._masking.database,
+            relation.name,
+            tuple(_counts(one, rows, null, called) for one, null in zip(counters, nulls, strict=True)),
+        )
+        return stage
+
+    def _fill(
+        self, conn: psycopg.Connection, stage: sql.Identifier, relation: shape.Relation, masking: TableMasking
+    ) -> list[int]:
+        """Compute staged rows; return the calls of the counting functions in their order."""
+        counters = query.counters(masking)
+        with refused(f"{self._where}: values of table {relation.name} cannot be masked", advise=True):
+            rewrite.make_stage(conn, stage, query.staged_rows(relation, masking, self._express), relation)
+            functions = [number for one in counters for number in (one.selected, one.equal) if number is not None]
+            return rewrite.fill_stage(conn, stage, functions)
+
+    def _blamed(
+        self, conn: psycopg.Connection, relation: shape.Relation, masking: TableMasking, error: MaskingError
+    ) -> MaskingError:
+        """Return the error with the columns that it is about: those that fail by themselves as well."""
+        guilty = []
+        for column in masking.columns if len(masking.columns) > 1 else ():
+            alone = replace(masking, columns=(column,))
+            try:
+                self._fill(conn, rewrite.stage_name("x", relation.oid), relation, alone)
+            except MaskingError:
+                guilty.append(column.column.name)
+            conn.execute(sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(rewrite.stage_name("x", relation.oid)))
+        names = guilty or [column.column.name for column in masking.columns]
+        return MaskingError(f"{error.message}, columns: {', '.join(names)}", hint=error.hint)
+
+    def _build(self, lane: Lane, piece: Piece[indexes.Index]) -> None:
+        with building(self._masking.database, piece.what):
+            indexes.rebuild(lane.admin, piece.what)
+
+    def _check(self, lane: Lane, piece: Piece[constraints.Reference]) -> None:
+        with refused(f"{self._where}: the foreign key {piece.what.name} of {piece.name} cannot be checked"):
+            constraints.check_reference(lane.builder, piece.what)
+
+
+def _jobs(conn: psycopg.Connection, oids: Mapping[TableName, int], masking: DatabaseMasking) -> list[_Job]:
+    """Put tables together whose rows have to move: all partitions of a root of which a key column is masked."""
+    wanted = {oids[table.name]: table for table in masking.tables if table.columns}
+    relations = shape.read(conn, wanted)
+    moving = {
+        root
+        for oid, table in wanted.items()
+        if oid in relations and any(column.column.partition_key for column in table.columns)
+        for root in [relations[oid].root]
+        if root is not None
+    }
+    jobs = [
+        _Job(None, ((relation, wanted[oid]),)) for oid, relation in relations.items() if relation.root not in moving
+    ]
+    for root in sorted(moving):
+        leaves = shape.read(conn, shape.leaves(conn, root))
+        jobs.append(_Job(root, tuple((leaf, wanted.get(oid) or _unmasked(leaf)) for oid, leaf in leaves.items())))
+    return jobs
+
+
+def _unmasked(relation: shape.Relation) -> TableMasking:
+    return TableMasking(Table(name=relation.name, columns=()), ())
+
+
+def _counts(counter: query.Counter, rows: int, nulls: int, called: Mapping[int, int]) -> ColumnCounts:
+    column = counter.column
+    origin = f" (from {column.inherited_from})" if column.inherited_from else ""
+    return ColumnCounts(
+        column=column.column.name,
+        method=name_of(column.method) + origin,
+        policy=column.policy,
+        rows=rows,
+        selected=rows if counter.selected is None else called[counter.selected],
+        nulls=nulls,
+        equal=called[counter.equal],
+    )
+
+
+def _make_counters(conn: psycopg.Connection, number: int) -> None:
+    """Make the functions that count, in our schema, and let the builder use all that lies there."""
+    names = {"schema": sql.Identifier(query.SCHEMA), "builder": sql.Identifier(server.BUILDER)}
+    conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {schema}").format(**names))
+    rewrite.make_counting_functions(conn, number)
+    conn.execute(sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {builder}").format(**names))
+    conn.execute(sql.SQL("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {builder}").format(**names))
+
+
+@contextmanager
+def _readable(conn: psycopg.Connection) -> Iterator[None]:
+    """Let the builder read every table meanwhile, also those of superusers."""
+    has = conn.execute(_READS_ALL, [server.BUILDER]).fetchone()
+    builder = sql.Identifier(server.BUILDER)
+    if not has or not has[0]:
+        conn.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(builder))
+    yield
+    if not has or not has[0]:
+        conn.execute(sql.SQL("REVOKE pg_read_all_data FROM {}").format(builder))
+
+
+@contextmanager
+def _quiet(conn: psycopg.Connection) -> Iterator[None]:
+    """Let no event trigger fire in the sessions of a replica; before version 17 no setting turns them off."""
+    rows = conn.execute(
+        "UPDATE pg_event_trigger t SET evtenabled = 'D' FROM pg_event_trigger o"
+        " WHERE o.oid = t.oid AND o.evtenabled IN ('A', 'R') RETURNING t.oid::int8, o.evtenabled::text"
+    ).fetchall()
+    yield
+    for oid, enabled in rows:
+        conn.execute("UPDATE pg_event_trigger SET evtenabled = %s WHERE oid = %s", [enabled, oid])
