@@ -27,6 +27,7 @@ TOPICS = {
     "restore": "restore of a dump",
     "leaks": "proof that masking left nothing: drawing, SQL, search of files",
     "rewrite": "masking of a large table",
+    "masking": "masking methods inside the database",
     "clones": "one clone, 15 clones, and how the image's size matters",
     "bytes": "bytes that a clone holds of its own",
     "memory": "memory of an idle clone",

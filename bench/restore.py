@@ -106,8 +106,8 @@ def _work(base: BuildWork, source: LocalSource) -> BuildWork:
 
 
 @contextmanager
-def build_server() -> Iterator[BuildWork]:
-    """Run an empty build server as the product does."""
+def build_server(version: str | None = None) -> Iterator[BuildWork]:
+    """Run an empty build server as the product does: of a major version, or the newest."""
     if not server.installed_servers():
         raise SkippedError("needs PostgreSQL")
     with ExitStack() as stack:
@@ -132,6 +132,7 @@ def build_server() -> Iterator[BuildWork]:
             directory=root / "volume",
             run_directory=root / "run",
             account=account,
+            version=version,
             jobs=max(1, os.cpu_count() or 1),
         )
         yield _started(work, runtime, stack)

@@ -12,6 +12,8 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from reconciler.masking import documents, fakes
+from reconciler.masking.keyed import VERSION as VERSION  # noqa: PLC0414 - part of every image's spec digest
 from reconciler.masking.schema import Column, Family
 from reconciler.spec import masking_policy as spec
 
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
 
     from reconciler.spec.masking_policy import Column as Method
 
-VERSION = "v1"
-"""Part of every subkey and of every image's spec digest: another version masks to other values."""
-
 UNIQUE_HASH_DIGITS = 16
 """64 bits: two of 100 million values collide with a chance of 1 to 3,700, and the index would tell."""
 UNIQUE_PATTERN_SIZE = 16**UNIQUE_HASH_DIGITS
@@ -30,8 +29,8 @@ EMAIL_TOKEN = 16
 """Hexadecimal digits of an address: 64 bits; the name in front of them only adds to that."""
 PATTERN_PLACES = 32
 """Places that one hash fills."""
-SHORTEST_FAKE = {"postcode": 10, "phone": 18}
-"""Characters that a kind needs; others are cut to what fits, down to ``_SHORTEST_WORD``."""
+_WHOLE = frozenset({"postcode", "phone"})
+"""Kinds that make no sense when cut; others are cut to what fits, down to ``_SHORTEST_WORD`` characters."""
 _SHORTEST_WORD = 8
 INTEGER_DIGITS = 18
 """Of a numeric column whose numbers are masked like integers: as many as always fit into 64 bits."""
@@ -121,9 +120,14 @@ def deterministic(method: Method) -> bool:
     """Tell whether a value's result depends on nothing but the value and the key."""
     if isinstance(method, spec.Json):
         return all(deterministic(inner) for inner in method.json_.values())
-    if getattr(method, "by", None) is not None:
+    if getattr(method, "by", None) is not None or (isinstance(method, spec.Text) and method.names):
         return False
     return name_of(method) not in _BY_ROW
+
+
+def gives_null_a_value(method: Method) -> bool:
+    """Tell whether ``keep_null: false`` makes the method mask NULL, too: every NULL to the same value."""
+    return name_of(method) in _FOR_NULL
 
 
 def why_not(method: Method, column: Column, *, unique: bool) -> str | None:
@@ -220,10 +224,15 @@ def _email(method: Method, column: Column) -> Iterator[str]:
 
 
 def _fake(method: Method, column: Column) -> Iterator[str]:
-    if not isinstance(method, spec.Fake) or column.length is None:
+    if not isinstance(method, spec.Fake):
         return
-    needed = SHORTEST_FAKE.get(method.fake, _SHORTEST_WORD)
-    if column.length < needed:
+    locale = fakes.locale_of(method.locale)
+    if locale is None:
+        yield f"has the locale {method.locale}, for which there are no words: write one of {', '.join(fakes.LOCALES)}"
+        return
+    longest = fakes.longest(method.fake, locale)
+    needed = longest if method.fake in _WHOLE else min(longest, _SHORTEST_WORD)
+    if column.length is not None and column.length < needed:
         yield f"holds {column.length} characters, {{fake: {method.fake}}} needs {needed}: write preserve or shuffle"
 
 
@@ -317,16 +326,32 @@ def _bucket(method: Method, column: Column) -> Iterator[str]:
         yield f"has the type {column.type}, which has no hours: write {{bucket: month}}"
 
 
+def _noise(method: Method, _column: Column) -> Iterator[str]:
+    if isinstance(method, spec.Noise) and not method.noise:
+        yield "would not change: write a percentage above 0%"
+
+
 def _shift(method: Method, column: Column) -> Iterator[str]:
     if isinstance(method, spec.Shift) and column.family is Family.DATE and method.shift < timedelta(days=1):
         yield f"has the type {column.type}: write {{shift_days: 1}} or more"
 
 
 def _json(method: Method, _column: Column) -> Iterator[str]:
-    if isinstance(method, spec.Json):
-        for path, inner in method.json_.items():
-            if name_of(inner) not in LEAVES:
-                yield f"has {name_of(inner)} for {path}: inside JSON write one of {', '.join(sorted(LEAVES))}"
+    if not isinstance(method, spec.Json):
+        return
+    for path, inner in method.json_.items():
+        name = name_of(inner)
+        if documents.parse(path) is None:
+            yield f'has the path {path}, which cannot be read: write it like $.contact.email, $.items[*].name, $."a b"'
+        if name not in LEAVES:
+            yield f"has {name} for {path}: inside JSON write one of {', '.join(sorted(LEAVES))}"
+        elif name in _CHECKS:
+            yield from (f"at {path} {objection}" for objection in _CHECKS[name](inner, _LEAF))
+    if documents.tree(method.json_) is None:
+        yield "has a path below another one, or [*] beside a number: write one rule for each place"
+
+
+_LEAF = Column(name="", type="JSON text", family=Family.TEXT)
 
 
 _CHECKS: dict[str, Callable[[Method, Column], Iterator[str]]] = {
@@ -338,5 +363,6 @@ _CHECKS: dict[str, Callable[[Method, Column], Iterator[str]]] = {
     "pattern": _pattern,
     "bucket": _bucket,
     "shift": _shift,
+    "noise": _noise,
     "json": _json,
 }

@@ -30,7 +30,7 @@ FakeKind = Literal[
     "country",
     "phone",
 ]
-Finding = Literal["email", "phone", "card", "iban", "ip", "name"]
+Finding = Literal["email", "iban", "card", "ip", "phone", "name"]
 _MAX_SHIFT_DAYS = 36_500
 
 
@@ -128,7 +128,8 @@ class Pattern(Method):
     """Generated from a template."""
 
     pattern: NonEmpty = Field(
-        description="# is a digit, ? a letter, everything else stands for itself.", examples=["??-####"]
+        description="# is a digit, ? a capital letter, everything else stands for itself; \\# is a #.",
+        examples=["??-####"],
     )
 
 
@@ -178,6 +179,11 @@ class Text(Method):
 
     text: Annotated[Many[Finding], Field(min_length=1)] = Field(
         description="What to look for.", examples=[["email", "phone"]]
+    )
+    names: Many[NonEmpty] = Field(
+        (),
+        description="Columns of the same row whose values are replaced, too.",
+        examples=[["first_name", "last_name"]],
     )
 
 

@@ -37,6 +37,16 @@ def test_a_topic_prints_its_figures(topic: str, figures: int, capsys: pytest.Cap
 
 
 @pytest.mark.postgres
+def test_every_masking_method_is_measured_on_every_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["masking", "--quick", "--json"])
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    versions = {figure["name"].partition(":")[0] for figure in figures}
+    assert len(figures) == 11 * len(versions)
+    assert all(figure["ours"] >= 0 for figure in figures)
+    assert any(figure["ratio"] for figure in figures)
+
+
+@pytest.mark.postgres
 def test_a_dump_is_restored_by_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     main(["restore", "--quick", "--json"])
     (figure,) = json.loads(capsys.readouterr().out)["figures"]

@@ -168,9 +168,14 @@ class Findings:
         )
 
     def _copies(self) -> Iterator[Exposure]:
-        """Yield the columns that nobody decided about and that have what a masked column had."""
+        """Yield the columns that nobody decided about and that have what a masked column had.
+
+        One original of a method that erases is enough: it is a person's. What other methods
+        draw (names, towns) also is in lists of such words.
+        """
+        strict = {sample.place for sample in self.samples if erases(sample.masking.method)}
         for one in self.exposed:
-            if not one.decided and one.values >= max(_FEW, one.drawn // 2):
+            if not one.decided and one.values >= (1 if one.place in strict else max(_FEW, one.drawn // 2)):
                 yield one
 
     def _judge_derived(self) -> None:
