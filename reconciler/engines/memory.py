@@ -36,6 +36,8 @@ from reconciler.errors import (
     UnavailableError,
 )
 from reconciler.masking.classify.profiles import DatabaseProfile
+from reconciler.masking.leaks import Evidence, Scan
+from reconciler.masking.matcher import Matcher
 from reconciler.masking.report import Masked
 from reconciler.masking.schema import DatabaseSchema
 from reconciler.state.desired import Script
@@ -230,8 +232,10 @@ class _MemorySession:
         """Databases without tables: its rows have no columns."""
         return tuple(DatabaseProfile(DatabaseSchema(name, ()), {}) for name in self._content.databases)
 
-    def prove(self, masked: Masked) -> None:
-        """Nothing was masked."""
+    def prove(self, masked: Masked) -> Evidence:
+        """Nothing of it is in files."""
+        scan = Scan(files=(), columns=(), full=True, patterns=0)
+        return Evidence(accepted={}, excluded={}, exposed=(), scan=scan, matcher=Matcher(masked.samples))
 
     def check(self, check: Check) -> None:
         if check.sql not in {"true", str(self._content.rows)}:

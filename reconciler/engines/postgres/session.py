@@ -84,12 +84,12 @@ class PostgresSession:
         scripts.run_check(self._work, check, databases=self._databases())
 
     def isolate(self) -> None:
+        if self._masked:
+            run.scrub_cluster(self._work, self._databases())
         isolate.isolate_cluster(self._work)
         server.retire_builder(self._work)
 
     def settle(self) -> None:
-        if self._masked:
-            run.scrub_cluster(self._work, self._databases())
         facts = settle.settle_cluster(self._work, self._installed)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
 

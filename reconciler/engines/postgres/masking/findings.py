@@ -17,6 +17,7 @@ from reconciler.errors import MaskingError
 from reconciler.masking.leaks import Exposure
 from reconciler.masking.matcher import is_control
 from reconciler.masking.originals import drawn, json_paths
+from reconciler.masking.vocabulary import erases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reconciler.masking.schema import DatabaseSchema
 
 _WITH_TEXT = frozenset({Family.TEXT, Family.JSON, Family.BYTES})
-_UNKNOWN = Sql(sql="unknown")
+_UNKNOWN = Sql.model_validate({"sql": "unknown"})
 """Stands for what such a step does: it may keep parts, and give to one row what another had."""
 _OIDS = """
 SELECT c.oid::int8, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
