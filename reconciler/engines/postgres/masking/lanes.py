@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -26,7 +27,11 @@ _KIB = 1024
 _SECONDS_TO_JUDGE = 3.0
 """So long the pace is not known well enough to say when it will be over."""
 
-_SESSION = ("SET default_tablespace = ''", "SET track_functions = 'all'")
+_SESSION = (
+    "SET default_tablespace = ''",
+    "SET track_functions = 'all'",
+    "SET parallel_tuple_cost = 0",  # rows that pass to the leader cost less than what was computed for them
+)
 # All lanes may build an index at once.
 _MEMORY = """
 SELECT set_config('maintenance_work_mem', greatest(setting::int / %s, 65536) || 'kB', false)
@@ -45,12 +50,31 @@ class Piece(Generic[T]):
     what: T
 
 
-@dataclass(frozen=True, slots=True)
 class Lane:
-    """``admin`` changes, ``builder`` asks: without superuser rights, for what calls functions of users."""
+    """Connections of one lane; ``admin`` changes things."""
 
-    admin: psycopg.Connection
-    builder: psycopg.Connection
+    def __init__(self, admin: psycopg.Connection, open_builder: Callable[[], psycopg.Connection]) -> None:
+        self.admin = admin
+        self._open_builder = open_builder
+        self._builder: psycopg.Connection | None = None
+
+    @property
+    def builder(self) -> psycopg.Connection:
+        """Ask on this one, without superuser rights, what calls functions of users; opened when it is needed."""
+        if self._builder is None:
+            self._builder = self._open_builder()
+        return self._builder
+
+    def share(self, jobs: int, share: float) -> None:
+        """Give its connections a share of the processes: what is most of the work gets most of them."""
+        workers = max(0, min(jobs, round(jobs * share)) - 1)
+        for conn in (self.admin,) if self._builder is None else (self.admin, self._builder):
+            _set_workers(conn, workers)
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        if self._builder is not None:
+            self._builder.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +110,8 @@ class Lanes:
         stop: threading.Event,
     ) -> None:
         try:
-            with (
-                server.connect(self.work, self.database) as admin,
-                server.connect(self.work, self.database, role=server.BUILDER) as builder,
-            ):
-                lane = Lane(admin, builder)
-                self._open(lane)
+            with server.connect(self.work, self.database) as admin, closing(Lane(admin, self._builder)) as lane:
+                self._open(admin)
                 while not stop.is_set():
                     self.work.cancel.check()
                     try:
@@ -99,22 +119,24 @@ class Lanes:
                     except Empty:
                         return
                     course.begin(piece.name)
-                    for conn in (admin, builder):
-                        set_parallel(conn, self.work.jobs, piece.bytes / max(1, course.bytes))
+                    lane.share(self.work.jobs, piece.bytes / max(1, course.bytes))
                     do(lane, piece)
                     course.end(piece.bytes)
         except BaseException:
             stop.set()
             raise
 
-    def _open(self, lane: Lane) -> None:
-        lane.builder.execute("SELECT set_config('search_path', 'pg_catalog', false)")
+    def _open(self, admin: psycopg.Connection) -> None:
         for statement in _SESSION:
-            lane.admin.execute(statement)
-        for conn in (lane.admin, lane.builder):
-            conn.execute("SET parallel_tuple_cost = 0")  # rows that pass to the leader cost less than their values
-        lane.admin.execute(_MEMORY, [self.work.jobs])
-        self.prepare(lane.admin)
+            admin.execute(statement)
+        admin.execute(_MEMORY, [self.work.jobs])
+        self.prepare(admin)
+
+    def _builder(self) -> psycopg.Connection:
+        conn = server.connect(self.work, self.database, role=server.BUILDER)
+        conn.execute("SELECT set_config('search_path', 'pg_catalog', false)")
+        _set_workers(conn, self.work.jobs - 1)
+        return conn
 
 
 class Course:
@@ -151,11 +173,9 @@ class Course:
         return f", about {round(left / 60)} min left" if left >= 90 else f", about {round(left)} s left"  # noqa: PLR2004 - a minute and a half
 
 
-def set_parallel(conn: psycopg.Connection, jobs: int, share: float) -> None:
-    """Give a connection its share of the processes: what is most of the work gets most of them, besides itself."""
-    workers = max(0, min(jobs, round(jobs * share)) - 1)
+def _set_workers(conn: psycopg.Connection, number: int) -> None:
     for name in ("max_parallel_workers_per_gather", "max_parallel_maintenance_workers"):
-        conn.execute("SELECT set_config(%s, %s, false)", [name, str(workers)])
+        conn.execute("SELECT set_config(%s, %s, false)", [name, str(number)])
 
 
 def _amount(size: float) -> str:

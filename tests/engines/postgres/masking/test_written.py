@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.engines.postgres import server
+from reconciler.engines.postgres.masking.written import scrub_written
+
 from .rewriting import execute, hits, make, mask, one, rows
 
 if TYPE_CHECKING:
@@ -51,6 +54,18 @@ def test_old_rows_of_tables_without_rules_are_gone(cluster: Cluster) -> None:
         (100, "new"),
         (1, "new"),
     ]
+
+
+def test_scrubbing_needs_no_builder(cluster: Cluster) -> None:
+    make(
+        cluster,
+        "CREATE TABLE d (a text); INSERT INTO d VALUES ('0deleted'), ('kept'); DELETE FROM d WHERE a = '0deleted'",
+    )
+    server.retire_builder(cluster.work())
+    with server.connect(cluster.work(), "shop") as conn:
+        assert scrub_written(cluster.work(), conn, ()) == 1
+    execute(cluster, "CHECKPOINT")
+    assert hits(cluster, "0deleted") == {"0deleted": []}
 
 
 def test_tables_that_masking_rewrote_are_not_rewritten_again(cluster: Cluster) -> None:
