@@ -118,6 +118,12 @@ def _judge_counts(conn: psycopg.Connection, masked: Masked, findings: Findings, 
     for table in masked.tables:
         for counts in table.columns if table.database == database else ():
             sample = samples.get((table.table, counts.column))
+            if (
+                sample is None
+                and counts.method.partition(" ")[0] == "sql"
+                and 0 < counts.equal >= counts.selected - counts.nulls
+            ):
+                findings.fail(f"{database}: {table.table}.{counts.column}: the rule {counts.method} changed no value")
             if sample is None or counts.equal == 0 or name_of(sample.masking.method) in _ANY_NUMBER:
                 continue
             with guarded(database, table.table, "its values cannot be counted"):
