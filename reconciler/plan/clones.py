@@ -6,7 +6,7 @@ a quick path: with thousands of them it is what a pass costs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.plan.actions import ClearTombstone, CreateClone, ExpireClone, RenameClone
 from reconciler.plan.choice import Choice, choose, replacement
@@ -20,16 +20,31 @@ from reconciler.plan.schedule import expires_at, expiry_text
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
+    from reconciler.ids import CloneName, SecretName
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Generation, Index
-    from reconciler.state.desired import DesiredClone
-    from reconciler.state.observed import Failure, Tombstone
+    from reconciler.state.desired import DesiredClone, DesiredImage
+    from reconciler.state.observed import CloneManifest, Failure, Tombstone
 
 _UP_TO_DATE = (ready("UpToDate"),)
 _STOPPED = (ready("Stopped", "stopped, as its document says"),)
 _NONE = CloneVolumes()
+
+
+class _Compared(NamedTuple):
+    """A clone that was compared with what was delivered; ``passwords`` as :func:`_passwords` returned them."""
+
+    clone: DesiredClone
+    image: DesiredImage
+    manifest: CloneManifest
+    passwords: frozenset[tuple[SecretName, str]] | None
+
+
+_MOST_COMPARED = 20_000
+_compared: dict[CloneName, _Compared] = {}
 
 
 def plan_clones(index: Index, draft: Draft) -> None:
@@ -53,19 +68,13 @@ def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
     if (
         image is None
         or manifest.snapshot in index.quarantined
-        or manifest.image != clone.image
-        or manifest.runtime != clone.runtime
-        or manifest.owner != clone.owner
-        or manifest.protected != clone.protected
-        or manifest.scripts_digest != clone.scripts_digest
-        or clone.port not in (None, manifest.port)
-        or manifest.settings_digest != settings_digest(clone, image)
-        or not _same_users(index, clone, volumes.ready[0])
+        or not _is_delivered(clone, image, manifest, index.observed.secrets)
     ):
         return False
     if (clone.ttl is not None or clone.expires is not None) and _over(clone, volumes.ready[0], index.now):
         return False
-    if clone.snapshot != manifest.snapshot and replacement(index, draft, clone, volumes.ready[0]) is not None:
+    stays = clone.snapshot == "latest" and clone.on_refresh == "keep"  # whatever is built meanwhile
+    if not stays and replacement(index, draft, clone, volumes.ready[0]) is not None:
         return False
     server = index.server(volume.id)
     if server is None:
@@ -73,20 +82,48 @@ def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
     return clone.running and server.port in (None, manifest.port)
 
 
+def _is_delivered(
+    clone: DesiredClone, image: DesiredImage, manifest: CloneManifest, secrets: Mapping[SecretName, str]
+) -> bool:
+    """Whether a clone was delivered as its document says.
+
+    Which passwords that takes follows from three frozen values, so it is remembered by
+    their identity; the memory holds on to them, which is what makes their identity safe
+    to use. Whether these are the passwords of today is looked up every time.
+    """
+    known = _compared.get(clone.name)
+    if known is None or known.clone is not clone or known.image is not image or known.manifest is not manifest:
+        if len(_compared) >= _MOST_COMPARED:
+            _compared.clear()
+        known = _compared[clone.name] = _Compared(clone, image, manifest, _passwords(clone, image, manifest))
+    return known.passwords is not None and known.passwords <= secrets.items()
+
+
+def _passwords(
+    clone: DesiredClone, image: DesiredImage, manifest: CloneManifest
+) -> frozenset[tuple[SecretName, str]] | None:
+    """Return the secrets that a clone was delivered with, and their fingerprints; None if anything else differs."""
+    wanted = [(user.name, user.role) for user in clone.users]
+    if (
+        manifest.image != clone.image
+        or manifest.runtime != clone.runtime
+        or manifest.owner != clone.owner
+        or manifest.protected != clone.protected
+        or manifest.scripts_digest != clone.scripts_digest
+        or clone.port not in (None, manifest.port)
+        or manifest.settings_digest != settings_digest(clone, image)
+        or [(user.name, user.role) for user in manifest.users] != wanted
+    ):
+        return None
+    pairs = [(user.password, known.password) for user, known in zip(clone.users, manifest.users, strict=True)]
+    if any(name is None and password != GENERATED for name, password in pairs):
+        return None
+    return frozenset((name, password) for name, password in pairs if name is not None)
+
+
 def _over(clone: DesiredClone, current: Generation, now: datetime) -> bool:
     end = expires_at(clone, current.manifest.created_at)
     return end is not None and end <= now
-
-
-def _same_users(index: Index, clone: DesiredClone, current: Generation) -> bool:
-    applied, secrets = current.manifest.users, index.observed.secrets
-    if len(applied) != len(clone.users):
-        return False
-    for user, known in zip(clone.users, applied, strict=True):
-        password = GENERATED if user.password is None else secrets.get(user.password)
-        if known.name != user.name or known.role != user.role or known.password != password:
-            return False
-    return True
 
 
 def _plan_clone(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> None:

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 GENERATED = "generated"
 """Fingerprint of a password that the reconciler made itself."""
 
-_MEMO_LIMIT = 20_000
-_memo: dict[tuple[int, int], tuple[DesiredClone, DesiredImage, str]] = {}
-
 
 def digest(*parts: object) -> str:
     """Return a short digest of values that JSON can write; equal values give equal digests."""
@@ -36,20 +33,10 @@ def digest(*parts: object) -> str:
 def settings_digest(clone: DesiredClone, image: DesiredImage) -> str:
     """Return the digest of what a restart applies, ``<parameters>.<resources>``.
 
-    The port is not part of it: a clone without one keeps what it was given. Both
-    values are frozen, so the result is remembered by identity; the memory holds on to
-    them, which is what makes their identity safe to use.
+    The port is not part of it: a clone without one keeps what it was given.
     """
-    key = (id(clone), id(image))
-    known = _memo.get(key)
-    if known is not None:
-        return known[2]
     resources = clone.resources
-    result = f"{digest(effective_parameters(clone, image))}.{digest(resources.memory, resources.cpus, resources.disk)}"
-    if len(_memo) >= _MEMO_LIMIT:
-        _memo.clear()
-    _memo[key] = (clone, image, result)
-    return result
+    return f"{digest(effective_parameters(clone, image))}.{digest(resources.memory, resources.cpus, resources.disk)}"
 
 
 def effective_parameters(clone: DesiredClone, image: DesiredImage) -> dict[str, str]:

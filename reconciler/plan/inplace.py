@@ -87,14 +87,14 @@ def _serve(index: Index, clone: DesiredClone, current: Generation) -> RestartClo
     server = index.server(volume.id)
     if server is not None and server.port not in (None, manifest.port) and "port" not in changes:
         changes = ("port", *changes)
-    fingerprint = serve_fingerprint(clone, _image(index, current), volume.id)
     if changes:
+        fingerprint = serve_fingerprint(clone, _image(index, current), volume.id)
         reason = f"{' and '.join(changes)} changed"
         return RestartClone(clone=clone.name, volume=volume.id, changes=changes, fingerprint=fingerprint, reason=reason)
     if clone.running and server is None:
-        return StartClone(
-            clone=clone.name, volume=volume.id, fingerprint=fingerprint, reason="its server should run and does not"
-        )
+        fingerprint = serve_fingerprint(clone, _image(index, current), volume.id)
+        reason = "its server should run and does not"
+        return StartClone(clone=clone.name, volume=volume.id, fingerprint=fingerprint, reason=reason)
     if server is not None and not clone.running:
         return StopClone(
             clone=clone.name, volume=volume.id, runtime=server.runtime, reason="its document says state: stopped"

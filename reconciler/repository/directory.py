@@ -88,14 +88,14 @@ class DirectoryTree:
         return self
 
     def stamps(self) -> Mapping[str, Stamp]:
-        """Return what the directory looked like when it was first asked for; reads no file."""
+        """Return what the directory looked like when it was first asked for, in any order; reads no file."""
         if self._stamps is None:
             self._stamps = _scan(self.root, self._limits)
         return self._stamps
 
     def entries(self) -> Mapping[str, Entry]:
         if self._entries is None:
-            stamps = self.stamps()
+            stamps = dict(sorted(self.stamps().items()))
             check_sizes({name: Entry("", stamp.size) for name, stamp in stamps.items()}, str(self.root), self._limits)
             self._entries = {name: Entry(self._identify(name, stamp), stamp.size) for name, stamp in stamps.items()}
             self._trees = tree_ids({name: entry.object_id for name, entry in self._entries.items()})
@@ -188,7 +188,7 @@ def _racy(stamp: Stamp) -> bool:
 
 
 def _scan(root: Path, limits: Limits) -> dict[str, Stamp]:
-    """Return every regular file with its stamp, in path order, without following a link.
+    """Return every regular file with its stamp, in any order, without following a link.
 
     Raises:
         InputError: something else than files and directories, or too many of them.
@@ -215,7 +215,7 @@ def _scan(root: Path, limits: Limits) -> dict[str, Stamp]:
                 reason="RepositoryTooLarge",
             )
     check_refused(sorted(refused), str(root))
-    return dict(sorted(found.items()))
+    return found
 
 
 def _children(root: Path, directory: str) -> Iterator[tuple[str, os.DirEntry[str]]]:

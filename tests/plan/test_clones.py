@@ -43,8 +43,8 @@ from tests.plan.world import (
 if TYPE_CHECKING:
     from reconciler.plan.actions import Plan
     from reconciler.state.conditions import ObjectKey
-    from reconciler.state.desired import Desired, DesiredClone
-    from reconciler.state.observed import ObservedPool
+    from reconciler.state.desired import Desired, DesiredClone, DesiredImage
+    from reconciler.state.observed import ObservedPool, Volume
 
 DEV = clone_key("dev")
 NEW = timedelta(minutes=10)
@@ -113,6 +113,26 @@ def test_a_rotated_password_is_an_update() -> None:
     (update,) = planned(asked(an_image(), clone), observed).actions
     assert isinstance(update, UpdateClone)
     assert update.reason == "new password of user app"
+
+
+def test_what_was_planned_before_is_forgotten_with_any_value_of_it() -> None:
+    clone, image = a_clone(users=(User("app", password=SecretName("shop-app")),)), an_image()
+    generation = a_generation(clone)
+    secrets = {"shop-app": "fingerprint of shop-app"}
+    another = a_generation(clone, owner="somebody else")
+
+    def plan_of(clone: DesiredClone = clone, image: DesiredImage = image, volume: Volume = generation) -> Plan:
+        return planned(asked(image, clone), seen(a_snapshot(), *served(volume), secrets=secrets))
+
+    assert plan_of().actions == plan_of().actions == ()
+    assert steps(plan_of(clone=replace(clone, protected=True))) == ["update dev"]
+    assert steps(plan_of(image=replace(image, parameters={"work_mem": "8MB"}))) == ["restart dev"]
+    assert steps(plan_of(volume=another)) == ["update dev"]
+    assert plan_of().actions == ()
+    secrets["shop-app"] = "another"
+    assert steps(plan_of()) == ["update dev"]
+    secrets.clear()
+    assert reason(plan_of(), DEV, "Stalled") == "SecretUnavailable"
 
 
 @pytest.mark.parametrize(

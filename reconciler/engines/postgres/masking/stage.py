@@ -4,7 +4,7 @@ Called by :mod:`.run` for each database, on a private build server (fsync off, w
 minimal, nobody else connected) whose failed builds are thrown away: nothing here can be
 resumed. Per table: masked rows beside it (:mod:`.query`), exchanged with its own
 (:mod:`.rewrite`); then all indexes, foreign keys, materialised views. The figures that
-led to this are in docs/decisions/0010. It makes no rule and computes no value.
+led to this are in docs/decisions/0011. It makes no rule and computes no value.
 """
 
 from __future__ import annotations
