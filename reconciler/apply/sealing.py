@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from reconciler.state.observed import Attestation, SnapshotManifest
 
 
+_NOTES = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Proved:
     """What masked a build, and what was proved of that while its server ran; None where nothing masks it."""
@@ -65,6 +68,8 @@ def attest(
     signer: Signer | None,
 ) -> SnapshotManifest:
     """Lock the build away from its account, write its attestation, and return the manifest to seal it with."""
+    masked = _told(proved)
+    manifest = replace(manifest, notes=_notes(masked))
     found = attestation.Proof(
         digests=scanned.digests,
         full=scanned.full,
@@ -77,12 +82,25 @@ def attest(
     content = attestation.statement(
         manifest,
         found,
-        masked=proved.masked,
+        masked=masked,
         unmasked_reason=image.unmasked_reason,
         base=_of_base(work, manifest),
     )
     lock_away(job.directory, job.final_account)
     return replace(manifest, attestation=attestation.write(job.directory, content, signer))
+
+
+def _told(proved: Proved) -> Masked | None:
+    """Return what was masked, with what kept columns were found to have of it."""
+    if proved.masked is None or proved.evidence is None:
+        return proved.masked
+    return replace(proved.masked, reports=(*proved.masked.reports, *map(str, proved.evidence.exposed)))
+
+
+def _notes(masked: Masked | None) -> tuple[str, ...]:
+    """Return what people should know of a masked build: not more than fits a status."""
+    told = masked.reports if masked is not None else ()
+    return told if len(told) <= _NOTES else (*told[:_NOTES], f"and {len(told) - _NOTES} more, in the attestation")
 
 
 def _of_base(work: Work, manifest: SnapshotManifest) -> Attestation | None:

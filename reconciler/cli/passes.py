@@ -65,6 +65,7 @@ def plan(
             if view.plan is None:
                 raise SpecError(f"there is no commit to plan for: {REPOSITORY} is not ready")
             result = view.plan
+    _warn(result)
     _show(result, output)
     changes = bool(result.actions or result.refused)
     if problems:
@@ -198,6 +199,14 @@ def _tell(unwell: Mapping[ObjectKey, str]) -> None:
 
 def _hash(approve: str | None) -> str | None:
     return None if approve == "any" else approve
+
+
+def _warn(made: Plan) -> None:
+    """Tell on standard error what masking left as it was, by image."""
+    for key, conditions in sorted(made.conditions.items()):
+        for condition in conditions:
+            if condition.type == "LeftUnmasked":
+                note(f"warning: {key}: {condition.message}")
 
 
 def _show(result: Plan, output: Output) -> None:

@@ -116,7 +116,16 @@ def _state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
     quarantine = quarantine_of_image(index, known)
     if index.usable(image.name) is None:
         return (not_ready("Quarantined", "every snapshot is quarantined"), *quarantine)
-    return (*UP_TO_DATE, *quarantine)
+    return (*UP_TO_DATE, *quarantine, *_left_as_is(index, image))
+
+
+def _left_as_is(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
+    """Return what masking left as it was in the newest snapshot and people should know."""
+    newest = index.usable(image.name)
+    if newest is None or not newest.manifest.notes:
+        return ()
+    message = "; ".join(newest.manifest.notes)
+    return (Condition(type="LeftUnmasked", status="True", reason="MaskingReport", message=message),)
 
 
 def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> None:

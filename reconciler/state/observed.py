@@ -87,6 +87,8 @@ class SnapshotManifest:
     key_id: str | None = None
     masked_by: tuple[str, ...] = ()
     """Policies, maskers and scripts that masked it, in order; what its base was masked by is not repeated."""
+    notes: tuple[str, ...] = ()
+    """What masking left as it was and is worth telling: names of tables and columns."""
     revision: Revision
     created_at: datetime
     data_as_of: datetime | None = None

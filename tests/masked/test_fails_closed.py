@@ -123,5 +123,18 @@ def test_another_key_masks_to_other_values_and_the_same_key_to_the_same(world: W
     assert world.sql("dev", "SELECT id, email, name FROM person ORDER BY id") == first
 
 
+def test_new_rows_of_a_clone_get_numbers_that_no_masked_row_has(world: World) -> None:
+    script = "CREATE TABLE ticket (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, no serial UNIQUE, what text);"
+    script += "INSERT INTO ticket (what) SELECT 'x' FROM generate_series(1, 60);"
+    rules = policy(RULES)
+    columns = {"id": "preserve", "no": "preserve", "what": "keep"}
+    rules["spec"]["rules"].append({"table": "public.ticket", "columns": columns})
+    world.write("pii.yaml", rules)
+    world.write("people.yaml", people(script), clone("dev", image="people"), clone("next", image="people"))
+    world.converge()
+    assert world.sql("next", "INSERT INTO ticket (what) SELECT 'y' FROM generate_series(1, 300)") == []
+    assert world.sql("next", "SELECT count(DISTINCT id), count(DISTINCT no), count(*) FROM ticket") == [(360, 360, 360)]
+
+
 def test_the_inline_text_of_an_image_is_no_leak_of_the_state(world: World) -> None:
     assert [path for path in world.pool_path.rglob("*") if path.is_file() and b"secretive" in path.read_bytes()] == []

@@ -54,6 +54,7 @@ SNAPSHOTS = st.builds(
     input_id=NAMES,
     key_id=st.none() | NAMES,
     masked_by=_some(NAMES),
+    notes=_some(NAMES),
     revision=NAMES,
     created_at=TIMES,
     data_as_of=st.none() | TIMES,

@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler.engines.postgres import scripts, server
-from reconciler.engines.postgres.masking import expressions, external, orphans, sample, stage, unruled, written
+from reconciler.engines.postgres.masking import (
+    expressions,
+    external,
+    orphans,
+    sample,
+    sequences,
+    stage,
+    unruled,
+    written,
+)
 from reconciler.engines.postgres.masking.introspect import read_schema
+from reconciler.masking.classify.proposal import personal_by_name
 from reconciler.masking.coverage import cover
 from reconciler.masking.report import Masked
 from reconciler.state.desired import MaskerRef, Policy, Script
@@ -106,8 +116,11 @@ class _Cluster:
         for database in self._databases:
             with server.connect(self._work, database) as conn:
                 schemas.append(read_schema(conn, database))
-        for covered in cover(policies, schemas):
-            self._add(*_mask_database(self._work, covered, self._masking.keys))
+        for schema, covered in zip(schemas, cover(policies, schemas), strict=True):
+            looking = personal_by_name(schema, covered)
+            names = f"not masked, though the names look personal: {', '.join(looking)}"
+            told = (*covered.reports, f"{covered.database}: {names}") if looking else covered.reports
+            self._add(*_mask_database(self._work, replace(covered, reports=told), self._masking.keys))
             kept = frozenset((covered.database, table, column) for table, column in covered.kept)
             self.masked = replace(self.masked, kept=self.masked.kept | kept)
             with server.connect(self._work, covered.database) as conn:
@@ -142,6 +155,7 @@ def _mask_database(
     )
     with server.connect(work, masking.database) as conn:
         expressions.remove(conn)
+        sequences.catch_up(conn, masking)
     with server.connect(work, masking.database, role=server.BUILDER) as conn:
         samples = sample.with_controls(conn, masking, samples)
     return counts, samples, tuple(reports)
