@@ -27,6 +27,7 @@ def world() -> Iterator[World]:
     """The example on a host of its own; its fixed port becomes one that is free here."""
     made = new_world()
     shutil.copytree(SPECS, made.root / "specs", dirs_exist_ok=True)
+    (made.root / "secrets" / "masking-key").write_text("a key for tests")
     for path in (made.root / "specs").rglob("*.yaml"):
         path.write_text(re.sub(r"port: 5601\b", f"port: {made.ports[35]}", path.read_text()))
     try:
@@ -76,6 +77,7 @@ def _hold_what_their_documents_say(world: World) -> None:
     assert world.sql("shop-dev", "SELECT DISTINCT region FROM customer") == [("eu",)]
     assert world.sql("shop-nightly", "SELECT name FROM customer WHERE customer_id = 1000") == [("test customer",)]
     assert world.sql("shop-dev", "SELECT name FROM customer WHERE customer_id = 1000") == []
+    assert world.sql("shop-dev", "SELECT count(*) FROM customer WHERE name ~ 'Door|Partners|Garden'") == [(0,)]
     assert world.sql("inventory-dev", "SELECT count(*) FROM item", database="inventory") == [(100,)]
     assert world.current("shop-dev").port == world.ports[35]
     assert world.current("inventory-dev").protected
