@@ -68,8 +68,7 @@ def attest(
     signer: Signer | None,
 ) -> SnapshotManifest:
     """Lock the build away from its account, write its attestation, and return the manifest to seal it with."""
-    masked = _told(proved)
-    manifest = replace(manifest, notes=_notes(masked))
+    manifest = replace(manifest, notes=_notes(proved))
     found = attestation.Proof(
         digests=scanned.digests,
         full=scanned.full,
@@ -82,7 +81,7 @@ def attest(
     content = attestation.statement(
         manifest,
         found,
-        masked=masked,
+        masked=_told(proved),
         unmasked_reason=image.unmasked_reason,
         base=_of_base(work, manifest),
     )
@@ -91,16 +90,20 @@ def attest(
 
 
 def _told(proved: Proved) -> Masked | None:
-    """Return what was masked, with what kept columns were found to have of it."""
+    """Return what was masked, with where originals were found that may be there."""
     if proved.masked is None or proved.evidence is None:
         return proved.masked
     return replace(proved.masked, reports=(*proved.masked.reports, *map(str, proved.evidence.exposed)))
 
 
-def _notes(masked: Masked | None) -> tuple[str, ...]:
-    """Return what people should know of a masked build: not more than fits a status."""
-    told = masked.reports if masked is not None else ()
-    return told if len(told) <= _NOTES else (*told[:_NOTES], f"and {len(told) - _NOTES} more, in the attestation")
+def _notes(proved: Proved) -> tuple[str, ...]:
+    """Return what a person should look at: what nobody decided about. Not more than fits a status."""
+    told = list(proved.masked.reports) if proved.masked is not None else []
+    if proved.evidence is not None:
+        told += [str(one) for one in proved.evidence.exposed if not one.decided]
+    return tuple(told[:_NOTES]) + (
+        (f"and {len(told) - _NOTES} more, in the attestation",) if len(told) > _NOTES else ()
+    )
 
 
 def _of_base(work: Work, manifest: SnapshotManifest) -> Attestation | None:
