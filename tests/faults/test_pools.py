@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import LoopMounts, unmount
-from tests.support import World, clone, image, new_world
+from tests.support import World, clone, document, image, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,3 +160,28 @@ def test_a_build_that_fills_the_pool_leaves_nothing_and_disturbs_no_clone(small_
     assert world.sql("dev", COUNT) == [(3,)]
     world.remove("large.yaml")
     assert world.apply().require().actions == []
+
+
+HALF = """
+CREATE TABLE ballast AS
+SELECT 'somebody ' || n AS name, repeat(md5(n::text), 30) AS rest FROM generate_series(1, 28000) AS n;
+"""
+
+
+@pytest.mark.root
+def test_masking_that_fills_the_pool_leaves_nothing_and_disturbs_no_clone(small_mount: World) -> None:
+    world = small_mount
+    (world.root / "secrets" / "masking-key").write_text("a key for tests")
+    world.write("shop.yaml", image("shop"), clone("dev"))
+    world.converge()
+    volumes = world.volumes()
+    rules = [{"table": "public.ballast", "columns": {"name": "hash", "rest": "keep"}}]
+    world.write("pii.yaml", document("MaskingPolicy", "pii", {"key": {"secret": "masking-key"}, "rules": rules}))
+    scripts = [{"inline": HALF, "database": "shop"}]
+    world.write("large.yaml", image("large", scripts=scripts, masking=["pii"]))
+    result = world.apply()
+    assert re.search("space|disk", result.errors["Image/large"], re.IGNORECASE)
+    assert "somebody" not in result.errors["Image/large"]
+    assert world.volumes() == volumes
+    assert world.leftovers() == []
+    assert world.sql("dev", COUNT) == [(3,)]
