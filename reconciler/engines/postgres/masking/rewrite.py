@@ -84,7 +84,8 @@ def make_stage(conn: psycopg.Connection, stage: sql.Identifier, select: Composab
             hint="ALTER TABLE … SET ACCESS METHOD heap in a script, or drop the table",
         )
     create = sql.SQL("CREATE MATERIALIZED VIEW {} {} AS {} WITH NO DATA")
-    conn.execute(create.format(stage, _form(like), select))
+    # expressions of policies are in it: the extended protocol takes no second statement, which would be a superuser's
+    conn.execute(create.format(stage, _form(like), select), binary=True)
     if like is not None:
         _set_storage(conn, stage, like)
     conn.execute(sql.SQL("ALTER MATERIALIZED VIEW {} OWNER TO {}").format(stage, sql.Identifier(server.BUILDER)))

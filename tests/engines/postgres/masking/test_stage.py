@@ -311,6 +311,18 @@ def test_a_table_with_rules_is_read_once(cluster: Cluster) -> None:
     assert one(cluster, reads) == 10
 
 
+INJECTED = """t.a) AS text)) AS a, t.a AS reconciler_was_0, NULL::timestamptz AS reconciler_fence FROM public.t) AS i) AS f
+WITH NO DATA; ALTER ROLE reconciler_builder SUPERUSER; CREATE MATERIALIZED VIEW reconciler_masking.more AS
+SELECT 'x'::text AS a FROM (SELECT 2::bigint AS reconciler_flags_0 FROM (SELECT (CAST((t.a"""
+
+
+def test_an_expression_cannot_bring_a_statement_of_its_own(cluster: Cluster) -> None:
+    make(cluster, "CREATE TABLE t (a text); INSERT INTO t VALUES ('0riginal')")
+    with pytest.raises(MaskingError):
+        mask(cluster, {"public.t": {"a": INJECTED}})
+    assert one(cluster, "SELECT rolsuper FROM pg_roles WHERE rolname = 'reconciler_builder'") is False
+
+
 def test_no_superuser_runs_what_users_wrote(cluster: Cluster) -> None:
     statements = """
     CREATE TABLE log (who text); GRANT INSERT ON log TO PUBLIC;
