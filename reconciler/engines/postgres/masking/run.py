@@ -17,6 +17,7 @@ from psycopg import sql
 from reconciler.engines.postgres import scripts, server
 from reconciler.engines.postgres.masking import expressions, external, orphans, sample, stage, unruled, written
 from reconciler.engines.postgres.masking.introspect import read_schema
+from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
 from reconciler.masking.coverage import cover
 from reconciler.masking.report import Masked
 from reconciler.state.desired import MaskerRef, Policy, Script
@@ -108,7 +109,8 @@ class _Cluster:
                 schemas.append(read_schema(conn, database))
         for covered in cover(policies, schemas):
             self._add(*_mask_database(self._work, covered, self._masking.keys))
-            kept = frozenset((covered.database, table, column) for table, column in covered.kept)
+            cells = covered.kept | ({LARGE_OBJECTS_DATA} if covered.keep_large_objects else frozenset())
+            kept = frozenset((covered.database, table, column) for table, column in cells)
             self.masked = replace(self.masked, kept=self.masked.kept | kept)
             with server.connect(self._work, covered.database) as conn:
                 conn.execute("SELECT pg_stat_reset()")  # what was written until now is rewritten: see scrub_cluster
