@@ -59,6 +59,10 @@ UPDATE pg_class x SET reloptions = y.reloptions FROM pg_class y
 WHERE x.oid = (SELECT reltoastrelid FROM pg_class WHERE oid = %(stage)s)
   AND y.oid = (SELECT reltoastrelid FROM pg_class WHERE oid = %(table)s)
 """
+# What rows of before had in columns that were added with a default; the new rows have it themselves.
+_FORGET_MISSING = """
+UPDATE pg_attribute SET atthasmissing = false, attmissingval = NULL WHERE attrelid = %s AND atthasmissing
+"""
 _NAME_TOAST = """
 UPDATE pg_class SET relname = 'pg_toast_' || %(table)s || CASE relkind WHEN 'i' THEN '_index' ELSE '' END
 WHERE oid IN (SELECT reltoastrelid FROM pg_class WHERE oid = %(table)s UNION ALL
@@ -181,6 +185,7 @@ def take_over(conn: psycopg.Connection, relation: Relation, stage: sql.Identifie
         conn.execute(_EXCHANGE.format(frozen=frozen).encode(), oids)
         conn.execute(sql.SQL(f"DROP {kind} {{}}").format(stage))
         conn.execute(_NAME_TOAST, oids)
+        conn.execute(_FORGET_MISSING, [relation.oid])
 
 
 def _unlogged(conn: psycopg.Connection, relation: Relation, stage: sql.Identifier) -> sql.Identifier:
