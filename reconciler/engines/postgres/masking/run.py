@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import BuildWork, MaskingWork
     from reconciler.masking.assignment import DatabaseMasking, Keys
     from reconciler.masking.report import Sample, TableCounts
+    from reconciler.masking.schema import DatabaseSchema
 
 
 def mask_cluster(work: BuildWork, masking: MaskingWork, databases: Sequence[str]) -> Masked:
@@ -47,14 +48,16 @@ def mask_cluster(work: BuildWork, masking: MaskingWork, databases: Sequence[str]
     return done.masked
 
 
-def scrub_cluster(work: BuildWork, databases: Sequence[str]) -> None:
+def scrub_cluster(work: BuildWork) -> None:
     """Rewrite what scripts and maskers wrote, and remove files that belong to nothing; after the last of them.
 
     Raises:
         UnavailableError: a session that wrote does not end.
 
     """
-    for database in databases:
+    with server.connect(work, "template1") as conn:
+        names = server.connectable_databases(conn)
+    for database in names:
         with server.connect(work, database) as conn:
             written.scrub_written(work, conn, ())
     orphans.remove_orphans(work)
@@ -103,17 +106,26 @@ class _Cluster:
 
     def _apply_policies(self) -> None:
         policies = [step for step in self._masking.steps if isinstance(step, Policy)]
-        schemas = []
-        for database in self._databases:
-            with server.connect(self._work, database) as conn:
-                schemas.append(read_schema(conn, database))
-        for covered in cover(policies, schemas):
+        for covered in cover(policies, self._schemas()):
             self._add(*_mask_database(self._work, covered, self._masking.keys))
             cells = covered.kept | ({LARGE_OBJECTS_DATA} if covered.keep_large_objects else frozenset())
             kept = frozenset((covered.database, table, column) for table, column in cells)
             self.masked = replace(self.masked, kept=self.masked.kept | kept)
             with server.connect(self._work, covered.database) as conn:
                 conn.execute("SELECT pg_stat_reset()")  # what was written until now is rewritten: see scrub_cluster
+
+    def _schemas(self) -> list[DatabaseSchema]:
+        """Return what policies decide about: with the maintenance databases, if somebody keeps rows in them."""
+        with server.connect(self._work, "template1") as conn:
+            names = server.connectable_databases(conn)
+        found = []
+        for database in (*self._databases, *(name for name in names if name not in self._databases)):
+            with server.connect(self._work, database) as conn:
+                schema = read_schema(conn, database)
+            rows = schema.large_objects or any(table.extension is None for table in schema.tables)
+            if database in self._databases or rows:
+                found.append(schema)
+        return found
 
     def _add(self, counts: tuple[TableCounts, ...], samples: tuple[Sample, ...], reports: tuple[str, ...]) -> None:
         known = self.masked
