@@ -15,6 +15,7 @@ from reconciler.engines.postgres.masking import reasons, streams
 from reconciler.engines.postgres.masking.prove import prove
 from reconciler.errors import MaskingError
 from reconciler.masking import leaks
+from reconciler.spec.masking_policy import Sql
 from tests.masking.originals import masked_column, sample_of
 
 from .masked_database import CUSTOMERS, MASK, RULES, at_most, make_shop, masking_of
@@ -322,6 +323,17 @@ def test_an_original_that_is_a_word_of_the_system_is_no_leak(cluster: Cluster) -
         "postgres: pg_catalog",
     }
     assert proof.excluded[reasons.CATALOG] == 1
+
+
+def test_a_script_does_not_soften_what_a_rule_of_a_policy_had_to_change(cluster: Cluster) -> None:
+    shop = make_shop(cluster)
+    shop.run(MASK)
+    masked = shop.settled().masked(equal=9)
+    masked = replace(masked, samples=tuple(one for one in masked.samples if one.masking.column.name == "email"))
+    script = Sql.model_validate({"sql": "unknown"})
+    written = tuple(replace(one, masking=replace(one.masking, method=script)) for one in masked.samples)
+    with pytest.raises(MaskingError, match="the rule email left 9 of 900 values"):
+        prove(shop.work, replace(masked, samples=(*masked.samples, *written)))
 
 
 LARGE_OBJECT = """
