@@ -63,8 +63,10 @@ WHERE x.oid = (SELECT reltoastrelid FROM pg_class WHERE oid = %(stage)s)
 _FORGET_MISSING = """
 UPDATE pg_attribute SET atthasmissing = false, attmissingval = NULL WHERE attrelid = %s AND atthasmissing
 """
-_NAME_TOAST = """
-UPDATE pg_class SET relname = 'pg_toast_' || %(table)s || CASE relkind WHEN 'i' THEN '_index' ELSE '' END
+# It was the builder's, which is dropped at the end of the build.
+_ADOPT_TOAST = """
+UPDATE pg_class SET relname = 'pg_toast_' || %(table)s || CASE relkind WHEN 'i' THEN '_index' ELSE '' END,
+    relowner = (SELECT relowner FROM pg_class WHERE oid = %(table)s)
 WHERE oid IN (SELECT reltoastrelid FROM pg_class WHERE oid = %(table)s UNION ALL
     SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.reltoastrelid = i.indrelid WHERE c.oid = %(table)s)
 """
@@ -184,7 +186,7 @@ def take_over(conn: psycopg.Connection, relation: Relation, stage: sql.Identifie
         conn.execute(_EXCHANGE_TOAST, oids)
         conn.execute(_EXCHANGE.format(frozen=frozen).encode(), oids)
         conn.execute(sql.SQL(f"DROP {kind} {{}}").format(stage))
-        conn.execute(_NAME_TOAST, oids)
+        conn.execute(_ADOPT_TOAST, oids)
         conn.execute(_FORGET_MISSING, [relation.oid])
 
 

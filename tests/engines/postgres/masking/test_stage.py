@@ -324,6 +324,19 @@ def test_what_rows_had_before_their_column_was_added_is_gone(cluster: Cluster) -
     assert rows(cluster, "SELECT id, a = md5('0riginal'), b FROM t ORDER BY id") == [(1, True, 7), (2, False, 8)]
 
 
+@pytest.mark.parametrize("form", ["", "UNLOGGED"])
+def test_what_belongs_to_a_table_belongs_to_its_owner(cluster: Cluster, form: str) -> None:
+    statements = f"CREATE {form} TABLE t (a text); INSERT INTO t VALUES ('0riginal'); CREATE INDEX ON t (a);"
+    make(cluster, statements)
+    mask(cluster, {"public.t": {"a": "md5(t.a)"}})
+    parts = """
+    SELECT DISTINCT pg_get_userbyid(c.relowner) FROM pg_class t JOIN pg_class c ON c.oid IN (t.oid, t.reltoastrelid)
+      OR c.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid IN (t.oid, t.reltoastrelid))
+    WHERE t.oid = 'public.t'::regclass
+    """
+    assert rows(cluster, parts) == [("reconciler_admin",)]
+
+
 INJECTED = """t.a) AS text)) AS a, t.a AS reconciler_was_0, NULL::timestamptz AS reconciler_fence FROM public.t) AS i) AS f
 WITH NO DATA; ALTER ROLE reconciler_builder SUPERUSER; CREATE MATERIALIZED VIEW reconciler_masking.more AS
 SELECT 'x'::text AS a FROM (SELECT 2::bigint AS reconciler_flags_0 FROM (SELECT (CAST((t.a"""
