@@ -78,7 +78,7 @@ def probe(masking: ColumnMasking, *, selected: bool = True) -> Probe:
     column = sql.Identifier("t", masking.column.name)
     expression, characters = _expression(masking, column)
     if selected and masking.when is not None:
-        expression = sql.SQL("CASE WHEN ({}) THEN {} END").format(sql.SQL(masking.when), expression)
+        expression = sql.SQL("CASE WHEN ({}\n) THEN {} END").format(sql.SQL(masking.when), expression)
     return Probe(masking, expression, characters)
 
 

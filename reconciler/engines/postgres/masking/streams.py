@@ -38,7 +38,8 @@ _BLOCKS = 128
 _RELATIONS = f"""
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'm' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
-    AND (c.oid >= 16384 AND c.reltoastrelid <> 0 OR c.oid = {LARGE_OBJECTS}) AND n.nspname !~ '^pg_toast' ORDER BY c.relkind = 'm', c.oid
+    AND (c.oid >= 16384 AND c.reltoastrelid <> 0 OR c.oid = {LARGE_OBJECTS})
+    AND n.nspname !~ '^pg_toast' ORDER BY c.relkind = 'm', c.oid
 """  # noqa: S608 - literals only
 _COLUMNS = """
 SELECT attname::text, CASE WHEN atttypid = 'bytea'::regtype THEN '{}' WHEN t.oid < 16384 OR typtype = 'd'

@@ -337,8 +337,8 @@ def test_what_belongs_to_a_table_belongs_to_its_owner(cluster: Cluster, form: st
     assert rows(cluster, parts) == [("reconciler_admin",)]
 
 
-INJECTED = """t.a) AS text)) AS a, t.a AS reconciler_was_0, NULL::timestamptz AS reconciler_fence FROM public.t) AS i) AS f
-WITH NO DATA; ALTER ROLE reconciler_builder SUPERUSER; CREATE MATERIALIZED VIEW reconciler_masking.more AS
+INJECTED = """t.a) AS text)) AS a, t.a AS reconciler_was_0, NULL::timestamptz AS reconciler_fence FROM public.t) AS i)
+AS f WITH NO DATA; ALTER ROLE reconciler_builder SUPERUSER; CREATE MATERIALIZED VIEW reconciler_masking.more AS
 SELECT 'x'::text AS a FROM (SELECT 2::bigint AS reconciler_flags_0 FROM (SELECT (CAST((t.a"""
 
 
