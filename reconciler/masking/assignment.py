@@ -62,6 +62,8 @@ class DatabaseMasking:
     kept: frozenset[tuple[TableName, str]] = frozenset()
     """Columns that a rule keeps: originals that are also values of them are there because somebody said so."""
     remove_large_objects: bool = False
+    keep_large_objects: bool = False
+    """Somebody said so; without either they stay, but nothing may be in them that had to go."""
     reports: tuple[str, ...] = ()
 
 

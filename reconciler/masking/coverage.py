@@ -211,6 +211,7 @@ class _Cover:
                 (cell.table, cell.column) for cell, decision in self._decisions.of.items() if decision.keeps
             ),
             remove_large_objects=bool(self._schema.large_objects) and self._large_objects() == "remove",
+            keep_large_objects=self._large_objects() == "keep",
             reports=tuple(f"{self._schema.database}: {text}" for text in self._reports()),
         )
 

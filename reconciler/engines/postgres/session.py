@@ -85,7 +85,7 @@ class PostgresSession:
 
     def isolate(self) -> None:
         if self._masked:
-            run.scrub_cluster(self._work, self._databases())
+            run.scrub_cluster(self._work)
         isolate.isolate_cluster(self._work)
         server.retire_builder(self._work)
 

@@ -182,6 +182,7 @@ def _build_rules(work: BuildWork, installed: InstalledServer) -> _Settings:
         "full_page_writes": "off",
         "synchronous_commit": "off",
         "autovacuum": "off",
+        "track_counts": "on",  # they say which tables were written, and have old rows in their files
         # nobody goes on with a build that crashed; recovering, with WAL that fills the disk, it would hear no signal
         "restart_after_crash": "off",
         # neither statements nor rows of production belong into our logs; errors of ours and of scripts are told

@@ -40,7 +40,8 @@ def clone(postgres: PostgresHarness) -> CloneWork:
 
 
 def test_a_build_listens_nowhere_and_acts_on_nothing(postgres: PostgresHarness) -> None:
-    work = replace(postgres.build_work(), parameters={"work_mem": "7MB", "max_connections": "10"})
+    wishes = {"work_mem": "7MB", "max_connections": "10", "Track_Counts": "off"}
+    work = replace(postgres.build_work(), parameters=wishes)
     (work.directory / "data").mkdir()
     (work.directory / "data" / "postgresql.auto.conf").write_text("archive_command = 'call home'")
     settings.write_build(work, postgres.installed, {"max_connections": "200"})
@@ -51,6 +52,7 @@ def test_a_build_listens_nowhere_and_acts_on_nothing(postgres: PostgresHarness) 
         "max_wal_senders": "0",
         "max_logical_replication_workers": "0",
         "autovacuum": "off",
+        "track_counts": "on",
         "work_mem": "7MB",
         "max_connections": "200",
         "cluster_name": f"build {SNAPSHOT}",

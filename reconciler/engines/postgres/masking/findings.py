@@ -13,6 +13,7 @@ from psycopg import sql
 
 from reconciler.engines.postgres.masking import reasons
 from reconciler.engines.postgres.masking.sample import quoted
+from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
 from reconciler.errors import MaskingError
 from reconciler.masking.leaks import Exposure
 from reconciler.masking.matcher import is_control
@@ -228,6 +229,8 @@ class Findings:
 
 
 def _copied(one: Exposure) -> str:
+    if one.column.endswith(": {}.{}".format(*LARGE_OBJECTS_DATA)):
+        return f"{one}: write largeObjects: remove in a policy (or largeObjects: keep, if they are meant to keep them)"
     return f"{one}: write a rule for that column (keep, if it is meant to keep them)"
 
 

@@ -34,6 +34,7 @@ from reconciler.errors import MaskingError
 from reconciler.masking import leaks
 from reconciler.masking.leaks import Evidence
 from reconciler.masking.matcher import Matcher
+from reconciler.masking.originals import drawn
 from reconciler.masking.schema import Family, TableName
 from reconciler.masking.vocabulary import name_of
 
@@ -114,7 +115,8 @@ def _not_searched(scanned: Scan) -> dict[str, int]:
 
 
 def _judge_counts(conn: psycopg.Connection, masked: Masked, findings: Findings, database: str) -> None:
-    samples = {(s.table, s.masking.column.name): s for s in masked.samples if s.database == database}
+    ordered = sorted(masked.samples, key=lambda s: drawn(s.masking.method))  # a rule of a policy, rather than a script
+    samples = {(s.table, s.masking.column.name): s for s in ordered if s.database == database}
     for table in masked.tables:
         for counts in table.columns if table.database == database else ():
             sample = samples.get((table.table, counts.column))

@@ -59,8 +59,14 @@ UPDATE pg_class x SET reloptions = y.reloptions FROM pg_class y
 WHERE x.oid = (SELECT reltoastrelid FROM pg_class WHERE oid = %(stage)s)
   AND y.oid = (SELECT reltoastrelid FROM pg_class WHERE oid = %(table)s)
 """
-_NAME_TOAST = """
-UPDATE pg_class SET relname = 'pg_toast_' || %(table)s || CASE relkind WHEN 'i' THEN '_index' ELSE '' END
+# What rows of before had in columns that were added with a default; the new rows have it themselves.
+_FORGET_MISSING = """
+UPDATE pg_attribute SET atthasmissing = false, attmissingval = NULL WHERE attrelid = %s AND atthasmissing
+"""
+# It was the builder's, which is dropped at the end of the build.
+_ADOPT_TOAST = """
+UPDATE pg_class SET relname = 'pg_toast_' || %(table)s || CASE relkind WHEN 'i' THEN '_index' ELSE '' END,
+    relowner = (SELECT relowner FROM pg_class WHERE oid = %(table)s)
 WHERE oid IN (SELECT reltoastrelid FROM pg_class WHERE oid = %(table)s UNION ALL
     SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.reltoastrelid = i.indrelid WHERE c.oid = %(table)s)
 """
@@ -84,7 +90,8 @@ def make_stage(conn: psycopg.Connection, stage: sql.Identifier, select: Composab
             hint="ALTER TABLE … SET ACCESS METHOD heap in a script, or drop the table",
         )
     create = sql.SQL("CREATE MATERIALIZED VIEW {} {} AS {} WITH NO DATA")
-    conn.execute(create.format(stage, _form(like), select))
+    # expressions of policies are in it: the extended protocol takes no second statement, which would be a superuser's
+    conn.execute(create.format(stage, _form(like), select), binary=True)
     if like is not None:
         _set_storage(conn, stage, like)
     conn.execute(sql.SQL("ALTER MATERIALIZED VIEW {} OWNER TO {}").format(stage, sql.Identifier(server.BUILDER)))
@@ -179,7 +186,8 @@ def take_over(conn: psycopg.Connection, relation: Relation, stage: sql.Identifie
         conn.execute(_EXCHANGE_TOAST, oids)
         conn.execute(_EXCHANGE.format(frozen=frozen).encode(), oids)
         conn.execute(sql.SQL(f"DROP {kind} {{}}").format(stage))
-        conn.execute(_NAME_TOAST, oids)
+        conn.execute(_ADOPT_TOAST, oids)
+        conn.execute(_FORGET_MISSING, [relation.oid])
 
 
 def _unlogged(conn: psycopg.Connection, relation: Relation, stage: sql.Identifier) -> sql.Identifier:

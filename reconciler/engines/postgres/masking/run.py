@@ -26,6 +26,7 @@ from reconciler.engines.postgres.masking import (
     written,
 )
 from reconciler.engines.postgres.masking.introspect import read_schema
+from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
 from reconciler.masking.classify.proposal import personal_by_name
 from reconciler.masking.coverage import cover
 from reconciler.masking.report import Masked
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import BuildWork, MaskingWork
     from reconciler.masking.assignment import DatabaseMasking, Keys
     from reconciler.masking.report import Sample, TableCounts
+    from reconciler.masking.schema import DatabaseSchema
 
 
 def mask_cluster(work: BuildWork, masking: MaskingWork, databases: Sequence[str]) -> Masked:
@@ -56,14 +58,16 @@ def mask_cluster(work: BuildWork, masking: MaskingWork, databases: Sequence[str]
     return done.masked
 
 
-def scrub_cluster(work: BuildWork, databases: Sequence[str]) -> None:
+def scrub_cluster(work: BuildWork) -> None:
     """Rewrite what scripts and maskers wrote, and remove files that belong to nothing; after the last of them.
 
     Raises:
         UnavailableError: a session that wrote does not end.
 
     """
-    for database in databases:
+    with server.connect(work, "template1") as conn:
+        names = server.connectable_databases(conn)
+    for database in names:
         with server.connect(work, database) as conn:
             written.scrub_written(work, conn, ())
     orphans.remove_orphans(work)
@@ -112,19 +116,28 @@ class _Cluster:
 
     def _apply_policies(self) -> None:
         policies = [step for step in self._masking.steps if isinstance(step, Policy)]
-        schemas = []
-        for database in self._databases:
-            with server.connect(self._work, database) as conn:
-                schemas.append(read_schema(conn, database))
+        schemas = self._schemas()
         for schema, covered in zip(schemas, cover(policies, schemas), strict=True):
-            looking = personal_by_name(schema, covered)
-            names = f"not masked, though the names look personal: {', '.join(looking)}"
-            told = (*covered.reports, f"{covered.database}: {names}") if looking else covered.reports
+            told = (*covered.reports, *_look_personal(schema, covered))
             self._add(*_mask_database(self._work, replace(covered, reports=told), self._masking.keys))
-            kept = frozenset((covered.database, table, column) for table, column in covered.kept)
+            cells = covered.kept | ({LARGE_OBJECTS_DATA} if covered.keep_large_objects else frozenset())
+            kept = frozenset((covered.database, table, column) for table, column in cells)
             self.masked = replace(self.masked, kept=self.masked.kept | kept)
             with server.connect(self._work, covered.database) as conn:
                 conn.execute("SELECT pg_stat_reset()")  # what was written until now is rewritten: see scrub_cluster
+
+    def _schemas(self) -> list[DatabaseSchema]:
+        """Return what policies decide about: with the maintenance databases, if somebody keeps rows in them."""
+        with server.connect(self._work, "template1") as conn:
+            names = server.connectable_databases(conn)
+        found = []
+        for database in (*self._databases, *(name for name in names if name not in self._databases)):
+            with server.connect(self._work, database) as conn:
+                schema = read_schema(conn, database)
+            rows = schema.large_objects or any(table.extension is None for table in schema.tables)
+            if database in self._databases or rows:
+                found.append(schema)
+        return found
 
     def _add(self, counts: tuple[TableCounts, ...], samples: tuple[Sample, ...], reports: tuple[str, ...]) -> None:
         known = self.masked
@@ -134,6 +147,11 @@ class _Cluster:
             samples=(*known.samples, *samples),
             reports=(*known.reports, *reports),
         )
+
+
+def _look_personal(schema: DatabaseSchema, masking: DatabaseMasking) -> tuple[str, ...]:
+    names = personal_by_name(schema, masking)
+    return (f"{masking.database}: not masked, though the names look personal: {', '.join(names)}",) if names else ()
 
 
 def _mask_database(

@@ -78,7 +78,7 @@ def probe(masking: ColumnMasking, *, selected: bool = True) -> Probe:
     column = sql.Identifier("t", masking.column.name)
     expression, characters = _expression(masking, column)
     if selected and masking.when is not None:
-        expression = sql.SQL("CASE WHEN ({}) THEN {} END").format(sql.SQL(masking.when), expression)
+        expression = sql.SQL("CASE WHEN ({}\n) THEN {} END").format(sql.SQL(masking.when), expression)
     return Probe(masking, expression, characters)
 
 
@@ -167,7 +167,12 @@ def _cut(masking: ColumnMasking, value: sql.Composable, characters: int) -> sql.
 
 
 def speak(conn: psycopg.Connection) -> tuple[str, bool]:
-    """Agree on the database's encoding; return its Python name, and whether text is to be taken byte by byte."""
+    """Agree on the database's encoding; return its Python name, and whether text is to be taken byte by byte.
+
+    Names mean what pg_catalog means by them: a function of users called ``format`` must not
+    decide what is drawn.
+    """
+    conn.execute("SELECT set_config('search_path', 'pg_catalog', false)")
     if conn.info.parameter_status("server_encoding") == _SQL_ASCII:  # any bytes, which nobody converts
         conn.execute("SET client_encoding TO LATIN1")
         return "latin-1", True

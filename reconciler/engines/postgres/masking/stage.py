@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from reconciler.masking.schema import TableName
 
 _READS_ALL = "SELECT pg_has_role(%s, 'pg_read_all_data', 'MEMBER')"
-_FORGET_CONDITIONS = "VACUUM (FULL, FREEZE) pg_catalog.pg_rewrite"
-"""Staged rows were views: their conditions, which may quote values, lie there as dead rows."""
+_FORGET = ("VACUUM (FULL, FREEZE) pg_catalog.pg_rewrite", "VACUUM (FULL, FREEZE) pg_catalog.pg_attribute")
+"""Dead rows that quote values: staged rows were views with conditions, and columns had values for rows without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ class _Masking:
                 written.remove_large_objects(self._work, conn)
             written.scrub_written(self._work, conn, {*relations, *(computed if jobs else ())})
             if jobs:
-                conn.execute(_FORGET_CONDITIONS)
+                for statement in _FORGET:
+                    conn.execute(statement)
         wanted = (self._counts.get(oids[table.name]) for table in self._masking.tables)
         return tuple(counts for counts in wanted if counts is not None)
 

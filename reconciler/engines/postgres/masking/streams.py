@@ -26,17 +26,21 @@ if TYPE_CHECKING:
     """What was found, by column."""
 
 _FIRST_OF_USERS = 16384
+LARGE_OBJECTS = 2613
+"""The catalog that holds the bytes of large objects, which are of users, compressed or not."""
+LARGE_OBJECTS_DATA = TableName("pg_catalog", "pg_largeobject"), "data"
 PIECE = 1 << 20
 SMALL = 2000
 """Bytes below which a value is sent with many others; a larger one may lie outside of its row."""
 _BLOCKS = 128
 """Pages whose rows are sent at once: a MiB."""
 
-_RELATIONS = """
+_RELATIONS = f"""
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'm' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384 AND c.reltoastrelid <> 0
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+    AND (c.oid >= 16384 AND c.reltoastrelid <> 0 OR c.oid = {LARGE_OBJECTS})
     AND n.nspname !~ '^pg_toast' ORDER BY c.relkind = 'm', c.oid
-"""
+"""  # noqa: S608 - literals only
 _COLUMNS = """
 SELECT attname::text, CASE WHEN atttypid = 'bytea'::regtype THEN '{}' WHEN t.oid < 16384 OR typtype = 'd'
         AND typbasetype < 16384 THEN 'textsend({}::text)' ELSE 'textsend(format(''%%s'', {}))' END
@@ -57,8 +61,8 @@ class Relation:
 
     @property
     def is_catalog(self) -> bool:
-        """Whether it is the database's own."""
-        return self.oid < _FIRST_OF_USERS
+        """Whether what it holds is the database's own."""
+        return self.oid < _FIRST_OF_USERS and self.oid != LARGE_OBJECTS
 
 
 def relations(conn: psycopg.Connection) -> list[Relation]:

@@ -59,6 +59,7 @@ def draw(conn: psycopg.Connection, schema: DatabaseSchema, by: str) -> tuple[Sam
 
 def gone(conn: psycopg.Connection, drawn: Sequence[Sample]) -> tuple[Sample, ...]:
     """Return what is left of samples of one database without the values that their columns still have."""
+    sample.speak(conn)
     matcher = Matcher(drawn)
     search = matcher.search()
     still: dict[int, frozenset[ValueId]] = {}

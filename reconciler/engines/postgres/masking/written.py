@@ -32,7 +32,8 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 # Counted since the server started; rows of transactions that failed are dead as well.
 _WRITTEN = """
 SELECT n.nspname, c.relname, pg_table_size(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384 AND c.oid <> ALL(%s::oid[])
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid <> ALL(%s::oid[])
+  AND (c.oid >= 16384 OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
   AND n.nspname NOT IN ('pg_toast', 'reconciler_masking') AND pg_table_size(c.oid) > 0
   AND (pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) + pg_stat_get_dead_tuples(c.oid) > 0
     OR pg_stat_get_tuples_deleted(c.reltoastrelid) + pg_stat_get_dead_tuples(c.reltoastrelid) > 0)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.postgres import server
-from reconciler.engines.postgres.masking import reasons
+from reconciler.engines.postgres.masking import reasons, streams
 from reconciler.engines.postgres.masking.prove import prove
 from reconciler.errors import MaskingError
 from reconciler.masking import leaks
 from reconciler.masking.schema import TableName
+from reconciler.spec.masking_policy import Sql
 from tests.masking.originals import masked_column, sample_of
 
 from .masked_database import CUSTOMERS, MASK, RULES, at_most, make_shop, masking_of
@@ -323,6 +324,34 @@ def test_an_original_that_is_a_word_of_the_system_is_no_leak(cluster: Cluster) -
         "postgres: pg_catalog",
     }
     assert proof.excluded[reasons.CATALOG] == 1
+
+
+def test_a_script_does_not_soften_what_a_rule_of_a_policy_had_to_change(cluster: Cluster) -> None:
+    shop = make_shop(cluster)
+    shop.run(MASK)
+    masked = shop.settled().masked(equal=9)
+    masked = replace(masked, samples=tuple(one for one in masked.samples if one.masking.column.name == "email"))
+    script = Sql.model_validate({"sql": "unknown"})
+    written = tuple(replace(one, masking=replace(one.masking, method=script)) for one in masked.samples)
+    with pytest.raises(MaskingError, match="the rule email left 9 of 900 values"):
+        prove(shop.work, replace(masked, samples=(*masked.samples, *written)))
+
+
+LARGE_OBJECT = """
+SELECT lo_from_bytea(4711, convert_to('zq7prefix ' || string_agg(email, ' ' ORDER BY id), 'UTF8')) FROM customer
+WHERE id IN (SELECT id FROM customer ORDER BY length(email) DESC, email LIMIT 500);
+"""
+
+
+@every_version
+@pytest.mark.parametrize("form", ["", " || repeat('compressed', 1000)"])
+def test_a_large_object_with_originals_is_a_leak_unless_somebody_said_keep(cluster: Cluster, form: str) -> None:
+    shop = make_shop(cluster)
+    shop.run(LARGE_OBJECT.replace("' ' ORDER BY id)", f"' ' ORDER BY id){form}") + MASK)
+    assert "pg_catalog.pg_largeobject.data, which no rule names, has" in leak(shop.settled())
+    masked = shop.masked()
+    masked = replace(masked, kept=masked.kept | {("shop", *streams.LARGE_OBJECTS_DATA)})
+    assert prove(shop.work, masked).excluded[reasons.KEPT] > 0
 
 
 # -- blindness and secrecy -------------------------------------------------------------------------

@@ -311,6 +311,44 @@ def test_a_table_with_rules_is_read_once(cluster: Cluster) -> None:
     assert one(cluster, reads) == 10
 
 
+def test_what_rows_had_before_their_column_was_added_is_gone(cluster: Cluster) -> None:
+    statements = """
+    CREATE TABLE t (id int); INSERT INTO t VALUES (1);
+    ALTER TABLE t ADD COLUMN a text DEFAULT '0riginal', ADD COLUMN b int DEFAULT 7;
+    ALTER TABLE t ALTER COLUMN a DROP DEFAULT; INSERT INTO t VALUES (2, 'own', 8);
+    """
+    make(cluster, statements)
+    mask(cluster, {"public.t": {"a": "md5(t.a)"}})
+    execute(cluster, "CHECKPOINT")
+    assert hits(cluster, "0riginal") == {"0riginal": []}
+    assert rows(cluster, "SELECT id, a = md5('0riginal'), b FROM t ORDER BY id") == [(1, True, 7), (2, False, 8)]
+
+
+@pytest.mark.parametrize("form", ["", "UNLOGGED"])
+def test_what_belongs_to_a_table_belongs_to_its_owner(cluster: Cluster, form: str) -> None:
+    statements = f"CREATE {form} TABLE t (a text); INSERT INTO t VALUES ('0riginal'); CREATE INDEX ON t (a);"
+    make(cluster, statements)
+    mask(cluster, {"public.t": {"a": "md5(t.a)"}})
+    parts = """
+    SELECT DISTINCT pg_get_userbyid(c.relowner) FROM pg_class t JOIN pg_class c ON c.oid IN (t.oid, t.reltoastrelid)
+      OR c.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid IN (t.oid, t.reltoastrelid))
+    WHERE t.oid = 'public.t'::regclass
+    """
+    assert rows(cluster, parts) == [("reconciler_admin",)]
+
+
+INJECTED = """t.a) AS text)) AS a, t.a AS reconciler_was_0, NULL::timestamptz AS reconciler_fence FROM public.t) AS i)
+AS f WITH NO DATA; ALTER ROLE reconciler_builder SUPERUSER; CREATE MATERIALIZED VIEW reconciler_masking.more AS
+SELECT 'x'::text AS a FROM (SELECT 2::bigint AS reconciler_flags_0 FROM (SELECT (CAST((t.a"""
+
+
+def test_an_expression_cannot_bring_a_statement_of_its_own(cluster: Cluster) -> None:
+    make(cluster, "CREATE TABLE t (a text); INSERT INTO t VALUES ('0riginal')")
+    with pytest.raises(MaskingError):
+        mask(cluster, {"public.t": {"a": INJECTED}})
+    assert one(cluster, "SELECT rolsuper FROM pg_roles WHERE rolname = 'reconciler_builder'") is False
+
+
 def test_no_superuser_runs_what_users_wrote(cluster: Cluster) -> None:
     statements = """
     CREATE TABLE log (who text); GRANT INSERT ON log TO PUBLIC;

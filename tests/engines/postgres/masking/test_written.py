@@ -90,6 +90,16 @@ def test_large_objects_are_removed_if_the_policy_says_so(cluster: Cluster) -> No
     assert one(cluster, "SELECT count(*) FROM pg_largeobject_metadata") == 0
 
 
+def test_large_objects_that_a_script_removed_are_gone(cluster: Cluster) -> None:
+    make(cluster, "SELECT lo_from_bytea(4711, '0riginal'), lo_from_bytea(4712, 'kept')")
+    execute(cluster, "SELECT lo_unlink(4711); CHECKPOINT;")
+    assert hits(cluster, "0riginal")["0riginal"]
+    mask(cluster, {})
+    execute(cluster, "CHECKPOINT")
+    assert hits(cluster, "0riginal") == {"0riginal": []}
+    assert one(cluster, "SELECT convert_from(lo_get(4712), 'UTF8')") == "kept"
+
+
 def test_conditions_of_policies_are_not_left_in_a_catalog(cluster: Cluster) -> None:
     make(cluster, "CREATE TABLE t (a text); INSERT INTO t VALUES ('0riginal')")
     mask(cluster, {"public.t": {"a": ("'x'", "a = '0riginal'")}})
