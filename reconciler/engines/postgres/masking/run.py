@@ -79,7 +79,7 @@ class _Cluster:
     def __init__(self, work: BuildWork, masking: MaskingWork, databases: Sequence[str]) -> None:
         self._work = work
         self._masking = masking
-        self._databases = databases
+        self._databases = databases or ("postgres",)  # where scripts of such an image made what it has
         self._covered = False
         self.masked = Masked()
 

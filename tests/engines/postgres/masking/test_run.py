@@ -12,7 +12,7 @@ from reconciler.errors import MaskingError
 from reconciler.ids import PolicyName, SecretName
 from reconciler.masking.assignment import Keys
 from reconciler.spec.masking_policy import MaskingPolicySpec
-from reconciler.state.desired import Policy
+from reconciler.state.desired import Policy, Script
 
 from .rewriting import execute, hits, make, one
 
@@ -57,6 +57,13 @@ def test_a_maintenance_database_without_rows_needs_no_rule(build: Cluster) -> No
     masked = mask_cluster(build.work(), masking(SHOP, unlisted="fail"), ("shop",))
     assert [counts.database for counts in masked.tables] == ["shop"]
     assert masked.reports == ()
+
+
+def test_a_script_masks_where_an_image_without_databases_has_its_rows(cluster: Cluster) -> None:
+    execute(cluster, "GRANT UPDATE ON person TO PUBLIC", "postgres")
+    script = Script("inline", "UPDATE person SET a = 'masked'")
+    mask_cluster(cluster.work(), MaskingWork((script,), Keys({}), {}), ())
+    assert one(cluster, "SELECT DISTINCT a FROM person", "postgres") == "masked"
 
 
 def test_old_rows_in_a_maintenance_database_are_scrubbed(cluster: Cluster) -> None:
