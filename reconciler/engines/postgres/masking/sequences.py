@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from reconciler.masking.assignment import DatabaseMasking
 
 _NUMBERS = frozenset({Family.INTEGER, Family.NUMBER})
-_SEQUENCE = "SELECT pg_get_serial_sequence(%s, %s)"
+# A parent may lack a column that an heir has.
+_SEQUENCE = """
+SELECT pg_get_serial_sequence(%(table)s, attname::text) FROM pg_attribute
+WHERE attrelid = %(table)s::regclass AND attname = %(column)s AND NOT attisdropped
+"""
 _BEHIND = """
 SELECT setval({sequence}::regclass, n::bigint)
 FROM (SELECT max({column}) AS n FROM ONLY {table}) AS rows, pg_sequence AS s, {relation} AS state
@@ -32,7 +36,7 @@ def catch_up(conn: psycopg.Connection, masking: DatabaseMasking) -> None:
         for column in (one.column for one in table.columns if one.column.family in _NUMBERS and not one.column.array):
             for name in (table.name, *table.table.parents):  # partitions draw from the sequence of their root
                 quoted = sql.Identifier(*name).as_string(conn)
-                row = conn.execute(_SEQUENCE, [quoted, column.name]).fetchone()
+                row = conn.execute(_SEQUENCE, {"table": quoted, "column": column.name}).fetchone()
                 if row is None or row[0] is None:
                     continue
                 parts = {

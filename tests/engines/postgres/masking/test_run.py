@@ -66,6 +66,14 @@ def test_a_script_masks_where_an_image_without_databases_has_its_rows(cluster: C
     assert one(cluster, "SELECT DISTINCT a FROM person", "postgres") == "masked"
 
 
+def test_a_numbered_column_that_only_an_heir_has_is_masked(build: Cluster) -> None:
+    heirs = "CREATE TABLE animal (name text); CREATE TABLE dog (tag int) INHERITS (animal);"
+    make(build, heirs + "INSERT INTO dog VALUES ('a', 41234);")
+    rule = {"table": "public.dog", "columns": {"name": "keep", "tag": "preserve"}}
+    mask_cluster(build.work(), masking(rule), ("shop",))
+    assert one(build, "SELECT count(*) FROM dog WHERE tag = 41234") == 0
+
+
 def test_old_rows_in_a_maintenance_database_are_scrubbed(cluster: Cluster) -> None:
     execute(cluster, "DELETE FROM person", "postgres")
     scrub_cluster(cluster.work())
