@@ -7,11 +7,12 @@ open. Engines take it as it is and decide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reconciler.ids import PolicyName, SecretName
     from reconciler.masking.schema import Column, Table, TableName
     from reconciler.spec.masking_policy import Column as Method
@@ -72,6 +73,3 @@ class Keys:
     """Values of masking keys, by the name of their secret; never logged, never part of a statement's text."""
 
     values: Mapping[SecretName, bytes] = field(repr=False)
-
-
-Progress = Callable[[str], None]

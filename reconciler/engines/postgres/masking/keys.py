@@ -55,11 +55,6 @@ def open_session(conn: psycopg.Connection, keys: Keys) -> None:
     conn.execute(_SET, [list(settings), list(settings.values())])
 
 
-def close_session(conn: psycopg.Connection) -> None:
-    """Take the keys off a connection that goes on to do something else."""
-    conn.execute("RESET ALL")
-
-
 def digest(text: sql.Composable, secret: SecretName, tag: str) -> sql.Composable:
     """Return the expression of :func:`reconciler.masking.keyed.keyed`: bytea, NULL for NULL."""
     return sql.SQL("sha256({outer} || sha256({inner} || convert_to({text}, 'UTF8')))").format(
