@@ -18,7 +18,7 @@ from reconciler.apply.context import best_effort
 from reconciler.apply.delivery import refuse_quarantined
 from reconciler.apply.sealing import Proved
 from reconciler.engines.base import BuildWork, LocalSource, Masker, MaskingWork
-from reconciler.errors import BusyError, ReconcilerError, RefusedError, UnsupportedError
+from reconciler.errors import BusyError, MaskingError, ReconcilerError, RefusedError, UnsupportedError
 from reconciler.handover import give_tree
 from reconciler.ids import ServerName, VolumeId
 from reconciler.masking.assignment import Keys
@@ -56,6 +56,8 @@ def build(work: Work, action: BuildSnapshot) -> None:
     image = work.desired.images[action.image]
     engine, runtime, storage = work.host.engine(image.engine), work.runtime(image.runtime), work.storage(image.pool)
     volume = VolumeId(action.snapshot)
+    if image.masking and not storage.traits.files:
+        raise MaskingError(f"pool {storage.name} has no files in which originals could be looked for")
     signer = work.host.signer()  # a key that cannot be used is told now, not when the work of hours is done
     with private_build(work, image, action) as job:
         sealed, proved = _run(engine, runtime, image, job, _masking(work, image))

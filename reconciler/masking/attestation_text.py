@@ -98,7 +98,7 @@ def _proof(predicate: Json) -> Iterator[str]:
     else:
         yield "  scan      there were no original values to look for"
     for why, count in sorted(scan["excluded"].items()):
-        yield f"            {count} not looked for: {why}"
+        yield f"            {count} excused or not looked for: {why}"
     yield f"  checks    {_listed(predicate['checks'])}"
 
 

@@ -152,9 +152,12 @@ class Exposure:
     values: int
     drawn: int
     decided: bool
+    catalog: bool = False
+    """It is a catalog of the database: a name, a comment, the body of a function."""
 
     def __str__(self) -> str:
         why = "which a rule keeps" if self.decided else "which no rule names"
+        why = "a catalog of the database" if self.catalog else why
         return f"{self.column}, {why}, has {self.values} of {self.drawn} originals of {self.place}"
 
 

@@ -64,7 +64,7 @@ def _script_rows(scripts: Iterable[Script]) -> list[list[str | None]]:
 def _masking_row(step: MaskingStep) -> Any:  # noqa: ANN401 - plain data for JSON
     match step:
         case Policy():
-            return step.spec.model_dump(mode="json", exclude={"key"})
+            return step.spec.model_dump(mode="json", exclude={"key"}, warnings=False)
         case Script():
             return [step.text, step.database]
         case _:

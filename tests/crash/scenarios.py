@@ -135,17 +135,6 @@ def masked(world: World) -> None:
     assert [path for path in files if b"Product 1" in path.read_bytes()] == []
 
 
-def quarantine(world: World) -> None:
-    world.write("shop.yaml", image("shop", quarantine=world.snapshots()))
-
-
-def quarantined(world: World) -> None:
-    """Nobody is served any more, and nothing of what people did is gone."""
-    assert world.servers() == set()
-    assert len(world.snapshots()) == 1
-    assert [list(world.generations(name)) for name in ("dev", "bystander")] == [[1], [1]]
-
-
 def git(world: World, *words: str) -> None:
     identity = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
     subprocess.run(["git", "-C", world.root / "specs", *identity, *words], check=True)
@@ -330,6 +319,5 @@ SCENARIOS = {
     "delete": Scenario(reset_before, remove_dev, gone),
     "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond="delete", part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
-    "quarantine": Scenario(working_clone, quarantine, quarantined),
     "retention": Scenario(old_snapshot, lambda world: write_shop(world, "SELECT 1", keep=1), one_snapshot),
 }

@@ -248,7 +248,7 @@ def test_an_image_whose_masking_cannot_be_done_gets_no_snapshot(world: World) ->
     world.secret("key", "value")
     world.write(IMAGE + "  masking: [pii]\n", CLONE, policy)
     world.apply()
-    assert world.conditions(Kind.IMAGE, "shop")["Stalled"].reason == "MaskingUncovered"
+    assert world.conditions(Kind.IMAGE, "shop")["Stalled"].reason == "MaskingFailed"
     assert world.volumes() == []
 
 

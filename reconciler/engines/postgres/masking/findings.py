@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     """Database, table, column."""
 
 _NAMED = 10
+_CATALOG, _LARGE_OBJECTS = "pg_catalog", "pg_largeobject"
 _BY_CHANCE, _ONE_IN = 3, 50
 """Originals of one column that can have come about by neighbouring bytes in one table."""
 _FEW = 10
@@ -105,7 +106,9 @@ class Findings:
 
     def _note(self, value: ValueId, why: str, place: _Place) -> None:
         self._reasons[why].add(value)
-        if why in {reasons.KEPT, reasons.UNDECIDED}:
+        # names, comments and bodies of functions are written by people; a town or a first name among them is none
+        written = why == reasons.CATALOG and erases(self.samples[value[0]].masking.method)
+        if written or why in {reasons.KEPT, reasons.UNDECIDED}:
             self._exposed[value[0], place].add(value)
 
     def few_of(self, found: Iterable[ValueId]) -> frozenset[ValueId]:
@@ -165,6 +168,7 @@ class Findings:
                 len(ids),
                 len(self.samples[number].originals),
                 decided=(database, table, column) in self._kept,
+                catalog=table.schema == _CATALOG and table.name != _LARGE_OBJECTS,
             )
             for (number, (database, table, column)), ids in sorted(self._exposed.items())
         )
@@ -177,7 +181,11 @@ class Findings:
         """
         strict = {sample.place for sample in self.samples if erases(sample.masking.method)}
         for one in self.exposed:
-            if not one.decided and one.values >= (1 if one.place in strict else max(_FEW, one.drawn // 2)):
+            if (
+                not one.decided
+                and not one.catalog
+                and one.values >= (1 if one.place in strict else max(_FEW, one.drawn // 2))
+            ):
                 yield one
 
     def _judge_derived(self) -> None:

@@ -37,7 +37,7 @@ _BLOCKS = 128
 
 _RELATIONS = f"""
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'm' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+WHERE (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated) AND c.relpersistence <> 't'
     AND (c.oid >= 16384 AND c.reltoastrelid <> 0 OR c.oid = {LARGE_OBJECTS})
     AND n.nspname !~ '^pg_toast' ORDER BY c.relkind = 'm', c.oid
 """  # noqa: S608 - literals only
@@ -161,8 +161,9 @@ def _pieces(
         for number, (column, test) in enumerate(zip(columns, tests, strict=True))
     ]
     query = sql.SQL(
-        "COPY (SELECT v.n, substr(v.b, 1 + g * {piece}, {length}) FROM ONLY {table} t,"
-        " LATERAL (VALUES {values} OFFSET 0) v(n, b), LATERAL generate_series(0, (octet_length(v.b) - 1) / {piece}) g"
+        "COPY (SELECT v.n, substr(v.b, 1 + g.piece * {piece}, {length}) FROM ONLY {table} t,"
+        " LATERAL (VALUES {values} OFFSET 0) v(n, b),"
+        " LATERAL generate_series(0, (octet_length(v.b) - 1) / {piece}) g(piece)"
         " WHERE {tests}) TO STDOUT (FORMAT BINARY)"
     ).format(
         piece=sql.Literal(PIECE),

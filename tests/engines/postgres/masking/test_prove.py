@@ -235,6 +235,20 @@ def test_huge_values_are_searched_to_their_end_in_bounded_memory(cluster: Cluste
 
 
 @every_version
+def test_columns_of_any_name_are_searched(cluster: Cluster) -> None:
+    shop = make_shop(cluster, CUSTOMERS + "CREATE TABLE names AS SELECT repeat('a', 9000) AS g, 1 AS v, 2 AS b, 3 AS n")
+    shop.run(MASK)
+    assert shop.settled().proved().exposed == ()
+
+
+@every_version
+def test_a_materialised_view_that_is_not_populated_is_passed_over(cluster: Cluster) -> None:
+    shop = make_shop(cluster, CUSTOMERS + "CREATE MATERIALIZED VIEW later AS SELECT notes FROM customer WITH NO DATA")
+    shop.run(MASK)
+    assert shop.settled().proved().exposed == ()
+
+
+@every_version
 def test_a_value_of_a_column_without_a_rule_is_told_and_no_leak(cluster: Cluster) -> None:
     shop = make_shop(
         cluster, CUSTOMERS + "CREATE TABLE place AS SELECT DISTINCT city AS name FROM customer WHERE id % 20 < 5;"

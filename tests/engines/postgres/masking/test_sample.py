@@ -88,6 +88,12 @@ def test_only_values_that_a_rule_selects_are_drawn(cluster: Cluster) -> None:
     assert found["a"].originals == ("masked value",)
 
 
+def test_a_condition_may_end_in_a_comment(cluster: Cluster) -> None:
+    statements = "CREATE TABLE t (c text, a text); INSERT INTO t VALUES ('US', 'kept value'), ('FR', 'masked value')"
+    found = drawn(cluster, statements, {"a": "hash", "c": "keep"}, when="c <> 'US' -- they have a law of their own")
+    assert found["a"].originals == ("masked value",)
+
+
 def test_of_arrays_documents_and_texts_the_parts_that_must_go_are_drawn(cluster: Cluster) -> None:
     statements = """
     CREATE TABLE t (tags text[], doc jsonb, old json, story text, raw bytea);
