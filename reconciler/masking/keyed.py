@@ -26,6 +26,8 @@ VERSION = "v1"
 BLOCK = 64
 """Bytes of a block of SHA-256: the length of HMAC's pads."""
 DIGEST = 32
+_SHORTEST_TRACE = 16
+"""A shorter key may be a word that files have anyway; what is derived from it is not."""
 _KINDS = tuple(f"fake/{kind}" for kind in get_args(FakeKind))
 TAGS = ("hash", "email", "pattern", "preserve", "integer", "shift", "noise", "shuffle", *_KINDS)
 """Each has a subkey of its own; methods of one tag give related values for one input."""
@@ -50,6 +52,19 @@ def pads(key: bytes) -> tuple[bytes, bytes]:
     """Return the inner and the outer pad of a subkey (RFC 2104), for engines that only have SHA-256."""
     block = key.ljust(BLOCK, b"\0")
     return block.translate(_INNER), block.translate(_OUTER)
+
+
+def traces(key: bytes) -> frozenset[bytes]:
+    """Return the bytes by which a key would show in a file, or what engines get of it: as they are, and as digits.
+
+    Whoever has a subkey can compute masked values from a dictionary, so none may be left.
+    """
+    secrets = {key} if len(key) >= _SHORTEST_TRACE else set()
+    for tag in TAGS:
+        derived = subkey(key, tag)
+        secrets |= {derived, *pads(derived)}
+    digits = [form for secret in secrets for form in (secret.hex(), secret.hex().upper())]
+    return frozenset({*secrets, *(text.encode(code) for text in digits for code in ("ascii", "utf-16-le"))})
 
 
 def keyed(key: bytes, tag: str, text: str) -> bytes:

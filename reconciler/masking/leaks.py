@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from reconciler.errors import MaskingError
-from reconciler.masking.matcher import Matcher, is_control
+from reconciler.masking.matcher import KEY, Matcher, is_control
 from reconciler.status.words import size as in_words
 
 if TYPE_CHECKING:
@@ -228,6 +228,13 @@ def judge(scanned: Scan, accepted: Accepted = _NOTHING) -> None:
         MaskingError: an original is left, or the search was blind (``MaskingLeak``).
 
     """
+    keys = [file.path for file in scanned.files if KEY in file.found]
+    if keys:
+        raise MaskingError(
+            f"a masking key, or what is derived from it, is in {', '.join(keys[:_NAMED])}",
+            hint="an expression of the policy, or a function of the source, has written it there",
+            reason="MaskingLeak",
+        )
     left: dict[int, dict[str, int]] = {}
     for file in scanned.files:
         fine = accepted.get(file.path, frozenset())

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ValueId = tuple[int, int]
 """Number of a sample, and of the value among its originals; negative (-1, -2, …) among its controls."""
 
+KEY: ValueId = (-1, 0)
+"""Stands for all traces of masking keys: it is no value of a sample, and nothing excuses it."""
+
 Buffer = bytes | memoryview
 
 _PER_DATABASE = 1_500_000
@@ -36,12 +39,18 @@ _PLANTED = 24
 class Matcher:
     """Compiled values of samples. Immutable; each thread searches through a :class:`Search` of its own.
 
-    ``only``: look for these alone. Values that are shorter than ``shortest`` bytes, or too
-    common to be looked for, are left out: see :attr:`ids`.
+    ``traces`` of masking keys are looked for as well. ``only``: look for these values
+    alone. Values that are shorter than ``shortest`` bytes, or too common to be looked for,
+    are left out: see :attr:`ids`.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], only: Iterable[ValueId] | None = None, *, shortest: int = SHORTEST
+        self,
+        samples: Sequence[Sample],
+        only: Iterable[ValueId] | None = None,
+        *,
+        shortest: int = SHORTEST,
+        traces: Iterable[bytes] = (),
     ) -> None:
         wanted = None if only is None else frozenset(only)
         patterns: dict[bytes, set[ValueId]] = {}
@@ -52,6 +61,8 @@ class Matcher:
                     patterns.setdefault(form, set()).add(value)
         self.ids: frozenset[ValueId] = frozenset().union(*patterns.values())
         """Values that are looked for."""
+        for trace in traces:
+            patterns.setdefault(trace, set()).add(KEY)
         self.patterns = len(patterns)
         self.longest = max(map(len, patterns), default=0)
         self._databases = [_Database(part) for part in _parts(patterns)]

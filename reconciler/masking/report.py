@@ -76,3 +76,5 @@ class Masked:
     kept: frozenset[tuple[str, TableName, str]] = frozenset()
     """Database, table and column of what a rule keeps."""
     reports: tuple[str, ...] = ()
+    traces: frozenset[bytes] = field(default=frozenset(), repr=False)
+    """Bytes by which the masking keys would show: see :func:`reconciler.masking.keyed.traces`."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.engines.postgres.masking.keys import _name
+from reconciler.ids import SecretName
 from tests.support import clone, document, image, new_world
 
 if TYPE_CHECKING:
@@ -57,6 +59,12 @@ def test_a_masked_image_gives_clones_without_originals(world: World) -> None:
 
 PHONE = "ALTER TABLE person ADD COLUMN phone text;"
 COPY = "INSERT INTO audit SELECT id, 'mail to ' || email FROM person;"
+SETTING = _name(SecretName("masking-key"), "email", "key")
+"""Where the session that masks has a subkey; everything that it evaluates can read it."""
+LOOT = f"""
+ALTER TABLE person ADD COLUMN loot text;
+CREATE FUNCTION loot() RETURNS text LANGUAGE sql AS $$ SELECT current_setting('{SETTING}') $$;
+"""
 FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     "a column that a rule names is not there": (
         policy({**RULES, "emial": "email"}), people(), "MaskingUncovered", ["public.person", "emial", "email"],
@@ -75,6 +83,14 @@ FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     ),
     "a copy that no rule knows": (
         policy(RULES), people(COPY), "MaskingLeak", ["email"],
+    ),
+    "a subkey that an expression writes into a row": (
+        policy({**RULES, "loot": {"sql": "public.loot()", "keep_null": False}}),
+        people(LOOT), "MaskingLeak", ["masking key"],
+    ),
+    "a subkey in a value that is stored compressed": (
+        policy({**RULES, "loot": {"sql": "repeat(public.loot() || ' ', 200)", "keep_null": False}}),
+        people(LOOT), "MaskingLeak", ["masking key"],
     ),
     "a script that fails after masking": (
         policy(RULES), people(checks=[{"sql": "SELECT false", "database": "shop"}]), "CheckFailed", [],

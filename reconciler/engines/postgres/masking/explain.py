@@ -16,7 +16,7 @@ from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import streams
 from reconciler.engines.postgres.masking.sample import guarded, speak
 from reconciler.engines.postgres.masking.streams import Relation
-from reconciler.masking.matcher import Matcher, is_control
+from reconciler.masking.matcher import KEY, Matcher, is_control
 from reconciler.masking.originals import SHORTEST
 from reconciler.masking.schema import TableName
 
@@ -74,9 +74,11 @@ def explain(work: BuildWork, scanned: Scan, findings: Findings) -> Accepted:
         MaskingError: a table cannot be read.
 
     """
-    suspects = {
-        file.path: ids for file in scanned.files if (ids := frozenset(v for v in file.found if not is_control(v)))
+    originals = {
+        file.path: frozenset(value for value in file.found if value != KEY and not is_control(value))
+        for file in scanned.files
     }
+    suspects = {path: ids for path, ids in originals.items() if ids}
     if not suspects:
         return {}
     with server.connect(work, "template1") as conn:

@@ -16,12 +16,12 @@ from reconciler.engines.postgres.masking.sample import quoted
 from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
 from reconciler.errors import MaskingError
 from reconciler.masking.leaks import Exposure
-from reconciler.masking.matcher import is_control
+from reconciler.masking.matcher import KEY, is_control
 from reconciler.masking.originals import drawn, json_paths
 from reconciler.masking.vocabulary import erases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import psycopg
 
@@ -71,7 +71,7 @@ class Findings:
         database: str,
         relation: Relation,
         columns: Sequence[str],
-        found: Iterable[ValueId],
+        found: Collection[ValueId],
         *,
         beside: bool = False,
     ) -> frozenset[ValueId]:
@@ -81,7 +81,9 @@ class Findings:
         A materialised view may be older than the masking: what it has is accepted as far
         as tables have been found to have it, by the time of :meth:`judge`.
         """
-        ids = frozenset(value for value in found if not is_control(value))
+        ids = frozenset(value for value in found if value != KEY and not is_control(value))
+        if KEY in found:
+            self.fail(f"{database}: {relation.name} holds a masking key, or what is derived from it")
         if relation.materialised:
             if not beside:
                 self._derived.append((f"{database}: {relation.name}", ids))

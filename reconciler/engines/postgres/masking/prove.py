@@ -71,7 +71,7 @@ def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evide
             places at once, never a value (``MaskingLeak``).
 
     """
-    findings, matcher = Findings(masked), Matcher(masked.samples)
+    findings, matcher = Findings(masked), Matcher(masked.samples, traces=masked.traces)
     with server.connect(work, "template1") as conn:
         names = server.connectable_databases(conn)
     for name in names:

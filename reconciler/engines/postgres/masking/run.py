@@ -27,6 +27,7 @@ from reconciler.engines.postgres.masking import (
 )
 from reconciler.engines.postgres.masking.introspect import read_schema
 from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
+from reconciler.masking import keyed
 from reconciler.masking.classify.proposal import personal_by_name
 from reconciler.masking.coverage import cover
 from reconciler.masking.report import Masked
@@ -81,7 +82,8 @@ class _Cluster:
         self._masking = masking
         self._databases = databases or ("postgres",)  # where scripts of such an image made what it has
         self._covered = False
-        self.masked = Masked()
+        traces = (keyed.traces(key) for key in masking.keys.values.values())
+        self.masked = Masked(traces=frozenset().union(*traces))
 
     def perform(self, step: Policy | MaskerRef | Script) -> None:
         match step:
