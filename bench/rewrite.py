@@ -51,6 +51,7 @@ def run(options: Options) -> list[Figure]:
     with build_server() as work:
         with server.connect(work, "postgres") as conn:
             server.ensure_builder(conn)
+            conn.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(server.BUILDER)))
             conn.execute(sql.SQL(_SOURCE).format(sql.Literal(rows)))
         ours, alter, update = in_turns(
             1 if options.quick else max(3, options.repetitions // 2),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.handover import lock_away
-from reconciler.masking import attestation, leaks
+from reconciler.masking import attestation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from reconciler.masking.report import Masked
     from reconciler.state.desired import DesiredImage
     from reconciler.state.observed import Attestation, SnapshotManifest
-
 
 _NOTES = 20
 
@@ -42,6 +41,8 @@ def search(work: Work, directory: Path, proved: Proved) -> Scan:
         MaskingError: one is (``MaskingLeak``).
 
     """
+    from reconciler.masking import leaks  # noqa: PLC0415 - large, and only builds need it
+
     work.progress("searching the files")
     samples = proved.masked.samples if proved.masked is not None else ()
     earlier = proved.evidence
@@ -54,7 +55,7 @@ def search(work: Work, directory: Path, proved: Proved) -> Scan:
         earlier=earlier.scan if earlier is not None else None,
         matcher=earlier.matcher if earlier is not None else None,
     )
-    leaks.judge(scanned, *([earlier.accepted] if earlier is not None else []))
+    leaks.judge(scanned, earlier.accepted if earlier is not None else {})
     return scanned
 
 

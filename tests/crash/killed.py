@@ -165,6 +165,7 @@ def _apply(config: str, place: Place | None, log: str) -> None:
     try:
         main()
     finally:
+        watcher.end()
         watcher.remove()
         if place is None:
             Path(log).write_text(json.dumps(watcher.bursts()))
@@ -186,6 +187,12 @@ class Watcher:
         self._watching = True
         threading.setprofile(self._profile)
         sys.setprofile(self._profile)
+
+    def end(self) -> None:
+        """Kill the process if a thread's last burst is the chosen one, and was shorter this time: it is over now."""
+        with self._lock:
+            if self._place is not None and any(burst == self._place.burst for _, burst in self._current.values()):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def remove(self) -> None:
         self._watching = False

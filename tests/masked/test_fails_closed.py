@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.engines.postgres.masking.keys import _name
+from reconciler.engines.postgres.masking.keys import setting_name
 from reconciler.ids import SecretName
 from tests.support import clone, document, image, new_world
 
@@ -59,7 +59,7 @@ def test_a_masked_image_gives_clones_without_originals(world: World) -> None:
 
 PHONE = "ALTER TABLE person ADD COLUMN phone text;"
 COPY = "INSERT INTO audit SELECT id, 'mail to ' || email FROM person;"
-SETTING = _name(SecretName("masking-key"), "email", "key")
+SETTING = setting_name(SecretName("masking-key"), "email", "key")
 """Where the session that masks has a subkey; everything that it evaluates can read it."""
 LOOT = f"""
 ALTER TABLE person ADD COLUMN loot text;
@@ -115,6 +115,16 @@ def test_nothing_is_sealed_when(world: World, why: str) -> None:
     everything = [path.read_bytes() for path in world.state.rglob("*") if path.is_file()]
     assert not [word for word in (b"secretive", b"Somebody", KEY.encode()) if any(word in text for text in everything)]
     assert world.apply().actions == []
+
+
+def test_a_condition_that_takes_no_row_is_told(world: World) -> None:
+    rules = policy(RULES)
+    rules["spec"]["rules"][0]["when"] = "false"
+    world.write("pii.yaml", rules)
+    (done, *_) = world.converge()
+    told = done.condition("Image/people", "LeftUnmasked")
+    assert told is not None
+    assert "the condition of the rule for public.person.email takes no row" in told[2]
 
 
 def test_an_image_without_its_key_waits(world: World) -> None:

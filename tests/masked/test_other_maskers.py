@@ -80,6 +80,15 @@ def test_a_masker_that_fails_seals_nothing_and_what_it_prints_is_told_nowhere(wo
     assert [p for p in world.state.rglob("*") if p.is_file() and b"secretive" in p.read_bytes()] == []
 
 
+def test_a_masker_that_does_nothing_is_told(world: World) -> None:
+    masker(world, "true")
+    world.write("people.yaml", people({"masker": "own"}))
+    (done, *_) = world.converge()
+    told = done.condition("Image/people", "LeftUnmasked")
+    assert told is not None
+    assert "own took away no text" in told[2]
+
+
 def test_a_masker_has_no_superuser_rights(world: World) -> None:
     masker(world, "PSQL -c 'ALTER ROLE reconciler_builder SUPERUSER'")
     world.write("people.yaml", people({"masker": "own"}))

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler.engines.postgres import isolate, logical, scripts, server, settle
-from reconciler.engines.postgres.masking import prove, run
-from reconciler.engines.postgres.masking.profile import profile_database
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
@@ -69,10 +67,14 @@ class PostgresSession:
         scripts.run_script(self._work, script, databases=self._databases())
 
     def mask(self, masking: MaskingWork) -> Masked:
+        from reconciler.engines.postgres.masking import run  # noqa: PLC0415 - what masks is large, and only builds need it
+
         self._masked = True
         return run.mask_cluster(self._work, masking, self._databases())
 
     def profile(self) -> tuple[DatabaseProfile, ...]:
+        from reconciler.engines.postgres.masking.profile import profile_database  # noqa: PLC0415 - what masks is large, and only builds need it
+
         found = []
         for name in self._databases():
             self._work.progress(f"looking at database {name}")
@@ -85,6 +87,8 @@ class PostgresSession:
 
     def isolate(self) -> None:
         if self._masked:
+            from reconciler.engines.postgres.masking import run  # noqa: PLC0415 - what masks is large, and only builds need it
+
             run.scrub_cluster(self._work)
         isolate.isolate_cluster(self._work)
         server.retire_builder(self._work)
@@ -94,6 +98,8 @@ class PostgresSession:
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
 
     def prove(self, masked: Masked) -> Evidence:
+        from reconciler.engines.postgres.masking import prove  # noqa: PLC0415 - what masks is large, and only builds need it
+
         return prove.prove(self._work, masked)
 
     def _create_databases(self) -> None:

@@ -91,17 +91,17 @@ def _parts(secret: SecretName, key: bytes, tag: str) -> tuple[tuple[str, bytes],
     derived = keyed.subkey(key, tag)
     inner, outer = keyed.pads(derived)
     return (
-        (_name(secret, tag, "inner"), inner),
-        (_name(secret, tag, "outer"), outer),
-        (_name(secret, tag, "key"), derived),
+        (setting_name(secret, tag, "inner"), inner),
+        (setting_name(secret, tag, "outer"), outer),
+        (setting_name(secret, tag, "key"), derived),
     )
 
 
 def _setting(secret: SecretName, tag: str, part: str) -> sql.Composable:
     """Return a subquery without references to rows: PostgreSQL evaluates it once per statement."""
-    return sql.SQL("(SELECT decode(current_setting({}), 'hex'))").format(sql.Literal(_name(secret, tag, part)))
+    return sql.SQL("(SELECT decode(current_setting({}), 'hex'))").format(sql.Literal(setting_name(secret, tag, part)))
 
 
-def _name(secret: SecretName, tag: str, part: str) -> str:
+def setting_name(secret: SecretName, tag: str, part: str) -> str:
     """Return a setting's name; secrets may have characters that such names may not."""
     return f"{SCHEMA}.k{sha256(f'{secret}/{tag}/{part}'.encode()).hexdigest()[:24]}"

@@ -112,9 +112,12 @@ class _Cluster:
             with server.connect(self._work, database, role=server.BUILDER) as conn:
                 drawn[database] = unruled.draw(conn, schema, by)
         yield
+        gone: list[Sample] = []
         for database, samples in drawn.items():
             with server.connect(self._work, database, role=server.BUILDER) as conn:
-                self._add((), unruled.gone(conn, samples), ())
+                gone += unruled.gone(conn, samples)
+        idle = not gone and any(drawn.values())
+        self._add((), tuple(gone), (f"{by} took away no text that was drawn before it",) if idle else ())
 
     def _apply_policies(self) -> None:
         policies = [step for step in self._masking.steps if isinstance(step, Policy)]
@@ -156,6 +159,14 @@ def _look_personal(schema: DatabaseSchema, masking: DatabaseMasking) -> tuple[st
     return (f"{masking.database}: not masked, though the names look personal: {', '.join(names)}",) if names else ()
 
 
+def _idle(counts: Sequence[TableCounts]) -> Iterator[str]:
+    """Yield the rules whose condition took no row of a table that has some."""
+    for table in counts:
+        for column in table.columns:
+            if column.rows and not column.selected:
+                yield f"{table.database}: the condition of the rule for {table.table}.{column.column} takes no row"
+
+
 def _mask_database(
     work: BuildWork, masking: DatabaseMasking, keys: Keys
 ) -> tuple[tuple[TableCounts, ...], tuple[Sample, ...], tuple[str, ...]]:
@@ -173,6 +184,7 @@ def _mask_database(
         lambda conn: expressions.open_keys(conn, keys, masking),
         report=reports.append,
     )
+    reports += _idle(counts)
     with server.connect(work, masking.database) as conn:
         expressions.remove(conn)
         sequences.catch_up(conn, masking)

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking
     from reconciler.masking.schema import TableName
 
-_READS_ALL = "SELECT pg_has_role(%s, 'pg_read_all_data', 'MEMBER')"
 _FORGET = ("VACUUM (FULL, FREEZE) pg_catalog.pg_rewrite", "VACUUM (FULL, FREEZE) pg_catalog.pg_attribute")
 """Dead rows that quote values: staged rows were views with conditions, and columns had values for rows without any."""
 
@@ -74,9 +73,10 @@ def mask_database(
 ) -> tuple[TableCounts, ...]:
     """Mask all tables of a database; return the proof per table, in the order given.
 
-    ``express`` gives the SQL of a column, ``prepare`` is called on every connection that
-    computes it, ``report`` gets what is worth telling beside the counts. The schema of
-    ``express``'s functions exists.
+    The builder can read every table meanwhile (pg_read_all_data). ``express`` gives the
+    SQL of a column, ``prepare`` is called on every connection that computes it,
+    ``report`` gets what is worth telling beside the counts. The schema of ``express``'s
+    functions exists.
 
     Raises:
         MaskingError: the schema is not as the policy was made for, or the database refuses a value.
@@ -112,7 +112,7 @@ class _Masking:
             jobs = _jobs(conn, oids, self._masking)
             relations = {relation.oid: relation for job in jobs for relation, _ in job.tables}
             if jobs:
-                with _quiet(conn), _readable(conn):
+                with _quiet(conn):
                     self._rewrite(conn, jobs)
                     reports, computed = views.refresh_all(conn, relations)
                 for text in reports:
@@ -246,18 +246,6 @@ def _make_counters(conn: psycopg.Connection, number: int) -> None:
     rewrite.make_counting_functions(conn, number)
     conn.execute(sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {builder}").format(**names))
     conn.execute(sql.SQL("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {builder}").format(**names))
-
-
-@contextmanager
-def _readable(conn: psycopg.Connection) -> Iterator[None]:
-    """Let the builder read every table meanwhile, also those of superusers."""
-    has = conn.execute(_READS_ALL, [server.BUILDER]).fetchone()
-    builder = sql.Identifier(server.BUILDER)
-    if not has or not has[0]:
-        conn.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(builder))
-    yield
-    if not has or not has[0]:
-        conn.execute(sql.SQL("REVOKE pg_read_all_data FROM {}").format(builder))
 
 
 @contextmanager

@@ -37,6 +37,7 @@ class Value:
 def make(cluster: Cluster, statements: str, database: str = "shop") -> None:
     """Make a database by a script, as a superuser."""
     cluster.tool("psql", "-X", "-q", "-c", f'CREATE DATABASE "{database}"')
+    cluster.tool("psql", "-X", "-q", "-c", f"GRANT pg_read_all_data TO {server.BUILDER}")
     execute(cluster, statements, database)
 
 
