@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from reconciler import plugins
 from reconciler.clock import Clock, SystemClock
 from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
-from reconciler.ids import PoolName, RuntimeName, SecretName
+from reconciler.ids import PoolName, RuntimeName, SecretName, VolumeId
 from reconciler.plan.settings import AttestationRules, PlanSettings, PolicySettings
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Host:
     engines: dict[str, Engine] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     reserving: threading.Lock = field(default_factory=threading.Lock)
+    cutting: dict[VolumeId, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    """One for each mirror: it is not started or stopped while a copy is taken of it."""
     reserved: set[int] = field(default_factory=set)
     """Ports and user ids that a clone in the making has chosen and not recorded yet."""
     held: ExitStack | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler import mirrors
 from reconciler.errors import ReconcilerError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
@@ -58,6 +59,7 @@ def observe(
         recent_deletions=host.state.recent_deletions(now),
         refreshed=host.store.refreshed(),
     )
+    observed = replace(observed, mirrors=mirrors.look(host, desired, volumes, servers))
     due = builds_due(desired, observed, now)
     return replace(observed, inputs={name: _input(host, desired.images[name]) for name in due})
 
@@ -113,6 +115,7 @@ def _lost_credentials(host: Host, volumes: tuple[Volume, ...]) -> frozenset[Clon
 def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
     names = {user.password for clone in desired.clones.values() for user in clone.users if user.password is not None}
     names |= {key for image in desired.images.values() for key in image.masking_keys}
+    names |= {image.mirrored.url for image in desired.images.values() if image.mirrored is not None}
     found = {name: host.secret_fingerprint(name) for name in names}
     return {name: fingerprint for name, fingerprint in found.items() if fingerprint is not None}
 

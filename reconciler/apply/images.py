@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.apply import sealing
+from reconciler.apply import mirrors, sealing
 from reconciler.apply.context import best_effort
 from reconciler.apply.delivery import refuse_quarantined
 from reconciler.apply.sealing import Proved
@@ -22,6 +22,7 @@ from reconciler.errors import BusyError, MaskingError, ReconcilerError, RefusedE
 from reconciler.handover import give_tree
 from reconciler.ids import ServerName, VolumeId
 from reconciler.masking.assignment import Keys
+from reconciler.plan.fingerprints import mirror_input
 from reconciler.sources import host_path, identify, modified_at, paths
 from reconciler.state.desired import ImageSource, Phase
 from reconciler.state.grants import Grants
@@ -149,6 +150,8 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
             raise BusyError(f"image {image.source.image} has no snapshot yet", reason="DependencyNotReady")
         refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
+    if action.mirror is not None:
+        return LocalSource("mirror")
     named, roots = paths(image.source), _roots(work, image)
     files = [_at_hand(work.tree, path, place, roots) for path, place in _places(image, scratch)]
     first, second = (*files, None, None)[:2]
@@ -200,6 +203,8 @@ def _volume(work: Work, image: DesiredImage, action: BuildSnapshot, storage: Sto
         runtime=image.runtime,
     )
     volume = VolumeId(action.snapshot)
+    if action.mirror is not None:
+        return mirrors.cut(work, action, action.mirror, storage, manifest, volume)
     if action.base is None:
         return storage.create(volume, manifest)
     base_pool, _base = work.snapshot(action.base)
@@ -301,7 +306,7 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
     """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken."""
-    if not isinstance(image.source, ImageSource):
+    if not isinstance(image.source, ImageSource) and image.mirrored is None:
         now = identify(engine, image.source, _roots(work, image))
         if now.input_id != action.input_id:
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
@@ -310,6 +315,13 @@ def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSna
 def _measure(work: Work, storage: Storage, volume: VolumeId) -> None:
     """Note the size of a new snapshot at once: the next pass has to know what a copy of it takes."""
     work.host.store.write_usage(storage.usage([volume]), work.host.clock.now())
+
+
+def _input_id(work: Work, action: BuildSnapshot, sealed: Sealed) -> str:
+    """Return what a build started from; a mirror has gone on since the plan was made."""
+    if action.mirror is None or sealed.position is None:
+        return action.input_id
+    return mirror_input(mirrors.system_of(work, action.mirror), sealed.position)
 
 
 def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Sealed) -> SnapshotManifest:
@@ -321,7 +333,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         version=sealed.version,
         major=sealed.major,
         spec_digest=image.spec_digest,
-        input_id=action.input_id,
+        input_id=_input_id(work, action, sealed),
         key_id=action.key_id,
         masked_by=image.masked_by,
         revision=work.desired.revision,

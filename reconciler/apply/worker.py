@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from reconciler.apply import clones, images
+from reconciler.apply import clones, images, mirrors
 from reconciler.plan.actions import (
     BuildSnapshot,
     ClearTombstone,
+    CopyPrimary,
     CreateClone,
     DeleteClone,
     DeleteSnapshot,
     DropVolume,
     ExpireClone,
+    FollowPrimary,
+    LeavePrimary,
     QuarantineSnapshot,
     ReleaseSnapshot,
     RenameClone,
@@ -45,6 +48,12 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one fl
             images.delete(work, action)
         case RenameImage():
             images.rename(work, action)
+        case CopyPrimary():
+            mirrors.copy(work, action)
+        case FollowPrimary():
+            mirrors.follow(work, action)
+        case LeavePrimary():
+            mirrors.leave(work, action)
         case QuarantineSnapshot():
             images.quarantine(work, action)
         case ReleaseSnapshot():

@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from reconciler.ids import CloneName, ServerName, SnapshotId
+    from reconciler.ids import CloneName, ImageName, ServerName, SnapshotId
     from reconciler.masking.assignment import Keys
     from reconciler.masking.classify.profiles import DatabaseProfile
     from reconciler.masking.leaks import Evidence
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
-    from reconciler.state.observed import SnapshotManifest
+    from reconciler.state.observed import ObservedMirror, SnapshotManifest
     from reconciler.state.servers import Endpoint, ServerSpec
 
 Progress = Callable[[str], None]
 """Told what is going on, in a few words for people ("restoring 1.2 of 4.0 GiB")."""
 
-SourceKind = Literal["dump", "backup", "files", "primary", "image", "empty"]
+SourceKind = Literal["dump", "backup", "files", "primary", "mirror", "image", "empty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class LocalSource:
     """A source with its files at hand on this host.
 
     For ``image`` the build's directory already is a writable copy of the base
-    snapshot, described by ``base``.
+    snapshot, described by ``base``; for ``mirror`` one of a mirror, taken in an instant or at rest.
     """
 
     kind: SourceKind
@@ -73,6 +73,77 @@ class SourceIdentity:
     input_id: str
     size_bytes: int
     modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorWork:
+    """One mirror: where it lies and whom it follows."""
+
+    image: ImageName
+    server: ServerName
+    directory: Path
+    run_directory: Path
+    """As of a build; what lies in it (the way into the primary, sockets) is never part of a copy."""
+    account: Account | None
+    url: str = field(repr=False)
+    """How to connect to the primary, with its password."""
+    slot: str
+    """The name of what is made at the primary, so that it keeps its log for the mirror."""
+    version: str | None = None
+    held_limit: int
+    """Bytes of log that the primary may keep for the mirror; beyond that it is let go of."""
+    jobs: int = 1
+    cancel: CancelToken = field(default_factory=CancelToken)
+    progress: Progress = lambda _text: None
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedPrimary:
+    """What was copied: the version that must serve it, and which database system it is."""
+
+    major: str
+    system: str
+
+
+class Mirrors(Protocol):
+    """Following a live primary by copies of its files. All of it can be repeated."""
+
+    def size(self, work: MirrorWork) -> int:
+        """Return the bytes that a copy of the primary takes.
+
+        Raises:
+            SourceError: it refuses us, or is not what can be followed; the message says what to change there.
+            UnavailableError: it does not answer.
+
+        """
+        ...
+
+    def copy(self, work: MirrorWork) -> CopiedPrimary:
+        """Copy the primary into the empty directory, and have it keep its log from there on.
+
+        Raises:
+            SourceError, UnavailableError: as :meth:`size`.
+            NotInstalledError: no server of its version is on this host.
+
+        """
+        ...
+
+    def server(self, work: MirrorWork) -> ServerSpec:
+        """Write the settings of a copied mirror and return how to start it: it follows, and nobody can reach it."""
+        ...
+
+    def look(self, work: MirrorWork) -> ObservedMirror:
+        """Return how far a running mirror has come, within seconds; what cannot be asked is left out."""
+        ...
+
+    def leave(self, work: MirrorWork) -> None:
+        """Remove what was made at the primary; absent is fine. The directory need not exist any more.
+
+        Raises:
+            UnavailableError: the primary does not answer; it has to be tried again.
+
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +206,8 @@ class Sealed:
     required: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     data_as_of: datetime | None = None
+    position: str | None = None
+    """How far a copy of a mirror had come, as its mirror tells it."""
 
 
 class BuildSession(Protocol):
@@ -260,6 +333,8 @@ class Engine(Protocol):
     name: str
     install_hint: str
     """How to get its server programs, for people."""
+    mirrors: Mirrors | None
+    """How live primaries are followed; None: this product cannot be."""
 
     def servers(self) -> tuple[InstalledServer, ...]:
         """Return the server programs that were found, best first."""

@@ -31,6 +31,8 @@ class BuildSnapshot:
     input_id: str
     size_bytes: int = 0
     base: SnapshotId | None = None
+    mirror: VolumeId | None = None
+    """The mirror that it is cut from; its ``input_id`` is then how far that had come, and may be exceeded."""
     key_id: str | None = None
     fingerprint: str
     request: str | None = None
@@ -118,6 +120,47 @@ class ReleaseSnapshot(_SnapshotAction):
 
     verb: ClassVar[str] = "release"
     destructive: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MirrorAction:
+    image: ImageName
+    volume: VolumeId
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+    destructive: ClassVar[bool] = False
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(Kind.MIRROR, self.image)
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyPrimary(_MirrorAction):
+    """Copy a live server for the first time, and follow it from then on."""
+
+    verb: ClassVar[str] = "copy"
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowPrimary(_MirrorAction):
+    """Start a mirror's server, or start it again with other settings."""
+
+    verb: ClassVar[str] = "follow"
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeavePrimary(_MirrorAction):
+    """Remove a mirror: its data first, then what is left of it at the primary, and then its manifest."""
+
+    verb: ClassVar[str] = "leave"
+    pool: PoolName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +371,9 @@ Action = (
     BuildSnapshot
     | DeleteSnapshot
     | RenameImage
+    | CopyPrimary
+    | FollowPrimary
+    | LeavePrimary
     | QuarantineSnapshot
     | ReleaseSnapshot
     | CreateClone
@@ -353,8 +399,9 @@ def volumes_in_use(action: Action) -> frozenset[VolumeId]:
             return frozenset((*action.volumes, action.volume, VolumeId(action.snapshot)))
         case RestoreClone():
             return frozenset((*action.volumes, action.volume))
-        case BuildSnapshot() if action.base is not None:
-            return frozenset((*action.volumes, VolumeId(action.base)))
+        case BuildSnapshot():
+            origins = (VolumeId(action.base) if action.base is not None else None, action.mirror)
+            return frozenset((*action.volumes, *filter(None, origins)))
         case _:
             return frozenset(action.volumes)
 

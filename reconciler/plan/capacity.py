@@ -70,7 +70,7 @@ class _Needs:
             return None
         self._places[action.snapshot] = pool
         self._sizes[action.snapshot] = size = self._build_size(action)
-        shared = action.base is not None and self._instant(pool)
+        shared = (action.base is not None or action.mirror is not None) and self._instant(pool)
         return _Need(pool, 0 if shared else size, f"a snapshot of {action.image}")
 
     def _build_size(self, action: BuildSnapshot) -> int:
@@ -82,7 +82,8 @@ class _Needs:
             for volume in self._observed.volumes
             if isinstance(volume.manifest, SnapshotManifest) and volume.manifest.image == action.image
         )
-        return max((action.size_bytes, *own))
+        mirrored = self._settings.sizes.get(action.mirror, 0) if action.mirror is not None else 0
+        return max((action.size_bytes, mirrored, *own))
 
     def _instant(self, name: PoolName) -> bool:
         pool = self._observed.pools.get(name)

@@ -17,6 +17,7 @@ from reconciler.plan.draft import Draft
 from reconciler.plan.images import find_due, plan_images, source_is_outside
 from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import plan_problems, plan_strays, plan_undeclared_clones
+from reconciler.plan.mirrors import plan_mirrors
 from reconciler.plan.order import ordered, wait_for_renames
 from reconciler.plan.quarantine import plan_requests, stop_quarantined
 from reconciler.plan.retention import drop_unfinished_builds, plan_retention
@@ -41,6 +42,7 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
     index = build_index(desired, observed, now, settings=settings)
     draft = Draft()
     drop_unfinished_builds(index, draft)
+    plan_mirrors(index, draft)
     plan_images(index, draft)
     plan_clones(index, draft)
     plan_undeclared_clones(index, draft)

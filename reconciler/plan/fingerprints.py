@@ -97,6 +97,23 @@ def build_fingerprint(image: DesiredImage, *, input_id: str, key: str | None, ba
     )
 
 
+def mirror_settings(url: SecretName, secrets: Mapping[SecretName, str | None]) -> str:
+    """Return the digest of what a mirror is started with: whom it follows, and how it gets in."""
+    return digest(url, secrets.get(url))
+
+
+def mirror_input(system: str, position: str) -> str:
+    """Return the input id of what a mirror has replayed."""
+    return f"primary:{system}:{position}"
+
+
+def mirror_fingerprint(work: str, image: DesiredImage, secrets: Mapping[SecretName, str]) -> str:
+    """Return the fingerprint of copying (``copy``) or following (``follow``) an image's primary."""
+    source = image.mirrored
+    way_in = "" if source is None else mirror_settings(source.url, secrets)
+    return _fingerprint(work, image.engine, image.version, image.pool, way_in)
+
+
 def delivery_fingerprint(
     clone: DesiredClone, image: DesiredImage, *, snapshot: SnapshotId, secrets: Mapping[SecretName, str]
 ) -> str:

@@ -12,11 +12,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from reconciler.ids import SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot, RenameImage
+from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, RenameImage
 from reconciler.plan.draft import attempt, held_back
-from reconciler.plan.fingerprints import build_fingerprint, key_id
+from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
 from reconciler.plan.quarantine import quarantine_of_image
-from reconciler.plan.schedule import ScheduleError, next_refresh, snapshot_id_stamp, started_at
+from reconciler.plan.schedule import ScheduleError, last_refresh, next_refresh, snapshot_id_stamp, started_at
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 from reconciler.state.desired import (
     BackupSource,
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 EMPTY_INPUT = "empty"
 """Input id of an image that starts from nothing."""
+
+PENDING_INPUT = "primary:pending"
+"""Input id of a build that waits for its mirror to be made or started."""
 
 UP_TO_DATE = (ready("UpToDate"),)
 
@@ -275,7 +278,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     newest = index.newest(image.name)
     if due.binding and newest is not None:
         draft.outdated[image.name] = f"waits for a new snapshot: {due.reason}"
-    if (wait := _waits(index, draft, image)) is not None:
+    if (wait := _waits(index, draft, image, due)) is not None:
         draft.say(key, *_state(index, image), wait)
         return
     found = _base(index, draft, image, newest)
@@ -294,7 +297,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
             draft.served[due.request] = f"image {image.name} is up to date: its source has not changed"
         return
     keys = key_id(image, index.observed.secrets)
-    fingerprint = build_fingerprint(image, input_id=source.input_id, key=keys, base=base)
+    fingerprint = build_fingerprint(image, input_id=_judged_input(index, image, source.input_id), key=keys, base=base)
     held = held_back(index, key, fingerprint)
     asked = pending_refresh(index, image.name, newest)
     if held is not None and asked is None:  # a person who asks again is taken at their word
@@ -306,11 +309,12 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
         input_id=source.input_id,
         size_bytes=source.size_bytes,
         base=base,
+        mirror=_mirror(index, draft, image),
         key_id=keys,
         fingerprint=fingerprint,
         request=asked.id if asked is not None else None,
         reason=due.reason,
-        after=_after_base(draft, image),
+        after=_after(draft, image),
     )
     draft.builds[image.name] = build
     draft.wanted.update([base] if base is not None else [])
@@ -318,11 +322,13 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     draft.say(key, *_state(index, image), reconciling("BuildDue", due.reason))
 
 
-def _waits(index: Index, draft: Draft, image: DesiredImage) -> Condition | None:
+def _waits(index: Index, draft: Draft, image: DesiredImage, due: Due) -> Condition | None:
     """Return what a build that is due has to wait for."""
     if image.runtime in index.observed.unknown_runtimes:
         why = index.observed.unknown_runtimes[image.runtime]
         return reconciling("RuntimeUnavailable", f"the runtime {image.runtime} does not answer: {why}")
+    if image.mirrored is not None:
+        return _waits_for_mirror(index, draft, image, due)
     if not isinstance(image.source, ImageSource):
         return None
     base = image.source.image
@@ -336,6 +342,27 @@ def _waits(index: Index, draft: Draft, image: DesiredImage) -> Condition | None:
     return None
 
 
+def _waits_for_mirror(index: Index, draft: Draft, image: DesiredImage, due: Due) -> Condition | None:
+    """Return why nothing can be cut from an image's mirror now.
+
+    While it does not follow, a refresh waits; a build that the commit asks for is of what it has.
+    """
+    if any(isinstance(action, CopyPrimary | FollowPrimary) for action in draft.actions.get(mirror_key(image), ())):
+        return None
+    mirror = index.whole_mirror(image)
+    seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
+    if seen is None or seen.position is None:
+        return reconciling("WaitingForMirror", "its mirror cannot be cut now; see the conditions of the mirror")
+    if not (seen.following or due.binding):
+        return reconciling("WaitingForMirror", f"its mirror does not follow: {seen.problem or 'it is not connected'}")
+    return None
+
+
+def mirror_key(image: DesiredImage) -> ObjectKey:
+    """Return the key of an image's mirror, which is an object of its own: it is worked on while builds go on."""
+    return ObjectKey(Kind.MIRROR, image.name)
+
+
 def _input(index: Index, image: DesiredImage, base: SnapshotId | None) -> Input:
     """Return the identity of what a build would start from.
 
@@ -345,6 +372,12 @@ def _input(index: Index, image: DesiredImage, base: SnapshotId | None) -> Input:
     """
     if isinstance(image.source, ImageSource):
         return Input(base or "")
+    if image.mirrored is not None:
+        mirror = index.whole_mirror(image)
+        seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
+        if mirror is None or seen is None or seen.position is None:
+            return Input(PENDING_INPUT)
+        return Input(mirror_input(mirror.manifest.system, seen.position))
     return index.observed.inputs.get(image.name, Input("")) if source_is_outside(image) else Input(EMPTY_INPUT)
 
 
@@ -371,7 +404,30 @@ def _lacks_attestation(index: Index, newest: Snapshot) -> bool:
     return needed is not None and rules.problem(newest.manifest, needed[0]) is not None
 
 
-def _after_base(draft: Draft, image: DesiredImage) -> tuple[ObjectKey, ...]:
+def _judged_input(index: Index, image: DesiredImage, input_id: str) -> str:
+    """Return the input that a failure is remembered with.
+
+    A primary changes all the time: what failed for good with it is tried again at the
+    next time of the schedule, not in every pass.
+    """
+    if image.mirrored is None:
+        return input_id
+    tick = None if image.refresh is None else last_refresh(image.refresh, index.now)
+    return f"primary:{tick.isoformat() if tick is not None else ''}"
+
+
+def _mirror(index: Index, draft: Draft, image: DesiredImage) -> VolumeId | None:
+    """Return the mirror that a build is cut from: the one of this plan, or the one that there is."""
+    for action in draft.actions.get(mirror_key(image), ()):
+        if isinstance(action, CopyPrimary):
+            return action.volume
+    mirror = index.whole_mirror(image)
+    return mirror.volume.id if mirror is not None else None
+
+
+def _after(draft: Draft, image: DesiredImage) -> tuple[ObjectKey, ...]:
+    if image.mirrored is not None and draft.actions.get(mirror_key(image)):
+        return (mirror_key(image),)
     if isinstance(image.source, ImageSource) and image.source.image in draft.builds:
         return (ObjectKey(Kind.IMAGE, image.source.image),)
     return ()
@@ -391,4 +447,5 @@ def _snapshot_id(index: Index, image: DesiredImage) -> SnapshotId:
 
 def source_is_outside(image: DesiredImage) -> bool:
     """Whether the identity of an image's source has to be asked for."""
-    return isinstance(image.source, DumpSource | BackupSource | FilesSource | PrimarySource)
+    outside = isinstance(image.source, DumpSource | BackupSource | FilesSource | PrimarySource)
+    return outside and image.mirrored is None

@@ -17,6 +17,8 @@ from reconciler.state.observed import (
     BuildManifest,
     CloneManifest,
     ClonePhase,
+    MirrorManifest,
+    MirrorPhase,
     ServerState,
     SnapshotManifest,
     VolumeState,
@@ -38,6 +40,9 @@ _NOT_CONFIGURED = (
     " or strike it out of pools.json in the state directory if its volumes are gone for good"
 )
 
+MIRROR = "mirror"
+"""How the volume ids of mirrors end, as those of clones end in a number."""
+
 _SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
 
 
@@ -53,6 +58,13 @@ class Generation(NamedTuple):
 
     volume: Volume
     manifest: CloneManifest
+
+
+class Mirror(NamedTuple):
+    """A mirror that can be seen, whole or not."""
+
+    volume: Volume
+    manifest: MirrorManifest
 
 
 @dataclass(slots=True)
@@ -94,6 +106,7 @@ class Index:
     images: dict[ImageName, list[Snapshot]] = field(default_factory=lambda: defaultdict(list))
     snapshots: dict[SnapshotId, Snapshot] = field(default_factory=dict)
     image_leftovers: dict[ImageName, list[Volume]] = field(default_factory=lambda: defaultdict(list))
+    mirrors: dict[ImageName, list[Mirror]] = field(default_factory=lambda: defaultdict(list))
     clones: dict[CloneName, CloneVolumes] = field(default_factory=dict)
     hidden: dict[ObjectKey, str] = field(default_factory=dict)
     """Objects of which a volume exists that cannot be looked at, and why: on a pool that is away, or unreadable."""
@@ -127,8 +140,9 @@ class Index:
 
     def left_alone(self, key: ObjectKey) -> Condition | None:
         """Return why nothing at all is done for an object in this pass, as far as its volumes have no say in it."""
-        if key in self.desired.problems:
-            return stalled(*self.desired.problems[key])
+        declared = ObjectKey(Kind.IMAGE, key.name) if key.kind is Kind.MIRROR else key
+        if declared in self.desired.problems:
+            return stalled(*self.desired.problems[declared])
         if _suspended(self.desired, key):
             return _SUSPENDED
         if key in self.in_flight:
@@ -156,6 +170,25 @@ class Index:
             generation += 1
         return VolumeId(f"{clone}.{generation}"), generation
 
+    def whole_mirror(self, image: DesiredImage) -> Mirror | None:
+        """Return the mirror that builds of an image can be cut from; None while there is none, or it asks for none."""
+        whole = (
+            mirror
+            for mirror in self.mirrors.get(image.name, ())
+            if mirror.volume.state is VolumeState.COMPLETE
+            and mirror.volume.pool == image.pool
+            and mirror.manifest.phase is MirrorPhase.FOLLOWING
+        )
+        return next(whole, None) if image.mirrored is not None else None
+
+    def free_mirror(self, image: ImageName) -> VolumeId:
+        """Return the volume id of a new mirror; a renamed image's keeps its old one."""
+        number, wanted = 1, VolumeId(f"{image}.{MIRROR}")
+        while wanted in self.taken:
+            number += 1
+            wanted = VolumeId(f"{image}.{MIRROR}{number}")
+        return wanted
+
     @property
     def taken(self) -> frozenset[VolumeId]:
         """The ids of all volumes."""
@@ -171,7 +204,10 @@ class Index:
 
     def owner_of(self, volume: VolumeId) -> ObjectKey:
         """Return whose a volume is that shows nothing but its id, under the name that it has now."""
-        clone, dot, _number = volume.rpartition(".")
+        clone, dot, number = volume.rpartition(".")
+        if number.startswith(MIRROR):
+            mirrored = ImageName(clone)
+            return ObjectKey(Kind.MIRROR, self.image_names.get(mirrored, mirrored))
         if dot:
             former = CloneName(clone)
             return ObjectKey(Kind.CLONE, self.clone_names.get(former, former))
@@ -246,6 +282,9 @@ def _place(index: Index, volumes: Iterable[Volume]) -> None:
                 known.ready.append(Generation(volume, manifest))
             else:
                 known.leftovers.append(volume)
+        elif isinstance(manifest, MirrorManifest):
+            image = index.image_names.get(manifest.image, manifest.image)
+            index.mirrors[image].append(Mirror(volume, manifest))
         else:
             _place_snapshot(index, volume, manifest)
 
@@ -263,7 +302,8 @@ def _place_snapshot(index: Index, volume: Volume, manifest: BuildManifest | Snap
 def _object_of(index: Index, manifest: Manifest) -> ObjectKey:
     if isinstance(manifest, CloneManifest):
         return ObjectKey(Kind.CLONE, index.clone_names.get(manifest.clone, manifest.clone))
-    return ObjectKey(Kind.IMAGE, index.image_names.get(manifest.image, manifest.image))
+    kind = Kind.MIRROR if isinstance(manifest, MirrorManifest) else Kind.IMAGE
+    return ObjectKey(kind, index.image_names.get(manifest.image, manifest.image))
 
 
 def _hide_unreadable(index: Index) -> None:
@@ -295,12 +335,13 @@ def _away(observed: Observed, settings: PlanSettings) -> dict[PoolName, str]:
 
 def _declared(desired: Desired, kind: Kind, name: str) -> bool:
     """Whether a document declares an object, be it one with a problem."""
-    known = ImageName(name) in desired.images if kind is Kind.IMAGE else CloneName(name) in desired.clones
-    return known or ObjectKey(kind, name) in desired.problems
+    if kind is Kind.CLONE:
+        return CloneName(name) in desired.clones or ObjectKey(kind, name) in desired.problems
+    return ImageName(name) in desired.images or ObjectKey(Kind.IMAGE, name) in desired.problems
 
 
 def _suspended(desired: Desired, key: ObjectKey) -> bool:
-    if key.kind is Kind.IMAGE:
+    if key.kind in (Kind.IMAGE, Kind.MIRROR):
         image = desired.images.get(ImageName(key.name))
         return image is not None and image.suspend
     clone = desired.clones.get(CloneName(key.name))
@@ -330,8 +371,8 @@ def _in_flight(index: Index) -> frozenset[ObjectKey]:
     """Objects with work in flight, under the names that they have now as well."""
     heirs: list[ObjectKey] = []
     for key in index.observed.in_flight:
-        if key.kind is Kind.IMAGE and ImageName(key.name) in index.image_names:
-            heirs.append(ObjectKey(Kind.IMAGE, index.image_names[ImageName(key.name)]))
+        if key.kind in (Kind.IMAGE, Kind.MIRROR) and ImageName(key.name) in index.image_names:
+            heirs.append(ObjectKey(key.kind, index.image_names[ImageName(key.name)]))
         elif key.kind is Kind.CLONE and CloneName(key.name) in index.clone_names:
             heirs.append(ObjectKey(Kind.CLONE, index.clone_names[CloneName(key.name)]))
     return index.observed.in_flight.union(heirs)

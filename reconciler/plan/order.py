@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from reconciler.plan.actions import Action
     from reconciler.state.conditions import ObjectKey
 
-_KINDS = {kind: rank for rank, kind in enumerate((Kind.SNAPSHOT, Kind.IMAGE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY))}
+_KINDS = {
+    kind: rank
+    for rank, kind in enumerate(
+        (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY)
+    )
+}
 
 
 def ordered(actions: Mapping[ObjectKey, list[Action]]) -> tuple[Action, ...]:

@@ -20,6 +20,7 @@ from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.leftovers import drop_interrupted
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, unknown
 from reconciler.state.desired import SnapshotAt
+from reconciler.state.observed import CloneManifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,9 +97,9 @@ def _uses(index: Index, draft: Draft) -> _Uses:
     going = _going(draft)
     for name, volumes in index.clones.items():
         for volume in volumes.all:
-            snapshot = volume.manifest.snapshot
-            holders = uses.released if volume.id in going else uses.held
-            holders.setdefault(snapshot, set()).add(name)
+            if isinstance(volume.manifest, CloneManifest):
+                holders = uses.released if volume.id in going else uses.held
+                holders.setdefault(volume.manifest.snapshot, set()).add(name)
     for name, clone in index.desired.clones.items():
         if isinstance(clone.snapshot, SnapshotAt) and name not in index.clones:
             choice = choose(index, draft, clone)

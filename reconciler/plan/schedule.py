@@ -28,6 +28,15 @@ class ScheduleError(ValueError):
     """This host cannot tell when a schedule is due; the message says why."""
 
 
+def last_refresh(refresh: Refresh, now: datetime) -> datetime | None:
+    """Return the last time of a schedule before ``now``, in UTC; None without one, or where it cannot be told."""
+    try:
+        tick = next(CronSim(refresh.schedule, now.astimezone(ZoneInfo(refresh.timezone)), reverse=True), None)
+    except (ZoneInfoNotFoundError, OSError, ValueError, CronSimError):
+        return None
+    return None if tick is None else tick.astimezone(UTC)
+
+
 @lru_cache(maxsize=32_768)
 def next_refresh(name: ImageName, refresh: Refresh, since: datetime) -> datetime:
     """Return when the first refresh after ``since`` is due, in UTC; ``NEVER`` if the schedule has none.

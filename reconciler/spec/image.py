@@ -23,6 +23,7 @@ from reconciler.spec.types import (
     Ruled,
     Schedule,
     SecretRef,
+    Size,
     SpecPath,
     Timezone,
     Version,
@@ -58,11 +59,38 @@ class FilesSource(Model):
     path: SpecPath = Field(description="The data directory or file.", examples=["/srv/shop/data"])
 
 
-class PrimarySource(Model):
+class PrimarySource(Ruled):
     """A live server."""
 
     url: SecretRef = Field(description="Secret with the connection URL.", examples=[{"secret": "shop-dsn"}])
-    method: Literal["physical", "logical"] = Field("physical", description="How the data is copied.")
+    method: Literal["physical", "logical"] = Field(
+        "physical",
+        description="physical: a private standby follows it, and a refresh costs only the change;"
+        " logical: a full dump each time, where only SQL is possible.",
+    )
+    wal_limit: Maybe[Size] = Field(
+        None,
+        description="Log that the primary may have to keep for the mirror (default 10Gi): beyond it, its slot is"
+        " dropped. physical only.",
+        examples=["10Gi"],
+    )
+    raw_max_age: Maybe[Duration] = Field(
+        None,
+        description="The mirror, which is unmasked, is removed when no refresh has used it for so long (default 30d)."
+        " physical only.",
+        examples=["30d"],
+    )
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        for name in ("walLimit", "rawMaxAge"):
+            if name in given and given.get("method") == "logical":
+                yield problem(
+                    f"{name} is of the mirror, and method: logical has none",
+                    hint="remove it, or set method: physical",
+                    at=(name,),
+                    code="R017",
+                )
 
 
 class EmptySource(Model):

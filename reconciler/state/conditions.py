@@ -21,6 +21,7 @@ class Kind(StrEnum):
 
     IMAGE = "Image"
     SNAPSHOT = "Snapshot"
+    MIRROR = "Mirror"
     CLONE = "Clone"
     POOL = "Pool"
     REPOSITORY = "Repository"

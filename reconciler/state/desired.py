@@ -73,8 +73,12 @@ class FilesSource:
 
 @dataclass(frozen=True, slots=True)
 class PrimarySource:
+    """A live server. ``held_limit`` bytes of its log may wait for a mirror; ``raw_max_age``: unused, it goes then."""
+
     url: SecretName
     method: Literal["physical", "logical"]
+    held_limit: int = 10 << 30
+    raw_max_age: timedelta = timedelta(days=30)
     kind: Literal["primary"] = "primary"
 
 
@@ -184,6 +188,12 @@ class DesiredImage:
     suspend: bool = False
     spec_digest: str
     superuser_scripts: bool = False
+
+    @property
+    def mirrored(self) -> PrimarySource | None:
+        """The live server that a mirror follows for this image; None for other sources."""
+        source = self.source
+        return source if isinstance(source, PrimarySource) and source.method == "physical" else None
 
     @property
     def policies(self) -> tuple[Policy, ...]:

@@ -104,6 +104,41 @@ class SnapshotManifest:
     kind: Literal["snapshot"] = "snapshot"
 
 
+class MirrorPhase(StrEnum):
+    """``copying`` until the first copy is whole; ``leaving`` when nobody wants it any more."""
+
+    COPYING = "copying"
+    FOLLOWING = "following"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorManifest:
+    """A volume that follows an image's primary; never cloned by people, only copied for builds.
+
+    It outlives its image until nothing of it is left at the primary: ``url`` is the
+    secret to connect with and ``slot`` what was made there.
+    """
+
+    installation: InstallationId
+    image: ImageName
+    engine: str
+    phase: MirrorPhase
+    url: SecretName
+    slot: str
+    major: str = ""
+    """Version that must serve it; known once it is copied."""
+    system: str = ""
+    """The engine's identity of the database system that was copied."""
+    settings: str = ""
+    """Digest of what its server was started with last (see :func:`~reconciler.plan.fingerprints.mirror_settings`)."""
+    runtime: RuntimeName = DEFAULT_RUNTIME
+    revision: Revision
+    started_at: datetime
+    copied_at: datetime | None = None
+    kind: Literal["mirror"] = "mirror"
+
+
 class ClonePhase(StrEnum):
     """``creating`` until everything was delivered once; only a ``ready`` volume is somebody's work."""
 
@@ -162,7 +197,7 @@ class CloneManifest:
     kind: Literal["clone"] = "clone"
 
 
-Manifest = BuildManifest | SnapshotManifest | CloneManifest
+Manifest = BuildManifest | SnapshotManifest | MirrorManifest | CloneManifest
 
 
 class VolumeState(StrEnum):
@@ -264,6 +299,28 @@ class Tombstone:
     expired_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedMirror:
+    """How far a mirror has come, and what it costs its primary.
+
+    ``position`` is how far it has replayed, as the engine writes it; None while nobody
+    can ask it. ``lag_bytes`` is what it is behind the primary, ``held_bytes`` the log
+    that the primary keeps for it; None where the primary does not say.
+    """
+
+    following: bool
+    position: str | None = None
+    last_commit: datetime | None = None
+    lag_bytes: int | None = None
+    held_bytes: int | None = None
+    problem: str = ""
+    """Why it does not follow now, or what the primary's owner should know."""
+    lost: str = ""
+    """Why it never can follow again and has to be copied anew."""
+    outdated: bool = False
+    """Whether its server waits for a restart with settings that the primary has by now."""
+
+
 Verb = Literal["apply", "refresh", "reset", "undo", "approve", "quarantine", "release"]
 """What can be wished for."""
 
@@ -299,6 +356,8 @@ class Observed:
     unknown_runtimes: Mapping[RuntimeName, str] = field(default_factory=dict)
     """Runtimes that could not be asked, with the reason; servers on them are unknown."""
     inputs: Mapping[ImageName, Input] = field(default_factory=dict)
+    mirrors: Mapping[ImageName, ObservedMirror] = field(default_factory=dict)
+    """Mirrors that could be asked, by the name of the image in their manifests."""
     secrets: Mapping[SecretName, str] = field(default_factory=dict)
     """Keyed fingerprints of the secrets that exist; a name that is absent is missing."""
     tombstones: Mapping[CloneName, Tombstone] = field(default_factory=dict)

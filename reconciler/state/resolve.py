@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from reconciler.spec.config import Config
     from reconciler.spec.documents import Document
     from reconciler.spec.image import Image, ImageSpec
+    from reconciler.spec.image import PrimarySource as LivePrimary
     from reconciler.spec.scripts import CloneScript
 
 _MAX_DIAGNOSTICS = 500
@@ -270,7 +271,7 @@ class _Commit:
         if source.files is not None:
             return FilesSource(self._path(document, source.files.path, "files", "path"))
         if source.primary is not None:
-            return PrimarySource(SecretName(source.primary.url.secret), source.primary.method)
+            return _primary(source.primary)
         return ImageSource(ImageName(source.image)) if source.image is not None else EmptySource()
 
     def _path(self, document: Document, path: str, *at: str) -> SourcePath:
@@ -326,6 +327,13 @@ def _about_image(model: Image) -> dict[str, object]:
         "databases": list(spec.databases),
         "labels": dict(model.metadata.labels),
     }
+
+
+def _primary(source: LivePrimary) -> PrimarySource:
+    found = PrimarySource(SecretName(source.url.secret), source.method)
+    if source.wal_limit is not None:
+        found = replace(found, held_limit=source.wal_limit)
+    return found if source.raw_max_age is None else replace(found, raw_max_age=source.raw_max_age)
 
 
 def _refresh(spec: ImageSpec) -> Refresh | None:

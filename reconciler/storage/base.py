@@ -107,7 +107,11 @@ class Storage(Protocol):
         ...
 
     def clone(self, source: VolumeId, target: VolumeId, manifest: Manifest) -> Path:
-        """Make a writable copy of a sealed volume and return its directory."""
+        """Make a writable copy of a sealed volume, or of a mirror, and return its directory.
+
+        A mirror that is being written is copied only by a driver with atomic snapshots; for
+        the others the caller sees to it that nothing writes.
+        """
         ...
 
     def seal(self, volume: VolumeId, manifest: Manifest) -> None:

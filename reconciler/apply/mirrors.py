@@ -1,0 +1,202 @@
+"""Applying actions of mirrors: copy a live primary, follow it, cut a build from it, leave it.
+
+A mirror is raw. Its volume is never a snapshot, its server listens on a private socket
+only and runs under the account of builds, which no clone has. The manifest is written
+before anything is made at the primary and removed after that is gone, so whatever is
+killed leaves a manifest that says what may still be there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.apply.context import best_effort
+from reconciler.errors import BusyError, RefusedError
+from reconciler.handover import give_tree
+from reconciler.ids import ServerName
+from reconciler.mirrors import mirror_work, mirrors_of
+from reconciler.plan.fingerprints import mirror_settings
+from reconciler.state.observed import MirrorManifest, MirrorPhase, VolumeState
+from reconciler.status import words
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reconciler.apply.context import Work
+    from reconciler.engines.base import MirrorWork
+    from reconciler.ids import VolumeId
+    from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary
+    from reconciler.state.desired import DesiredImage, PrimarySource
+    from reconciler.state.observed import BuildManifest, Volume
+    from reconciler.storage.base import Storage
+
+_SLOT_NAME = 24
+"""Characters of an image's name that its slot shows; with the rest within the 63 bytes of a name."""
+
+
+def copy(work: Work, action: CopyPrimary) -> None:
+    """Copy a primary and follow it, or leave nothing.
+
+    Raises:
+        RefusedError: the pool has no room for it.
+        ReconcilerError: as the engine says.
+
+    """
+    image = work.desired.images[action.image]
+    source = image.mirrored
+    if source is None:
+        raise BusyError(f"image {image.name} does not follow a primary any more", reason="SourceChanged")
+    mirrors, storage = mirrors_of(work.host, image.engine), work.storage(image.pool)
+    work.require_absent(action.volume)
+    manifest = _manifest(work, image, source)
+    job = _job(work, storage, action.volume, manifest)
+    work.progress("asking the primary")
+    _admit(storage, mirrors.size(job))
+    directory = storage.create(action.volume, manifest)
+    try:
+        give_tree(directory, job.account)
+        copied = mirrors.copy(job)
+        whole = replace(
+            manifest,
+            phase=MirrorPhase.FOLLOWING,
+            major=copied.major,
+            system=copied.system,
+            copied_at=work.host.clock.now(),
+        )
+        storage.update(action.volume, whole)
+        _serve(work, storage, action.volume, whole)
+    except BaseException:
+        best_effort(lambda: _leave(work, storage, action.volume, manifest))
+        raise
+
+
+def follow(work: Work, action: FollowPrimary) -> None:
+    """Start a mirror's server with the settings of today; one that runs is stopped before."""
+    storage, manifest = _mirror(work, action.volume)
+    with work.host.cutting[action.volume]:
+        work.runtime(manifest.runtime).stop(ServerName(action.volume))
+        _serve(work, storage, action.volume, manifest)
+
+
+def leave(work: Work, action: LeavePrimary) -> None:
+    """Remove a mirror; what cannot be removed at the primary keeps its manifest, without data.
+
+    Raises:
+        UnavailableError: the primary does not answer.
+        SecretError: there is no way in any more.
+
+    """
+    volume = work.volume(action.volume)
+    if volume is None or not isinstance(volume.manifest, MirrorManifest):
+        return
+    storage = work.storage(volume.pool)
+    if volume.state is not VolumeState.COMPLETE:  # nothing was made at the primary before it was complete
+        storage.delete(volume.id)
+        return
+    with work.host.cutting[volume.id]:
+        _leave(work, storage, volume.id, volume.manifest)
+
+
+def cut(
+    work: Work, action: BuildSnapshot, mirror: VolumeId, storage: Storage, manifest: BuildManifest, volume: VolumeId
+) -> Path:
+    """Make a build's volume a copy of a mirror: of one instant, or of the mirror at rest.
+
+    Raises:
+        BusyError: the mirror is not there any more.
+
+    """
+    pool, known = _mirror(work, mirror)
+    if pool.name != storage.name:
+        raise BusyError(f"the mirror of image {action.image} is in pool {pool.name}", reason="MirrorElsewhere")
+    work.progress("cutting from the mirror")
+    with work.host.cutting[mirror]:
+        if storage.traits.atomic_snapshots:
+            return storage.clone(mirror, volume, manifest)
+        work.runtime(known.runtime).stop(ServerName(mirror))
+        try:
+            return storage.clone(mirror, volume, manifest)
+        finally:
+            _serve(work, storage, mirror, known)
+
+
+def system_of(work: Work, mirror: VolumeId) -> str:
+    """Return the identity of the database system that a mirror follows."""
+    return _mirror(work, mirror)[1].system
+
+
+def _leave(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:
+    storage.update(volume, replace(manifest, phase=MirrorPhase.LEAVING))
+    work.runtime(manifest.runtime).stop(ServerName(volume), at_once=True)
+    _empty(storage.path(volume))
+    mirrors_of(work.host, manifest.engine).leave(_job(work, storage, volume, manifest))
+    work.forget_server(volume)
+    storage.delete(volume)
+
+
+def _empty(directory: Path) -> None:
+    """Throw the raw data away at once, whatever becomes of the primary."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _serve(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:
+    job = _job(work, storage, volume, manifest)
+    work.run_directory(volume, job.account)
+    work.progress("starting the mirror")
+    work.runtime(manifest.runtime).start(mirrors_of(work.host, manifest.engine).server(job), cancel=work.cancel)
+    applied = mirror_settings(manifest.url, {manifest.url: work.host.secret_fingerprint(manifest.url)})
+    if manifest.settings != applied:
+        storage.update(volume, replace(manifest, settings=applied))
+
+
+def _mirror(work: Work, wanted: VolumeId) -> tuple[Storage, MirrorManifest]:
+    volume: Volume | None = work.volume(wanted)
+    if volume is None or not isinstance(volume.manifest, MirrorManifest) or volume.state is not VolumeState.COMPLETE:
+        raise BusyError(f"mirror {wanted} is not there any more", reason="MirrorGone")
+    return work.storage(volume.pool), volume.manifest
+
+
+def _manifest(work: Work, image: DesiredImage, source: PrimarySource) -> MirrorManifest:
+    readable = image.name[:_SLOT_NAME].replace("-", "_")
+    return MirrorManifest(
+        installation=work.host.installation,
+        image=image.name,
+        engine=image.engine,
+        phase=MirrorPhase.COPYING,
+        url=source.url,
+        slot=f"reconciler_{readable}_{secrets.token_hex(4)}",  # of this mirror alone: leaving one spares its successor
+        runtime=image.runtime,
+        revision=work.desired.revision,
+        started_at=work.host.clock.now(),
+    )
+
+
+def _job(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> MirrorWork:
+    return mirror_work(
+        work.host,
+        work.desired,
+        manifest,
+        volume,
+        storage.path(volume),
+        cancel=work.cancel,
+        progress=work.progress,
+    )
+
+
+def _admit(storage: Storage, needed: int) -> None:
+    pool = storage.probe()
+    left = max(0, pool.free_bytes - pool.reserve_bytes)
+    if needed > left:
+        raise RefusedError(
+            f"a copy of the primary takes about {words.size(needed)}; pool {pool.name} has {words.size(left)} above its"
+            " reserve",
+            reason="InsufficientDisk",
+            hint="make room, or give the image another pool",
+        )

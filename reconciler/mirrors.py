@@ -1,0 +1,115 @@
+"""Mirrors of live primaries as engines work on them, and how far those that run have come.
+
+Used by observation (how far is it?) and by ``apply`` (copy, serve, cut, leave), so that
+both mean the same files, account and primary. It changes nothing.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from reconciler.engines.base import MirrorWork
+from reconciler.errors import ReconcilerError, UnsupportedError
+from reconciler.ids import ServerName
+from reconciler.proc import CancelToken
+from reconciler.state.desired import PrimarySource
+from reconciler.state.observed import MirrorManifest, MirrorPhase, ObservedMirror, ServerState, VolumeState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from reconciler.engines.base import Mirrors
+    from reconciler.host import Host
+    from reconciler.ids import ImageName, VolumeId
+    from reconciler.state.desired import Desired
+    from reconciler.state.observed import ObservedServer, Volume
+
+_AT_ONCE = 8
+"""How many mirrors are asked at the same time: each may wait for a primary that does not answer."""
+
+
+def mirrors_of(host: Host, engine: str) -> Mirrors:
+    """Return how an engine follows live primaries.
+
+    Raises:
+        UnsupportedError: it cannot.
+
+    """
+    found = host.engine(engine).mirrors
+    if found is None:
+        raise UnsupportedError(
+            f"a primary of {engine} cannot be followed by copies of its files",
+            reason="SourceUnsupported",
+            hint="set method: logical",
+        )
+    return found
+
+
+def mirror_work(
+    host: Host,
+    desired: Desired,
+    manifest: MirrorManifest,
+    volume: VolumeId,
+    directory: Path,
+    *,
+    cancel: CancelToken | None = None,
+    progress: Callable[[str], None] = lambda _text: None,
+) -> MirrorWork:
+    """Return what an engine needs to know to work on a mirror.
+
+    Raises:
+        SecretError: the secret with the primary's URL is not on this host.
+        UnsupportedError: this host has not the runtime that serves it.
+
+    """
+    runtime = host.runtimes.get(manifest.runtime)
+    if runtime is None:
+        raise UnsupportedError(
+            f"the runtime {manifest.runtime} is not available on this host", reason="RuntimeUnavailable"
+        )
+    image = desired.image_called(manifest.image)
+    source = image.mirrored if image is not None else None
+    return MirrorWork(
+        image=manifest.image,
+        server=ServerName(volume),
+        directory=directory,
+        run_directory=host.state.run_directory(ServerName(volume)),
+        account=runtime.account("build", volume, frozenset()),
+        url=host.secrets.get(manifest.url),
+        slot=manifest.slot,
+        version=manifest.major or (image.version if image is not None else None),
+        held_limit=(source or PrimarySource(manifest.url, "physical")).held_limit,
+        jobs=host.jobs,
+        cancel=cancel or CancelToken(),
+        progress=progress,
+    )
+
+
+def look(
+    host: Host, desired: Desired, volumes: Iterable[Volume], servers: Mapping[ServerName, ObservedServer]
+) -> dict[ImageName, ObservedMirror]:
+    """Ask every mirror that runs how far it has come, all at the same time; who does not answer is left out."""
+    running = [
+        (volume, volume.manifest)
+        for volume in volumes
+        if isinstance(volume.manifest, MirrorManifest)
+        and volume.manifest.phase is MirrorPhase.FOLLOWING
+        and volume.state is VolumeState.COMPLETE
+        and (server := servers.get(ServerName(volume.id))) is not None
+        and server.state is ServerState.RUNNING
+    ]
+    if not running:
+        return {}
+    with ThreadPoolExecutor(min(_AT_ONCE, len(running))) as pool:
+        asked = [pool.submit(_look, host, desired, volume, manifest) for volume, manifest in running]
+        return {manifest.image: future.result() for future, (_volume, manifest) in zip(asked, running, strict=True)}
+
+
+def _look(host: Host, desired: Desired, volume: Volume, manifest: MirrorManifest) -> ObservedMirror:
+    try:
+        work = mirror_work(host, desired, manifest, volume.id, host.pools[volume.pool].path(volume.id))
+        return mirrors_of(host, manifest.engine).look(work)
+    except ReconcilerError as error:
+        return ObservedMirror(following=False, problem=str(error))

@@ -1,0 +1,201 @@
+"""Mirrors of live primaries: copied once, then kept following, and removed when nobody needs them.
+
+Called by :mod:`reconciler.plan.diff` before the images, whose builds are cut from them.
+Pure. A mirror is raw: it is removed as soon as its image no longer asks for it, or
+when nothing has used it for too long. What cannot be removed at the primary keeps the
+(emptied) volume, which is tried again until it is gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.ids import ImageName
+from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary
+from reconciler.plan.draft import attempt, held_back
+from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
+from reconciler.plan.images import find_due
+from reconciler.plan.schedule import ScheduleError
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
+from reconciler.state.observed import MirrorPhase, VolumeState
+from reconciler.status import words
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reconciler.plan.draft import Draft
+    from reconciler.plan.index import Index, Mirror
+    from reconciler.state.desired import DesiredImage
+    from reconciler.state.observed import ObservedMirror
+
+_WARN_AT = 2
+"""From one over so much of the limit on, the log that a primary keeps is told."""
+
+
+def plan_mirrors(index: Index, draft: Draft) -> None:
+    """Plan the mirror of every image that follows a live primary, and the end of the others."""
+    for image in index.desired.images.values():
+        if image.mirrored is not None or image.name in index.mirrors:
+            _plan_image(index, draft, image)
+    for name in list(index.mirrors):
+        if not index.declared_image(name):
+            _plan_undeclared(index, draft, name)
+
+
+def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
+    key = ObjectKey(Kind.MIRROR, image.name)
+    if (left := _left_alone(index, key, image)) is not None:
+        draft.say(key, left)
+        return
+    known = index.mirrors.get(image.name, [])
+    whole = index.whole_mirror(image)
+    for mirror in known:
+        if mirror is not whole:
+            unfinished = image.mirrored is not None and mirror.manifest.phase is MirrorPhase.COPYING
+            _leave(index, draft, key, mirror, "its copy was interrupted" if unfinished else "nobody asks for it any more")
+    if image.mirrored is None:
+        return
+    if whole is None:
+        _copy(index, draft, key, image)
+        return
+    seen = index.observed.mirrors.get(whole.manifest.image)
+    if seen is not None and seen.lost:
+        _leave(index, draft, key, whole, f"it cannot follow any more: {seen.lost}")
+        _copy(index, draft, key, image)
+    elif _is_old(index, image, whole):
+        age = f"no refresh has used it for {image.mirrored.raw_max_age}"
+        _leave(index, draft, key, whole, age)
+        draft.say(key, not_ready("RawTooOld", f"{age}; the next refresh copies the primary anew"))
+    else:
+        _follow(index, draft, key, image, whole, seen)
+
+
+def _left_alone(index: Index, key: ObjectKey, image: DesiredImage) -> Condition | None:
+    if (left := index.left_alone(key)) is not None:
+        return left
+    if index.away:  # it may be there
+        return unknown("PoolUnavailable", f"it may live in a pool that is away: {index.away_text()}")
+    if key in index.hidden:
+        return unknown("PoolUnavailable", f"not all of it can be seen: {index.hidden[key]}")
+    if image.runtime in index.observed.unknown_runtimes:
+        why = index.observed.unknown_runtimes[image.runtime]
+        return unknown("RuntimeUnavailable", f"the runtime {image.runtime} does not answer: {why}")
+    return None
+
+
+def _is_wanted(index: Index, image: DesiredImage) -> bool:
+    """Whether a build is due that would be cut from the mirror."""
+    try:
+        return find_due(index, image, index.newest(image.name), base=None) is not None
+    except ScheduleError:
+        return False
+
+
+def _copy(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:
+    """Plan the first copy, but not while a build goes on, which may still be of another source."""
+    source = image.mirrored
+    if source is None or not _is_wanted(index, image):
+        draft.say(key, not_ready("NotCopied", "there is no mirror; the next refresh copies the primary"))
+        return
+    if source.url not in index.observed.secrets:
+        draft.say(
+            key, not_ready("NotCopied", "there is no mirror yet"),
+            stalled("SecretUnavailable", f"there is no secret {source.url} on this host"),
+        )
+        return
+    fingerprint = mirror_fingerprint("copy", image, index.observed.secrets)
+    held = held_back(index, key, fingerprint)
+    asked = bool(index.requests.get(ObjectKey(Kind.IMAGE, image.name)))
+    if held is not None and not asked:
+        draft.say(key, not_ready("NotCopied", "there is no mirror yet"), held)
+        return
+    reason = "there is no mirror of its primary yet"
+    draft.add(CopyPrimary(image=image.name, volume=index.free_mirror(image.name), fingerprint=fingerprint, reason=reason))
+    draft.say(key, not_ready("NotCopied", "there is no mirror yet"), reconciling("Copying", reason))
+
+
+def _follow(
+    index: Index, draft: Draft, key: ObjectKey, image: DesiredImage, mirror: Mirror, seen: ObservedMirror | None
+) -> None:
+    url = image.mirrored.url if image.mirrored is not None else mirror.manifest.url
+    wanted = mirror_settings(url, index.observed.secrets)
+    running = index.server(mirror.volume.id) is not None
+    why = ""
+    if not running:
+        why = "its server does not run"
+    elif mirror.manifest.settings != wanted:
+        why = "the secret of its primary changed"
+    elif seen is not None and seen.outdated:
+        why = "the primary's settings changed"
+    if why:
+        fingerprint = mirror_fingerprint("follow", image, index.observed.secrets)
+        if (held := held_back(index, key, fingerprint)) is not None:
+            draft.say(key, not_ready("NotFollowing", why), held)
+            return
+        draft.add(FollowPrimary(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=why))
+        draft.say(key, not_ready("NotFollowing", why), reconciling("Starting", why))
+        return
+    draft.say(key, *_state(image, seen))
+
+
+def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition, ...]:
+    """Return how a mirror whose server runs does."""
+    if seen is None:
+        return (unknown("NotAsked", "it was not asked"),)
+    source = image.mirrored
+    limit = source.held_limit if source is not None else 0
+    held: tuple[Condition, ...] = ()
+    if seen.held_bytes is not None and seen.held_bytes * _WARN_AT > limit:
+        message = (
+            f"the primary keeps {words.size(seen.held_bytes)} of log for it; at {words.size(limit)} its slot is dropped"
+        )
+        held = (Condition(type="HoldsLog", status="True", reason="BehindPrimary", message=message),)
+    if not seen.following:
+        return (not_ready("NotFollowing", seen.problem or "it is not connected to its primary"), *held)
+    lag = "" if seen.lag_bytes is None else f"{words.size(seen.lag_bytes)} behind"
+    notes = ". ".join(filter(None, (lag, seen.problem)))
+    return (ready("Following", notes), *held)
+
+
+def _is_old(index: Index, image: DesiredImage, mirror: Mirror) -> bool:
+    """Whether nothing has used a mirror for longer than its image allows, and nothing is about to."""
+    source = image.mirrored
+    if source is None or _is_wanted(index, image):
+        return False
+    used = [mirror.manifest.copied_at or mirror.manifest.started_at, *_used(index, image.name)]
+    return max(used) + source.raw_max_age <= index.now
+
+
+def _used(index: Index, image: ImageName) -> list[datetime]:
+    newest, looked = index.newest(image), index.observed.refreshed.get(image)
+    return [*([newest.manifest.created_at] if newest is not None else []), *([looked] if looked is not None else [])]
+
+
+def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: str) -> None:
+    """Plan the removal of a mirror, but not while something is cut from it."""
+    if ObjectKey(Kind.IMAGE, key.name) in index.in_flight:
+        draft.say(key, reconciling("InUse", f"{reason}; it is removed when the build is done"))
+        return
+    manifest = mirror.manifest
+    leave = LeavePrimary(
+        image=ImageName(key.name),
+        volume=mirror.volume.id,
+        pool=mirror.volume.pool,
+        reason=reason,
+    )
+    if attempt(index, draft, leave):
+        draft.say(key, reconciling("Leaving", reason))
+    elif manifest.phase is MirrorPhase.LEAVING:
+        draft.say(key, not_ready("LeftAtPrimary", f"the slot {manifest.slot} may still be at the primary: {reason}"))
+
+
+def _plan_undeclared(index: Index, draft: Draft, name: ImageName) -> None:
+    key = ObjectKey(Kind.MIRROR, name)
+    if (left := index.left_alone(key)) is not None:
+        draft.say(key, left)
+        return
+    if index.away:
+        draft.say(key, unknown("PoolUnavailable", f"waits for {index.away_text()}"))
+        return
+    for mirror in index.mirrors[name]:
+        _leave(index, draft, key, mirror, "nobody asks for its image any more")
