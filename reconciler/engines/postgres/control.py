@@ -46,6 +46,8 @@ class Control:
     wal_segment_bytes: int
     settings: Mapping[str, str]
     wal_level: str
+    wal_senders: int
+    """``max_wal_senders`` of the server that last wrote it; a standby needs as many."""
     timeline: int
     """That of the latest checkpoint."""
     checkpoint_at: datetime
@@ -72,6 +74,7 @@ def read_control(installed: InstalledServer, data: Path) -> Control:
         wal_segment_bytes=int(rows.get("Bytes per WAL segment", str(16 << 20))),
         settings={name: value for name, value in settings.items() if int(value) > _DEFAULTS[name]},
         wal_level=rows.get("wal_level setting", "minimal"),
+        wal_senders=int(rows.get("max_wal_senders setting", "10")),
         timeline=int(rows.get("Latest checkpoint's TimeLineID", "1")),
         checkpoint_at=datetime.strptime(rows["Time of latest checkpoint"], _TIME).replace(tzinfo=UTC),
     )

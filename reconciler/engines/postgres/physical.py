@@ -42,6 +42,7 @@ _UNWANTED_TREES = ("log", "pg_log")
 _EMPTIED = ("pg_replslot", "pg_stat_tmp", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_subtrans")
 _TEMPORARY = re.compile(r"(?:.*/)?(?:pgsql_tmp.*|pg_internal\.init.*|core(?:\.\d+)?)")
 _START_SEGMENT = re.compile(r"^START WAL LOCATION: \S+ \(file (\w+)\)", re.MULTILINE)
+_SEGMENT = re.compile(r"[0-9A-F]{24}(?:\.partial)?")
 _IN_PLACE_MAJOR = 15
 
 
@@ -85,6 +86,31 @@ def prepare_physical(work: BuildWork, installed: InstalledServer) -> Recovery | 
     found = control.read_control(installed, data)
     # WAL of level minimal is for crash recovery only
     return None if found.state == control.CLEAN or found.wal_level == "minimal" else Recovery()
+
+
+def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:
+    """Make a copy of a mirror one that ends its recovery where the copied WAL ends, and follows nobody.
+
+    The mirror may have switched timelines since its last restart point, which is all that the
+    control file knows of; the newest one that it received is in the names of its WAL.
+
+    Raises:
+        SourceError: its tablespaces cannot be used.
+
+    """
+    data = server.data_directory(work)
+    take_tree(work.directory)
+    _make_directories(data)
+    _check_tablespaces(data, installed)
+    _scrub(data)
+    give_tree(work.directory, work.account)
+    return Recovery(timeline=newest_timeline(data))
+
+
+def newest_timeline(data: Path) -> int | None:
+    """Return the newest timeline that there is WAL of; None without any WAL."""
+    names = (entry.name for entry in (data / "pg_wal").iterdir())
+    return max((int(name[:8], 16) for name in names if _SEGMENT.fullmatch(name)), default=None)
 
 
 def _refuse_other_major(work: BuildWork, installed: InstalledServer) -> None:
