@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from reconciler.engines.base import MirrorWork
+from reconciler.engines.base import LiveServer, MirrorWork
 from reconciler.errors import ReconcilerError, UnsupportedError
 from reconciler.ids import ServerName
 from reconciler.proc import CancelToken
@@ -77,7 +77,7 @@ def mirror_work(
         directory=directory,
         run_directory=host.state.run_directory(ServerName(volume)),
         account=runtime.account("build", volume, frozenset()),
-        url=host.secrets.get(manifest.url),
+        primary=LiveServer(host.secrets.get(manifest.url), manifest.url, "physical"),
         slot=manifest.slot,
         version=manifest.major or (image.version if image is not None else None),
         held_limit=(source or PrimarySource(manifest.url, "physical")).held_limit,

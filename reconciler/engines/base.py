@@ -74,12 +74,12 @@ class LocalSource:
     name: str = ""
     """What the document calls the file of ``path``, which may have been a link to it."""
     primary: LiveServer | None = None
-    """For ``primary``."""
+    """For ``primary``, copied by SQL."""
 
     @property
     def physical(self) -> bool:
         """Whether files of a server are copied, which only its own version can serve."""
-        return self.kind in ("backup", "files") or (self.primary is not None and self.primary.method == "physical")
+        return self.kind in ("backup", "files", "mirror")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,7 @@ class MirrorWork:
     run_directory: Path
     """As of a build; what lies in it (the way into the primary, sockets) is never part of a copy."""
     account: Account | None
-    url: str = field(repr=False)
-    """How to connect to the primary, with its password."""
+    primary: LiveServer
     slot: str
     """The name of what is made at the primary, so that it keeps its log for the mirror."""
     version: str | None = None

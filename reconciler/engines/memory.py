@@ -44,7 +44,7 @@ from reconciler.state.servers import ServerSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, MaskingWork, UserWish
+    from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, MaskingWork, Mirrors, UserWish
     from reconciler.ids import ServerName
     from reconciler.masking.leaks import Evidence
     from reconciler.state.desired import Check
@@ -71,6 +71,7 @@ class MemoryEngine:
     """
 
     install_hint = "nothing to install: its servers are part of this process"
+    mirrors: Mirrors | None = None
 
     def __init__(self, name: str = "memory", *, majors: tuple[str, ...] = ("2", "1")) -> None:
         self.name = name

@@ -17,7 +17,7 @@ from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import find_due
 from reconciler.plan.schedule import ScheduleError
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
-from reconciler.state.observed import MirrorPhase, VolumeState
+from reconciler.state.observed import MirrorPhase
 from reconciler.status import words
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
     for mirror in known:
         if mirror is not whole:
             unfinished = image.mirrored is not None and mirror.manifest.phase is MirrorPhase.COPYING
-            _leave(index, draft, key, mirror, "its copy was interrupted" if unfinished else "nobody asks for it any more")
+            reason = "its copy was interrupted" if unfinished else "nobody asks for it any more"
+            _leave(index, draft, key, mirror, reason)
     if image.mirrored is None:
         return
     if whole is None:
@@ -99,7 +100,8 @@ def _copy(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> No
         return
     if source.url not in index.observed.secrets:
         draft.say(
-            key, not_ready("NotCopied", "there is no mirror yet"),
+            key,
+            not_ready("NotCopied", "there is no mirror yet"),
             stalled("SecretUnavailable", f"there is no secret {source.url} on this host"),
         )
         return
@@ -110,7 +112,8 @@ def _copy(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> No
         draft.say(key, not_ready("NotCopied", "there is no mirror yet"), held)
         return
     reason = "there is no mirror of its primary yet"
-    draft.add(CopyPrimary(image=image.name, volume=index.free_mirror(image.name), fingerprint=fingerprint, reason=reason))
+    volume = index.free_mirror(image.name)
+    draft.add(CopyPrimary(image=image.name, volume=volume, fingerprint=fingerprint, reason=reason))
     draft.say(key, not_ready("NotCopied", "there is no mirror yet"), reconciling("Copying", reason))
 
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 _KINDS = {
     kind: rank
-    for rank, kind in enumerate(
-        (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY)
-    )
+    for rank, kind in enumerate((Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY))
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from reconciler.engines.postgres import (
 )
 from reconciler.engines.postgres.control import data_major
 from reconciler.engines.postgres.failures import translated
+from reconciler.engines.postgres.mirror import PostgresMirrors
 from reconciler.engines.postgres.session import PostgresSession
 from reconciler.errors import UnsupportedError
 from reconciler.handover import give_tree
@@ -34,7 +36,6 @@ from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from reconciler.engines.base import (
         BuildSession,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from reconciler.state.desired import Script
     from reconciler.state.servers import Endpoint
 
-_STATUS_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS in PostgreSQL's miscadmin.h, counted from zero
 BUILD_STOP = ((signal.SIGINT, 600.0), (signal.SIGQUIT, 30.0))
 CLONE_STOP = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 15.0))
 _RECOVERY_SECONDS = 3600.0
@@ -59,6 +59,7 @@ class PostgresEngine:
 
     name = "postgres"
     install_hint = "apt-get install postgresql"
+    mirrors = PostgresMirrors()
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return server.installed_servers()
@@ -75,7 +76,9 @@ class PostgresEngine:
         installed = _installed_for(work)
         settings.check_values(installed, work.parameters, work.account)
         if work.source.physical:
-            bootstrap.open_source(work, installed, physical.prepare_physical(work, installed))
+            mirrored = work.source.kind == "mirror"
+            prepare = physical.prepare_mirrored if mirrored else physical.prepare_physical
+            bootstrap.open_source(work, installed, prepare(work, installed))
         elif work.source.base is not None:
             collations.check(work.source.base.facts, installed)
             give_tree(work.directory, work.account)
@@ -178,29 +181,8 @@ def _installed_for(work: BuildWork) -> InstalledServer:
 def _server_spec(
     work: server.Work, installed: InstalledServer, timeout: float, stop: tuple[tuple[signal.Signals, float], ...]
 ) -> ServerSpec:
-    data = server.data_directory(work)
-    port = server.socket_port(work)
-    socket = work.run_directory / f".s.PGSQL.{port}"
-    host, tcp = (None, None) if isinstance(work, BuildWork) else (work.host, work.port)
-    return ServerSpec(
-        name=work.server,
-        argv=(str(server.program(installed, "postgres")), "-D", str(data)),
-        directory=data,
-        env=server.server_environment(),
-        account=work.account,
-        host=host,
-        port=tcp,
-        ready=lambda: _is_ready(data),
-        ready_timeout=timeout,
-        stale_files=(data / "postmaster.pid", socket, socket.with_name(socket.name + ".lock")),
-        stop_signals=stop,
+    spec = server.private_spec(
+        installed, work.server, server.data_directory(work), work.run_directory, work.account, server.socket_port(work)
     )
-
-
-def _is_ready(data: Path) -> bool:
-    """Whether a server says in its status file that it takes connections, which is what ``pg_ctl --wait`` goes by.
-
-    Asking it instead would make it start a process and fill the caches of a database, for every try.
-    """
-    lines = (files.read_small(data / "postmaster.pid") or "").splitlines()
-    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
+    host, tcp = (None, None) if isinstance(work, BuildWork) else (work.host, work.port)
+    return replace(spec, host=host, port=tcp, ready_timeout=timeout, stop_signals=stop)

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -31,16 +33,16 @@ from reconciler.status import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from reconciler.engines.base import InstalledServer, MirrorWork
     from reconciler.engines.postgres.primary import Primary
     from reconciler.state.servers import ServerSpec
 
-_LOOK_SECONDS = "3"
+_LOOK_SECONDS = 3
 _TELL_EVERY = 1.0
-_SECRET = "of its primary"  # noqa: S105 - what messages call the secret, not its value
+_STOP = ((signal.SIGINT, 120.0), (signal.SIGQUIT, 30.0))
+_RECOVERY_SECONDS = 3600.0
 _PASSFILE = "primary.pass"
 _FOLLOWING = """
 SELECT pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp(), pg_get_wal_replay_pause_state(),
@@ -104,13 +106,12 @@ class PostgresMirrors:
 
     @translated()
     def server(self, work: MirrorWork) -> ServerSpec:
-        from reconciler.engines.postgres.engine import private_server  # noqa: PLC0415 - the engine imports this module
-
         wanted, data = _primary(work), work.directory / "data"
         installed = _installed(work, int(control.data_major(data) or 0))
         self._keep_slot(work, wanted)
         _write_settings(work, installed, wanted, data)
-        return private_server(work.server, installed, data, work.run_directory, work.account)
+        spec = server.private_spec(installed, work.server, data, work.run_directory, work.account, server.SOCKET_PORT)
+        return replace(spec, ready_timeout=_RECOVERY_SECONDS, stop_signals=_STOP)
 
     def look(self, work: MirrorWork) -> ObservedMirror:
         wanted = _primary(work)
@@ -145,7 +146,7 @@ class PostgresMirrors:
 
 
 def _primary(work: MirrorWork) -> Primary:
-    return primary.parse(work.url, _SECRET)
+    return primary.parse(work.primary.url, work.primary.secret)
 
 
 def _installed(work: MirrorWork, major: int) -> InstalledServer:
@@ -171,7 +172,9 @@ def _base_backup(
 ) -> None:
     argv: list[str | Path] = [server.program(installed, "pg_basebackup"), "--pgdata", data, "--no-password"]
     argv += ["--wal-method=stream", "--checkpoint=fast", "--no-sync", f"--slot={work.slot}"]
-    argv += [f"--tablespace-mapping={_escaped(place)}={work.directory / f'tablespace.{oid}'}" for oid, place in links.items()]
+    argv += [
+        f"--tablespace-mapping={_escaped(place)}={work.directory / f'tablespace.{oid}'}" for oid, place in links.items()
+    ]
     argv += ["--dbname", wanted.argument()]
     try:
         with _progress(work):
@@ -210,7 +213,7 @@ def _weight(directory: Path) -> int:
     for base, _directories, names in os.walk(directory):
         for name in names:
             try:
-                total += os.lstat(os.path.join(base, name)).st_size  # noqa: PTH116, PTH118 - walk hands out strings, of many files
+                total += os.lstat(os.path.join(base, name)).st_size  # noqa: PTH118 - walk hands out strings, of many files
             except FileNotFoundError:
                 continue
     return total
@@ -243,7 +246,9 @@ def _write_settings(work: MirrorWork, installed: InstalledServer, wanted: Primar
 
 def _way_in(work: MirrorWork, wanted: Primary) -> str:
     """Return the standby's connection string; the password lies in a file that no copy of the volume has."""
-    known = {key: value for key, value in wanted.keywords().items() if key not in {"password", "dbname", "client_encoding"}}
+    known = {
+        key: value for key, value in wanted.keywords().items() if key not in {"password", "dbname", "client_encoding"}
+    }
     return conninfo.make_conninfo("", **{**known, "passfile": str(work.run_directory / _PASSFILE)})
 
 
@@ -258,11 +263,11 @@ def _standby(work: MirrorWork, wanted: Primary) -> Iterator[psycopg.Connection]:
     user = wanted.settings.get("user") or server.account_name(os.geteuid()) or "postgres"
     with psycopg.connect(
         host=str(work.run_directory),
-        port=settings.SOCKET_PORT,
+        port=server.SOCKET_PORT,
         dbname=wanted.database,
         user=user,
         autocommit=True,
-        connect_timeout=int(_LOOK_SECONDS),
+        connect_timeout=_LOOK_SECONDS,
         application_name="reconciler",
         options="-c statement_timeout=5s -c search_path=pg_catalog",
         passfile=os.devnull,
@@ -275,10 +280,10 @@ def _standby(work: MirrorWork, wanted: Primary) -> Iterator[psycopg.Connection]:
 def _with_primary(work: MirrorWork, wanted: Primary, mirror: ObservedMirror, system: str) -> ObservedMirror:
     """Add what the primary says of a mirror."""
     try:
-        with replication.session(wanted, connect_timeout=_LOOK_SECONDS) as conn:
+        with replication.session(wanted, connect_seconds=_LOOK_SECONDS) as conn:
             return _compared(work, wanted, conn, mirror, system)
     except ReconcilerError as error:
-        return _changed(mirror, problem=error.message)
+        return replace(mirror, problem=error.message)
 
 
 def _compared(
@@ -286,16 +291,16 @@ def _compared(
 ) -> ObservedMirror:
     there = replication.identify(conn)
     if there.identifier != system:
-        return _changed(mirror, following=False, lost="the primary is another database system than the one copied")
+        return replace(mirror, following=False, lost="the primary is another database system than the one copied")
     position = replication.lsn(mirror.position or "0/0")
     slot = replication.read_slot(conn, wanted, work.slot)
     held = there.position - slot.restart if slot is not None and slot.restart is not None else None
     lag = max(0, there.position - position)
-    mirror = _changed(mirror, lag_bytes=lag, held_bytes=held)
+    mirror = replace(mirror, lag_bytes=lag, held_bytes=held)
     if mirror.following:
         return mirror
     if held is not None and held > work.held_limit:
-        return _changed(mirror, lost=f"the primary would have to keep {words.size(held)} of log for it")
+        return replace(mirror, lost=f"the primary would have to keep {words.size(held)} of log for it")
     return _stuck(work, wanted, conn, mirror, there, slot)
 
 
@@ -310,21 +315,15 @@ def _stuck(
     """Say why a mirror does not follow a primary that answers."""
     position, own = replication.lsn(mirror.position or "0/0"), newest_timeline(work.directory / "data") or 1
     if there.timeline < own:
-        return _changed(mirror, lost=f"the primary is on timeline {there.timeline}, and the mirror on {own} already")
+        return replace(mirror, lost=f"the primary is on timeline {there.timeline}, and the mirror on {own} already")
     if there.timeline > own:
         fork = replication.fork_of(conn, timeline=there.timeline, of=own)
         if fork is None or fork < position:
-            return _changed(mirror, lost=f"timeline {there.timeline} of the primary left before what the mirror has")
+            return replace(mirror, lost=f"timeline {there.timeline} of the primary left before what the mirror has")
     if there.timeline == own and there.position < position:
-        return _changed(mirror, lost="the primary was set back to before what the mirror has")
+        return replace(mirror, lost="the primary was set back to before what the mirror has")
     if not replication.has_log(wanted, position=position, timeline=own):
-        return _changed(mirror, lost="the primary has removed log that the mirror needs")
+        return replace(mirror, lost="the primary has removed log that the mirror needs")
     if slot is None or slot.restart is None:
-        return _changed(mirror, outdated=True, problem=f"the slot {work.slot} is gone at the primary")
-    return _changed(mirror, problem=mirror.problem or "it is about to connect")
-
-
-def _changed(mirror: ObservedMirror, **changes: object) -> ObservedMirror:
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(mirror, **changes)  # type: ignore[arg-type]
+        return replace(mirror, outdated=True, problem=f"the slot {work.slot} is gone at the primary")
+    return replace(mirror, problem=mirror.problem or "it is about to connect")

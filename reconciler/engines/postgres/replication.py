@@ -51,14 +51,14 @@ def lsn(text: str) -> int:
 
 
 @contextmanager
-def session(wanted: Primary, **more: str) -> Iterator[psycopg.Connection]:
+def session(wanted: Primary, *, connect_seconds: int = primary.CONNECT_SECONDS) -> Iterator[psycopg.Connection]:
     """Open a replication session.
 
     Raises:
         UnavailableError, SourceError: as :func:`.primary.connect`; also for what goes wrong within the block.
 
     """
-    with primary.connect(wanted, **{"replication": "true", **more}) as conn:
+    with primary.connect(wanted, replication="true", connect_timeout=str(connect_seconds)) as conn:
         try:
             yield conn
         except psycopg.Error as error:
@@ -111,7 +111,9 @@ def read_slot(conn: psycopg.Connection, wanted: Primary, name: str) -> Slot | No
             return None
         return Slot(lsn(row[1]) if row[1] is not None else None)
     with primary.connect(wanted) as other:
-        row = other.execute("SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [name]).fetchone()
+        row = other.execute(
+            "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [name]
+        ).fetchone()
     return None if row is None else Slot(lsn(row[0]) if row[0] is not None else None)
 
 

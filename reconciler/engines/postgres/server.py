@@ -26,11 +26,14 @@ from reconciler import proc
 from reconciler.engines.base import BuildWork, InstalledServer
 from reconciler.engines.postgres import files, software
 from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError, UnsupportedError
+from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from reconciler.engines.base import CloneWork
+    from reconciler.ids import ServerName
+    from reconciler.proc import Account
 
     Work = BuildWork | CloneWork
 
@@ -60,7 +63,8 @@ _HOST_ROOT = Path("/usr/lib/postgresql")
 _NEEDED = ("postgres", "initdb", "pg_controldata", "pg_resetwal")
 _REMEMBERED = 32
 """Programs of which something is remembered, as long as their files are the same."""
-_SOCKET_PORT = 5432
+_STATUS_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS in PostgreSQL's miscadmin.h, counted from zero
+SOCKET_PORT = 5432
 _CONNECT_SECONDS = 10
 _BUILD_FACTS = "build.json"
 _NO_FILE = "/nonexistent"  # libpq warns about /dev/null
@@ -174,10 +178,35 @@ def admin_role(work: Work) -> str:
     return read_build_facts(work).get("admin", ADMIN)
 
 
+def private_spec(
+    installed: InstalledServer, name: ServerName, data: Path, run_directory: Path, account: Account | None, port: int
+) -> ServerSpec:
+    """Return how to start a server on ``data`` that nobody reaches by TCP."""
+    socket = run_directory / f".s.PGSQL.{port}"
+    return ServerSpec(
+        name=name,
+        argv=(str(program(installed, "postgres")), "-D", str(data)),
+        directory=data,
+        env=server_environment(),
+        account=account,
+        ready=lambda: _is_ready(data),
+        stale_files=(data / "postmaster.pid", socket, socket.with_name(socket.name + ".lock")),
+    )
+
+
+def _is_ready(data: Path) -> bool:
+    """Whether a server says in its status file that it takes connections, which is what ``pg_ctl --wait`` goes by.
+
+    Asking it instead would make it start a process and fill the caches of a database, for every try.
+    """
+    lines = (files.read_small(data / "postmaster.pid") or "").splitlines()
+    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
+
+
 def socket_port(work: Work) -> int:
     """Return the port in the name of the server's socket file."""
     port = None if isinstance(work, BuildWork) else work.port
-    return _SOCKET_PORT if port is None else port
+    return SOCKET_PORT if port is None else port
 
 
 def connect(work: Work, database: str, *, role: str | None = None, autocommit: bool = True) -> psycopg.Connection:

@@ -107,6 +107,23 @@ def write_clone(work: CloneWork, installed: InstalledServer, chosen: Mapping[str
     _write(data, values, hba, _ident(people), work.account)
 
 
+def write_standby(data: Path, chosen: Mapping[str, str], *, socket: Path, user: str, account: Account | None) -> None:
+    """Write the configuration of a private standby, which ``user`` of the primary's is asked as, by us alone."""
+    major = int(files.read_small(data / "PG_VERSION") or server.OLDEST_MAJOR)
+    values = {
+        **_common(major),
+        "listen_addresses": "",
+        "port": str(server.SOCKET_PORT),
+        "unix_socket_directories": _socket_directory(socket),
+        "cluster_name": _cluster_name("mirror"),
+        "log_min_messages": "fatal",
+        "log_statement": "none",
+        "log_min_error_statement": "panic",
+        **chosen,
+    }
+    _write(data, values, _hba(()), _ident({name: [user] for name in _people(None)}), account)
+
+
 def check_preload(value: str, installed: InstalledServer) -> None:
     """Refuse libraries to preload that the installation does not have."""
     root = installed.directory.parent / "lib"
