@@ -26,7 +26,7 @@ from reconciler.plan.fingerprints import mirror_input
 from reconciler.sources import host_path, identify, live_server, modified_at, paths
 from reconciler.state.desired import ImageSource, Phase, PrimarySource
 from reconciler.state.grants import Grants
-from reconciler.state.observed import BuildManifest, CloneManifest, Quarantine, SnapshotManifest
+from reconciler.state.observed import BuildManifest, CloneManifest, MirrorManifest, Quarantine, SnapshotManifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ def rename(work: Work, action: RenameImage) -> None:
     """Give the snapshots of an image its new name; ids stay."""
     for wanted in action.volumes:
         volume = work.volume(wanted)
-        if volume is not None and isinstance(volume.manifest, SnapshotManifest | CloneManifest):
+        if volume is not None and isinstance(volume.manifest, SnapshotManifest | CloneManifest | MirrorManifest):
             work.storage(volume.pool).update(volume.id, replace(volume.manifest, image=action.image))
 
 

@@ -97,7 +97,7 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         draft.say(key, *_state(index, image), left)
         return
     _rename(index, draft, image, key)
-    if (refusal := _cannot_build(index, image, newest)) is not None:
+    if (refusal := cannot_build(index, image, newest)) is not None:
         draft.say(key, *([] if refusal.type == "Ready" else _state(index, image)), refusal)
         return
     _answer_old_requests(index, draft, image, newest)
@@ -142,6 +142,8 @@ def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> 
     in_use = index.observed.in_use or frozenset()
     snapshots = (s for s in index.images.get(image.name, ()) if s.volume.id not in in_use)
     named = [s.volume.id for s in snapshots if s.manifest.image == former]
+    if mirror_key(image) not in index.in_flight:
+        named += [m.volume.id for m in index.mirrors.get(image.name, ()) if m.manifest.image == former]
     for clone, volumes in index.clones.items():
         if ObjectKey(Kind.CLONE, clone) not in index.in_flight:
             named += [g.volume.id for g in volumes.ready if g.manifest.image == former]
@@ -151,7 +153,7 @@ def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> 
         draft.say(key, reconciling("Renaming", f"was called {former}"))
 
 
-def _cannot_build(index: Index, image: DesiredImage, newest: Snapshot | None) -> Condition | None:
+def cannot_build(index: Index, image: DesiredImage, newest: Snapshot | None) -> Condition | None:
     """Return what forbids every build of an image, whether or not one is due."""
     if newest is not None and newest.manifest.engine != image.engine:
         return stalled(

@@ -14,9 +14,9 @@ from reconciler.ids import ImageName
 from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
-from reconciler.plan.images import find_due
+from reconciler.plan.images import cannot_build, find_due
 from reconciler.plan.schedule import ScheduleError
-from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, unknown
 from reconciler.state.observed import MirrorPhase
 from reconciler.status import words
 
@@ -98,12 +98,8 @@ def _copy(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> No
     if source is None or not _is_wanted(index, image):
         draft.say(key, not_ready("NotCopied", "there is no mirror; the next refresh copies the primary"))
         return
-    if source.url not in index.observed.secrets:
-        draft.say(
-            key,
-            not_ready("NotCopied", "there is no mirror yet"),
-            stalled("SecretUnavailable", f"there is no secret {source.url} on this host"),
-        )
+    if (refusal := cannot_build(index, image, index.newest(image.name))) is not None:
+        draft.say(key, not_ready("NotCopied", "there is no mirror yet"), refusal)
         return
     fingerprint = mirror_fingerprint("copy", image, index.observed.secrets)
     held = held_back(index, key, fingerprint)

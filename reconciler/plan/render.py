@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.plan.actions import (
     BuildSnapshot,
+    CopyPrimary,
     CreateClone,
     DeleteClone,
     DeleteSnapshot,
     DropVolume,
     ExpireClone,
+    FollowPrimary,
+    LeavePrimary,
     ReplaceClone,
     RestartClone,
     RestoreClone,
@@ -81,11 +84,11 @@ def summary(plan: Plan) -> dict[str, int]:
 
 def _effect(action: Action) -> str:
     match action:
-        case BuildSnapshot() | CreateClone():
+        case BuildSnapshot() | CreateClone() | CopyPrimary():
             return "create"
         case ReplaceClone() | RestoreClone():
             return "replace"
-        case DeleteSnapshot() | DeleteClone() | ExpireClone() | DropVolume():
+        case DeleteSnapshot() | DeleteClone() | ExpireClone() | DropVolume() | LeavePrimary():
             return "delete"
         case _:
             return "update"
@@ -99,7 +102,7 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
             return "No changes: everything is as the specs ask for."
         return "\n".join(["No changes now. Not as the specs ask for:", *pending])
     lines: list[str] = []
-    for title, kinds in (("Images", (Kind.SNAPSHOT, Kind.IMAGE)), ("Clones", (Kind.CLONE,))):
+    for title, kinds in (("Images", (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE)), ("Clones", (Kind.CLONE,))):
         rows = [line for action in plan.actions if action.key.kind in kinds for line in _action_lines(action, colour)]
         lines += [_style(title, _BOLD, colour), *rows, ""] if rows else []
     if plan.refused:
@@ -133,7 +136,7 @@ def _detail(action: Action) -> str:
             return f" from {action.snapshot}"
         case UpdateClone() | RestartClone():
             return f" ({', '.join(action.changes)})"
-        case DropVolume():
+        case DropVolume() | CopyPrimary() | FollowPrimary() | LeavePrimary():
             return f" {action.volume}"
         case _:
             return ""

@@ -97,6 +97,8 @@ def _problems(document: Json) -> Iterator[tuple[str, Json, Json]]:
             for condition in item["conditions"]:
                 if _is_problem(condition):
                     yield f"{kind}/{item['name']}", condition, item
+            for mirror in item.get("mirrors", ()):
+                yield from ((f"Mirror/{item['name']}", c, item) for c in mirror["conditions"] if _is_problem(c))
 
 
 def _is_problem(condition: Json) -> bool:
@@ -150,8 +152,18 @@ def _images(document: Json, now: datetime) -> Sheet:
         for build in image["builds"]:
             started = age(parse_time(build["startedAt"]), now)
             sheet.rows.append(_row(f"  {build['id']}", "", Cell("building", _BUSY), started, "", ""))
+        sheet.rows += [_mirror_row(mirror, now) for mirror in image.get("mirrors", ())]
         sheet.rows += [_snapshot_row(snapshot, now) for snapshot in image["snapshots"]]
     return sheet
+
+
+def _mirror_row(mirror: Json, now: datetime) -> tuple[Cell, ...]:
+    data = age(parse_time(mirror["lastCommitAt"]), now) if mirror["lastCommitAt"] else "-"
+    if mirror["phase"] != "following":
+        state = Cell(mirror["phase"], _BUSY)
+    else:
+        state = Cell("following", _GOOD) if mirror["following"] else Cell("not following", _BAD)
+    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, size(mirror["sizeBytes"]), "")
 
 
 def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:

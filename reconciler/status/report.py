@@ -17,6 +17,7 @@ from reconciler.state.observed import (
     BuildManifest,
     CloneManifest,
     ClonePhase,
+    MirrorManifest,
     ServerState,
     SnapshotManifest,
     Volume,
@@ -69,6 +70,7 @@ class _Index:
     clones: dict[CloneName, list[Volume]]
     used_by: dict[SnapshotId, set[CloneName]]
     data_as_of: dict[SnapshotId, datetime]
+    mirrors: dict[ImageName, list[tuple[Volume, MirrorManifest]]] = field(default_factory=dict)
     quarantined: Mapping[SnapshotId, str] = field(default_factory=dict)
 
     @classmethod
@@ -81,6 +83,8 @@ class _Index:
                     index.data_as_of[manifest.snapshot] = manifest.data_as_of or manifest.created_at
                 case BuildManifest() as manifest if volume.state is not VolumeState.DELETING:
                     index.builds.setdefault(manifest.image, []).append(manifest)
+                case MirrorManifest() as manifest:
+                    index.mirrors.setdefault(manifest.image, []).append((volume, manifest))
                 case CloneManifest() as manifest if volume.state is not VolumeState.DELETING:
                     index.clones.setdefault(manifest.clone, []).append(volume)
                     index.used_by.setdefault(manifest.snapshot, set()).add(manifest.clone)
@@ -95,7 +99,12 @@ def status_document(facts: Facts) -> Json:
     manifests = (manifest for known in index.snapshots.values() for _volume, manifest in known)
     nothing = Desired(Revision(""), {}, {})
     index = replace(index, quarantined=quarantined(facts.desired or nothing, facts.observed, manifests))
-    images = {*index.snapshots, *index.builds, *(facts.desired.images if facts.desired is not None else ())}
+    images = {
+        *index.snapshots,
+        *index.builds,
+        *index.mirrors,
+        *(facts.desired.images if facts.desired is not None else ()),
+    }
     clones = {*index.clones, *(facts.desired.clones if facts.desired is not None else ())}
     desired = facts.desired
     revision = desired.revision if desired is not None else facts.revisions.applied
@@ -165,9 +174,34 @@ def _image(facts: Facts, index: _Index, name: ImageName) -> Json:
             {"id": build.snapshot, "startedAt": _time(build.started_at), "revision": build.revision}
             for build in index.builds.get(name, ())
         ],
+        "mirrors": [_mirror(facts, volume, manifest) for volume, manifest in index.mirrors.get(name, ())],
         "pool": _image_pool(desired, snapshots),
         "suspended": desired.suspend if desired is not None else False,
         **_document(facts, desired),
+    }
+
+
+def _mirror(facts: Facts, volume: Volume, manifest: MirrorManifest) -> Json:
+    """Return what follows an image's primary, and what it costs there (``heldBytes``) and here."""
+    usage, seen = facts.usage.get(volume.id), facts.observed.mirrors.get(manifest.image)
+    server = facts.observed.servers.get(ServerName(volume.id))
+    return {
+        "id": volume.id,
+        "phase": str(manifest.phase),
+        "running": server is not None and server.state is ServerState.RUNNING,
+        "following": seen.following if seen is not None else None,
+        "lastCommitAt": _time(seen.last_commit) if seen is not None else None,
+        "position": seen.position if seen is not None else None,
+        "lagBytes": seen.lag_bytes if seen is not None else None,
+        "heldBytes": seen.held_bytes if seen is not None else None,
+        "slot": manifest.slot,
+        "version": manifest.major or None,
+        "startedAt": _time(manifest.started_at),
+        "copiedAt": _time(manifest.copied_at),
+        "sizeBytes": usage.logical_bytes if usage is not None else None,
+        "exclusiveBytes": usage.exclusive_bytes if usage is not None else None,
+        "pool": volume.pool,
+        "conditions": _conditions(facts, ObjectKey(Kind.MIRROR, manifest.image)),
     }
 
 

@@ -14,11 +14,13 @@ from reconciler.plan.diff import plan
 from reconciler.plan.fingerprints import GENERATED
 from reconciler.plan.schedule import expiry_text
 from reconciler.plan.settings import PlanSettings
+from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import (
     Desired,
     DesiredClone,
     DesiredImage,
     ImageSource,
+    PrimarySource,
     Refresh,
     Resources,
     Retention,
@@ -29,6 +31,8 @@ from reconciler.state.observed import (
     CloneManifest,
     ClonePhase,
     Input,
+    MirrorManifest,
+    MirrorPhase,
     Observed,
     Quarantine,
     Tombstone,
@@ -46,6 +50,8 @@ from tests.plan.world import (
     a_clone,
     a_failure,
     a_generation,
+    a_look,
+    a_mirror,
     a_policy,
     a_pool,
     a_request,
@@ -54,6 +60,7 @@ from tests.plan.world import (
     an_image,
     asked,
     clone_key,
+    following,
     image_key,
     snapshot_id,
 )
@@ -63,12 +70,12 @@ CLONES = ("a", "b", "c", "d", "e", "f")
 AGES = tuple(hours * HOUR for hours in (1, 2, 30, 80))
 DIGESTS = ("d1" * 32, "d2" * 32)
 SETTINGS = PlanSettings(pools=frozenset({POOL}))
-MASKING_KEY, PASSWORD = SecretName("masking-key"), SecretName("password")
+MASKING_KEY, PASSWORD, DSN = SecretName("masking-key"), SecretName("password"), SecretName("dsn")
 WISHES = [(verb, name) for verb in ("reset", "undo") for name in CLONES] + [("refresh", name) for name in IMAGES]
 SNAPSHOTS = [snapshot_id(name, age=age) for name in IMAGES for age in AGES]
 BASES = [None, *(snapshot_id("base", age=age) for age in AGES)]
 JUDGEMENTS = [(verb, snapshot) for verb in ("quarantine", "release") for snapshot in SNAPSHOTS]
-KEYS = [image_key(name) for name in IMAGES] + [clone_key(name) for name in CLONES]
+KEYS = [image_key(name) for name in IMAGES] + [ObjectKey(Kind.MIRROR, "shop")] + [clone_key(name) for name in CLONES]
 RARELY: st.SearchStrategy[bool] = st.sampled_from([False] * 5 + [True])
 ENDS: list[dict[str, Any]] = [
     {},
@@ -97,6 +104,8 @@ def images(draw: st.DrawFn, name: str) -> DesiredImage:
         changes["source"] = ImageSource(ImageName("base"))
     if name == "shop" and draw(RARELY):
         changes["formerly"] = ImageName("before")
+    if name == "shop" and draw(st.booleans()):
+        changes["source"] = PrimarySource(DSN, "physical", raw_max_age=draw(st.sampled_from([20 * HOUR, 500 * HOUR])))
     if draw(RARELY):
         changes |= {"masking": (a_policy(key=MASKING_KEY),)}
     return an_image(name, **changes)
@@ -193,6 +202,9 @@ def volumes(draw: st.DrawFn) -> list[Volume]:
         if draw(RARELY):
             found.append(a_build(image, age=9 * HOUR))
     snapshots = [volume for volume in found if volume.manifest.kind == "snapshot"]
+    for image in ("shop", "before"):
+        if draw(st.booleans()):
+            found.append(draw(mirrors(image)))
     if snapshots:
         for name in draw(st.lists(st.sampled_from((*CLONES, "z")), unique=True)):
             found += draw(generations(name, snapshots))
@@ -200,10 +212,35 @@ def volumes(draw: st.DrawFn) -> list[Volume]:
 
 
 @st.composite
+def mirrors(draw: st.DrawFn, image: str) -> Volume:
+    """A mirror, whole or not, of a primary that is asked for or not."""
+    volume = a_mirror(
+        following(image),
+        pool=draw(st.sampled_from([POOL, POOL, OTHER_POOL])),
+        secrets={DSN: draw(st.sampled_from(["key-1", "other"]))},
+        phase=draw(st.sampled_from([MirrorPhase.FOLLOWING] * 4 + [MirrorPhase.COPYING, MirrorPhase.LEAVING])),
+        copied_at=NOW - draw(st.sampled_from(AGES)),
+    )
+    return replace(volume, state=draw(st.sampled_from([VolumeState.COMPLETE] * 9 + [VolumeState.CREATING])))
+
+
+LOOKS = st.sampled_from(
+    [
+        a_look(),
+        a_look(),
+        a_look(following=False, problem="the primary is away"),
+        a_look(following=False, lost="the primary has removed log that the mirror needs"),
+        a_look(outdated=True),
+        a_look(held_bytes=9 << 30),
+    ]
+)
+
+
+@st.composite
 def worlds(draw: st.DrawFn) -> Observed:
     """Anything that a host may find."""
     found = draw(volumes())
-    names = [volume.id for volume in found if isinstance(volume.manifest, CloneManifest)] + ["ghost.1"]
+    names = [v.id for v in found if isinstance(v.manifest, CloneManifest | MirrorManifest)] + ["ghost.1"]
     of = {volume.id: volume for volume in found}
     running = draw(st.lists(st.sampled_from(names), unique=True))
     servers = {(server := a_server(of.get(VolumeId(name), name))).name: server for name in running}
@@ -212,7 +249,13 @@ def worlds(draw: st.DrawFn) -> Observed:
     unread = [VolumeId("b.9"), VolumeId("y.1"), VolumeId(snapshot_id("base", age=90 * HOUR))]
     hidden = tuple(draw(st.lists(st.sampled_from(unread), unique=True, min_size=1))) if draw(RARELY) else ()
     away = draw(RARELY)
-    secrets = draw(st.sampled_from([(), (MASKING_KEY,), (MASKING_KEY, PASSWORD), (MASKING_KEY, PASSWORD)]))
+    known = [(), (MASKING_KEY, DSN), (MASKING_KEY, PASSWORD, DSN), (MASKING_KEY, PASSWORD, DSN)]
+    secrets: tuple[SecretName, ...] = draw(st.sampled_from(known))
+    asked_mirrors = [
+        v.manifest.image
+        for v in found
+        if isinstance(v.manifest, MirrorManifest) and v.id in running and draw(st.booleans())
+    ]
     return Observed(
         installation=OURS,
         pools={
@@ -221,6 +264,7 @@ def worlds(draw: st.DrawFn) -> Observed:
         },
         volumes=tuple(found),
         servers=servers,
+        mirrors={name: draw(LOOKS) for name in asked_mirrors},
         inputs={ImageName(name): Input("input-1") for name in IMAGES},
         unknown_runtimes={RuntimeName("docker"): "no answer"} if draw(RARELY) else {},
         requests=tuple(a_request(verb, name) for verb, name in wishes),

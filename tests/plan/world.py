@@ -29,11 +29,14 @@ from reconciler.plan.actions import (
     Action,
     BuildSnapshot,
     ClearTombstone,
+    CopyPrimary,
     CreateClone,
     DeleteClone,
     DeleteSnapshot,
     DropVolume,
     ExpireClone,
+    FollowPrimary,
+    LeavePrimary,
     Plan,
     QuarantineSnapshot,
     ReleaseSnapshot,
@@ -48,7 +51,14 @@ from reconciler.plan.actions import (
     UpdateClone,
 )
 from reconciler.plan.diff import plan
-from reconciler.plan.fingerprints import applied_users, effective_parameters, missing_secrets, settings_digest
+from reconciler.plan.fingerprints import (
+    applied_users,
+    effective_parameters,
+    mirror_input,
+    mirror_settings,
+    missing_secrets,
+    settings_digest,
+)
 from reconciler.plan.settings import PlanSettings
 from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.conditions import Condition, Kind, ObjectKey
@@ -60,6 +70,7 @@ from reconciler.state.desired import (
     DumpSource,
     ImageSource,
     Policy,
+    PrimarySource,
     SourcePath,
     User,
 )
@@ -70,7 +81,10 @@ from reconciler.state.observed import (
     Failure,
     Input,
     Manifest,
+    MirrorManifest,
+    MirrorPhase,
     Observed,
+    ObservedMirror,
     ObservedPool,
     ObservedServer,
     Quarantine,
@@ -96,6 +110,7 @@ PROCESS = RuntimeName("process")
 REVISION = Revision("main@sha1:" + "0" * 40)
 SETTINGS = PlanSettings(pools=frozenset({POOL}))
 INPUT = "input-1"
+SYSTEM = "7318000000000000001"
 APP = User("app")
 
 
@@ -124,6 +139,43 @@ def a_policy(name: str = "pii", key: str = "key") -> Policy:
 
 def derived(name: str, base: str, **changes: Any) -> DesiredImage:
     return an_image(name, source=ImageSource(ImageName(base)), **changes)
+
+
+def following(name: str = "shop", *, url: str = "dsn", **changes: Any) -> DesiredImage:
+    """Return an image of a live primary that a mirror follows."""
+    return an_image(name, source=PrimarySource(SecretName(url), "physical"), **changes)
+
+
+def a_mirror(
+    image: DesiredImage,
+    *,
+    volume: str = "",
+    pool: PoolName = POOL,
+    secrets: Mapping[SecretName, str] | None = None,
+    at: datetime | None = None,
+    **changes: Any,
+) -> Volume:
+    """Return a whole mirror of an image."""
+    assert image.mirrored is not None
+    values: dict[str, Any] = {
+        "phase": MirrorPhase.FOLLOWING,
+        "url": image.mirrored.url,
+        "slot": f"slot_{image.name}",
+        "major": "15",
+        "system": SYSTEM,
+        "settings": mirror_settings(image.mirrored.url, secrets or {}),
+        "started_at": at or NOW - HOUR,
+        "copied_at": at or NOW - HOUR,
+    }
+    manifest = MirrorManifest(
+        installation=OURS, image=image.name, engine=image.engine, revision=REVISION, **{**values, **changes}
+    )
+    return Volume(VolumeId(volume or f"{image.name}.mirror"), pool, VolumeState.COMPLETE, manifest)
+
+
+def a_look(position: str = "0/3000148", **changes: Any) -> ObservedMirror:
+    """Return what a mirror that follows says."""
+    return ObservedMirror(**{"following": True, "position": position, "lag_bytes": 0, "held_bytes": 0, **changes})
 
 
 def a_clone(name: str = "dev", image: str = "shop", **changes: Any) -> DesiredClone:
@@ -390,6 +442,17 @@ class World:
                 self.observed = replace(self.observed, tombstones=rest)
             case QuarantineSnapshot() | ReleaseSnapshot():
                 self._mark(action)
+            case CopyPrimary():
+                self._copy(action)
+            case FollowPrimary():
+                image = self.desired.images[action.image]
+                assert image.mirrored is not None, "somebody asks for it"
+                settings = mirror_settings(image.mirrored.url, self.observed.secrets)
+                self._write(action.volume, replace(self._mirror(action.volume), settings=settings))
+                self._follow(action.volume)
+            case LeavePrimary():
+                self._stop(ServerName(action.volume))
+                self._drop(action.volume)
             case RenameImage():
                 for volume in action.volumes:
                     manifest = self._volume(volume).manifest
@@ -415,8 +478,32 @@ class World:
             pool=image.pool,
         )
         assert action.base is None or self._exists(VolumeId(action.base)), "the base exists"
+        if action.mirror is not None:
+            assert self._mirror(action.mirror).phase is MirrorPhase.FOLLOWING, "what is cut is whole"
+            assert image.mirrored is not None, "it follows a primary"
+            at = self.observed.mirrors[self._mirror(action.mirror).image].position or ""
+            manifest = volume.manifest
+            assert isinstance(manifest, SnapshotManifest)
+            volume = replace(volume, manifest=replace(manifest, input_id=mirror_input(SYSTEM, at)))
         assert action.base not in self._quarantined(), "nothing is built on what is quarantined"
         self._add(volume)
+
+    def _copy(self, action: CopyPrimary) -> None:
+        image = self.desired.images[action.image]
+        self._add(a_mirror(image, volume=action.volume, pool=image.pool, secrets=self.observed.secrets, at=self.now))
+        self._follow(action.volume)
+
+    def _follow(self, volume: VolumeId) -> None:
+        """Start a mirror, which then has what its primary has."""
+        manifest = self._mirror(volume)
+        server = a_server(self._volume(volume), port=None)
+        mirrors = {**self.observed.mirrors, manifest.image: a_look()}
+        self.observed = replace(self.observed, servers={**self.observed.servers, server.name: server}, mirrors=mirrors)
+
+    def _mirror(self, volume: VolumeId) -> MirrorManifest:
+        manifest = self._volume(volume).manifest
+        assert isinstance(manifest, MirrorManifest)
+        return manifest
 
     def _mark(self, action: QuarantineSnapshot | ReleaseSnapshot) -> None:
         mark = Quarantine(self.now, action.why) if isinstance(action, QuarantineSnapshot) else None

@@ -32,7 +32,6 @@ from reconciler.engines.postgres.mirror import PostgresMirrors
 from reconciler.engines.postgres.session import PostgresSession
 from reconciler.errors import UnsupportedError
 from reconciler.handover import give_tree
-from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
         UserWish,
     )
     from reconciler.state.desired import Script
-    from reconciler.state.servers import Endpoint
+    from reconciler.state.servers import Endpoint, ServerSpec
 
 BUILD_STOP = ((signal.SIGINT, 600.0), (signal.SIGQUIT, 30.0))
 CLONE_STOP = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 15.0))

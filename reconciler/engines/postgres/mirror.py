@@ -270,7 +270,7 @@ def _standby(work: MirrorWork, wanted: Primary) -> Iterator[psycopg.Connection]:
         connect_timeout=_LOOK_SECONDS,
         application_name="reconciler",
         options="-c statement_timeout=5s -c search_path=pg_catalog",
-        passfile=os.devnull,
+        passfile=server.NO_FILE,
         sslmode="disable",
         gssencmode="disable",
     ) as conn:

@@ -67,7 +67,7 @@ _STATUS_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS in PostgreSQL's 
 SOCKET_PORT = 5432
 _CONNECT_SECONDS = 10
 _BUILD_FACTS = "build.json"
-_NO_FILE = "/nonexistent"  # libpq warns about /dev/null
+NO_FILE = "/nonexistent"  # libpq warns about /dev/null
 _PATIENT = (
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0"
     " -c default_transaction_read_only=off"
@@ -232,7 +232,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
             autocommit=autocommit,
             connect_timeout=_CONNECT_SECONDS,
             application_name="reconciler",
-            passfile=_NO_FILE,
+            passfile=NO_FILE,
             sslmode="disable",
             gssencmode="disable",
         )
@@ -252,8 +252,8 @@ def socket_environment(work: Work, database: str, user: str) -> dict[str, str]:
         "PGUSER": user,
         "PGCONNECT_TIMEOUT": str(_CONNECT_SECONDS),
         "PGAPPNAME": "reconciler",
-        "PGPASSFILE": _NO_FILE,
-        "PGSERVICEFILE": _NO_FILE,
+        "PGPASSFILE": NO_FILE,
+        "PGSERVICEFILE": NO_FILE,
         "PGSSLMODE": "disable",
         "PGGSSENCMODE": "disable",
         "PGCLIENTENCODING": "UTF8",

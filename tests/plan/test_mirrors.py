@@ -1,0 +1,209 @@
+"""When a live primary is copied, followed and left, and what is cut from its mirror when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.ids import ImageName, SecretName, SnapshotId, VolumeId
+from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary, Plan
+from reconciler.plan.fingerprints import mirror_input
+from reconciler.state.conditions import Condition, Kind, ObjectKey
+from reconciler.state.desired import Refresh
+from reconciler.state.observed import MirrorPhase, Observed, ObservedMirror, SnapshotManifest, Volume, VolumeState
+from tests.plan.world import (
+    HOUR,
+    NOW,
+    OTHER_POOL,
+    SYSTEM,
+    World,
+    a_failure,
+    a_look,
+    a_mirror,
+    a_pool,
+    a_request,
+    a_server,
+    a_snapshot,
+    an_image,
+    asked,
+    following,
+    image_key,
+    planned,
+    seen,
+)
+
+if TYPE_CHECKING:
+    from reconciler.state.desired import DesiredImage
+
+SHOP = following()
+NAME = ImageName("shop")
+MIRROR = ObjectKey(Kind.MIRROR, "shop")
+SECRETS = {SecretName("dsn"): "key-1"}
+NIGHTLY = following(refresh=Refresh("0 2 * * *"))
+AT = "0/3000148"
+
+
+def mirrored(image: DesiredImage = SHOP, look: ObservedMirror | None = None, **changes: object) -> Observed:
+    """Return a world with a mirror that runs, and a snapshot that was cut a day ago where it had come by now."""
+    mirror = a_mirror(image, secrets=SECRETS, at=NOW - 30 * HOUR)
+    mirror = replace(mirror, manifest=replace(mirror.manifest, **changes))  # type: ignore[arg-type]  # fields of any type
+    snapshot = a_snapshot(age=24 * HOUR, input_id=mirror_input(SYSTEM, AT))
+    return seen(mirror, a_server(mirror), snapshot, mirrors={NAME: look or a_look(AT)}, secrets=SECRETS)
+
+
+def said(made: Plan, key: ObjectKey, kind: str) -> Condition:
+    return next(condition for condition in made.conditions[key] if condition.type == kind)
+
+
+def test_the_first_snapshot_is_cut_by_the_plan_that_copies_the_primary() -> None:
+    copy, build = planned(asked(SHOP), seen(secrets=SECRETS)).actions
+    assert isinstance(copy, CopyPrimary)
+    assert isinstance(build, BuildSnapshot)
+    assert (copy.volume, build.mirror, build.after) == ("shop.mirror", "shop.mirror", (MIRROR,))
+
+
+def test_one_plan_after_the_copy_nothing_is_left_to_do() -> None:
+    there = World(asked(SHOP), seen(secrets=SECRETS))
+    there.run(planned(asked(SHOP), there.observed))
+    assert planned(asked(SHOP), there.observed).actions == ()
+
+
+def test_without_the_secret_nothing_is_copied_and_the_secret_is_named() -> None:
+    made = planned(asked(SHOP), seen())
+    assert made.actions == ()
+    assert "dsn" in said(made, MIRROR, "Stalled").message
+
+
+def test_a_mirror_that_follows_is_ready_and_nothing_is_done() -> None:
+    made = planned(asked(SHOP), mirrored())
+    assert made.actions == ()
+    assert said(made, MIRROR, "Ready").reason == "Following"
+
+
+def test_a_due_refresh_is_cut_when_the_primary_has_gone_on() -> None:
+    (build,) = planned(asked(NIGHTLY), mirrored(NIGHTLY, a_look("0/4000000"))).actions
+    assert isinstance(build, BuildSnapshot)
+    assert (build.mirror, build.input_id) == ("shop.mirror", mirror_input(SYSTEM, "0/4000000"))
+
+
+def test_a_due_refresh_of_an_idle_primary_is_up_to_date() -> None:
+    made = planned(asked(NIGHTLY), mirrored(NIGHTLY))
+    assert made.actions == ()
+    assert made.checked == ("shop",)
+
+
+def test_a_refresh_waits_while_the_mirror_does_not_follow_and_says_why() -> None:
+    made = planned(asked(NIGHTLY), mirrored(NIGHTLY, a_look("0/4", following=False, problem="no route to host")))
+    assert made.actions == ()
+    assert "no route to host" in said(made, image_key("shop"), "Reconciling").message
+    assert said(made, MIRROR, "Ready").status == "False"
+
+
+def test_what_the_commit_asks_for_is_built_of_what_the_mirror_has() -> None:
+    changed = following(spec_digest="d2" * 32)
+    (build,) = planned(asked(changed), mirrored(SHOP, a_look(following=False, problem="away"))).actions
+    assert isinstance(build, BuildSnapshot)
+
+
+@pytest.mark.parametrize("look", [None, a_look(outdated=True)])
+def test_a_mirror_is_started_when_it_does_not_run_or_has_old_settings(look: ObservedMirror | None) -> None:
+    world = mirrored(SHOP, look)
+    (action,) = planned(asked(SHOP), world if look else replace(world, servers={}, mirrors={})).actions
+    assert isinstance(action, FollowPrimary)
+
+
+def test_a_mirror_is_started_again_when_the_secret_of_its_primary_changed() -> None:
+    (action,) = planned(asked(SHOP), replace(mirrored(), secrets={SecretName("dsn"): "key-2"})).actions
+    assert isinstance(action, FollowPrimary)
+
+
+def test_a_mirror_that_cannot_follow_any_more_is_left_and_copied_anew_for_the_next_refresh() -> None:
+    look = a_look(following=False, lost="the primary has removed log that the mirror needs")
+    leave, copy, build = planned(asked(NIGHTLY), mirrored(NIGHTLY, look)).actions
+    assert isinstance(leave, LeavePrimary)
+    assert isinstance(copy, CopyPrimary)
+    assert isinstance(build, BuildSnapshot)
+    assert build.mirror == copy.volume != leave.volume
+
+
+@pytest.mark.parametrize(("phase", "state"), [("copying", "complete"), ("following", "creating")])
+def test_a_copy_that_was_interrupted_is_dropped_and_begun_again(phase: str, state: str) -> None:
+    mirror = replace(a_mirror(SHOP, phase=MirrorPhase(phase)), state=VolumeState(state))
+    leave, copy, _build = planned(asked(SHOP), seen(mirror, secrets=SECRETS)).actions
+    assert isinstance(leave, LeavePrimary)
+    assert isinstance(copy, CopyPrimary)
+
+
+def test_nothing_is_left_when_the_document_goes_and_the_end_is_tried_until_it_is_done() -> None:
+    made = planned(asked(), mirrored())
+    assert LeavePrimary in {type(action) for action in made.actions}
+    leaving = seen(a_mirror(SHOP, phase=MirrorPhase.LEAVING), failures={MIRROR: (a_failure("", retry_in=-HOUR),)})
+    (again,) = planned(asked(), leaving).actions
+    assert isinstance(again, LeavePrimary)
+
+
+def test_while_the_primary_cannot_be_reached_what_may_be_left_there_is_said() -> None:
+    failure = a_failure("", permanent=False, retry_in=HOUR)
+    made = planned(asked(), seen(a_mirror(SHOP, phase=MirrorPhase.LEAVING), failures={MIRROR: (failure,)}))
+    assert made.actions == ()
+    assert "slot_shop" in said(made, MIRROR, "Ready").message
+
+
+def test_another_source_leaves_the_mirror() -> None:
+    made = planned(asked(an_image()), mirrored())
+    assert LeavePrimary in {type(action) for action in made.actions}
+
+
+def test_a_mirror_in_another_pool_is_left_and_one_is_copied_in_the_new_pool() -> None:
+    moved = following(pool=OTHER_POOL, refresh=Refresh("0 2 * * *"))
+    world = mirrored(NIGHTLY, a_look("0/4"))
+    pools = {**world.pools, OTHER_POOL: a_pool(OTHER_POOL)}
+    actions = planned(asked(moved), replace(world, pools=pools)).actions
+    assert [type(action) for action in actions] == [LeavePrimary, CopyPrimary, BuildSnapshot]
+
+
+def test_a_mirror_that_no_refresh_has_used_for_too_long_goes_and_the_next_refresh_copies_anew() -> None:
+    old = replace(SHOP, source=replace(SHOP.source, raw_max_age=timedelta(hours=20)))  # type: ignore[type-var]
+    (leave,) = planned(asked(old), mirrored(old)).actions
+    assert isinstance(leave, LeavePrimary)
+    asked_for = replace(mirrored(old), requests=(a_request("refresh", "shop"),), volumes=_snapshots(mirrored(old)))
+    copy, build = planned(asked(old), replace(asked_for, servers={}, mirrors={})).actions
+    assert isinstance(copy, CopyPrimary)
+    assert isinstance(build, BuildSnapshot)
+
+
+def test_a_mirror_is_not_removed_under_a_build() -> None:
+    world = replace(mirrored(), in_flight=frozenset({image_key("shop")}), in_use=frozenset({VolumeId("shop.mirror")}))
+    assert planned(asked(), world).actions == ()
+
+
+def test_log_that_the_primary_keeps_is_told_before_the_limit() -> None:
+    made = planned(asked(SHOP), mirrored(SHOP, a_look(held_bytes=6 << 30)))
+    assert "10.0 GiB" in said(made, MIRROR, "HoldsLog").message
+
+
+def test_what_failed_for_good_is_tried_again_at_the_next_time_of_the_schedule_and_not_before() -> None:
+    world = mirrored(NIGHTLY, a_look("0/4000000"))
+    (build,) = planned(asked(NIGHTLY), world).actions
+    assert isinstance(build, BuildSnapshot)
+    failed = replace(world, failures={image_key("shop"): (a_failure(build.fingerprint),)})
+    gone_on = replace(failed, mirrors={NAME: a_look("0/5000000")})
+    assert planned(asked(NIGHTLY), gone_on).actions == ()
+    assert len(planned(asked(NIGHTLY), gone_on, now=NOW + 24 * HOUR).actions) == 1
+
+
+def test_a_renamed_image_keeps_its_mirror() -> None:
+    renamed = following("store", formerly=NAME)
+    there = World(asked(renamed), mirrored())
+    for _ in range(3):
+        made = planned(asked(renamed), there.observed)
+        assert not {CopyPrimary, LeavePrimary} & {type(action) for action in made.actions}
+        there.run(made)
+    assert made.actions == ()
+
+
+def _snapshots(world: Observed) -> tuple[Volume, ...]:
+    return tuple(v for v in world.volumes if isinstance(v.manifest, SnapshotManifest) and SnapshotId(v.id))
