@@ -285,7 +285,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
         return
     found = _base(index, draft, image, newest)
     base = found.snapshot if found is not None else None
-    source = _input(index, image, base)
+    source = _input(index, draft, image, base)
     if source.input_id is None:
         draft.say(
             key, *_state(index, image), stalled(source.reason, source.problem or "its source cannot be identified")
@@ -331,9 +331,10 @@ def _waits(index: Index, draft: Draft, image: DesiredImage, due: Due) -> Conditi
         return reconciling("RuntimeUnavailable", f"the runtime {image.runtime} does not answer: {why}")
     if image.mirrored is not None:
         return _waits_for_mirror(index, draft, image, due)
-    if not isinstance(image.source, ImageSource):
-        return None
-    base = image.source.image
+    return _waits_for_base(index, draft, image.source.image) if isinstance(image.source, ImageSource) else None
+
+
+def _waits_for_base(index: Index, draft: Draft, base: ImageName) -> Condition | None:
     if base in draft.builds:
         return None
     if base in draft.outdated:
@@ -365,7 +366,7 @@ def mirror_key(image: DesiredImage) -> ObjectKey:
     return ObjectKey(Kind.MIRROR, image.name)
 
 
-def _input(index: Index, image: DesiredImage, base: SnapshotId | None) -> Input:
+def _input(index: Index, draft: Draft, image: DesiredImage, base: SnapshotId | None) -> Input:
     """Return the identity of what a build would start from.
 
     A source that was not asked (a plan made from another host's status) has the empty
@@ -377,7 +378,8 @@ def _input(index: Index, image: DesiredImage, base: SnapshotId | None) -> Input:
     if image.mirrored is not None:
         mirror = index.whole_mirror(image)
         seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
-        if mirror is None or seen is None or seen.position is None:
+        anew = any(isinstance(action, CopyPrimary) for action in draft.actions.get(mirror_key(image), ()))
+        if anew or mirror is None or seen is None or seen.position is None:
             return Input(PENDING_INPUT)
         return Input(mirror_input(mirror.manifest.system, seen.position))
     return index.observed.inputs.get(image.name, Input("")) if source_is_outside(image) else Input(EMPTY_INPUT)

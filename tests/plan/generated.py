@@ -202,9 +202,7 @@ def volumes(draw: st.DrawFn) -> list[Volume]:
         if draw(RARELY):
             found.append(a_build(image, age=9 * HOUR))
     snapshots = [volume for volume in found if volume.manifest.kind == "snapshot"]
-    for image in ("shop", "before"):
-        if draw(st.booleans()):
-            found.append(draw(mirrors(image)))
+    found += [draw(mirrors(image)) for image in ("shop", "before") if draw(st.booleans())]
     if snapshots:
         for name in draw(st.lists(st.sampled_from((*CLONES, "z")), unique=True)):
             found += draw(generations(name, snapshots))
@@ -251,11 +249,8 @@ def worlds(draw: st.DrawFn) -> Observed:
     away = draw(RARELY)
     known = [(), (MASKING_KEY, DSN), (MASKING_KEY, PASSWORD, DSN), (MASKING_KEY, PASSWORD, DSN)]
     secrets: tuple[SecretName, ...] = draw(st.sampled_from(known))
-    asked_mirrors = [
-        v.manifest.image
-        for v in found
-        if isinstance(v.manifest, MirrorManifest) and v.id in running and draw(st.booleans())
-    ]
+    manifests = [v.manifest for v in found if isinstance(v.manifest, MirrorManifest) and v.id in running]
+    asked_mirrors = [manifest.image for manifest in manifests if draw(st.booleans())]
     return Observed(
         installation=OURS,
         pools={

@@ -398,7 +398,7 @@ class World:
         kept += [] if failure is None else [failure]
         self.observed = replace(self.observed, failures={**self.observed.failures, action.key: tuple(kept)})
 
-    def perform(self, action: Action) -> None:  # noqa: C901, PLR0912 - one case per action
+    def perform(self, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915 - one case per action
         match action:
             case BuildSnapshot():
                 self._build(action)
