@@ -54,6 +54,14 @@ def read_small(path: Path) -> str | None:
         return file.read(_SMALL).decode("utf-8", "replace")
 
 
+def make_sparse(path: Path) -> None:
+    """Give the zeros at the end of a file back to the file system; its size stays."""
+    with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as file:  # noqa: PTH123 - a descriptor, no path
+        content = file.read()
+        file.truncate(len(content.rstrip(b"\0")))
+        file.truncate(len(content))
+
+
 def owned_by(directory: Path, account: Account | None) -> bool:
     """Tell whether ``account`` owns a directory (always, where we cannot change owners)."""
     return account is None or os.geteuid() != 0 or directory.lstat().st_uid == account.uid

@@ -81,6 +81,10 @@ def reset_wal(work: BuildWork, installed: InstalledServer) -> None:
         proc.run(argv, account=work.account, env=proc.environment({"LC_ALL": "C"}), timeout=600)
     except CommandError as error:
         raise PermanentError(f"the build's WAL cannot be reset: {error.stderr.strip()}") from error
+    for segment in (server.data_directory(work) / "pg_wal").iterdir():
+        if _SEGMENT.fullmatch(segment.name):
+            files.make_sparse(segment)
+
 
 
 def _refuse_links(data: Path) -> None:

@@ -29,7 +29,7 @@ class PostgresSession:
     def __init__(self, work: BuildWork, installed: InstalledServer) -> None:
         self._work = work
         self._installed = installed
-        self._masked = False
+        self._masked: Masked | None = None
 
     def open(self) -> None:
         """Make the server safe for the work of a spec."""
@@ -67,8 +67,8 @@ class PostgresSession:
     def mask(self, masking: MaskingWork) -> Masked:
         from reconciler.engines.postgres.masking import run  # noqa: PLC0415 - what masks is large, and only builds need it
 
-        self._masked = True
-        return run.mask_cluster(self._work, masking, self._databases())
+        self._masked = run.mask_cluster(self._work, masking, self._databases())
+        return self._masked
 
     def profile(self) -> tuple[DatabaseProfile, ...]:
         from reconciler.engines.postgres.masking.profile import profile_database  # noqa: PLC0415 - what masks is large, and only builds need it
@@ -84,7 +84,7 @@ class PostgresSession:
         scripts.run_check(self._work, check, databases=self._databases())
 
     def isolate(self) -> None:
-        if self._masked:
+        if self._masked is not None:
             from reconciler.engines.postgres.masking import run  # noqa: PLC0415 - what masks is large, and only builds need it
 
             run.scrub_cluster(self._work)
@@ -92,7 +92,7 @@ class PostgresSession:
         server.retire_builder(self._work)
 
     def settle(self) -> None:
-        facts = settle.settle_cluster(self._work, self._installed)
+        facts = settle.settle_cluster(self._work, self._installed, self._masked)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
 
     def prove(self, masked: Masked) -> Evidence:

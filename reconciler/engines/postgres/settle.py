@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork, InstalledServer
+    from reconciler.masking.report import Masked
 
 # Shared by all databases; they held password hashes, connection strings or settings.
 _SHARED = ("pg_authid", "pg_subscription", "pg_db_role_setting")
@@ -59,18 +60,36 @@ _LARGE_BYTES = 64 << 20
 """Smaller tables are not worth a connection of their own."""
 
 
-def settle_cluster(work: BuildWork, installed: InstalledServer) -> dict[str, str]:
-    """Settle every database; return facts for the snapshot's manifest."""
+# What the server counted since the build began; and what a rewrite of masking let begin anew.
+_WRITTEN = """
+SELECT format('VACUUM (FREEZE, ANALYZE) %%s', oid::regclass) FROM pg_class
+WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND oid <> ALL(%s) AND oid >= 16384
+  AND (pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid) > 0
+    OR (relnamespace::regnamespace::text, relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])))
+"""
+
+
+def settle_cluster(work: BuildWork, installed: InstalledServer, masked: Masked | None = None) -> dict[str, str]:
+    """Settle every database; return facts for the snapshot's manifest.
+
+    A copy of a mirror is the next one of many: it keeps what production did for its own
+    files, so that it costs what was changed and not what there is. ``masked`` tells
+    which tables were rewritten.
+    """
     used: set[str] = set()
     with server.connect(work, "template1") as conn:
         names = server.connectable_databases(conn)
     for name in names:
         work.progress(f"vacuuming {name}")
         with server.connect(work, name) as conn:
-            used |= _settle_database(work, conn)
+            if work.source.kind == "mirror":
+                used |= _settle_mirrored(work, conn, masked)
+            else:
+                used |= _settle_database(work, conn)
     with server.connect(work, "template1") as conn:
         _rewrite(conn, _SHARED)
-        _freeze_catalogs(conn)
+        if work.source.kind != "mirror":
+            _freeze_catalogs(conn)
         conn.execute("CHECKPOINT")
     return collations.record(used, installed)
 
@@ -84,6 +103,26 @@ def _settle_database(work: BuildWork, conn: psycopg.Connection) -> set[str]:
     work.cancel.check()
     _rewrite(conn, _LOCAL)
     _freeze_catalogs(conn)
+    return used
+
+
+def _settle_mirrored(work: BuildWork, conn: psycopg.Connection, masked: Masked | None) -> set[str]:
+    """Settle what the build has written, and all statistics where they may show what was masked."""
+    collations.repair(conn)
+    used = collations.dependencies(conn)
+    reaching_out = [row[0] for row in conn.execute(_REACHING_OUT).fetchall()]
+    tables = [counts.table for counts in masked.tables if counts.database == conn.info.dbname] if masked else []
+    schemas, names = [schema for schema, _ in tables], [name for _, name in tables]
+    statements = [row[0] for row in conn.execute(_WRITTEN, [reaching_out, schemas, names]).fetchall()]
+    if masked is not None:
+        for forget in _FORGET:
+            conn.execute(sql.SQL(forget))
+        statements += [row[0] for row in conn.execute(_LOCAL_TABLES, [reaching_out]).fetchall()]
+    statements += [row[0] for row in conn.execute(_PARTITIONED, [reaching_out]).fetchall()]
+    for statement in statements:
+        work.cancel.check()
+        conn.execute(sql.SQL(statement))
+    _rewrite(conn, _LOCAL)
     return used
 
 
