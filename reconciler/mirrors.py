@@ -80,6 +80,7 @@ def mirror_work(
         primary=LiveServer(host.secrets.get(manifest.url), manifest.url, "physical"),
         slot=manifest.slot,
         version=manifest.major or (image.version if image is not None else None),
+        keep_log=image is not None and image.point_in_time is not None,
         held_limit=(source or PrimarySource(manifest.url, "physical")).held_limit,
         jobs=host.jobs,
         cancel=cancel or CancelToken(),

@@ -151,7 +151,8 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
         refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
     if action.mirror is not None:
-        return LocalSource("mirror")
+        log = work.storage(image.pool).path(action.mirror) if action.at is not None else None
+        return LocalSource("mirror", log=log, at=action.at)
     live = live_server(image, work.host.secrets.get)
     if live is not None:
         return LocalSource("primary", primary=live)
@@ -207,7 +208,7 @@ def _volume(work: Work, image: DesiredImage, action: BuildSnapshot, storage: Sto
     )
     volume = VolumeId(action.snapshot)
     if action.mirror is not None:
-        return mirrors.cut(work, action, action.mirror, storage, manifest, volume)
+        return mirrors.cut(work, action, storage, manifest)
     if action.base is None:
         return storage.create(volume, manifest)
     base_pool, _base = work.snapshot(action.base)
@@ -325,7 +326,7 @@ def _measure(work: Work, storage: Storage, volume: VolumeId) -> None:
 
 def _input_id(work: Work, action: BuildSnapshot, sealed: Sealed) -> str:
     """Return what a build started from; a mirror has gone on since the plan was made."""
-    if action.mirror is None or sealed.position is None:
+    if action.mirror is None or action.at is not None or sealed.position is None:
         return action.input_id
     return mirror_input(mirrors.system_of(work, action.mirror), sealed.position)
 
@@ -345,6 +346,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         revision=work.desired.revision,
         created_at=work.host.clock.now(),
         data_as_of=sealed.data_as_of or modified_at(image.source),
+        at=action.at,
         base=action.base,
         databases=sealed.databases,
         parameters=image.parameters,

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from reconciler.apply.context import best_effort
 from reconciler.errors import BusyError, RefusedError
 from reconciler.handover import give_tree
-from reconciler.ids import ServerName
+from reconciler.ids import ServerName, VolumeId
 from reconciler.mirrors import mirror_work, mirrors_of
 from reconciler.plan.fingerprints import mirror_settings
-from reconciler.state.observed import MirrorManifest, MirrorPhase, VolumeState
+from reconciler.state.observed import MirrorManifest, MirrorPhase, RawManifest, VolumeState
 from reconciler.status import words
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import MirrorWork
-    from reconciler.ids import VolumeId
-    from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary
+    from reconciler.plan.actions import BuildSnapshot, CopyPrimary, DropRaw, FollowPrimary, KeepRaw, LeavePrimary
     from reconciler.state.desired import DesiredImage, PrimarySource
     from reconciler.state.observed import BuildManifest, Volume
     from reconciler.storage.base import Storage
@@ -100,19 +99,83 @@ def leave(work: Work, action: LeavePrimary) -> None:
         _leave(work, storage, volume.id, volume.manifest)
 
 
-def cut(
-    work: Work, action: BuildSnapshot, mirror: VolumeId, storage: Storage, manifest: BuildManifest, volume: VolumeId
-) -> Path:
-    """Make a build's volume a copy of a mirror: of one instant, or of the mirror at rest.
+def keep_raw(work: Work, action: KeepRaw) -> None:
+    """Keep a raw copy of a mirror, and say up to when what is in it has happened.
+
+    The mirror is asked after the cut: what it had replayed before is not younger than that.
+
+    Raises:
+        BusyError: the mirror does not say how far it has come; the copy is not kept.
+
+    """
+    storage, known = _mirror(work, action.mirror)
+    manifest = RawManifest(
+        installation=work.host.installation,
+        image=action.image,
+        engine=known.engine,
+        mirror=action.mirror,
+        taken_at=work.host.clock.now(),
+    )
+    work.require_absent(action.volume)
+    try:
+        _copied(work, action.mirror, storage, manifest, action.volume)
+        job = _job(work, storage, action.mirror, known)
+        until = mirrors_of(work.host, known.engine).look(job).last_commit
+        if until is None:
+            raise BusyError(f"the mirror {action.mirror} does not say how far it has come", reason="MirrorSilent")
+        storage.seal(action.volume, manifest)
+        storage.update(action.volume, replace(manifest, until=until))
+    except BaseException:
+        best_effort(lambda: storage.delete(action.volume))
+        raise
+    _forget_log(work, action.mirror)
+
+
+def drop_raw(work: Work, action: DropRaw) -> None:
+    """Drop a raw copy, and the log that only it needed."""
+    volume = work.volume(action.volume)
+    if volume is None or not isinstance(volume.manifest, RawManifest):
+        return
+    work.storage(action.pool).delete(action.volume)
+    mirror = work.volume(volume.manifest.mirror)
+    if mirror is not None and isinstance(mirror.manifest, MirrorManifest):
+        best_effort(lambda: _forget_log(work, mirror.id))
+
+
+def _forget_log(work: Work, mirror: VolumeId) -> None:
+    storage, known = _mirror(work, mirror)
+    raws = [
+        storage.path(volume.id)
+        for volume in storage.volumes()
+        if isinstance(volume.manifest, RawManifest) and volume.manifest.mirror == mirror
+    ]
+    mirrors_of(work.host, known.engine).forget_log(_job(work, storage, mirror, known), raws)
+
+
+def cut(work: Work, action: BuildSnapshot, storage: Storage, manifest: BuildManifest) -> Path:
+    """Make a build's volume a copy of a mirror, or of a raw copy from which the mirror's log is replayed.
 
     Raises:
         BusyError: the mirror is not there any more.
 
     """
-    pool, known = _mirror(work, mirror)
+    volume = VolumeId(action.snapshot)
+    if action.mirror is None:
+        raise BusyError(f"image {action.image} has no mirror", reason="MirrorGone")
+    if action.raw is not None:
+        return storage.clone(action.raw, volume, manifest)
+    pool, _known = _mirror(work, action.mirror)
     if pool.name != storage.name:
         raise BusyError(f"the mirror of image {action.image} is in pool {pool.name}", reason="MirrorElsewhere")
     work.progress("cutting from the mirror")
+    return _copied(work, action.mirror, storage, manifest, volume)
+
+
+def _copied(
+    work: Work, mirror: VolumeId, storage: Storage, manifest: BuildManifest | RawManifest, volume: VolumeId
+) -> Path:
+    """Copy a mirror: in one instant while it runs, or at rest."""
+    _pool, known = _mirror(work, mirror)
     with work.host.cutting[mirror]:
         if storage.traits.atomic_snapshots:
             return storage.clone(mirror, volume, manifest)
@@ -151,7 +214,8 @@ def _serve(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManif
     work.run_directory(volume, job.account)
     work.progress("starting the mirror")
     work.runtime(manifest.runtime).start(mirrors_of(work.host, manifest.engine).server(job), cancel=work.cancel)
-    applied = mirror_settings(manifest.url, {manifest.url: work.host.secret_fingerprint(manifest.url)})
+    fingerprint = work.host.secret_fingerprint(manifest.url)
+    applied = mirror_settings(manifest.url, {manifest.url: fingerprint}, keep_log=job.keep_log)
     if manifest.settings != applied:
         storage.update(volume, replace(manifest, settings=applied))
 

@@ -12,9 +12,11 @@ from reconciler.plan.actions import (
     CreateClone,
     DeleteClone,
     DeleteSnapshot,
+    DropRaw,
     DropVolume,
     ExpireClone,
     FollowPrimary,
+    KeepRaw,
     LeavePrimary,
     QuarantineSnapshot,
     ReleaseSnapshot,
@@ -54,6 +56,10 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one fl
             mirrors.follow(work, action)
         case LeavePrimary():
             mirrors.leave(work, action)
+        case KeepRaw():
+            mirrors.keep_raw(work, action)
+        case DropRaw():
+            mirrors.drop_raw(work, action)
         case QuarantineSnapshot():
             images.quarantine(work, action)
         case ReleaseSnapshot():

@@ -75,6 +75,9 @@ class LocalSource:
     """What the document calls the file of ``path``, which may have been a link to it."""
     primary: LiveServer | None = None
     """For ``primary``, copied by SQL."""
+    log: Path | None = None
+    """For ``mirror``: the directory of the mirror, whose log is replayed up to ``at``."""
+    at: datetime | None = None
 
     @property
     def physical(self) -> bool:
@@ -109,6 +112,8 @@ class MirrorWork:
     slot: str
     """The name of what is made at the primary, so that it keeps its log for the mirror."""
     version: str | None = None
+    keep_log: bool = False
+    """Whether it keeps the log that it replays, for moments to come back to."""
     held_limit: int
     """Bytes of log that the primary may keep for the mirror; beyond that it is let go of."""
     jobs: int = 1
@@ -153,6 +158,10 @@ class Mirrors(Protocol):
 
     def look(self, work: MirrorWork) -> ObservedMirror:
         """Return how far a running mirror has come, within seconds; what cannot be asked is left out."""
+        ...
+
+    def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
+        """Remove the kept log that none of the raw copies in these directories needs to be replayed from."""
         ...
 
     def leave(self, work: MirrorWork) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from reconciler.ids import CloneName, ImageName, PoolName, Revision, RuntimeName, ServerName, SnapshotId, VolumeId
@@ -33,6 +34,9 @@ class BuildSnapshot:
     base: SnapshotId | None = None
     mirror: VolumeId | None = None
     """The mirror that it is cut from; its ``input_id`` is then how far that had come, and may be exceeded."""
+    at: datetime | None = None
+    """The moment that the log of the mirror is replayed to, from the copy ``raw``."""
+    raw: VolumeId | None = None
     key_id: str | None = None
     fingerprint: str
     request: str | None = None
@@ -160,6 +164,22 @@ class LeavePrimary(_MirrorAction):
     """Remove a mirror: its data first, then what is left of it at the primary, and then its manifest."""
 
     verb: ClassVar[str] = "leave"
+    pool: PoolName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepRaw(_MirrorAction):
+    """Keep a copy of a mirror, so that its log can be replayed from there."""
+
+    verb: ClassVar[str] = "keep"
+    mirror: VolumeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropRaw(_MirrorAction):
+    """Drop a raw copy that no moment of the window needs, and the log that only it needed."""
+
+    verb: ClassVar[str] = "forget"
     pool: PoolName
 
 
@@ -374,6 +394,8 @@ Action = (
     | CopyPrimary
     | FollowPrimary
     | LeavePrimary
+    | KeepRaw
+    | DropRaw
     | QuarantineSnapshot
     | ReleaseSnapshot
     | CreateClone
@@ -400,7 +422,7 @@ def volumes_in_use(action: Action) -> frozenset[VolumeId]:
         case RestoreClone():
             return frozenset((*action.volumes, action.volume))
         case BuildSnapshot():
-            origins = (VolumeId(action.base) if action.base is not None else None, action.mirror)
+            origins = (VolumeId(action.base) if action.base is not None else None, action.mirror, action.raw)
             return frozenset((*action.volumes, *filter(None, origins)))
         case _:
             return frozenset(action.volumes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from reconciler.plan.moments import built, unreachable
 from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.desired import SnapshotAt
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from reconciler.ids import SnapshotId
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Generation, Index, Snapshot
-    from reconciler.state.desired import DesiredClone
+    from reconciler.state.desired import DesiredClone, DesiredImage
     from reconciler.state.observed import SnapshotManifest
 
 _SHOWN = 5
@@ -63,8 +64,22 @@ def _chosen(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Conditi
     if clone.snapshot == "latest":
         return _latest(index, draft, clone)
     if isinstance(clone.snapshot, SnapshotAt):
+        image = index.desired.images.get(clone.image)
+        if image is not None and image.point_in_time is not None:
+            return _moment(index, draft, image, clone.snapshot.at)
         return _not_younger(index, clone, clone.snapshot.at)
     return _explicit(index, clone, clone.snapshot)
+
+
+def _moment(index: Index, draft: Draft, image: DesiredImage, at: datetime) -> Choice | Condition:
+    """Return the snapshot of exactly a moment; all clones that ask for it share it."""
+    if (known := built(index, image, at)) is not None:
+        return Choice(known.manifest.snapshot)
+    if (build := draft.moments.get((image.name, at))) is not None:
+        return Choice(build.snapshot, after=(ObjectKey(Kind.IMAGE, image.name),))
+    if (problem := unreachable(index, image, at)) is not None:
+        return problem
+    return reconciling("WaitingForSnapshot", f"the moment {at.isoformat()} of image {image.name} is not built yet")
 
 
 def _latest(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
@@ -83,7 +98,9 @@ def _latest(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Conditi
 
 def _explicit(index: Index, clone: DesiredClone, wanted: SnapshotId) -> Choice | Condition:
     known = index.snapshots.get(wanted)
-    if known is not None and known in index.images.get(clone.image, ()):
+    if known is not None and (
+        known in index.images.get(clone.image, ()) or known in index.moments.get(clone.image, ())
+    ):
         return Choice(wanted)
     return stalled("SnapshotMissing", f"image {clone.image} has no snapshot {wanted}; {_what_exists(index, clone)}")
 
@@ -128,6 +145,8 @@ def replacement(index: Index, draft: Draft, clone: DesiredClone, current: Genera
         return _follow(index, draft, clone, current) if clone.on_refresh == "recreate" else None
     if isinstance(clone.snapshot, SnapshotAt):
         pinned = index.snapshots.get(manifest.snapshot)
+        if pinned is not None and pinned.manifest.at not in (None, clone.snapshot.at):
+            return Replacement("spec", f"the moment that it asks for is {clone.snapshot.at.isoformat()} now")
         if pinned is not None and data_time(pinned.manifest) > clone.snapshot.at:
             return Replacement("spec", f"its data is younger than {clone.snapshot.at.isoformat()}")
     elif clone.snapshot != manifest.snapshot:
@@ -169,5 +188,7 @@ def matches(index: Index, clone: DesiredClone, retired: Generation) -> bool:
         return True
     if isinstance(clone.snapshot, SnapshotAt):
         pinned = index.snapshots.get(manifest.snapshot)
-        return pinned is not None and data_time(pinned.manifest) <= clone.snapshot.at
+        if pinned is None or pinned.manifest.at not in (None, clone.snapshot.at):
+            return False
+        return data_time(pinned.manifest) <= clone.snapshot.at
     return manifest.snapshot == clone.snapshot

@@ -18,9 +18,10 @@ from reconciler.plan.images import find_due, plan_images, source_is_outside
 from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import plan_problems, plan_strays, plan_undeclared_clones
 from reconciler.plan.mirrors import plan_mirrors
+from reconciler.plan.moments import plan_raw_copies
 from reconciler.plan.order import ordered, wait_for_renames
 from reconciler.plan.quarantine import plan_requests, stop_quarantined
-from reconciler.plan.retention import drop_unfinished_builds, plan_retention
+from reconciler.plan.retention import drop_unfinished_builds, plan_moment_retention, plan_retention
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
 from reconciler.state.conditions import Kind, ObjectKey, ready, unknown
@@ -43,10 +44,12 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
     draft = Draft()
     drop_unfinished_builds(index, draft)
     plan_mirrors(index, draft)
+    plan_raw_copies(index, draft)
     plan_images(index, draft)
     plan_clones(index, draft)
     plan_undeclared_clones(index, draft)
     plan_retention(index, draft)
+    plan_moment_retention(index, draft)
     plan_strays(index, draft)
     plan_requests(index, draft)
     stop_quarantined(index, draft)

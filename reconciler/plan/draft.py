@@ -14,6 +14,8 @@ from reconciler.plan.actions import Refusal
 from reconciler.state.conditions import Condition, ObjectKey, reconciling, stalled
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from reconciler.ids import ImageName, SnapshotId
     from reconciler.plan.actions import Action, BuildSnapshot
     from reconciler.plan.index import Index
@@ -37,6 +39,8 @@ class Draft:
     declined: dict[str, str] = field(default_factory=dict)
     builds: dict[ImageName, BuildSnapshot] = field(default_factory=dict)
     """Builds of this plan, by image."""
+    moments: dict[tuple[ImageName, datetime], BuildSnapshot] = field(default_factory=dict)
+    """Builds of this plan for moments that clones ask for."""
     outdated: dict[ImageName, str] = field(default_factory=dict)
     """Images whose snapshots are not what the commit asks for, and what is being done about it."""
     wanted: set[SnapshotId] = field(default_factory=set)

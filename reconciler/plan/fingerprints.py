@@ -97,9 +97,9 @@ def build_fingerprint(image: DesiredImage, *, input_id: str, key: str | None, ba
     )
 
 
-def mirror_settings(url: SecretName, secrets: Mapping[SecretName, str | None]) -> str:
-    """Return the digest of what a mirror is started with: whom it follows, and how it gets in."""
-    return digest(url, secrets.get(url))
+def mirror_settings(url: SecretName, secrets: Mapping[SecretName, str | None], *, keep_log: bool) -> str:
+    """Return the digest of what a mirror is started with: whom it follows, how it gets in, and whether it keeps log."""
+    return digest(url, secrets.get(url), keep_log)
 
 
 def mirror_input(system: str, position: str) -> str:
@@ -110,7 +110,7 @@ def mirror_input(system: str, position: str) -> str:
 def mirror_fingerprint(work: str, image: DesiredImage, secrets: Mapping[SecretName, str]) -> str:
     """Return the fingerprint of copying (``copy``) or following (``follow``) an image's primary."""
     source = image.mirrored
-    way_in = "" if source is None else mirror_settings(source.url, secrets)
+    way_in = "" if source is None else mirror_settings(source.url, secrets, keep_log=False)
     return _fingerprint(work, image.engine, image.version, image.pool, way_in)
 
 

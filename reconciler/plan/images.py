@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from reconciler.ids import SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, RenameImage
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
+from reconciler.plan.moments import plan_moments
 from reconciler.plan.quarantine import quarantine_of_image
 from reconciler.plan.schedule import ScheduleError, last_refresh, next_refresh, snapshot_id_stamp, started_at
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
@@ -73,6 +75,13 @@ def plan_images(index: Index, draft: Draft) -> None:
     """Plan renames and builds of every image, bases before what is built on them."""
     for image in in_base_order(index):
         _plan_image(index, draft, image)
+        if image.point_in_time is not None and not _stands_still(index, image):
+            plan_moments(index, draft, image, partial(_snapshot_id, index, image, draft))
+
+
+def _stands_still(index: Index, image: DesiredImage) -> bool:
+    key = ObjectKey(Kind.IMAGE, image.name)
+    return index.left_alone(key) is not None or cannot_build(index, image, index.newest(image.name)) is not None
 
 
 def in_base_order(index: Index) -> Iterator[DesiredImage]:
@@ -307,7 +316,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
         return
     build = BuildSnapshot(
         image=image.name,
-        snapshot=_snapshot_id(index, image),
+        snapshot=_snapshot_id(index, image, draft),
         input_id=source.input_id,
         size_bytes=source.size_bytes,
         base=base,
@@ -437,9 +446,11 @@ def _after(draft: Draft, image: DesiredImage) -> tuple[ObjectKey, ...]:
     return ()
 
 
-def _snapshot_id(index: Index, image: DesiredImage) -> SnapshotId:
+def _snapshot_id(index: Index, image: DesiredImage, draft: Draft) -> SnapshotId:
     """Return a new id; a taken one (an interrupted build of the same second) moves it on by seconds."""
     taken = {VolumeId(volume.id) for volume in index.image_leftovers.get(image.name, ())}
+    planned = draft.actions.get(ObjectKey(Kind.IMAGE, image.name), ())
+    taken |= {VolumeId(action.snapshot) for action in planned if isinstance(action, BuildSnapshot)}
     at = index.now
     while True:
         digest = image.spec_digest.rpartition(":")[2][:8]

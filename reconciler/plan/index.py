@@ -19,6 +19,7 @@ from reconciler.state.observed import (
     ClonePhase,
     MirrorManifest,
     MirrorPhase,
+    RawManifest,
     ServerState,
     SnapshotManifest,
     VolumeState,
@@ -43,6 +44,9 @@ _NOT_CONFIGURED = (
 MIRROR = "mirror"
 """How the volume ids of mirrors end, as those of clones end in a number."""
 
+RAW = "raw"
+"""How the volume ids of raw copies end, before their time."""
+
 _SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
 
 
@@ -51,6 +55,13 @@ class Snapshot(NamedTuple):
 
     volume: Volume
     manifest: SnapshotManifest
+
+
+class Raw(NamedTuple):
+    """A raw copy of a mirror that can be seen, finished or not."""
+
+    volume: Volume
+    manifest: RawManifest
 
 
 class Generation(NamedTuple):
@@ -107,6 +118,10 @@ class Index:
     snapshots: dict[SnapshotId, Snapshot] = field(default_factory=dict)
     image_leftovers: dict[ImageName, list[Volume]] = field(default_factory=lambda: defaultdict(list))
     mirrors: dict[ImageName, list[Mirror]] = field(default_factory=lambda: defaultdict(list))
+    raws: dict[ImageName, list[Raw]] = field(default_factory=lambda: defaultdict(list))
+    """Raw copies, the oldest first."""
+    moments: dict[ImageName, list[Snapshot]] = field(default_factory=lambda: defaultdict(list))
+    """Snapshots of moments that clones asked for: they are in ``snapshots``, and no image's newest."""
     clones: dict[CloneName, CloneVolumes] = field(default_factory=dict)
     hidden: dict[ObjectKey, str] = field(default_factory=dict)
     """Objects of which a volume exists that cannot be looked at, and why: on a pool that is away, or unreadable."""
@@ -205,7 +220,7 @@ class Index:
     def owner_of(self, volume: VolumeId) -> ObjectKey:
         """Return whose a volume is that shows nothing but its id, under the name that it has now."""
         clone, dot, number = volume.rpartition(".")
-        if number.startswith(MIRROR):
+        if number.startswith((MIRROR, RAW)):
             mirrored = ImageName(clone)
             return ObjectKey(Kind.MIRROR, self.image_names.get(mirrored, mirrored))
         if dot:
@@ -249,6 +264,8 @@ def build_index(desired: Desired, observed: Observed, now: datetime, *, settings
     for known in index.images.values():
         if len(known) > 1:
             known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
+    for raws in index.raws.values():
+        raws.sort(key=lambda raw: (raw.manifest.taken_at, raw.volume.id))
     for volumes in index.clones.values():
         if len(volumes.ready) > 1:
             volumes.ready.sort(key=lambda generation: (generation.manifest.generation, generation.volume.id))
@@ -282,6 +299,8 @@ def _place(index: Index, volumes: Iterable[Volume]) -> None:
                 known.ready.append(Generation(volume, manifest))
             else:
                 known.leftovers.append(volume)
+        elif isinstance(manifest, RawManifest):
+            index.raws[index.image_names.get(manifest.image, manifest.image)].append(Raw(volume, manifest))
         elif isinstance(manifest, MirrorManifest):
             image = index.image_names.get(manifest.image, manifest.image)
             index.mirrors[image].append(Mirror(volume, manifest))
@@ -295,14 +314,14 @@ def _place_snapshot(index: Index, volume: Volume, manifest: BuildManifest | Snap
         index.image_leftovers[image].append(volume)
     else:
         snapshot = Snapshot(volume, manifest)
-        index.images[image].append(snapshot)
+        (index.images if manifest.at is None else index.moments)[image].append(snapshot)
         index.snapshots[manifest.snapshot] = snapshot
 
 
 def _object_of(index: Index, manifest: Manifest) -> ObjectKey:
     if isinstance(manifest, CloneManifest):
         return ObjectKey(Kind.CLONE, index.clone_names.get(manifest.clone, manifest.clone))
-    kind = Kind.MIRROR if isinstance(manifest, MirrorManifest) else Kind.IMAGE
+    kind = Kind.MIRROR if isinstance(manifest, MirrorManifest | RawManifest) else Kind.IMAGE
     return ObjectKey(kind, index.image_names.get(manifest.image, manifest.image))
 
 

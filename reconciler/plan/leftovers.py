@@ -12,7 +12,7 @@ from reconciler.ids import DEFAULT_RUNTIME, CloneName, SnapshotId, VolumeId
 from reconciler.plan.actions import ClearTombstone, DeleteClone, DropVolume, StopServer
 from reconciler.plan.draft import attempt
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled, unknown
-from reconciler.state.observed import SnapshotManifest, VolumeState
+from reconciler.state.observed import RawManifest, SnapshotManifest, VolumeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ def drop_interrupted(index: Index, draft: Draft, key: ObjectKey, volumes: Iterab
 
 def _runtime(volume: Volume) -> RuntimeName:
     manifest = volume.manifest
-    return DEFAULT_RUNTIME if isinstance(manifest, SnapshotManifest) else manifest.runtime
+    return DEFAULT_RUNTIME if isinstance(manifest, SnapshotManifest | RawManifest) else manifest.runtime
 
 
 def stop_retired(index: Index, draft: Draft, key: ObjectKey, volumes: CloneVolumes) -> None:

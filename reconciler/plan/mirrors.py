@@ -117,13 +117,13 @@ def _follow(
     index: Index, draft: Draft, key: ObjectKey, image: DesiredImage, mirror: Mirror, seen: ObservedMirror | None
 ) -> None:
     url = image.mirrored.url if image.mirrored is not None else mirror.manifest.url
-    wanted = mirror_settings(url, index.observed.secrets)
+    wanted = mirror_settings(url, index.observed.secrets, keep_log=image.point_in_time is not None)
     running = index.server(mirror.volume.id) is not None
     why = ""
     if not running:
         why = "its server does not run"
     elif mirror.manifest.settings != wanted:
-        why = "the secret of its primary changed"
+        why = "its settings changed"
     elif seen is not None and seen.outdated:
         why = "the primary's settings changed"
     if why:

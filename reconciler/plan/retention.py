@@ -65,6 +65,23 @@ def plan_retention(index: Index, draft: Draft) -> None:
             _prune(index, draft, name, known, uses)
 
 
+def plan_moment_retention(index: Index, draft: Draft) -> None:
+    """Plan the deletion of snapshots of moments that no clone is of, or asks for, any more."""
+    if index.away or not index.moments:
+        return
+    uses = _uses(index, draft)
+    for name, known in index.moments.items():
+        key = ObjectKey(Kind.IMAGE, name)
+        if index.left_alone(key) is not None:
+            continue
+        for snapshot in known:
+            waits = _free(snapshot, uses)
+            if waits is not None:
+                reason = "no clone is of that moment any more"
+                pruned = not index.declared_image(name)
+                attempt(index, draft, _deletion(name, snapshot, waits, reason=reason, pruned=pruned))
+
+
 def drop_unfinished_builds(index: Index, draft: Draft) -> None:
     """Drop build volumes that nothing works on any more, be it under a name that the image had meanwhile."""
     in_use = index.observed.in_use or frozenset()

@@ -173,6 +173,18 @@ class Refresh(Ruled):
             yield problem("timezone and jitter mean nothing without a schedule", hint=hint, code="R017")
 
 
+class PointInTime(Model):
+    """How far back clones may ask for a moment (snapshot: {at: TIME}); of a primary that is followed."""
+
+    window: Duration = Field(description="From now back so far. Log and raw copies are kept for it.", examples=["7d"])
+    every: Maybe[Duration] = Field(
+        None,
+        description="How often a raw copy of the mirror is kept, from which log is replayed; default: a seventh of"
+        " the window.",
+        examples=["1d"],
+    )
+
+
 class Retention(Model):
     """Which snapshots are kept. Those in use, or named by a spec, are never pruned."""
 
@@ -225,6 +237,9 @@ class ImageSpec(Ruled):
     )
     checks: Many[Check] = Field((), description="After masking; a failing check fails the build.")
     refresh: Maybe[Refresh] = Field(None, description="When to build anew.", examples=[{"schedule": "0 2 * * *"}])
+    point_in_time: Maybe[PointInTime] = Field(
+        None, description="How far back clones may ask for a moment.", examples=[{"window": "7d"}]
+    )
     retention: Retention = Field(Retention.model_construct(), description="Which snapshots are kept.")
     pool: Name = Field("default", description="Where builds and snapshots live.", examples=["default"])
     runtime: Literal["process", "docker"] = Field("process", description="Where the server of a build runs.")
@@ -241,6 +256,14 @@ class ImageSpec(Ruled):
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
         yield from _about_masking(given)
+        source = given.get("source")
+        if "pointInTime" in given and not (source is None or _is_followed(source)):
+            yield problem(
+                "only a primary that is followed has a past",
+                hint="use source: {primary: {url: …, method: physical}}, or remove pointInTime",
+                at=("pointInTime",),
+                code="R017",
+            )
         version = given.get("version")
         major = version.split(".") if isinstance(version, str) else []
         if given.get("engine") == "postgres" and len(major) > 1 and major[0] not in _TWO_PART_MAJORS:
@@ -250,6 +273,12 @@ class ImageSpec(Ruled):
     def policies(self) -> tuple[str, ...]:
         """Names of the MaskingPolicy documents that mask it."""
         return tuple(step for step in self.masking if isinstance(step, str))
+
+
+def _is_followed(source: object) -> bool:
+    primary = source.get("primary") if isinstance(source, dict) else getattr(source, "primary", None)
+    method = primary.get("method") if isinstance(primary, dict) else getattr(primary, "method", None)
+    return primary is not None and method in (None, "physical")
 
 
 def _about_masking(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:

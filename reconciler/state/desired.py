@@ -164,6 +164,14 @@ class Retention:
     max_age: timedelta | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PointInTime:
+    """How far back moments can be asked for, and how often a raw copy is kept to replay log from."""
+
+    window: timedelta
+    every: timedelta
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredImage:
     name: ImageName
@@ -177,6 +185,7 @@ class DesiredImage:
     masking: tuple[MaskingStep, ...] = ()
     unmasked_reason: str | None = None
     refresh: Refresh | None = None
+    point_in_time: PointInTime | None = None
     retention: Retention = Retention()
     pool: PoolName = DEFAULT_POOL
     runtime: RuntimeName = DEFAULT_RUNTIME

@@ -92,6 +92,8 @@ class SnapshotManifest:
     revision: Revision
     created_at: datetime
     data_as_of: datetime | None = None
+    at: datetime | None = None
+    """The moment that was asked for, where the log was replayed to one."""
     base: SnapshotId | None = None
     databases: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -137,6 +139,23 @@ class MirrorManifest:
     started_at: datetime
     copied_at: datetime | None = None
     kind: Literal["mirror"] = "mirror"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawManifest:
+    """A copy of a mirror that is kept so that its log can be replayed from there to a later moment.
+
+    ``until``: no transaction in it committed later, by the primary's clock; None until
+    that is known: the copy is not finished. Log and copy are of the same ``mirror``.
+    """
+
+    installation: InstallationId
+    image: ImageName
+    engine: str
+    mirror: VolumeId
+    taken_at: datetime
+    until: datetime | None = None
+    kind: Literal["raw"] = "raw"
 
 
 class ClonePhase(StrEnum):
@@ -197,7 +216,7 @@ class CloneManifest:
     kind: Literal["clone"] = "clone"
 
 
-Manifest = BuildManifest | SnapshotManifest | MirrorManifest | CloneManifest
+Manifest = BuildManifest | SnapshotManifest | MirrorManifest | RawManifest | CloneManifest
 
 
 class VolumeState(StrEnum):

@@ -32,6 +32,7 @@ from reconciler.state.desired import (
     ImageSource,
     MaskerRef,
     MaskingStep,
+    PointInTime,
     Policy,
     PrimarySource,
     Refresh,
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from reconciler.spec.scripts import CloneScript
 
 _MAX_DIAGNOSTICS = 500
+_RAW_COPIES = 7
+"""Raw copies in the window of an image that does not say how many: log is replayed for a seventh of it at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,7 @@ class _Commit:
             masking=self._masking(document, spec, lambda: _image_scope(model)),
             unmasked_reason=spec.unmasked.reason if spec.unmasked else None,
             refresh=_refresh(spec),
+            point_in_time=_point_in_time(spec),
             retention=Retention(spec.retention.keep, spec.retention.max_age),
             pool=PoolName(spec.pool),
             runtime=RuntimeName(spec.runtime),
@@ -334,6 +338,11 @@ def _primary(source: LivePrimary) -> PrimarySource:
     if source.wal_limit is not None:
         found = replace(found, held_limit=source.wal_limit)
     return found if source.raw_max_age is None else replace(found, raw_max_age=source.raw_max_age)
+
+
+def _point_in_time(spec: ImageSpec) -> PointInTime | None:
+    past = spec.point_in_time
+    return None if past is None else PointInTime(past.window, past.every or past.window / _RAW_COPIES)
 
 
 def _refresh(spec: ImageSpec) -> Refresh | None:

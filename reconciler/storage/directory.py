@@ -31,7 +31,7 @@ from reconciler.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from reconciler.state.observed import MirrorManifest, ObservedPool, SnapshotManifest, Volume, VolumeState
+from reconciler.state.observed import MirrorManifest, ObservedPool, RawManifest, SnapshotManifest, Volume, VolumeState
 from reconciler.status import words
 from reconciler.storage.manifests import Listing, Record, UnreadableError
 from reconciler.storage.pool import PoolDirectory, read_marker
@@ -145,7 +145,7 @@ class DirectoryStorage(ABC):
     def clone(self, source: VolumeId, target: VolumeId, manifest: Manifest) -> Path:
         with self._translated(f"clone {source} to {target}"):
             record = self._complete(source)
-            if not isinstance(record.manifest, SnapshotManifest | MirrorManifest):
+            if not isinstance(record.manifest, SnapshotManifest | MirrorManifest | RawManifest):
                 raise TransientError(f"the volume {source} is not sealed: it cannot be cloned", reason="NotSealed")
             origin = self.path(source)
             needed = 0 if self.traits.instant_clones else self._usage(origin).exclusive_bytes or 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.errors import BusyError, RefusedError, TransientError
-from reconciler.state.observed import MirrorManifest, ObservedPool, SnapshotManifest, Volume, VolumeState
+from reconciler.state.observed import MirrorManifest, ObservedPool, RawManifest, SnapshotManifest, Volume, VolumeState
 from reconciler.storage.base import StorageTraits, Usage
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class MemoryStorage:
 
     def clone(self, source: VolumeId, target: VolumeId, manifest: Manifest) -> Path:
         with self._mutex:
-            if not isinstance(self._complete(source).manifest, SnapshotManifest | MirrorManifest):
+            if not isinstance(self._complete(source).manifest, SnapshotManifest | MirrorManifest | RawManifest):
                 raise TransientError(f"the volume {source} is not sealed: it cannot be cloned", reason="NotSealed")
             return self._make(target, manifest, self._data[source])
 

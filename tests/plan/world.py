@@ -163,7 +163,7 @@ def a_mirror(
         "slot": f"slot_{image.name}",
         "major": "15",
         "system": SYSTEM,
-        "settings": mirror_settings(image.mirrored.url, secrets or {}),
+        "settings": mirror_settings(image.mirrored.url, secrets or {}, keep_log=image.point_in_time is not None),
         "started_at": at or NOW - HOUR,
         "copied_at": at or NOW - HOUR,
     }
@@ -447,7 +447,7 @@ class World:
             case FollowPrimary():
                 image = self.desired.images[action.image]
                 assert image.mirrored is not None, "somebody asks for it"
-                settings = mirror_settings(image.mirrored.url, self.observed.secrets)
+                settings = mirror_settings(image.mirrored.url, self.observed.secrets, keep_log=image.point_in_time is not None)
                 self._write(action.volume, replace(self._mirror(action.volume), settings=settings))
                 self._follow(action.volume)
             case LeavePrimary():

@@ -75,9 +75,10 @@ class PostgresEngine:
         installed = _installed_for(work)
         settings.check_values(installed, work.parameters, work.account)
         if work.source.physical:
-            mirrored = work.source.kind == "mirror"
-            prepare = physical.prepare_mirrored if mirrored else physical.prepare_physical
-            bootstrap.open_source(work, installed, prepare(work, installed))
+            if work.source.kind == "mirror":
+                bootstrap.open_mirrored(work, installed, physical.prepare_mirrored(work, installed))
+            else:
+                bootstrap.open_source(work, installed, physical.prepare_physical(work, installed))
         elif work.source.base is not None:
             collations.check(work.source.base.facts, installed)
             give_tree(work.directory, work.account)

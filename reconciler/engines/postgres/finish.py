@@ -64,6 +64,7 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
         databases=tuple(name for name in notes.get("databases", "").split("\n") if name),
         required=required,
         data_as_of=rolled.data_as_of if rolled is not None else None,
+        position=rolled.end_lsn if rolled is not None else None,
         facts=facts
         | {
             "admin": admin,
@@ -84,7 +85,6 @@ def reset_wal(work: BuildWork, installed: InstalledServer) -> None:
     for segment in (server.data_directory(work) / "pg_wal").iterdir():
         if _SEGMENT.fullmatch(segment.name):
             files.make_sparse(segment)
-
 
 
 def _refuse_links(data: Path) -> None:

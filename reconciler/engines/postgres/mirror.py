@@ -23,16 +23,16 @@ from psycopg import conninfo
 
 from reconciler import proc
 from reconciler.engines.base import CopiedPrimary
-from reconciler.engines.postgres import control, files, primary, replication, server, settings
+from reconciler.engines.postgres import control, files, mirrorlog, primary, replication, server, settings
 from reconciler.engines.postgres.failures import translated
 from reconciler.engines.postgres.physical import newest_timeline
 from reconciler.errors import CommandError, ReconcilerError, SourceError, UnavailableError, UnsupportedError
-from reconciler.handover import give_tree
+from reconciler.handover import give, give_tree
 from reconciler.state.observed import ObservedMirror
 from reconciler.status import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from reconciler.engines.base import InstalledServer, MirrorWork
@@ -130,6 +130,10 @@ class PostgresMirrors:
             outdated=pause == "paused",
         )
         return _with_primary(work, wanted, mirror, system)
+
+    @translated()
+    def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
+        mirrorlog.forget(work.directory, raws)
 
     @translated()
     def leave(self, work: MirrorWork) -> None:
@@ -239,9 +243,22 @@ def _write_settings(work: MirrorWork, installed: InstalledServer, wanted: Primar
         "max_wal_senders": str(max(found.wal_senders, 1)),
         "primary_conninfo": _way_in(work, wanted),
         "primary_slot_name": work.slot,
+        **_keeping(work),
     }
     user = wanted.settings.get("user") or server.account_name(os.geteuid()) or "postgres"
     settings.write_standby(data, values, socket=work.run_directory, user=user, account=work.account)
+
+
+def _keeping(work: MirrorWork) -> dict[str, str]:
+    """Return the settings by which a mirror keeps its log, as whole files only."""
+    if not work.keep_log:
+        return {}
+    place = work.directory / mirrorlog.KEPT
+    place.mkdir(mode=0o700, exist_ok=True)
+    give(place, work.account)
+    quoted = "'" + str(place).replace("'", "'\\''").replace("%", "%%") + "'"
+    command = f'd={quoted}; test -e "$d/%f" || {{ cp %p "$d/.%f.part" && mv "$d/.%f.part" "$d/%f"; }}'
+    return {"archive_mode": "always", "archive_command": command}
 
 
 def _way_in(work: MirrorWork, wanted: Primary) -> str:

@@ -16,6 +16,7 @@ from reconciler import proc
 from reconciler.engines.postgres import control, files, server
 from reconciler.engines.postgres.datafiles import copy_data_directory, extract_tar_set, is_tar_set
 from reconciler.engines.postgres.identify import require_stopped, source_major
+from reconciler.engines.postgres.mirrorlog import MirrorLog
 from reconciler.engines.postgres.recovery import Recovery
 from reconciler.errors import CommandError, SourceError, UnsupportedError
 from reconciler.handover import give_tree, take_tree
@@ -104,7 +105,13 @@ def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:
     _check_tablespaces(data, installed)
     _scrub(data)
     give_tree(work.directory, work.account)
-    return Recovery(timeline=newest_timeline(data))
+    if work.source.log is None:
+        return Recovery(timeline=newest_timeline(data))
+    return Recovery(
+        source=MirrorLog(work.source.log, work.directory),
+        target_time=work.source.at,
+        timeline=newest_timeline(work.source.log / "data"),
+    )
 
 
 def newest_timeline(data: Path) -> int | None:

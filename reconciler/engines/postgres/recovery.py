@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from reconciler.engines.postgres.feeding import WalSource
 
 SIGNAL = "recovery.signal"
+MISSED = "TargetNotReached"
+"""Reason of the error when the log ends before the moment that was asked for."""
 WANTED, ABSENT, FAILED = "want.", "absent.", "failed"
 """Names in the restore directory: what the server asks for, what there is none of, and that it must give up."""
 
@@ -124,7 +126,7 @@ def failure(recovery: Recovery | None, stderr: str, what: str) -> SourceError:
         return SourceError(
             f"the WAL of {what} ends before {at}",
             hint="ask for an earlier time, or wait until a later transaction is archived",
-            reason="TargetNotReached",
+            reason=MISSED,
         )
     if _TOO_EARLY.search(stderr):
         return SourceError(

@@ -1,0 +1,202 @@
+"""A live primary that knows nothing of the reconciler: reached by TCP, written to, and treated badly.
+
+Each transaction of the ledger notes its number and a checksum over all before it, so that
+a copy shows by itself whether it is whole; :meth:`Primary.ledger_at` says what there was at
+a moment, by the commit times that the server itself recorded.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from reconciler.engines.postgres import server
+from tests.support import free_block, release_block, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from reconciler.engines.base import InstalledServer
+
+_NOBODY = 65534
+USER, PASSWORD = "follower", "nobody may see this"
+_HBA = f"""local all all trust
+host all {USER} 127.0.0.1/32 scram-sha-256
+host replication {USER} 127.0.0.1/32 scram-sha-256
+host replication boss 127.0.0.1/32 trust
+"""
+_LEDGER = """
+CREATE TABLE ledger (id integer PRIMARY KEY, filler text NOT NULL, chain text NOT NULL);
+CREATE FUNCTION enter() RETURNS void LANGUAGE sql AS $$
+  INSERT INTO ledger
+  SELECT coalesce(max(id), 0) + 1, repeat('x', 500),
+         md5(coalesce((SELECT chain FROM ledger ORDER BY id DESC LIMIT 1), '') || (coalesce(max(id), 0) + 1))
+  FROM ledger
+$$;
+"""
+CHAIN = """
+SELECT count(*)::int, coalesce(max(id), 0), coalesce(max(chain) FILTER (WHERE id = last), '')
+FROM (SELECT *, max(id) OVER () AS last FROM ledger) l
+"""
+"""How many entries, the last number, and the checksum over all of them."""
+
+
+class Primary:
+    """One server with the database ``shop``."""
+
+    def __init__(self, root: Path, port: int, programs: InstalledServer) -> None:
+        self.root = root
+        self.port = port
+        self.programs = programs
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{self.port}/shop"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def make(self) -> None:
+        self.run("initdb", "-D", self.data, "-U", "boss", "--locale=C.UTF-8", "--no-sync")
+        self.configure(track_commit_timestamp="on", wal_level="replica", max_wal_size="64MB", fsync="off")
+        (self.data / "pg_hba.conf").write_text(_HBA)
+        self.start()
+        self.sql(f"CREATE ROLE {USER} LOGIN REPLICATION PASSWORD '{PASSWORD}'", "postgres")
+        self.sql("CREATE DATABASE shop", "postgres")
+        self.sql(_LEDGER)
+
+    def configure(self, **settings: str) -> None:
+        """Add settings; the next start, or reload, takes them."""
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+    def start(self) -> None:
+        options = f"-c unix_socket_directories={self.root} -c listen_addresses=127.0.0.1 -c port={self.port}"
+        self.run("pg_ctl", "start", "-w", "-D", self.data, "-l", self.root / "log", "-o", options)
+
+    def stop(self, how: str = "fast") -> None:
+        with suppress(subprocess.CalledProcessError):
+            self.run("pg_ctl", "stop", "-w", "-m", how, "-D", self.data)
+
+    def sql(self, statement: str, database: str = "shop") -> list[tuple[Any, ...]]:
+        with psycopg.connect(
+            host=str(self.root), port=self.port, user="boss", dbname=database, autocommit=True
+        ) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def enter(self, times: int = 1) -> None:
+        """Commit entries, one by one."""
+        for _ in range(times):
+            self.sql("SELECT enter()")
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Have entries committed all the time while the block runs."""
+        stop = threading.Event()
+
+        def work() -> None:
+            with psycopg.connect(
+                host=str(self.root), port=self.port, user="boss", dbname="shop", autocommit=True
+            ) as connection:
+                while not stop.is_set():
+                    connection.execute("SELECT enter()")
+                    stop.wait(0.002)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def ledger_at(self, moment: datetime) -> tuple[int, int, str]:
+        """Return what :data:`CHAIN` would have said at a moment, inclusively."""
+        query = CHAIN.replace(
+            "FROM ledger)", f"FROM ledger WHERE pg_xact_commit_timestamp(xmin) <= '{moment.isoformat()}')"
+        )
+        count, last, chain = self.sql(query)[0]
+        return count, last, chain
+
+    def slots(self) -> dict[str, bool]:
+        """Return the replication slots, and whether they are in use."""
+        return dict(self.sql("SELECT slot_name, active FROM pg_replication_slots"))
+
+    def forget_log(self) -> None:
+        """Have the log so far removed as far as the server can."""
+        for _ in range(3):
+            self.sql("SELECT pg_switch_wal()")
+            self.sql("CHECKPOINT")
+
+    def standby(self) -> Primary:
+        """Return a standby of its own, at another port."""
+        root = _directory()
+        other = Primary(root, self.port + 1, self.programs)
+        self.run("pg_basebackup", "-D", other.data, "-R", "--checkpoint=fast", "--no-sync", "-X", "stream")
+        other.start()
+        return other
+
+    def promote(self) -> None:
+        self.run("pg_ctl", "promote", "-w", "-D", self.data)
+
+    def freeze(self) -> None:
+        """Let the server stop answering without closing a connection."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), number)
+
+    def run(self, program: str, *words: str | Path) -> None:
+        argv = [server.program(self.programs, program), *words]
+        env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PGHOST": str(self.root), "PGUSER": "boss"}
+        env["PGPORT"] = str(self.port)
+        account = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        subprocess.run(argv, env=env, cwd="/", check=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload] # keywords for one platform
+
+
+@contextmanager
+def primary(major: str | None = None) -> Iterator[Primary]:
+    """Have a primary in the block."""
+    block = free_block()
+    made = Primary(_directory(), block.start, server.choose(major))
+    try:
+        made.make()
+        yield made
+    finally:
+        remove(made)
+        release_block(block)
+
+
+def remove(made: Primary) -> None:
+    """End a server and remove its files."""
+    with suppress(OSError, IndexError):
+        made.thaw()
+    made.stop("immediate")
+    shutil.rmtree(made.root, ignore_errors=True)
+
+
+def waited(made: Primary, slot: str) -> None:
+    """Wait until a slot is in use."""
+    until(lambda: made.slots().get(slot, False), what=f"the use of slot {slot}")
+
+
+def _directory() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="primary-"))
+    if os.geteuid() == 0:
+        os.chown(root, _NOBODY, _NOBODY)
+    return root

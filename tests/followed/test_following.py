@@ -1,0 +1,363 @@
+"""Images that follow a live primary: what a refresh is of, what disturbs it, and what is left when it ends."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from reconciler.engines.postgres import server
+from reconciler.state.observed import MirrorManifest, MirrorPhase, SnapshotManifest
+from tests.followed.primary import CHAIN, PASSWORD, primary, remove
+from tests.support import clone, document, new_world, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.followed.primary import Primary
+    from tests.support import Pass, World
+
+pytestmark = pytest.mark.postgres
+
+MAJORS = [installed.major for installed in server.installed_servers()]
+
+
+@pytest.fixture(scope="module", params=sorted(set(MAJORS)))
+def production(request: pytest.FixtureRequest) -> Iterator[Primary]:
+    with primary(request.param) as made:
+        made.enter(20)
+        yield made
+
+
+@pytest.fixture
+def world(production: Primary) -> Iterator[World]:
+    """An installation with an image of the primary, and a clone that somebody works in."""
+    made = new_world()
+    try:
+        follow(made, production)
+        made.apply().require()
+        yield made
+    finally:
+        made.write("shop.yaml", "")
+        made.write("dev.yaml", "")
+        with made.host(writes=True):
+            pass
+        made.close()
+        for slot in production.slots():
+            until(lambda slot=slot: not production.slots().get(slot), what="the end of a mirror")  # type: ignore[misc] # a lambda with a default
+            production.sql(f"SELECT pg_drop_replication_slot('{slot}')")
+
+
+def follow(world: World, production: Primary, **spec: Any) -> None:  # noqa: ANN401 - as YAML
+    (world.root / "secrets" / "dsn").write_text(production.url)
+    source = {"primary": {"url": {"secret": "dsn"}}}
+    defaults: dict[str, Any] = {"engine": "postgres", "source": source, "databases": ["shop"]}
+    world.write("shop.yaml", document("Image", "shop", {**defaults, "unmasked": {"reason": "a test"}, **spec}))
+    world.write("dev.yaml", clone("dev", onRefresh="recreate"))
+
+
+def mirror_of(world: World) -> MirrorManifest:
+    (found,) = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, MirrorManifest)]
+    return found
+
+
+def newest(world: World) -> SnapshotManifest:
+    found = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, SnapshotManifest)]
+    return max(found, key=lambda manifest: manifest.snapshot)
+
+
+def refresh(world: World) -> Pass:
+    return world.apply(("refresh", "shop")).require()
+
+
+def caught_up(world: World, production: Primary) -> None:
+    """Wait until the mirror has replayed what the primary has written by now."""
+    ((position,),) = production.sql("SELECT pg_current_wal_lsn()::text")
+
+    def there() -> bool:
+        observed = world.look().observed
+        assert observed is not None
+        seen = observed.mirrors.get(mirror_of(world).image)
+        return seen is not None and seen.position is not None and _lsn(seen.position) >= _lsn(position)
+
+    until(there, what="the mirror")
+
+
+def _lsn(text: str) -> tuple[int, int]:
+    high, low = text.split("/")
+    return int(high, 16), int(low, 16)
+
+
+def agrees(world: World, production: Primary) -> None:
+    """Insist that the clone of the newest snapshot has what the primary had at its time, and no more."""
+    snapshot = newest(world)
+    assert world.current("dev").snapshot == snapshot.snapshot
+    assert snapshot.data_as_of is not None
+    assert world.sql("dev", CHAIN)[0] == production.ledger_at(snapshot.data_as_of)
+
+
+def test_the_first_snapshot_has_what_the_primary_had_at_its_time(world: World, production: Primary) -> None:
+    agrees(world, production)
+    assert mirror_of(world).phase is MirrorPhase.FOLLOWING
+    assert list(production.slots()) == [mirror_of(world).slot]
+
+
+def test_refreshes_under_load_are_of_one_moment_each(world: World, production: Primary) -> None:
+    seen = []
+    with production.entering():
+        for _ in range(3):
+            refresh(world)
+            world.apply().require()
+            agrees(world, production)
+            seen.append(world.sql("dev", CHAIN)[0][0])
+    assert seen == sorted(set(seen)), "each has more than the one before"
+
+
+def test_a_refresh_without_a_change_builds_nothing(world: World, production: Primary) -> None:
+    caught_up(world, production)
+    refresh(world)
+    world.converge()
+    before = world.snapshots()
+    caught_up(world, production)
+    assert not refresh(world).actions
+    assert world.snapshots() == before
+
+
+def test_a_primary_that_is_away_keeps_what_there_is_and_is_followed_again(world: World, production: Primary) -> None:
+    before = world.snapshots()
+    production.enter(5)
+    caught_up(world, production)
+    production.stop()
+    try:
+        done = world.apply(("refresh", "shop"))
+        assert done.errors == {}
+        assert world.snapshots() == before
+        told = done.condition("Image/shop", "Reconciling")
+        assert told is not None
+        assert "does not follow" in told[2]
+        assert PASSWORD not in str(done.final.plan)
+        assert world.sql("dev", "SELECT 1") == [(1,)]
+    finally:
+        production.start()
+    production.enter(5)
+    caught_up(world, production)
+    world.apply().require()
+    world.apply().require()
+    assert len(world.snapshots()) == len(before) + 1
+    agrees(world, production)
+
+
+def test_a_slot_that_somebody_dropped_is_made_again(world: World, production: Primary) -> None:
+    slot = mirror_of(world).slot
+    production.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}'")
+    production.sql(
+        f"DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN PERFORM pg_drop_replication_slot('{slot}'); EXIT;"
+        f" EXCEPTION WHEN object_in_use THEN PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots;"
+        f" PERFORM pg_sleep(0.02); END; END LOOP; END $$"
+    )
+    assert production.slots() == {}
+    until(lambda: "follow Mirror/shop" in world.apply().require().actions, what="the repair")
+    caught_up(world, production)
+    assert list(production.slots()) == [slot]
+    refresh(world)
+    world.apply().require()
+    agrees(world, production)
+
+
+def test_a_mirror_whose_log_is_gone_is_copied_anew_and_clones_live_on(world: World, production: Primary) -> None:
+    slot = mirror_of(world).slot
+    world.sql("dev", "CREATE TABLE work AS SELECT 1 AS n")
+    kill_mirror(world)
+    until(lambda: not production.slots()[slot], what="the end of the mirror's session")
+    production.sql(f"SELECT pg_drop_replication_slot('{slot}')")
+    production.enter(3)
+    production.forget_log()
+    world.apply().require()  # starts the mirror, which cannot go on
+    until(lambda: _lost(world), what="the notice that it cannot")
+    assert world.sql("dev", "SELECT n FROM work") == [(1,)]
+    done = refresh(world)
+    assert done.actions[:2] == ["leave Mirror/shop", "copy Mirror/shop"]
+    world.apply().require()
+    agrees(world, production)
+    assert list(production.slots()) == [mirror_of(world).slot]
+
+
+def _lost(world: World) -> bool:
+    observed = world.look().observed
+    assert observed is not None
+    return any(seen.lost for seen in observed.mirrors.values())
+
+
+def serves_mirror(process: psutil.Process) -> bool:
+    return process.environ().get("RECONCILER_SERVER", "").endswith(".mirror")
+
+
+def kill_mirror(world: World) -> None:
+    for process in world.processes():
+        if serves_mirror(process):
+            victims = [process, *process.children(recursive=True)]
+            for victim in victims:
+                victim.kill()
+            psutil.wait_procs(victims)
+
+
+def test_a_mirror_that_was_killed_is_started_again(world: World, production: Primary) -> None:
+    production.enter(3)
+    kill_mirror(world)
+    assert "follow Mirror/shop" in world.apply().require().actions
+    caught_up(world, production)
+    refresh(world)
+    world.apply().require()
+    agrees(world, production)
+
+
+def test_settings_that_the_primary_raised_are_the_mirrors_too(world: World, production: Primary) -> None:
+    production.configure(max_connections="150")
+    production.stop()
+    production.start()
+    production.enter(1)
+    until(lambda: _caught_up_by_passes(world, production), what="the mirror with the primary's settings")
+    refresh(world)
+    world.apply().require()
+    agrees(world, production)
+
+
+def _caught_up_by_passes(world: World, production: Primary) -> bool:
+    world.apply().require()
+    ((position,),) = production.sql("SELECT pg_current_wal_lsn()::text")
+    observed = world.look().observed
+    assert observed is not None
+    seen = observed.mirrors.get(mirror_of(world).image)
+    return seen is not None and seen.following and seen.position is not None and _lsn(seen.position) >= _lsn(position)
+
+
+def test_a_primary_of_a_new_timeline_is_followed(production: Primary) -> None:
+    world = new_world()
+    other = production.standby()
+    try:
+        follow(world, other)
+        other.run("psql", "-X", "-q", "-d", "postgres", "-c", "SELECT 1")
+        world.apply().require()
+        agrees(world, production)
+        other.promote()
+        other.enter(4)
+        until(lambda: _caught_up_by_passes(world, other), what="the mirror on the new timeline")
+        refresh(world)
+        world.apply().require()
+        agrees(world, other)
+        assert world.sql("dev", CHAIN)[0][0] == other.sql(CHAIN)[0][0]
+    finally:
+        world.close()
+        remove(other)
+
+
+def test_nothing_is_left_at_the_primary_when_the_image_goes(world: World, production: Primary) -> None:
+    world.remove("shop.yaml")
+    world.remove("dev.yaml")
+    world.converge()
+    assert production.slots() == {}
+    assert world.volumes() == ()
+    assert world.leftovers() == []
+    ((sessions,),) = production.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'follower'")
+    assert sessions == 0
+
+
+def test_what_cannot_be_removed_at_a_primary_is_told_and_removed_later(world: World, production: Primary) -> None:
+    slot = mirror_of(world).slot
+    world.remove("shop.yaml")
+    world.remove("dev.yaml")
+    production.stop()
+    try:
+        done = world.apply()
+        assert list(done.errors) == ["Mirror/shop"]
+        (volume,) = [v for v in world.volumes() if isinstance(v.manifest, MirrorManifest)]
+        assert not list((world.pool_path / "volumes" / volume.id).iterdir()), "the raw data is gone at once"
+        document = world.run("status", "-o", "json")
+        assert slot in document.stdout
+        assert PASSWORD not in document.stdout + world.run("events").stdout
+    finally:
+        production.start()
+    until(lambda: _gone(world), what="the end of the slot")
+    assert production.slots() == {}
+
+
+def _gone(world: World) -> bool:
+    world.apply()
+    return not world.volumes()
+
+
+def test_the_mirror_is_nobodys_to_read_and_shows_no_password(world: World) -> None:
+    volume = world.pool_path / "volumes" / "shop.mirror"
+    found = subprocess.run(
+        ["grep", "-rlF", PASSWORD, volume, world.state / "logs", world.state / "status.sqlite3"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout == "", "not in its volume, which is copied, nor in logs"
+    mirrors = [process for process in world.processes() if serves_mirror(process)]
+    assert mirrors
+    assert [found for process in mirrors for found in _listening(process)] == []
+
+
+def _listening(process: psutil.Process) -> list[Any]:
+    return [found for found in process.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+
+
+def test_a_wrong_password_is_told_and_nothing_is_made(production: Primary) -> None:
+    world = new_world()
+    try:
+        follow(world, production)
+        (world.root / "secrets" / "dsn").write_text(production.url.replace("nobody", "somebody"))
+        done = world.apply()
+        assert "does not let us in" in done.errors["Mirror/shop"]
+        assert "somebody" not in str(done.errors)
+        assert world.volumes() == ()
+        (world.root / "secrets" / "dsn").write_text(production.url)
+        world.apply(("refresh", "shop")).require()
+        assert len(world.snapshots()) == 1
+    finally:
+        world.remove("shop.yaml")
+        world.remove("dev.yaml")
+        world.apply()
+        world.close()
+
+
+@pytest.mark.root
+def test_on_btrfs_the_mirror_goes_on_while_it_is_cut(production: Primary) -> None:
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("needs the program mkfs.btrfs (package btrfs-progs)")
+    world = new_world(driver="btrfs", pool={"size": "600Mi"})
+    try:
+        follow(world, production)
+        world.apply().require()
+        started = {p.pid for p in world.processes() if serves_mirror(p)}
+        with production.entering():
+            for _ in range(3):
+                refresh(world)
+                world.apply().require()
+                agrees(world, production)
+        assert {p.pid for p in world.processes() if serves_mirror(p)} == started
+    finally:
+        world.write("shop.yaml", "")
+        world.write("dev.yaml", "")
+        world.apply()
+        world.close()
+
+
+def test_masked_it_is_as_any_build(world: World, production: Primary) -> None:
+    (world.root / "secrets" / "key").write_text("masking key")
+    rules = [{"table": "public.ledger", "columns": {"id": "keep", "filler": "hash", "chain": "null"}}]
+    production.sql("ALTER TABLE ledger ALTER COLUMN chain DROP NOT NULL")
+    world.write("pii.yaml", document("MaskingPolicy", "pii", {"key": {"secret": "key"}, "rules": rules}))
+    follow(world, production)
+    shop = world.root / "specs" / "shop.yaml"
+    shop.write_text(shop.read_text().replace("unmasked:\n    reason: a test\n", "masking: [pii]\n"))
+    world.apply().require()
+    world.apply().require()
+    rows = world.sql("dev", "SELECT count(*) FILTER (WHERE filler LIKE 'xxx%'), count(chain), count(*) > 0 FROM ledger")
+    assert rows == [(0, 0, True)]
+    assert newest(world).masked_by == ("pii",)
