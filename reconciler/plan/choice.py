@@ -98,9 +98,7 @@ def _latest(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Conditi
 
 def _explicit(index: Index, clone: DesiredClone, wanted: SnapshotId) -> Choice | Condition:
     known = index.snapshots.get(wanted)
-    if known is not None and (
-        known in index.images.get(clone.image, ()) or known in index.moments.get(clone.image, ())
-    ):
+    if known is not None and known in (*index.images.get(clone.image, ()), *index.moments.get(clone.image, ())):
         return Choice(wanted)
     return stalled("SnapshotMissing", f"image {clone.image} has no snapshot {wanted}; {_what_exists(index, clone)}")
 
@@ -144,13 +142,20 @@ def replacement(index: Index, draft: Draft, clone: DesiredClone, current: Genera
     if clone.snapshot == "latest":
         return _follow(index, draft, clone, current) if clone.on_refresh == "recreate" else None
     if isinstance(clone.snapshot, SnapshotAt):
-        pinned = index.snapshots.get(manifest.snapshot)
-        if pinned is not None and pinned.manifest.at not in (None, clone.snapshot.at):
-            return Replacement("spec", f"the moment that it asks for is {clone.snapshot.at.isoformat()} now")
-        if pinned is not None and data_time(pinned.manifest) > clone.snapshot.at:
-            return Replacement("spec", f"its data is younger than {clone.snapshot.at.isoformat()}")
-    elif clone.snapshot != manifest.snapshot:
+        return _of_another_time(index, manifest.snapshot, clone.snapshot.at)
+    if clone.snapshot != manifest.snapshot:
         return Replacement("spec", f"its snapshot is {clone.snapshot} now, not {manifest.snapshot}")
+    return None
+
+
+def _of_another_time(index: Index, snapshot: SnapshotId, at: datetime) -> Replacement | None:
+    pinned = index.snapshots.get(snapshot)
+    if pinned is None or pinned.manifest.at == at:
+        return None
+    if pinned.manifest.at is not None:
+        return Replacement("spec", f"the moment that it asks for is {at.isoformat()} now")
+    if data_time(pinned.manifest) > at:
+        return Replacement("spec", f"its data is younger than {at.isoformat()}")
     return None
 
 

@@ -53,12 +53,13 @@ def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage)
     if past is None or mirror is None:
         _drop(index, draft, key, known, "nothing can be replayed from it any more")
         return
+    moving = key in draft.actions  # the mirror is started, or left
     usable = _usable(index, image, mirror)
     needed = set(usable[_first_needed(index, image, usable) :])
     _drop(index, draft, key, [raw for raw in known if raw not in needed], f"the window is {past.window}")
     seen = index.observed.mirrors.get(mirror.manifest.image)
     due = not usable or usable[-1].manifest.taken_at + past.every <= index.now
-    if due and seen is not None and seen.following and key not in draft.actions:
+    if due and seen is not None and seen.following and not moving:
         volume = VolumeId(f"{image.name}.{RAW}{snapshot_id_stamp(index.now)}")
         if volume not in index.taken:
             reason = f"a raw copy is kept every {past.every}, to replay log from"
@@ -165,10 +166,8 @@ def _plan_build(
 
 def _start(index: Index, image: DesiredImage, mirror: Mirror, at: datetime) -> Raw | None:
     """Return the newest raw copy that is wholly before a moment."""
-    before = [
-        raw for raw in _usable(index, image, mirror) if raw.manifest.until is not None and raw.manifest.until <= at
-    ]
-    return before[-1] if before else None
+    usable = _usable(index, image, mirror)
+    return next((raw for raw in reversed(usable) if raw.manifest.until is not None and raw.manifest.until <= at), None)
 
 
 def past_of(index: Index, image: DesiredImage) -> Past | None:

@@ -229,6 +229,7 @@ def _snapshot(facts: Facts, index: _Index, volume: Volume, manifest: SnapshotMan
         "specDigest": manifest.spec_digest,
         "usedBy": sorted(index.used_by.get(manifest.snapshot, ())),
         "version": manifest.version,
+        "at": _time(manifest.at),
         "base": manifest.base,
         "databases": list(manifest.databases),
         "pool": volume.pool,

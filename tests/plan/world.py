@@ -33,9 +33,11 @@ from reconciler.plan.actions import (
     CreateClone,
     DeleteClone,
     DeleteSnapshot,
+    DropRaw,
     DropVolume,
     ExpireClone,
     FollowPrimary,
+    KeepRaw,
     LeavePrimary,
     Plan,
     QuarantineSnapshot,
@@ -88,6 +90,7 @@ from reconciler.state.observed import (
     ObservedPool,
     ObservedServer,
     Quarantine,
+    RawManifest,
     Request,
     ServerState,
     SnapshotManifest,
@@ -171,6 +174,19 @@ def a_mirror(
         installation=OURS, image=image.name, engine=image.engine, revision=REVISION, **{**values, **changes}
     )
     return Volume(VolumeId(volume or f"{image.name}.mirror"), pool, VolumeState.COMPLETE, manifest)
+
+
+def a_raw(mirror: MirrorManifest, volume: str = "", *, at: datetime, until: datetime | None, of: str = "") -> Volume:
+    """Return a raw copy of a mirror."""
+    manifest = RawManifest(
+        installation=OURS,
+        image=mirror.image,
+        engine=mirror.engine,
+        mirror=VolumeId(of or f"{mirror.image}.mirror"),
+        taken_at=at,
+        until=until,
+    )
+    return Volume(VolumeId(volume or f"{mirror.image}.raw{at:%Y%m%d%H%M%S}"), POOL, VolumeState.COMPLETE, manifest)
 
 
 def a_look(position: str = "0/3000148", **changes: Any) -> ObservedMirror:
@@ -440,6 +456,12 @@ class World:
             case ClearTombstone():
                 rest = {name: t for name, t in self.observed.tombstones.items() if name != action.clone}
                 self.observed = replace(self.observed, tombstones=rest)
+            case KeepRaw():
+                mirror = self._mirror(action.mirror)
+                look = self.observed.mirrors[mirror.image]
+                self._add(a_raw(mirror, action.volume, at=self.now, until=look.last_commit or self.now))
+            case DropRaw():
+                self._drop(action.volume)
             case QuarantineSnapshot() | ReleaseSnapshot():
                 self._mark(action)
             case CopyPrimary():
@@ -447,7 +469,9 @@ class World:
             case FollowPrimary():
                 image = self.desired.images[action.image]
                 assert image.mirrored is not None, "somebody asks for it"
-                settings = mirror_settings(image.mirrored.url, self.observed.secrets, keep_log=image.point_in_time is not None)
+                settings = mirror_settings(
+                    image.mirrored.url, self.observed.secrets, keep_log=image.point_in_time is not None
+                )
                 self._write(action.volume, replace(self._mirror(action.volume), settings=settings))
                 self._follow(action.volume)
             case LeavePrimary():
@@ -484,7 +508,9 @@ class World:
             at = self.observed.mirrors[self._mirror(action.mirror).image].position or ""
             manifest = volume.manifest
             assert isinstance(manifest, SnapshotManifest)
-            volume = replace(volume, manifest=replace(manifest, input_id=mirror_input(SYSTEM, at)))
+            assert action.raw is None or self._exists(action.raw), "what log is replayed from exists"
+            input_id = manifest.input_id if action.at is not None else mirror_input(SYSTEM, at)
+            volume = replace(volume, manifest=replace(manifest, input_id=input_id, at=action.at))
         assert action.base not in self._quarantined(), "nothing is built on what is quarantined"
         self._add(volume)
 

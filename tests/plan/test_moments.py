@@ -1,0 +1,162 @@
+"""Moments that clones ask for: which raw copies are kept for them, what is built, shared, and when it goes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.ids import ImageName, SecretName
+from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw
+from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.state.desired import PointInTime, SnapshotAt
+from reconciler.state.observed import MirrorManifest, Observed, ObservedServer, Volume
+from tests.plan.world import (
+    HOUR,
+    NOW,
+    World,
+    a_clone,
+    a_generation,
+    a_look,
+    a_mirror,
+    a_raw,
+    a_server,
+    a_snapshot,
+    asked,
+    clone_key,
+    following,
+    planned,
+    seen,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DAY = 24 * HOUR
+SHOP = following(point_in_time=PointInTime(7 * DAY, DAY))
+SECRETS = {SecretName("dsn"): "key-1"}
+AT = NOW - 30 * HOUR
+MIRROR = a_mirror(SHOP, secrets=SECRETS, at=NOW - 9 * DAY)
+assert isinstance(MIRROR.manifest, MirrorManifest)
+
+
+def raw(age: timedelta, **changes: object) -> Volume:
+    assert isinstance(MIRROR.manifest, MirrorManifest)
+    return a_raw(MIRROR.manifest, at=NOW - age, **{"until": NOW - age - timedelta(minutes=1), **changes})  # type: ignore[arg-type]  # fields of any type
+
+
+def past(*more: Volume | ObservedServer, look: object = None, **changes: object) -> Observed:
+    """Return a world with a mirror, a snapshot, and raw copies of each of the last eight days."""
+    things = [MIRROR, a_server(MIRROR), a_snapshot(), *(raw(days * DAY - HOUR) for days in range(1, 9)), *more]
+    looks = {ImageName("shop"): look or a_look(last_commit=NOW)}
+    return seen(*things, mirrors=looks, secrets=SECRETS, **changes)
+
+
+def test_a_moment_is_replayed_from_the_newest_raw_copy_that_is_wholly_before_it() -> None:
+    build, create = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(AT))), past()).actions
+    assert isinstance(build, BuildSnapshot)
+    assert isinstance(create, CreateClone)
+    assert (build.at, build.raw, build.mirror) == (AT, raw(47 * HOUR).id, "shop.mirror")
+    assert create.snapshot == build.snapshot
+
+
+def test_clones_that_ask_for_the_same_moment_share_one_build() -> None:
+    clones = [a_clone(name, snapshot=SnapshotAt(AT)) for name in ("a", "b")]
+    there = World(asked(SHOP, *clones), past())
+    made = planned(asked(SHOP, *clones), there.observed)
+    assert [type(action) for action in made.actions] == [BuildSnapshot, CreateClone, CreateClone]
+    there.run(made)
+    assert planned(asked(SHOP, *clones), there.observed).actions == ()
+
+
+def test_moments_are_no_newest_snapshots() -> None:
+    moment = a_snapshot(age=timedelta(0), at=AT)
+    clones = [a_clone("a", snapshot=SnapshotAt(AT)), a_clone("b")]
+    made = planned(asked(SHOP, *clones), past(moment))
+    sources = {str(action.clone): str(action.snapshot) for action in made.actions if isinstance(action, CreateClone)}
+    assert sources == {"a": str(moment.id), "b": str(a_snapshot().id)}
+
+
+@pytest.mark.parametrize(
+    ("at", "word"), [(NOW - 9 * DAY, "too long ago"), (NOW + HOUR, "still to come"), (NOW - HOUR, "not come")]
+)
+def test_outside_of_the_window_it_is_named(at: datetime, word: str) -> None:
+    world = past(look=a_look(lag_bytes=5000, last_commit=NOW - 2 * HOUR))
+    made = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(at))), world)
+    assert made.actions == ()
+    told = [c.message for c in made.conditions[clone_key("dev")] if word in c.message]
+    assert told
+    assert word == "still to come" or "reaches from" in told[0]
+
+
+def test_a_mirror_that_has_caught_up_reaches_to_now() -> None:
+    world = past(look=a_look(lag_bytes=0, last_commit=NOW - 2 * HOUR))
+    build, _create = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(NOW - HOUR))), world).actions
+    assert isinstance(build, BuildSnapshot)
+
+
+def test_a_raw_copy_is_kept_when_the_last_one_is_old_and_the_first_one_at_once() -> None:
+    young = past()
+    assert planned(asked(SHOP), young).actions == ()
+    assert KeepRaw in {type(action) for action in planned(asked(SHOP), young, now=NOW + HOUR).actions}
+    none = replace(young, volumes=tuple(v for v in young.volumes if v.manifest.kind != "raw"))
+    (first,) = planned(asked(SHOP), none).actions
+    assert isinstance(first, KeepRaw)
+
+
+def test_the_newest_raw_copy_before_the_window_stays_and_older_ones_go() -> None:
+    (drop,) = planned(asked(SHOP), past(raw(9 * DAY))).actions
+    assert isinstance(drop, DropRaw)
+    assert drop.volume == raw(9 * DAY).id
+
+
+def test_raw_copies_of_another_mirror_and_unfinished_ones_go() -> None:
+    strange, unfinished = raw(5 * HOUR, of="shop.mirror0"), raw(6 * HOUR, until=None)
+    dropped = {a.volume for a in planned(asked(SHOP), past(strange, unfinished)).actions if isinstance(a, DropRaw)}
+    assert dropped == {strange.id, unfinished.id}
+
+
+def test_without_the_field_or_the_document_all_raw_copies_go() -> None:
+    for documents in ((following(),), ()):
+        made = planned(asked(*documents), past())
+        assert sum(isinstance(action, DropRaw) for action in made.actions) == 8
+
+
+def test_a_raw_copy_that_a_build_starts_from_stays() -> None:
+    old = raw(9 * DAY)
+    key = ObjectKey(Kind.IMAGE, "shop")
+    assert planned(asked(SHOP), past(old, in_flight=frozenset({key}), in_use=frozenset({old.id}))).actions == ()
+
+
+def test_a_moment_stays_while_a_clone_is_of_it_or_asks_for_it_and_goes_then() -> None:
+    moment = a_snapshot(age=HOUR, at=AT)
+    clone = a_clone(snapshot=SnapshotAt(AT))
+    made_of_it = a_generation(clone, moment.id)
+    world = past(moment, made_of_it, a_server(made_of_it))
+    assert planned(asked(SHOP, clone), world).actions == ()
+    assert planned(asked(SHOP, clone), past(moment)).actions[0].verb == "create"
+    (delete,) = planned(asked(SHOP), past(moment)).actions
+    assert isinstance(delete, DeleteSnapshot)
+
+
+def test_another_moment_in_the_document_replaces_the_clone_once_that_is_built() -> None:
+    moment = a_snapshot(age=HOUR, at=AT)
+    made_of_it = a_generation(a_clone(snapshot=SnapshotAt(AT)), moment.id)
+    later = a_clone(snapshot=SnapshotAt(AT + HOUR))
+    there = World(asked(SHOP, later), past(moment, made_of_it, a_server(made_of_it)))
+    first = planned(asked(SHOP, later), there.observed)
+    assert [type(action) for action in first.actions] == [BuildSnapshot]
+    there.run(first)
+    assert [action.verb for action in planned(asked(SHOP, later), there.observed).actions] == ["replace"]
+
+
+def test_without_a_past_a_clone_gets_the_snapshot_before_as_ever() -> None:
+    old = a_snapshot(age=40 * HOUR)
+    made = planned(asked(following(), a_clone(snapshot=SnapshotAt(AT))), _without_raws(past(old)))
+    assert [action.snapshot for action in made.actions if isinstance(action, CreateClone)] == [str(old.id)]
+
+
+def _without_raws(world: Observed) -> Observed:
+    return replace(world, volumes=tuple(v for v in world.volumes if v.manifest.kind != "raw"))
