@@ -12,16 +12,18 @@ import pytest
 from reconciler.engines.postgres import server
 from reconciler.state.observed import MirrorManifest, MirrorPhase, SnapshotManifest
 from tests.followed.primary import CHAIN, PASSWORD, primary, remove
+from tests.followed.world import caught_up, follow, mirror_of, refresh
 from tests.support import clone, document, new_world, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.followed.primary import Primary
-    from tests.support import Pass, World
+    from tests.support import World
 
 pytestmark = pytest.mark.postgres
 
+FOLLOWER = clone("dev", onRefresh="recreate")
 MAJORS = [installed.major for installed in server.installed_servers()]
 
 
@@ -38,6 +40,7 @@ def world(production: Primary) -> Iterator[World]:
     made = new_world()
     try:
         follow(made, production)
+        made.write("dev.yaml", FOLLOWER)
         made.apply().require()
         yield made
     finally:
@@ -51,44 +54,9 @@ def world(production: Primary) -> Iterator[World]:
             production.sql(f"SELECT pg_drop_replication_slot('{slot}')")
 
 
-def follow(world: World, production: Primary, **spec: Any) -> None:  # noqa: ANN401 - as YAML
-    (world.root / "secrets" / "dsn").write_text(production.url)
-    source = {"primary": {"url": {"secret": "dsn"}}}
-    defaults: dict[str, Any] = {"engine": "postgres", "source": source, "databases": ["shop"]}
-    world.write("shop.yaml", document("Image", "shop", {**defaults, "unmasked": {"reason": "a test"}, **spec}))
-    world.write("dev.yaml", clone("dev", onRefresh="recreate"))
-
-
-def mirror_of(world: World) -> MirrorManifest:
-    (found,) = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, MirrorManifest)]
-    return found
-
-
 def newest(world: World) -> SnapshotManifest:
     found = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, SnapshotManifest)]
     return max(found, key=lambda manifest: manifest.snapshot)
-
-
-def refresh(world: World) -> Pass:
-    return world.apply(("refresh", "shop")).require()
-
-
-def caught_up(world: World, production: Primary) -> None:
-    """Wait until the mirror has replayed what the primary has written by now."""
-    ((position,),) = production.sql("SELECT pg_current_wal_lsn()::text")
-
-    def there() -> bool:
-        observed = world.look().observed
-        assert observed is not None
-        seen = observed.mirrors.get(mirror_of(world).image)
-        return seen is not None and seen.position is not None and _lsn(seen.position) >= _lsn(position)
-
-    until(there, what="the mirror")
-
-
-def _lsn(text: str) -> tuple[int, int]:
-    high, low = text.split("/")
-    return int(high, 16), int(low, 16)
 
 
 def agrees(world: World, production: Primary) -> None:
@@ -219,19 +187,10 @@ def test_settings_that_the_primary_raised_are_the_mirrors_too(world: World, prod
     production.stop()
     production.start()
     production.enter(1)
-    until(lambda: _caught_up_by_passes(world, production), what="the mirror with the primary's settings")
+    caught_up(world, production, passes=True)
     refresh(world)
     world.apply().require()
     agrees(world, production)
-
-
-def _caught_up_by_passes(world: World, production: Primary) -> bool:
-    world.apply().require()
-    ((position,),) = production.sql("SELECT pg_current_wal_lsn()::text")
-    observed = world.look().observed
-    assert observed is not None
-    seen = observed.mirrors.get(mirror_of(world).image)
-    return seen is not None and seen.following and seen.position is not None and _lsn(seen.position) >= _lsn(position)
 
 
 def test_a_primary_of_a_new_timeline_is_followed(production: Primary) -> None:
@@ -239,12 +198,13 @@ def test_a_primary_of_a_new_timeline_is_followed(production: Primary) -> None:
     other = production.standby()
     try:
         follow(world, other)
+        world.write("dev.yaml", FOLLOWER)
         other.run("psql", "-X", "-q", "-d", "postgres", "-c", "SELECT 1")
         world.apply().require()
         agrees(world, production)
         other.promote()
         other.enter(4)
-        until(lambda: _caught_up_by_passes(world, other), what="the mirror on the new timeline")
+        caught_up(world, other, passes=True)
         refresh(world)
         world.apply().require()
         agrees(world, other)
@@ -311,6 +271,7 @@ def test_a_wrong_password_is_told_and_nothing_is_made(production: Primary) -> No
     world = new_world()
     try:
         follow(world, production)
+        world.write("dev.yaml", FOLLOWER)
         (world.root / "secrets" / "dsn").write_text(production.url.replace("nobody", "somebody"))
         done = world.apply()
         assert "does not let us in" in done.errors["Mirror/shop"]
@@ -333,6 +294,7 @@ def test_on_btrfs_the_mirror_goes_on_while_it_is_cut(production: Primary) -> Non
     world = new_world(driver="btrfs", pool={"size": "600Mi"})
     try:
         follow(world, production)
+        world.write("dev.yaml", FOLLOWER)
         world.apply().require()
         started = {p.pid for p in world.processes() if serves_mirror(p)}
         with production.entering():
@@ -353,9 +315,7 @@ def test_masked_it_is_as_any_build(world: World, production: Primary) -> None:
     rules = [{"table": "public.ledger", "columns": {"id": "keep", "filler": "hash", "chain": "null"}}]
     production.sql("ALTER TABLE ledger ALTER COLUMN chain DROP NOT NULL")
     world.write("pii.yaml", document("MaskingPolicy", "pii", {"key": {"secret": "key"}, "rules": rules}))
-    follow(world, production)
-    shop = world.root / "specs" / "shop.yaml"
-    shop.write_text(shop.read_text().replace("unmasked:\n    reason: a test\n", "masking: [pii]\n"))
+    follow(world, production, masking=["pii"])
     world.apply().require()
     world.apply().require()
     rows = world.sql("dev", "SELECT count(*) FILTER (WHERE filler LIKE 'xxx%'), count(chain), count(*) > 0 FROM ledger")

@@ -1,0 +1,161 @@
+"""Clones of moments: exactly the transactions before, whatever the primary does meanwhile."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from reconciler.state.observed import RawManifest, SnapshotManifest
+from tests.followed.primary import CHAIN, primary
+from tests.followed.world import caught_up, follow, refresh
+from tests.support import clone, new_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.followed.primary import Primary
+    from tests.support import World
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def production() -> Iterator[Primary]:
+    with primary() as made:
+        made.enter(5)
+        yield made
+
+
+@pytest.fixture
+def world(production: Primary) -> Iterator[World]:
+    """An installation with a past: a raw copy is kept, and its log."""
+    made = new_world()
+    try:
+        follow(made, production, pointInTime={"window": "1h"})
+        made.converge()
+        yield made
+    finally:
+        made.write("shop.yaml", "")
+        made.write("clones.yaml", "")
+        made.apply()
+        made.close()
+
+
+def committed(production: Primary, number: int) -> datetime:
+    ((at,),) = production.sql(f"SELECT pg_xact_commit_timestamp(xmin) FROM ledger WHERE id = {number}")
+    assert isinstance(at, datetime)
+    return at.astimezone(UTC)
+
+
+def of(name: str, at: datetime) -> dict[str, object]:
+    return clone(name, snapshot={"at": at.isoformat()})
+
+
+def raws(world: World) -> list[RawManifest]:
+    return [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, RawManifest)]
+
+
+def test_a_raw_copy_says_until_when_it_is_and_log_is_kept_from_there(world: World, production: Primary) -> None:
+    (kept,) = raws(world)
+    assert kept.until is not None
+    production.enter(1)
+    production.forget_log()
+    caught_up(world, production)
+    assert list((world.pool_path / "volumes" / "shop.mirror" / "wal").iterdir())
+
+
+def test_clones_at_moments_between_commits_have_exactly_the_transactions_before(
+    world: World, production: Primary
+) -> None:
+    ((before,),) = production.sql("SELECT max(id) FROM ledger")
+    for number in range(6):
+        production.enter(1)
+        if number in (1, 3):
+            production.forget_log()
+    caught_up(world, production)
+    wanted = {f"c{number}": committed(production, before + number) for number in (1, 3, 5)}
+    exact = {"exact": wanted["c3"], **{n: at + timedelta(microseconds=1) for n, at in wanted.items()}}
+    early = committed(production, before + 4) - timedelta(microseconds=1)
+    world.write("clones.yaml", *(of(name, at) for name, at in {**exact, "early": early}.items()))
+    world.apply().require()
+    found = {name: world.sql(name, CHAIN)[0] for name in (*exact, "early")}
+    assert {name: rows[1] - before for name, rows in found.items()} == {
+        "exact": 3,
+        "c1": 1,
+        "c3": 3,
+        "c5": 5,
+        "early": 3,
+    }
+    for name, at in {**exact, "early": early}.items():
+        assert found[name] == production.ledger_at(at)
+
+
+def test_the_same_moment_is_built_once_however_it_is_written_and_goes_with_its_clones(
+    world: World, production: Primary
+) -> None:
+    production.enter(2)
+    caught_up(world, production)
+    ((last,),) = production.sql("SELECT max(id) FROM ledger")
+    at = committed(production, last - 1)
+    world.write("clones.yaml", of("a", at), of("b", at.astimezone(ZoneInfo("Australia/Lord_Howe"))))
+    world.apply().require()
+    moments = [v.manifest for v in world.volumes() if isinstance(v.manifest, SnapshotManifest) and v.manifest.at]
+    assert [manifest.at for manifest in moments] == [at]
+    assert world.sql("a", CHAIN) == world.sql("b", CHAIN)
+    world.remove("clones.yaml")
+    world.converge()
+    assert not [v for v in world.volumes() if isinstance(v.manifest, SnapshotManifest) and v.manifest.at]
+
+
+def test_a_moment_after_the_last_commit_of_an_idle_primary_is_its_end(world: World, production: Primary) -> None:
+    production.enter(1)
+    caught_up(world, production)
+    ((last,),) = production.sql("SELECT max(id) FROM ledger")
+    at = committed(production, last) + timedelta(milliseconds=1)
+    world.write("clones.yaml", of("idle", at))
+    world.apply().require()
+    assert world.sql("idle", CHAIN)[0] == production.ledger_at(at)
+
+
+def test_a_moment_that_is_too_long_ago_names_the_window(world: World) -> None:
+    (kept,) = raws(world)
+    assert kept.until is not None
+    world.write("clones.yaml", of("early", kept.until - timedelta(hours=2)))
+    done = world.apply().require()
+    told = done.condition("Clone/early", "Stalled")
+    assert told is not None
+    assert kept.until.isoformat() in told[2]
+
+
+def test_log_that_no_raw_copy_needs_is_removed(world: World, production: Primary) -> None:
+    follow(world, production, pointInTime={"window": "2s", "every": "1s"})
+    for _ in range(4):
+        production.enter(1)
+        production.forget_log()
+        caught_up(world, production)
+        world.apply().require()
+    assert len(raws(world)) <= 4
+    kept = {path.name for path in (world.pool_path / "volumes" / "shop.mirror" / "wal").iterdir()}
+    first = min(
+        path.name
+        for manifest in raws(world)
+        for volume in world.volumes()
+        if volume.manifest == manifest
+        for path in (world.pool_path / "volumes" / volume.id / "data" / "pg_wal").iterdir()
+        if len(path.name) == 24
+    )
+    assert all(name[8:] >= first[8:] for name in kept if len(name) == 24)
+
+
+def test_a_refresh_and_a_moment_go_side_by_side(world: World, production: Primary) -> None:
+    production.enter(3)
+    caught_up(world, production)
+    ((last,),) = production.sql("SELECT max(id) FROM ledger")
+    world.write("clones.yaml", of("then", committed(production, last - 1)), clone("now"))
+    refresh(world)
+    world.converge()
+    assert world.sql("now", CHAIN)[0][1] == last
+    assert world.sql("then", CHAIN)[0][1] == last - 1

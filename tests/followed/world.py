@@ -1,0 +1,52 @@
+"""An installation that follows a primary, and what tests ask of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reconciler.state.observed import MirrorManifest
+from tests.support import document, until
+
+if TYPE_CHECKING:
+    from tests.followed.primary import Primary
+    from tests.support import Pass, World
+
+
+def follow(world: World, production: Primary, **spec: Any) -> None:  # noqa: ANN401 - as YAML
+    """Write the image ``shop`` of a primary."""
+    (world.root / "secrets" / "dsn").write_text(production.url)
+    source = {"primary": {"url": {"secret": "dsn"}}}
+    defaults: dict[str, Any] = {"engine": "postgres", "source": source, "databases": ["shop"]}
+    masked = {} if "masking" in spec else {"unmasked": {"reason": "a test"}}
+    world.write("shop.yaml", document("Image", "shop", {**defaults, **masked, **spec}))
+
+
+def mirror_of(world: World) -> MirrorManifest:
+    (found,) = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, MirrorManifest)]
+    return found
+
+
+def refresh(world: World) -> Pass:
+    return world.apply(("refresh", "shop")).require()
+
+
+def caught_up(world: World, production: Primary, *, passes: bool = False) -> None:
+    """Wait until the mirror has replayed what the primary has written by now; with ``passes`` these help it."""
+    ((position,),) = production.sql("SELECT pg_current_wal_lsn()::text")
+
+    def there() -> bool:
+        if passes:
+            world.apply().require()
+        observed = world.look().observed
+        assert observed is not None
+        seen = observed.mirrors.get(mirror_of(world).image)
+        return (
+            seen is not None and seen.following and seen.position is not None and _lsn(seen.position) >= _lsn(position)
+        )
+
+    until(there, what="the mirror")
+
+
+def _lsn(text: str) -> tuple[int, int]:
+    high, low = text.split("/")
+    return int(high, 16), int(low, 16)
