@@ -22,8 +22,9 @@ import psycopg
 
 from bench.figures import Options, SkippedError
 from reconciler.engines.postgres import server
+from reconciler.engines.postgres.replication import lsn
 from reconciler.host import open_host
-from reconciler.ids import ServerName, VolumeId
+from reconciler.ids import ImageName, ServerName, VolumeId
 from reconciler.loop import Reconciler
 from reconciler.spec.config import Config
 from reconciler.state.observed import CloneManifest, SnapshotManifest
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from reconciler.apply.executor import Task
     from reconciler.host import Host
     from reconciler.proc import Account
+    from reconciler.state.observed import Verb
 
 POOL_GIB = {"quick": 2, "default": 8, "full": 28}
 _IMAGE = """\
@@ -50,6 +52,17 @@ spec:
     - inline: |
 {script}
       database: bench
+"""
+_FOLLOWED = """\
+apiVersion: reconciler/v1
+kind: Image
+metadata: {{name: {name}}}
+spec:
+  engine: postgres
+  source: {{primary: {{url: {{secret: {name}}}}}}}
+  databases: [bench]
+  unmasked: {{reason: nobody's data}}
+  retention: {{keep: 100}}
 """
 _PGBENCH = """\
 CREATE TABLE pgbench_branches (bid int NOT NULL, bbalance int, filler char(88)) WITH (fillfactor = 100);
@@ -107,6 +120,40 @@ class Installation:
         self._write(f"image-{name}", _IMAGE.format(name=name, script=script.rstrip()))
         self.settle()
         return self._storage.path(self._snapshot(name))
+
+    def follow(self, name: str, url: str) -> None:
+        """Write the spec of an image that follows a live primary."""
+        secrets = self.scratch / "secrets"
+        secrets.mkdir(mode=0o700, exist_ok=True)
+        (secrets / name).write_text(url)
+        self._write(f"image-{name}", _FOLLOWED.format(name=name))
+
+    def forget_image(self, name: str) -> None:
+        """Ask for an image no more, and wait until nothing of it is left."""
+        (self._specs / f"image-{name}.yaml").unlink()
+        for _ in range(3):
+            self.settle()
+
+    def request(self, verb: Verb, name: str) -> None:
+        """Leave a request for the next pass."""
+        self.host.state.requests.submit(verb, name, now=self.host.clock.now(), requested_by="bench")
+
+    def await_mirror(self, image: str, position: str) -> None:
+        """Wait until the mirror of an image has come to a position of its primary's log."""
+        while True:
+            observed = self._reconciler.look().observed
+            seen = observed.mirrors.get(ImageName(image)) if observed is not None else None
+            if seen is not None and seen.position is not None and lsn(seen.position) >= lsn(position):
+                return
+            time.sleep(0.2)
+
+    def used_bytes(self) -> int:
+        """Return what the pool holds, once everything is written and what was removed is gone."""
+        pool = self.scratch / "pool"
+        subprocess.run(["btrfs", "--quiet", "subvolume", "sync", pool], check=True)
+        subprocess.run(["sync", "-f", pool], check=True)
+        room = os.statvfs(pool)
+        return (room.f_blocks - room.f_bfree) * room.f_frsize
 
     def write_clones(self, image: str, names: Sequence[str], parameters: str = "{}") -> None:
         """Write the specs of clones; the next pass sees them."""
@@ -280,6 +327,7 @@ def _config(scratch: Path, gibibytes: int) -> Config:
             "pools": {
                 "default": {"driver": "btrfs", "path": str(scratch / "pool"), "size": f"{gibibytes}Gi", "reserve": "1%"}
             },
+            "secrets": {"directory": str(scratch / "secrets")},
             "runtimes": {"process": {"ports": "25600-25999"}},
             "prune": {"maxDelete": 1000, "maxDeletePercent": 100},
         }
