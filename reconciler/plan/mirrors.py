@@ -125,7 +125,7 @@ def _follow(
     elif mirror.manifest.settings != wanted:
         why = "its settings changed"
     elif seen is not None and seen.outdated:
-        why = "the primary's settings changed"
+        why = seen.problem or "the primary's settings changed"
     if why:
         fingerprint = mirror_fingerprint("follow", image, index.observed.secrets)
         if (held := held_back(index, key, fingerprint)) is not None:

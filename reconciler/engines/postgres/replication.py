@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import select
-from contextlib import contextmanager
+import time
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 
 from reconciler.engines.postgres import primary
 from reconciler.errors import SourceError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _READ_SLOT = 150000
 _ANSWER_SECONDS = 3.0
+_NO_FILE = b"58P01"
+"""SQLSTATE of a segment that was removed: undefined_file."""
 _HISTORY = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 
 
@@ -121,20 +124,25 @@ def has_log(wanted: Primary, *, position: int, timeline: int, segment: int = 16 
     """Tell whether a primary still has its log from ``position`` on: streaming begins for a moment, without a slot."""
     start = position - position % segment
     command = f"START_REPLICATION PHYSICAL {start >> 32:X}/{start & 0xFFFFFFFF:X} TIMELINE {timeline}"
-    with primary.connect(wanted, replication="true") as conn:
-        pg = conn.pgconn
-        result = pg.exec_(command.encode())
-        if result.status != psycopg.pq.ExecStatus.COPY_BOTH:
-            return result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) != b"58P01"
-        readable, _, _ = select.select([pg.socket], [], [], _ANSWER_SECONDS)
-        if not readable:
-            return True
+    with closing(primary.connect(wanted, replication="true")) as conn:  # a stream is not committed
+        result: pq.abc.PGresult | None = conn.pgconn.exec_(command.encode())
+        if result is not None and result.status == pq.ExecStatus.COPY_BOTH:
+            result = _end_of_stream(conn.pgconn)
+        return result is None or result.error_field(pq.DiagnosticField.SQLSTATE) != _NO_FILE
+
+
+def _end_of_stream(pg: pq.abc.PGconn) -> pq.abc.PGresult | None:
+    """Return what ended a stream that has just begun; None if it goes on."""
+    until = time.monotonic() + _ANSWER_SECONDS
+    while (left := until - time.monotonic()) > 0:
+        received, _data = pg.get_copy_data(1)
+        if received > 0:
+            return None
+        if received < 0:  # the end: an error, where nobody asked for it
+            return pg.get_result()
+        select.select([pg.socket], [], [], left)
         pg.consume_input()
-        try:
-            pg.get_copy_data(1)
-        except psycopg.Error:
-            return False
-        return True
+    return None
 
 
 def _failure(wanted: Primary, error: psycopg.Error) -> Exception:
