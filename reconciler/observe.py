@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.errors import ReconcilerError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
-from reconciler.sources import identify
+from reconciler.sources import identify, live_server
 from reconciler.state.grants import Grants
 from reconciler.state.observed import CloneManifest, Input, Observed, ObservedPool
 
@@ -112,7 +112,7 @@ def _lost_credentials(host: Host, volumes: tuple[Volume, ...]) -> frozenset[Clon
 
 def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
     names = {user.password for clone in desired.clones.values() for user in clone.users if user.password is not None}
-    names |= {key for image in desired.images.values() for key in image.masking_keys}
+    names |= {secret for image in desired.images.values() for secret in image.secrets}
     found = {name: host.secret_fingerprint(name) for name in names}
     return {name: fingerprint for name, fingerprint in found.items() if fingerprint is not None}
 
@@ -120,7 +120,9 @@ def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
 def _input(host: Host, image: DesiredImage) -> Input:
     """Identify an image's source now; what is wrong with it is an answer as well."""
     try:
-        found = identify(host.engine(image.engine), image.source, Grants(host.config).roots(image.name))
+        roots = Grants(host.config).roots(image.name)
+        live = live_server(image, host.secrets.get)
+        found = identify(host.engine(image.engine), image.source, roots, live=live)
         return Input(found.input_id, size_bytes=found.size_bytes)
     except ReconcilerError as error:
         return Input(None, str(error), error.reason)

@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.engines.base import LocalSource, SourceIdentity
-from reconciler.errors import SourceError, UnsupportedError
+from reconciler.engines.base import LiveServer, LocalSource, SourceIdentity
+from reconciler.errors import SourceError
 from reconciler.state.desired import BackupSource, DumpSource, EmptySource, FilesSource, ImageSource, PrimarySource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from reconciler.engines.base import Engine, SourceKind
-    from reconciler.state.desired import Source, SourcePath
+    from reconciler.ids import SecretName
+    from reconciler.state.desired import DesiredImage, Source, SourcePath
 
 
 def paths(source: Source) -> tuple[SourcePath, ...]:
@@ -32,23 +33,37 @@ def paths(source: Source) -> tuple[SourcePath, ...]:
             return ()
 
 
-def identify(engine: Engine, source: Source, roots: Iterable[Path]) -> SourceIdentity:
-    """Return what a source is now: git objects as they are, host paths by a cheap look.
+def live_server(image: DesiredImage, secret: Callable[[SecretName], str]) -> LiveServer | None:
+    """Return the primary of an image with the value of its secret, which ``secret`` looks up; None for other sources.
+
+    Raises:
+        SecretError: there is no such secret on this host, or it cannot be read.
+
+    """
+    if not isinstance(image.source, PrimarySource):
+        return None
+    source = image.source
+    return LiveServer(secret(source.url), source.url, source.method, databases=image.databases)
+
+
+def identify(
+    engine: Engine, source: Source, roots: Iterable[Path], *, live: LiveServer | None = None
+) -> SourceIdentity:
+    """Return what a source is now: git objects as they are, host paths and primaries by a cheap look.
 
     Its size is that of the first path: what a dump names besides are roles. ``roots`` are
-    the directories that the host grants to the image.
+    the directories that the host grants to the image; ``live`` is :func:`live_server` of it.
 
     Raises:
         SourceError: it is missing, not what it should be, or a symlink leads out of ``roots``.
         BusyError: it is being written.
-        UnsupportedError: this version does not know the kind of source.
+        UnavailableError: a primary does not answer.
+        UnsupportedError: the engine cannot copy a primary in this way.
 
     """
     match source:
         case PrimarySource():
-            raise UnsupportedError(
-                "sources of kind primary are not available in this version", reason="SourceUnsupported"
-            )
+            return engine.identify(LocalSource(source.kind, primary=live))
         case EmptySource() | ImageSource():
             return SourceIdentity(source.kind, 0)  # an image's identity is its base snapshot, which planning knows
         case DumpSource() | BackupSource() | FilesSource():

@@ -22,8 +22,8 @@ from reconciler.errors import BusyError, MaskingError, ReconcilerError, RefusedE
 from reconciler.handover import give_tree
 from reconciler.ids import ServerName, VolumeId
 from reconciler.masking.assignment import Keys
-from reconciler.sources import host_path, identify, modified_at, paths
-from reconciler.state.desired import ImageSource, Phase
+from reconciler.sources import host_path, identify, live_server, modified_at, paths
+from reconciler.state.desired import ImageSource, Phase, PrimarySource
 from reconciler.state.grants import Grants
 from reconciler.state.observed import BuildManifest, CloneManifest, Quarantine, SnapshotManifest
 
@@ -149,6 +149,9 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
             raise BusyError(f"image {image.source.image} has no snapshot yet", reason="DependencyNotReady")
         refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
+    live = live_server(image, work.host.secrets.get)
+    if live is not None:
+        return LocalSource("primary", primary=live)
     named, roots = paths(image.source), _roots(work, image)
     files = [_at_hand(work.tree, path, place, roots) for path, place in _places(image, scratch)]
     first, second = (*files, None, None)[:2]
@@ -300,8 +303,11 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
 
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
-    """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken."""
-    if not isinstance(image.source, ImageSource):
+    """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken.
+
+    A primary changes all the time, and what is taken from it is of one moment.
+    """
+    if not isinstance(image.source, ImageSource | PrimarySource):
         now = identify(engine, image.source, _roots(work, image))
         if now.input_id != action.input_id:
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")

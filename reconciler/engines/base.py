@@ -47,8 +47,21 @@ SourceKind = Literal["dump", "backup", "files", "primary", "image", "empty"]
 
 
 @dataclass(frozen=True, slots=True)
+class LiveServer:
+    """A primary: the value of the secret with its connection URL, and how it is copied."""
+
+    url: str = field(repr=False)
+    """Never in a message, an argument, a log or a file that outlives the work."""
+    secret: str
+    """Name of the secret, for messages."""
+    method: Literal["physical", "logical"]
+    databases: tuple[str, ...] = ()
+    """Databases that are wanted of it; empty: all of its users'."""
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSource:
-    """A source with its files at hand on this host.
+    """A source with its files at hand on this host, or with what it takes to reach it.
 
     For ``image`` the build's directory already is a writable copy of the base
     snapshot, described by ``base``.
@@ -60,6 +73,13 @@ class LocalSource:
     base: SnapshotManifest | None = None
     name: str = ""
     """What the document calls the file of ``path``, which may have been a link to it."""
+    primary: LiveServer | None = None
+    """For ``primary``."""
+
+    @property
+    def physical(self) -> bool:
+        """Whether files of a server are copied, which only its own version can serve."""
+        return self.kind in ("backup", "files") or (self.primary is not None and self.primary.method == "physical")
 
 
 @dataclass(frozen=True, slots=True)

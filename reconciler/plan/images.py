@@ -156,7 +156,7 @@ def _cannot_build(index: Index, image: DesiredImage, newest: Snapshot | None) ->
             f"its snapshots are of engine {newest.manifest.engine}, the document says {image.engine};"
             " an image's engine cannot change: use another name",
         )
-    missing = [name for name in image.masking_keys if name not in index.observed.secrets]
+    missing = [name for name in image.secrets if name not in index.observed.secrets]
     if missing:
         return stalled("SecretUnavailable", f"there is no secret {', '.join(sorted(missing))} on this host")
     key = ObjectKey(Kind.IMAGE, image.name)

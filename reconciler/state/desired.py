@@ -205,6 +205,11 @@ class DesiredImage:
         """The secrets with the keys of its policies."""
         return tuple(dict.fromkeys(policy.key for policy in self.policies))
 
+    @property
+    def secrets(self) -> tuple[SecretName, ...]:
+        """Every secret that a build of it needs."""
+        return (*((self.source.url,) if isinstance(self.source, PrimarySource) else ()), *self.masking_keys)
+
 
 @dataclass(frozen=True, slots=True)
 class SnapshotAt:

@@ -367,7 +367,7 @@ def _refused(
 ) -> Iterator[tuple[ObjectKey, Refusal]]:
     for image in images.values():
         refusal = grants.refusal(
-            image.name, paths=_host_paths(image.source), secrets=_secrets(image), maskers=image.maskers
+            image.name, paths=_host_paths(image.source), secrets=image.secrets, maskers=image.maskers
         )
         if refusal is not None:
             yield ObjectKey(Kind.IMAGE, image.name), refusal
@@ -386,7 +386,3 @@ def _host_paths(source: Source) -> list[str]:
             return [source.path.path]
         case _:
             return []
-
-
-def _secrets(image: DesiredImage) -> list[SecretName]:
-    return [*([image.source.url] if isinstance(image.source, PrimarySource) else ()), *image.masking_keys]

@@ -27,7 +27,7 @@ from reconciler.engines.postgres import (
 )
 from reconciler.engines.postgres.control import data_major
 from reconciler.engines.postgres.failures import translated
-from reconciler.engines.postgres.session import PHYSICAL, PostgresSession
+from reconciler.engines.postgres.session import PostgresSession
 from reconciler.errors import UnsupportedError
 from reconciler.handover import give_tree
 from reconciler.state.servers import ServerSpec
@@ -74,7 +74,7 @@ class PostgresEngine:
         parameters.check_parameters(work.parameters)
         installed = _installed_for(work)
         settings.check_values(installed, work.parameters, work.account)
-        if work.source.kind in PHYSICAL:
+        if work.source.physical:
             physical.prepare_physical(work, installed)
             bootstrap.open_source(work, installed)
         elif work.source.base is not None:
@@ -164,7 +164,7 @@ def _run_scripts(work: CloneWork, wanted: Sequence[Script]) -> None:
 def _installed_for(work: BuildWork) -> InstalledServer:
     """Return the installation that must run a build: what exists already decides, then the document."""
     found = data_major(server.data_directory(work))
-    if found is None and work.source.kind in PHYSICAL:
+    if found is None and work.source.physical:
         found = identify.source_major(work.source)
     if work.source.base is not None:
         found = work.source.base.major

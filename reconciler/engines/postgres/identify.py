@@ -17,7 +17,7 @@ from reconciler.engines.base import SourceIdentity
 from reconciler.engines.postgres import control, files, settings
 from reconciler.engines.postgres.datafiles import is_tar_set, read_from_tar
 from reconciler.engines.postgres.formats import detect
-from reconciler.errors import BusyError, SourceError
+from reconciler.errors import BusyError, SourceError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,11 @@ def identify(source: LocalSource) -> SourceIdentity:
     """
     if source.base is not None:
         return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
+    if source.kind == "primary":
+        method = "none" if source.primary is None else source.primary.method
+        raise UnsupportedError(
+            f"a primary cannot be copied by method {method} in this version", reason="SourceUnsupported"
+        )
     if source.path is None:
         return SourceIdentity("empty", 0)
     try:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, Script
 
-PHYSICAL = frozenset({"backup", "files", "primary"})
-
 
 class PostgresSession:
     """An open build server."""
@@ -35,7 +33,7 @@ class PostgresSession:
 
     def open(self) -> None:
         """Make the server safe for the work of a spec."""
-        if self._work.source.kind in PHYSICAL:
+        if self._work.source.physical:
             self._work.progress("isolating from production")
             isolate.isolate_cluster(self._work)
         with server.connect(self._work, "template1") as conn:
