@@ -327,7 +327,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         version=sealed.version,
         major=sealed.major,
         spec_digest=image.spec_digest,
-        input_id=action.input_id,
+        input_id=sealed.input_id or action.input_id,
         key_id=action.key_id,
         masked_by=image.masked_by,
         revision=work.desired.revision,

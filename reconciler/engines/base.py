@@ -155,6 +155,8 @@ class Sealed:
     required: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     data_as_of: datetime | None = None
+    input_id: str | None = None
+    """What went in, where a build knows that better than whoever looked before it: a primary goes on changing."""
 
 
 class BuildSession(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reconciler import proc
@@ -29,6 +30,8 @@ _KEPT = frozenset(
     | {"pg_twophase", "pg_wal", "pg_xact"}
 )
 """What a data directory consists of. Whatever else lies there (keys, passwords, logs, copies of files) goes."""
+_FACTS = frozenset({"preload", "moments"})
+"""Notes of a build that its snapshot keeps, beside what is known of collations."""
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
 _EMPTIED = (
     *("pg_stat", "pg_stat_tmp", "pg_replslot", "pg_notify", "pg_snapshots", "pg_dynshmem"),
@@ -56,7 +59,8 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
     _leave_only(work.directory, data)
     data.chmod(0o700)
     give_tree(work.directory, work.final_account or work.account)
-    facts = {key: value for key, value in notes.items() if value and (key == "preload" or collations.is_record(key))}
+    facts = {key: value for key, value in notes.items() if value and (key in _FACTS or collations.is_record(key))}
+    as_of = notes.get("as_of")
     return Sealed(
         version=installed.version,
         major=installed.major,
@@ -69,6 +73,8 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
             "checksums": "on" if control.checksums else "off",
             "wal_segment_bytes": str(control.wal_segment_bytes),
         },
+        data_as_of=None if as_of is None else datetime.fromisoformat(as_of),
+        input_id=notes.get("input_id"),
     )
 
 
