@@ -7,6 +7,7 @@ Called by :mod:`reconciler.plan.diff`. Pure. A snapshot is due for one of the ca
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +17,7 @@ from reconciler.plan.actions import BuildSnapshot, RenameImage
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id
 from reconciler.plan.quarantine import quarantine_of_image
-from reconciler.plan.schedule import ScheduleError, next_refresh, snapshot_id_stamp, started_at
+from reconciler.plan.schedule import ScheduleError, last_refresh, next_refresh, snapshot_id_stamp, started_at
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 from reconciler.state.desired import (
     BackupSource,
@@ -282,9 +283,8 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     base = found.snapshot if found is not None else None
     source = _input(index, image, base)
     if source.input_id is None:
-        draft.say(
-            key, *_state(index, image), stalled(source.reason, source.problem or "its source cannot be identified")
-        )
+        say = reconciling if source.passing else stalled
+        draft.say(key, *_state(index, image), say(source.reason, source.problem or "its source cannot be identified"))
         return
     if newest is not None and _unchanged(index, due, newest, source.input_id):
         draft.outdated.pop(image.name, None)
@@ -294,7 +294,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
             draft.served[due.request] = f"image {image.name} is up to date: its source has not changed"
         return
     keys = key_id(image, index.observed.secrets)
-    fingerprint = build_fingerprint(image, input_id=source.input_id, key=keys, base=base)
+    fingerprint = build_fingerprint(image, input_id=_input_of_failure(index, image, source), key=keys, base=base)
     held = held_back(index, key, fingerprint)
     asked = pending_refresh(index, image.name, newest)
     if held is not None and asked is None:  # a person who asks again is taken at their word
@@ -346,6 +346,20 @@ def _input(index: Index, image: DesiredImage, base: SnapshotId | None) -> Input:
     if isinstance(image.source, ImageSource):
         return Input(base or "")
     return index.observed.inputs.get(image.name, Input("")) if source_is_outside(image) else Input(EMPTY_INPUT)
+
+
+def _input_of_failure(index: Index, image: DesiredImage, source: Input) -> str:
+    """Return the part of a build's inputs without whose change a permanent failure stands.
+
+    A primary changes all the time, so that its identity would hold nothing back: a build that
+    failed on it is tried again at the next time of its schedule, or with another URL.
+    """
+    if not isinstance(image.source, PrimarySource):
+        return source.input_id or ""
+    slot = None
+    with suppress(ScheduleError):
+        slot = last_refresh(image.name, image.refresh, index.now) if image.refresh is not None else None
+    return f"{index.observed.secrets.get(image.source.url)}@{slot}"
 
 
 def _unchanged_state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
