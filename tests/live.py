@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PASSWORD = "s3cret/of production"
 """Of every role: with characters that a URL has to escape."""
 _NOBODY = 65534
+_LEAVING_SECONDS = 30
 _HBA = """\
 local all all trust
 local replication all trust
@@ -96,6 +98,13 @@ class LiveServer:
                 pass
             return cursor.fetchall() if cursor.description is not None else []
 
+    def require_left(self) -> None:
+        """Insist that nobody else is connected any more; the end of a session takes a moment to be seen."""
+        deadline = time.monotonic() + _LEAVING_SECONDS
+        while strangers := self.strangers():
+            assert time.monotonic() < deadline, strangers
+            time.sleep(0.01)
+
     def strangers(self) -> list[str]:
         """Return the names of applications that are connected now, besides its own."""
         rows = self.sql(
@@ -121,6 +130,7 @@ class LiveServer:
                 "-U",
                 "boss",
                 "-R",
+                "-N",
                 "-c",
                 "fast",
             )

@@ -43,7 +43,11 @@ _CUT = re.compile(
 )
 """What another try may change; all else of pg_dump's complaints stays until somebody changes something."""
 _CHANGED = re.compile(r"relation .* does not exist|could not open relation|cache lookup failed")
-_DENIED = re.compile(r"permission denied|row-level security|must be (?:owner|superuser|a member)")
+_HINTS = (
+    (re.compile(r"permission denied for large object"), "GRANT SELECT ON LARGE OBJECT … TO its user"),
+    (re.compile(r"row-level security"), "ALTER ROLE … BYPASSRLS for its user, or let it log in as the tables' owner"),
+    (re.compile(r"permission denied"), "GRANT pg_read_all_data TO its user"),
+)
 _SAID = re.compile(r"pg_dump(?:all)?: (?:error: |fatal: )?(.*)")
 _NOISE = re.compile(r"detail: |hint: |warning: |last built-in OID|reading |saving |dumping ")
 
@@ -98,8 +102,8 @@ def _failure(here: Primary, database: str, error: CommandError) -> ReconcilerErr
         return UnavailableError(f"the copy was interrupted, {what}", reason="PrimaryUnavailable")
     if _CHANGED.search(error.stderr):
         return UnavailableError(f"it changed while it was read, {what}", reason="SourceChanged")
-    hint = "GRANT pg_read_all_data TO its user, with BYPASSRLS where tables have row security"
-    return SourceError(what, reason="PrimaryRefused", hint=hint if _DENIED.search(error.stderr) else None)
+    hint = next((hint for pattern, hint in _HINTS if pattern.search(error.stderr)), None)
+    return SourceError(what, reason="PrimaryRefused", hint=hint)
 
 
 def _quiet(text: str) -> str:
