@@ -206,14 +206,15 @@ def test_a_hot_standby_is_copied_like_a_primary(new: live.LiveServer, postgres: 
 
 
 def test_roles_that_may_not_be_listed_come_with_what_they_own(new: live.LiveServer, postgres: PostgresHarness) -> None:
-    new.sql("REVOKE SELECT ON pg_auth_members FROM PUBLIC", "bank")
+    new.sql("REVOKE SELECT ON pg_auth_members FROM PUBLIC", "shop")
+    new.sql(f"ALTER ROLE app BYPASSRLS PASSWORD '{live.PASSWORD}'")
     query = "SELECT rolname FROM pg_roles WHERE rolname IN ('app', 'auditor') ORDER BY 1"
-    work = postgres.build_work(source=source(new, databases=("shop",)), databases=("shop",))
-    wanted = LocalSource("primary", primary=Live(new.url("copier", "bank"), "shop-dsn", "logical", ("shop",)))
+    wanted = LocalSource("primary", primary=Live(new.url("app", "shop"), "shop-dsn", "logical", ("shop",)))
     try:
-        copy = Copy(postgres, replace(work, source=wanted), {query: "shop"})
+        copy = Copy(postgres, postgres.build_work(source=wanted, databases=("shop",)), {query: "shop"})
     finally:
-        new.sql("GRANT SELECT ON pg_auth_members TO PUBLIC", "bank")
+        new.sql("ALTER ROLE app NOBYPASSRLS")
+        new.sql("GRANT SELECT ON pg_auth_members TO PUBLIC", "shop")
     assert [text for text in copy.told if "as far as objects name them" in text]
     assert copy.found[query] == [("app",)]
 
