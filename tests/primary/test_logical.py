@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,9 +67,8 @@ def everything_written(world: World) -> str:
     texts = []
     for base, directories, names in os.walk(world.root):
         directories[:] = [name for name in directories if name not in ("data", "secrets", "credentials")]
-        for name in names:
-            with open(os.path.join(base, name), "rb") as file:  # noqa: PTH118, PTH123 - whatever lies there
-                texts.append(file.read().decode("utf-8", "replace"))
+        files = (Path(base, name) for name in names)
+        texts += [file.read_bytes().decode("utf-8", "replace") for file in files if file.is_file()]
     return "\n".join(texts)
 
 

@@ -42,7 +42,9 @@ _ANEW = (
     b" (extract(epoch FROM coalesce(pg_last_xact_replay_timestamp(), clock_timestamp())) * 1000000)::bigint"
 )
 """On a standby the moment is that of its primary: when what was replayed last had been committed there."""
-_REPLAYED = "SELECT pg_last_wal_replay_lsn()::text"
+_REPLAYED = """
+SELECT coalesce(pg_last_wal_replay_lsn()::text, CASE WHEN pg_is_in_recovery() THEN clock_timestamp()::text END)
+"""
 _STATE = "SELECT txid_current_snapshot()::text"
 _TABLES = """
 SELECT format('%I.%I', n.nspname, c.relname),
@@ -101,8 +103,8 @@ def state(conn: psycopg.Connection, name: str) -> str:
     that is not known in full, how far it has replayed. A step of a sequence without any row
     that comes with it is in neither.
     """
-    replayed = _one(conn, _REPLAYED)
-    return f"{_cluster(conn, name)}:{replayed or _one(conn, _STATE)}"
+    cluster = _cluster(conn, name)
+    return f"{cluster}:{_value(conn, _REPLAYED) or _value(conn, _STATE)}"
 
 
 @contextmanager
@@ -223,27 +225,29 @@ def _hold_tables(conn: psycopg.Connection) -> str | None:
 
 def _cluster(conn: psycopg.Connection, name: str) -> str:
     """Return which cluster this is, and on which timeline, as far as the server says so."""
-    found = _one(conn, "SELECT system_identifier::text FROM pg_control_system()")
+    found = _permitted(conn, "SELECT system_identifier::text FROM pg_control_system()")
     if found is None:
         return hashlib.sha256(f"{name}/{conn.info.dbname}".encode()).hexdigest()[:16]
-    timeline = _one(conn, "SELECT timeline_id::text FROM pg_control_checkpoint()")
+    timeline = _permitted(conn, "SELECT timeline_id::text FROM pg_control_checkpoint()")
     return f"{found}.{timeline or 0}"
 
 
 def _replayed(conn: psycopg.Connection) -> str | None:
     """Return how far a standby has replayed, from outside of every snapshot; None on a primary."""
     conn.execute("ROLLBACK")
-    return _one(conn, _REPLAYED)
+    return _value(conn, _REPLAYED)
 
 
-def _one(conn: psycopg.Connection, query: LiteralString) -> str | None:
+def _value(conn: psycopg.Connection, query: LiteralString) -> str | None:
+    row = conn.execute(query).fetchone()
+    return None if row is None or row[0] is None else str(row[0])
+
+
+def _permitted(conn: psycopg.Connection, query: LiteralString) -> str | None:
     """Return what a query returns; None as well where that is not permitted, or does not exist."""
     try:
-        row = conn.execute(query).fetchone()
-    except (
-        psycopg.errors.InsufficientPrivilege,
-        psycopg.errors.UndefinedFunction,
-        psycopg.errors.FeatureNotSupported,
-    ):
+        return _value(conn, query)
+    except psycopg.Error:
+        if conn.closed:
+            raise
         return None
-    return None if row is None or row[0] is None else str(row[0])
