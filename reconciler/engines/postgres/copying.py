@@ -102,7 +102,6 @@ def restore_primary(work: BuildWork, installed: InstalledServer) -> None:
     live = primary.of_source(work.source)
     with Directory(work) as directory:
         names = _dump(work, installed, live, directory)
-        directory.give()
         _restore(work, installed, live, directory, names)
 
 
@@ -191,10 +190,11 @@ def _restore(
 ) -> None:
     target = RestoreTarget(work, default=names[0])
     try:
-        roles = directory.path / GLOBALS
+        roles = directory.place / GLOBALS  # while nobody else can put a link there: we read it ourselves
         if roles.exists():
             with _called(roles, f"the roles of the primary {live.where}"):
                 logical.restore_plain(work, target, roles, Format("plain"))
+        directory.give()
         for number, name in enumerate(names):
             place = directory.path / str(number)
             target.begin()
@@ -202,7 +202,8 @@ def _restore(
                 part = replace(work, source=LocalSource("dump", place, name=name), databases=(name,))
                 restore_archive(part, installed, target, Format("directory"))
             shutil.rmtree(place)
-        target.finish()
+        with _called(directory.path, f"the primary {live.where}"):
+            target.finish()
     finally:
         target.close()
 

@@ -404,3 +404,27 @@ def test_a_wrong_password_is_refused_before_anything_is_made(new: live.LiveServe
     assert list(work.directory.iterdir()) == []
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(new.url("copier", password="hunter2"))
+
+
+def test_the_maintenance_database_is_copied_when_it_is_asked_for(
+    new: live.LiveServer, postgres: PostgresHarness
+) -> None:
+    new.sql("CREATE TABLE kept AS SELECT 7 AS n")
+    try:
+        work = postgres.build_work(source=source(new, databases=("postgres",)), databases=("postgres",))
+        copy = Copy(postgres, work, {"SELECT n FROM public.kept": "postgres"})
+    finally:
+        new.sql("DROP TABLE kept")
+    assert copy.found == {"SELECT n FROM public.kept": [(7,)]}
+    assert copy.sealed.databases == ("postgres",)
+
+
+def test_an_event_trigger_is_made_when_all_databases_are_there(new: live.LiveServer, postgres: PostgresHarness) -> None:
+    new.sql("CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'", "bank")
+    new.sql("CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION watch()", "bank")
+    query = "SELECT evtname::text FROM pg_event_trigger"
+    try:
+        copy = Copy(postgres, postgres.build_work(source=source(new)), {query: "bank"})
+    finally:
+        new.sql("DROP EVENT TRIGGER watch; DROP FUNCTION watch()", "bank")
+    assert copy.found[query] == [("watch",)]
