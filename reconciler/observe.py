@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler import mirrors
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, TransientError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
 from reconciler.sources import identify, live_server
@@ -127,4 +127,4 @@ def _input(host: Host, image: DesiredImage) -> Input:
         found = identify(host.engine(image.engine), image.source, roots, live=live)
         return Input(found.input_id, size_bytes=found.size_bytes)
     except ReconcilerError as error:
-        return Input(None, str(error), error.reason)
+        return Input(None, str(error), error.reason, passing=isinstance(error, TransientError))

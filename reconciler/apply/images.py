@@ -327,7 +327,7 @@ def _measure(work: Work, storage: Storage, volume: VolumeId) -> None:
 def _input_id(work: Work, action: BuildSnapshot, sealed: Sealed) -> str:
     """Return what a build started from; a mirror has gone on since the plan was made."""
     if action.mirror is None or action.at is not None or sealed.position is None:
-        return action.input_id
+        return sealed.input_id or action.input_id
     return mirror_input(mirrors.system_of(work, action.mirror), sealed.position)
 
 

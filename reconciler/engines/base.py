@@ -236,6 +236,8 @@ class Sealed:
     data_as_of: datetime | None = None
     position: str | None = None
     """How far a copy of a mirror had come, as its mirror tells it."""
+    input_id: str | None = None
+    """What went in, where a build knows that better than whoever looked before it: a primary goes on changing."""
 
 
 class BuildSession(Protocol):

@@ -67,7 +67,7 @@ class _Content:
 class MemoryEngine:
     """A database product in this process. Safe to call from several threads for different servers.
 
-    Other content of a source than nothing is given by :meth:`put_source`.
+    Other content of a source than nothing is given by :meth:`put_source`, that of a primary at its URL.
     """
 
     install_hint = "nothing to install: its servers are part of this process"
@@ -173,9 +173,10 @@ class MemoryEngine:
         return ("memory-shell", endpoint.host, str(endpoint.port), endpoint.user), {"MEMORY_PASSWORD": password}
 
     def _source(self, source: LocalSource) -> tuple[str, ...]:
-        if source.path is None or source.path not in self._sources:
-            raise SourceError(f"there is no source at {source.path}")
-        return self._sources[source.path]
+        path = source.path if source.primary is None else Path(source.primary.url)
+        if path is None or path not in self._sources:
+            raise SourceError("there is no such source")
+        return self._sources[path]
 
     def _require(self, major: str) -> None:
         if major not in self._majors:

@@ -7,6 +7,7 @@ Called by :mod:`reconciler.plan.diff`. Pure. A snapshot is due for one of the ca
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -296,9 +297,8 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     base = found.snapshot if found is not None else None
     source = _input(index, draft, image, base)
     if source.input_id is None:
-        draft.say(
-            key, *_state(index, image), stalled(source.reason, source.problem or "its source cannot be identified")
-        )
+        say = reconciling if source.passing else stalled
+        draft.say(key, *_state(index, image), say(source.reason, source.problem or "its source cannot be identified"))
         return
     if newest is not None and _unchanged(index, due, newest, source.input_id):
         draft.outdated.pop(image.name, None)
@@ -308,7 +308,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
             draft.served[due.request] = f"image {image.name} is up to date: its source has not changed"
         return
     keys = key_id(image, index.observed.secrets)
-    fingerprint = build_fingerprint(image, input_id=_judged_input(index, image, source.input_id), key=keys, base=base)
+    fingerprint = build_fingerprint(image, input_id=_input_of_failure(index, image, source), key=keys, base=base)
     held = held_back(index, key, fingerprint)
     asked = pending_refresh(index, image.name, newest)
     if held is not None and asked is None:  # a person who asks again is taken at their word
@@ -394,6 +394,20 @@ def _input(index: Index, draft: Draft, image: DesiredImage, base: SnapshotId | N
     return index.observed.inputs.get(image.name, Input("")) if source_is_outside(image) else Input(EMPTY_INPUT)
 
 
+def _input_of_failure(index: Index, image: DesiredImage, source: Input) -> str:
+    """Return the part of a build's inputs without whose change a permanent failure stands.
+
+    A primary changes all the time, so that its identity would hold nothing back: a build that
+    failed on it is tried again at the next time of its schedule, or with another URL.
+    """
+    if not isinstance(image.source, PrimarySource):
+        return source.input_id or ""
+    slot = None
+    with suppress(ScheduleError):
+        slot = last_refresh(image.name, image.refresh, index.now) if image.refresh is not None else None
+    return f"{index.observed.secrets.get(image.source.url)}@{slot}"
+
+
 def _unchanged_state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
     state = _state(index, image)
     return (ready("UpToDate", "its source has not changed"), *state[1:]) if state[0] in UP_TO_DATE else state
@@ -415,18 +429,6 @@ def _lacks_attestation(index: Index, newest: Snapshot) -> bool:
     rules = index.settings.attestation
     needed = rules.needed(newest.volume.pool, *rules.runtimes)
     return needed is not None and rules.problem(newest.manifest, needed[0]) is not None
-
-
-def _judged_input(index: Index, image: DesiredImage, input_id: str) -> str:
-    """Return the input that a failure is remembered with.
-
-    A primary changes all the time: what failed for good with it is tried again at the
-    next time of the schedule, not in every pass.
-    """
-    if image.mirrored is None:
-        return input_id
-    tick = None if image.refresh is None else last_refresh(image.refresh, index.now)
-    return f"primary:{tick.isoformat() if tick is not None else ''}"
 
 
 def _mirror(index: Index, draft: Draft, image: DesiredImage) -> VolumeId | None:

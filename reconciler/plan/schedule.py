@@ -28,15 +28,6 @@ class ScheduleError(ValueError):
     """This host cannot tell when a schedule is due; the message says why."""
 
 
-def last_refresh(refresh: Refresh, now: datetime) -> datetime | None:
-    """Return the last time of a schedule before ``now``, in UTC; None without one, or where it cannot be told."""
-    try:
-        tick = next(CronSim(refresh.schedule, now.astimezone(ZoneInfo(refresh.timezone)), reverse=True), None)
-    except (ZoneInfoNotFoundError, OSError, ValueError, CronSimError):
-        return None
-    return None if tick is None else tick.astimezone(UTC)
-
-
 @lru_cache(maxsize=32_768)
 def next_refresh(name: ImageName, refresh: Refresh, since: datetime) -> datetime:
     """Return when the first refresh after ``since`` is due, in UTC; ``NEVER`` if the schedule has none.
@@ -48,18 +39,33 @@ def next_refresh(name: ImageName, refresh: Refresh, since: datetime) -> datetime
         ScheduleError: the time zone is not known on this host, or the schedule is not one.
 
     """
+    tick = _tick(refresh, since)
+    if tick is None:
+        return NEVER
+    return tick.astimezone(UTC) + jitter(name, refresh.jitter)
+
+
+def last_refresh(name: ImageName, refresh: Refresh, until: datetime) -> datetime | None:
+    """Return when the last refresh before ``until`` was due, in UTC; None if there was none.
+
+    Raises:
+        ScheduleError: as :func:`next_refresh`.
+
+    """
+    delay = jitter(name, refresh.jitter)
+    tick = _tick(refresh, until - delay, reverse=True)
+    return None if tick is None else tick.astimezone(UTC) + delay
+
+
+def _tick(refresh: Refresh, since: datetime, *, reverse: bool = False) -> datetime | None:
     try:
-        ticks = CronSim(refresh.schedule, since.astimezone(ZoneInfo(refresh.timezone)))
-        tick = next(ticks, None)
+        return next(CronSim(refresh.schedule, since.astimezone(ZoneInfo(refresh.timezone)), reverse=reverse), None)
     except (ZoneInfoNotFoundError, OSError, ValueError) as error:
         message = f"the time zone {refresh.timezone!r} is not known on this host"
         raise ScheduleError(message) from error
     except CronSimError as error:
         message = f"the schedule {refresh.schedule!r} is not valid: {error}"
         raise ScheduleError(message) from error
-    if tick is None:
-        return NEVER
-    return tick.astimezone(UTC) + jitter(name, refresh.jitter)
 
 
 def jitter(name: str, most: timedelta) -> timedelta:

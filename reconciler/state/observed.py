@@ -307,6 +307,8 @@ class Input:
     reason: str = "SourceInvalid"
     size_bytes: int = 0
     """Estimate of the room that a build of it takes; 0: not known."""
+    passing: bool = False
+    """Whether the problem may go away by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,8 @@ from reconciler.state.observed import SnapshotManifest
 from reconciler.state.servers import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from reconciler.engines.base import Engine, Sealed
@@ -44,6 +45,14 @@ _APP = UserWish("app", "owner", "correct horse")
 _WRONG = UserWish("app", "owner", "wrong")
 _ROTATED = UserWish("app", "owner", "new password")
 _REPORT = UserWish("report", "readonly", "battery staple")
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """A live server: how to copy it with SQL alone, and something that changes a row in it."""
+
+    source: LocalSource
+    change: Callable[[], object]
 
 
 class EngineHarness(ABC):
@@ -90,6 +99,10 @@ class EngineHarness(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop whatever is still running and remove what was made."""
+
+    def primary(self) -> AbstractContextManager[Primary]:
+        """Have a live server that holds the database ``shop`` with ``item``; without one its tests are skipped."""
+        pytest.skip("this engine copies no live server")
 
     def account(self) -> Account | None:
         """Return the account that servers run under."""
@@ -297,6 +310,29 @@ class EngineSuite:
         _directory, snapshot = harness.shop()
         again = harness.build(harness.build_on_shop())
         assert (again.databases, again.major) == (snapshot.databases, snapshot.major)
+
+    def test_a_primary_is_the_same_until_it_changes(self, harness: EngineHarness) -> None:
+        with harness.primary() as primary:
+            before = harness.engine.identify(primary.source).input_id
+            assert harness.engine.identify(primary.source).input_id == before
+            primary.change()
+            assert harness.engine.identify(primary.source).input_id != before
+
+    def test_a_copy_of_a_primary_goes_on_from_what_it_held(self, harness: EngineHarness) -> None:
+        with harness.primary() as primary:
+            found = harness.engine.identify(primary.source)
+            work = harness.build_work(source=primary.source)
+            harness.engine.prepare(work)
+            with harness.serving(harness.engine.build_server(work)), harness.engine.session(work) as session:
+                session.restore()
+                session.keep_databases()
+                session.run(Script("add.sql", harness.add_item, database="shop"))
+                session.isolate()
+                session.settle()
+            sealed = harness.engine.finish(work)
+        assert sealed.databases == ("shop",)
+        assert sealed.input_id in (None, found.input_id)
+        assert found.size_bytes > 0
 
     def test_a_password_is_in_no_url_and_no_command_unless_asked_for(self, harness: EngineHarness) -> None:
         endpoint = Endpoint("127.0.0.1", 5601, "shop", "app")

@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +18,18 @@ import psycopg
 import pytest
 
 from reconciler import proc
+from reconciler.engines.base import LiveServer, LocalSource
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.engine import PostgresEngine
 from reconciler.errors import ScriptError
-from reconciler.testing.engine import EngineHarness
+from reconciler.testing.engine import EngineHarness, Primary
+from tests.live import live_server
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
 
-    from reconciler.engines.base import BuildWork, InstalledServer, LocalSource
+    from reconciler.engines.base import BuildWork, InstalledServer
     from reconciler.proc import Account
     from reconciler.state.servers import Endpoint, ServerSpec
 
@@ -120,6 +123,14 @@ class PostgresHarness(EngineHarness):
                 conn.execute(statement.encode())
         except psycopg.Error as error:
             raise ScriptError(str(error)) from error
+
+    @contextmanager
+    def primary(self) -> Iterator[Primary]:
+        with live_server(self.major) as made:
+            made.sql("CREATE DATABASE shop")
+            made.sql(self.create_table, "shop")
+            source = LocalSource("primary", primary=LiveServer(made.url(), "shop-dsn", "logical"))
+            yield Primary(source, lambda: made.sql(self.add_item, "shop"))
 
     def close(self) -> None:
         for process in self._running.values():

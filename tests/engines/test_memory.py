@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.engines.base import LocalSource
+from reconciler.engines.base import LiveServer, LocalSource
 from reconciler.engines.memory import MemoryEngine
 from reconciler.errors import PermanentError, SourceError
-from reconciler.testing.engine import EngineHarness, EngineSuite
+from reconciler.testing.engine import EngineHarness, EngineSuite, Primary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reconciler.state.servers import Endpoint, ServerSpec
 
 
@@ -49,6 +52,12 @@ class MemoryHarness(EngineHarness):
 
     def execute(self, endpoint: Endpoint, password: str, statement: str) -> None:
         self.engine.execute(self._listening[endpoint.port], endpoint.user, password, statement)
+
+    @contextmanager
+    def primary(self) -> Iterator[Primary]:
+        self.engine.put_source(Path("memory://shop"), ("shop",))
+        source = LocalSource("primary", primary=LiveServer("memory://shop", "shop-dsn", "logical"))
+        yield Primary(source, lambda: self.engine.put_source(Path("memory://shop"), ("shop", "more")))
 
     def close(self) -> None:
         assert self._listening == {}

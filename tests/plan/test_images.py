@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from reconciler.ids import CloneName, ImageName, PoolName, VolumeId
+from reconciler.ids import CloneName, ImageName, PoolName, SecretName, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CreateClone, Plan
-from reconciler.plan.diff import builds_due
+from reconciler.plan.diff import builds_due, plan
 from reconciler.plan.fingerprints import build_fingerprint
-from reconciler.state.desired import Desired, DesiredImage, DumpSource, EmptySource, Refresh, SourcePath
-from reconciler.state.observed import Input, Volume, VolumeState
+from reconciler.state.desired import Desired, DesiredImage, DumpSource, EmptySource, PrimarySource, Refresh, SourcePath
+from reconciler.state.observed import Input, Observed, Volume, VolumeState
 from tests.plan.world import (
     HOUR,
     INPUT,
     NOW,
     OTHER_POOL,
+    SETTINGS,
     a_build,
     a_clone,
     a_failure,
@@ -404,3 +405,44 @@ def test_an_unfinished_build_that_is_being_dropped_under_another_name_is_left_al
     build = a_build()
     busy = seen(build, in_flight=frozenset({image_key("store")}), in_use=frozenset({build.id}))
     assert steps(planned(asked(), busy)) == []
+
+
+PRIMARY = an_image(source=PrimarySource(SecretName("shop-dsn"), "logical"), refresh=DAILY)
+REACHED = {"shop-dsn": "f1"}
+
+
+def failed_on_primary(image: DesiredImage, **changes: Any) -> Observed:  # noqa: ANN401 - as of Observed
+    """A build from a primary failed for good; then it is looked at again."""
+    before = seen(secrets=REACHED, inputs={ImageName("shop"): Input("primary:1")})
+    failure = a_failure(only_build(planned(asked(image), before)).fingerprint)
+    later = {"secrets": REACHED, "inputs": {ImageName("shop"): Input("primary:2")}, **changes}
+    return seen(failures={SHOP: (failure,)}, **later)
+
+
+def test_a_primary_whose_secret_is_not_on_this_host_stalls_alone() -> None:
+    made = planned(asked(PRIMARY, an_image("store")), seen(secrets={}))
+    assert (steps(made), reason(made, SHOP, "Stalled")) == (["build store"], "SecretUnavailable")
+
+
+def test_a_failure_on_a_primary_stands_although_the_primary_goes_on() -> None:
+    made = planned(asked(PRIMARY), failed_on_primary(PRIMARY))
+    assert (made.actions, reason(made, SHOP, "Stalled")) == ((), "ScriptFailed")
+
+
+def test_a_failure_on_a_primary_is_tried_again_at_the_next_time_of_the_schedule() -> None:
+    failed = failed_on_primary(PRIMARY)
+    after = plan(asked(PRIMARY), failed, NOW + 14.1 * HOUR, settings=SETTINGS)
+    before = plan(asked(PRIMARY), failed, NOW + 13 * HOUR, settings=SETTINGS)
+    assert (before.actions, steps(after)) == ((), ["build shop"])
+
+
+def test_a_failure_on_a_primary_is_tried_again_with_another_url() -> None:
+    assert steps(planned(asked(PRIMARY), failed_on_primary(PRIMARY, secrets={"shop-dsn": "f2"}))) == ["build shop"]
+
+
+def test_a_primary_that_does_not_answer_is_waited_for_and_one_that_refuses_stalls() -> None:
+    def said(kind: str, *, passing: bool) -> str | None:
+        inputs = {ImageName("shop"): Input(None, "it says so", "PrimaryUnavailable", passing=passing)}
+        return reason(planned(asked(PRIMARY), seen(secrets=REACHED, inputs=inputs)), SHOP, kind)
+
+    assert said("Reconciling", passing=True) == said("Stalled", passing=False) == "PrimaryUnavailable"

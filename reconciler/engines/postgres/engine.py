@@ -16,6 +16,7 @@ from reconciler.engines.base import BuildWork
 from reconciler.engines.postgres import (
     bootstrap,
     collations,
+    copying,
     files,
     finish,
     identify,
@@ -175,6 +176,8 @@ def _installed_for(work: BuildWork) -> InstalledServer:
             f"the source was written by PostgreSQL {found}; the image asks for version {work.version}",
             hint="a physical source is served by the version that wrote it; use a dump to change versions",
         )
+    if found is None and work.source.primary is not None:
+        return copying.choose_server(work)
     return server.choose(found or work.version)
 
 

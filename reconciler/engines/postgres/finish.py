@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reconciler import proc
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.engines.base import BuildWork, InstalledServer
+    from reconciler.engines.postgres.recovery import Recovered
 
 _KEPT = frozenset(
     {"PG_VERSION", "base", "global", "pg_commit_ts", "pg_dynshmem", "pg_logical", "pg_multixact", "pg_notify"}
@@ -29,6 +31,8 @@ _KEPT = frozenset(
     | {"pg_twophase", "pg_wal", "pg_xact"}
 )
 """What a data directory consists of. Whatever else lies there (keys, passwords, logs, copies of files) goes."""
+_FACTS = frozenset({"preload", "moments"})
+"""Notes of a build that its snapshot keeps, beside what is known of collations."""
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
 _EMPTIED = (
     *("pg_stat", "pg_stat_tmp", "pg_replslot", "pg_notify", "pg_snapshots", "pg_dynshmem"),
@@ -57,14 +61,12 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
     _leave_only(work.directory, data)
     data.chmod(0o700)
     give_tree(work.directory, work.final_account or work.account)
-    facts = {key: value for key, value in notes.items() if value and (key == "preload" or collations.is_record(key))}
+    facts = {key: value for key, value in notes.items() if value and (key in _FACTS or collations.is_record(key))}
     return Sealed(
         version=installed.version,
         major=installed.major,
         databases=tuple(name for name in notes.get("databases", "").split("\n") if name),
         required=required,
-        data_as_of=rolled.data_as_of if rolled is not None else None,
-        position=rolled.end_lsn if rolled is not None else None,
         facts=facts
         | {
             "admin": admin,
@@ -72,7 +74,17 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
             "checksums": "on" if control.checksums else "off",
             "wal_segment_bytes": str(control.wal_segment_bytes),
         },
+        data_as_of=_data_as_of(rolled, notes.get("as_of")),
+        position=rolled.end_lsn if rolled is not None else None,
+        input_id=notes.get("input_id"),
     )
+
+
+def _data_as_of(rolled: Recovered | None, noted: str | None) -> datetime | None:
+    """Return the moment of a copy: how far its log was replayed, or what a logical copy noted."""
+    if rolled is not None:
+        return rolled.data_as_of
+    return None if noted is None else datetime.fromisoformat(noted)
 
 
 def reset_wal(work: BuildWork, installed: InstalledServer) -> None:

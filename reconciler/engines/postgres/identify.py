@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.postgres import control, files, settings
+from reconciler.engines.postgres import control, copying, files, settings
 from reconciler.engines.postgres.datafiles import is_tar_set, read_from_tar
 from reconciler.engines.postgres.formats import detect
 from reconciler.errors import BusyError, SourceError, UnsupportedError
@@ -46,11 +46,8 @@ def identify(source: LocalSource) -> SourceIdentity:
     """
     if source.base is not None:
         return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
-    if source.kind == "primary":
-        method = "none" if source.primary is None else source.primary.method
-        raise UnsupportedError(
-            f"a primary cannot be copied by method {method} in this version", reason="SourceUnsupported"
-        )
+    if source.primary is not None:
+        return _primary(source)
     if source.path is None:
         return SourceIdentity("empty", 0)
     try:
@@ -59,6 +56,16 @@ def identify(source: LocalSource) -> SourceIdentity:
         return _backup(source.path) if source.kind == "backup" else _files(source.path)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or source.path}: {error.strerror}") from error
+
+
+def _primary(source: LocalSource) -> SourceIdentity:
+    if source.physical:
+        raise UnsupportedError(
+            "a primary cannot be copied by method physical in this version",
+            reason="SourceUnsupported",
+            hint="method: logical",
+        )
+    return copying.identify(source)
 
 
 def built_size(dump_bytes: int, *, packed: bool) -> int:

@@ -50,10 +50,10 @@ def restore_dump(work: BuildWork, installed: InstalledServer) -> None:
     target = RestoreTarget(work, default=default_database(work.source.name or path.name, work.databases))
     try:
         if work.source.globals is not None:
-            _restore_plain(work, target, work.source.globals, detect(work.source.globals))
+            restore_plain(work, target, work.source.globals, detect(work.source.globals))
             target.begin()
         if found.layout == "plain":
-            _restore_plain(work, target, path, found)
+            restore_plain(work, target, path, found)
         else:
             restore_archive(work, installed, target, found)
         if target.database is None:
@@ -72,7 +72,13 @@ def default_database(name: str, wanted: tuple[str, ...]) -> str:
     return re.sub(r"[^\w-]", "_", name.split(".", maxsplit=1)[0]) or "restored"
 
 
-def _restore_plain(work: BuildWork, target: RestoreTarget, path: Path, found: Format) -> None:
+def restore_plain(work: BuildWork, target: RestoreTarget, path: Path, found: Format) -> None:
+    """Run a file of plain SQL, and require the end that pg_dump writes.
+
+    Raises:
+        SourceError: it is an archive, or truncated.
+
+    """
     if found.layout != "plain":
         raise SourceError(f"{path} is an archive; globals must be plain SQL (pg_dumpall --globals-only)")
     with open_stream(path, found.compression) as stream:

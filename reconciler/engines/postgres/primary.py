@@ -201,7 +201,9 @@ def failure(primary: Primary, error: psycopg.Error) -> ReconcilerError:
     found = failures.translation(error)
     what = f"the primary {primary.where}: {primary.redacted(found.message)}"
     if isinstance(found, PermanentError):
-        return SourceError(what, reason="PrimaryRefused")
+        denied = isinstance(error, psycopg.errors.InsufficientPrivilege)
+        hint = "GRANT pg_read_all_data TO its user" if denied else None
+        return SourceError(what, reason="PrimaryRefused", hint=hint)
     return UnavailableError(what, reason="PrimaryUnavailable")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from reconciler.engines.postgres import isolate, logical, scripts, server, settle
+from reconciler.engines.postgres import copying, isolate, logical, scripts, server, settle
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class PostgresSession:
     def restore(self) -> None:
         if self._work.source.kind == "dump":
             logical.restore_dump(self._work, self._installed)
+        if self._work.source.primary is not None and not self._work.source.physical:
+            copying.restore_primary(self._work, self._installed)
         if self._work.source.kind == "empty":
             self._create_databases()
 
