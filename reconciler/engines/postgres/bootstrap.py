@@ -7,18 +7,21 @@ that the data needs) in the build's notes.
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from reconciler import proc
-from reconciler.engines.postgres import files, parameters, server, settings
+from reconciler.engines.postgres import feeding, files, parameters, recovery, server, settings
 from reconciler.engines.postgres.control import required_settings
 from reconciler.errors import CommandError, PermanentError, SourceError
 from reconciler.handover import give_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from reconciler.engines.base import BuildWork, InstalledServer
+    from reconciler.engines.postgres.recovery import Recovery
 
 _BUILTIN_LOCALE = 17
 _PRELOAD_LINE = re.compile(r"^\s*shared_preload_libraries\s*=?\s*'([^'\n]*)'", re.MULTILINE | re.IGNORECASE)
@@ -39,10 +42,24 @@ def initialise(work: BuildWork, installed: InstalledServer) -> None:
         raise PermanentError(f"initdb failed: {error.stderr.strip()[-500:]}") from error
 
 
-def open_source(work: BuildWork, installed: InstalledServer) -> None:
-    """Open a physical copy of production for the first time, without a socket: recover it and find its superuser."""
+def open_source(work: BuildWork, installed: InstalledServer, wanted: Recovery | None = None) -> None:
+    """Open a physical copy of production for the first time, without a socket: recover it and find its superuser.
+
+    With ``wanted`` it is archive recovery, which ends in a promotion and says what it reached
+    (:func:`.recovery.reached`); without, what a crashed server does from the WAL that it has.
+
+    Raises:
+        SourceError: it cannot be opened, or does not become consistent.
+
+    """
     _note_preload(work)
-    _find_admin(work, installed)
+    recovery.note_start(work, installed)
+    source = wanted.source if wanted is not None else None
+    try:
+        with feeding.feeding(work, installed, source) if source is not None else nullcontext():
+            _find_admin(work, installed, recovery.request(work, wanted) if wanted is not None else {})
+    except CommandError as error:
+        raise recovery.failure(wanted, error.stderr, str(work.source.path)) from error
 
 
 def required(work: BuildWork, installed: InstalledServer) -> dict[str, str]:
@@ -52,28 +69,26 @@ def required(work: BuildWork, installed: InstalledServer) -> dict[str, str]:
     return found | dict(base.required) if base is not None else found
 
 
-def _find_admin(work: BuildWork, installed: InstalledServer) -> None:
+def _find_admin(work: BuildWork, installed: InstalledServer, asked: Mapping[str, str]) -> None:
     """Find the bootstrap superuser, whose name we do not know, in single-user mode, and let it log in.
 
     Its own role can lack LOGIN or have expired, and a name for ``peer`` authentication must be known before
     version 16. This runs the recovery of a backup as well.
     """
     data = server.data_directory(work)
-    settings.write_build(work, installed, required(work, installed))
+    settings.write_build(work, installed, required(work, installed) | dict(asked))
     argv: list[str | Path] = [server.program(installed, "postgres"), "--single", "-j", "-D", data, "template1"]
     query = b"SELECT 'admin:' || encode(convert_to(rolname, 'UTF8'), 'hex') AS name FROM pg_authid WHERE oid = 10;\n\n"
     free = b"UPDATE pg_authid SET rolcanlogin = true, rolvaliduntil = NULL, rolpassword = NULL WHERE oid = 10;\n\n"
-    try:
-        done = proc.run(
-            argv,
-            stdin=query + free,
-            account=work.account,
-            env=server.server_environment(),
-            cwd=data,
-            cancel=work.cancel,
-        )
-    except CommandError as error:
-        raise SourceError(f"PostgreSQL cannot open the source: {error.stderr.strip()[-1000:]}") from error
+    done = proc.run(
+        argv,
+        stdin=recovery.QUERY + query + free,
+        account=work.account,
+        env=server.server_environment(),
+        cwd=data,
+        cancel=work.cancel,
+    )
+    recovery.note(work, done.text)
     found = re.search(r"admin:([0-9a-f]+)", done.text)
     if found is None:
         raise SourceError(f"the source's superuser cannot be found: {done.stderr.strip()[-500:]}")

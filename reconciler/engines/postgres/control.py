@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from reconciler import proc
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import InstalledServer
 
 CLEAN = "shut down"
+_TIME = "%a %b %d %H:%M:%S %Y"
 _SETTINGS = {
     "max_connections setting": "max_connections",
     "max_worker_processes setting": "max_worker_processes",
@@ -43,6 +45,10 @@ class Control:
     checksums: bool
     wal_segment_bytes: int
     settings: Mapping[str, str]
+    wal_level: str
+    timeline: int
+    """That of the latest checkpoint."""
+    checkpoint_at: datetime
 
 
 def read_control(installed: InstalledServer, data: Path) -> Control:
@@ -52,7 +58,7 @@ def read_control(installed: InstalledServer, data: Path) -> Control:
         SourceError: there is none, or it is damaged.
 
     """
-    env = proc.environment({"LC_ALL": "C"})
+    env = proc.environment({"LC_ALL": "C", "TZ": "UTC"})
     try:
         output = proc.run([server.program(installed, "pg_controldata"), "-D", data], env=env, timeout=60)
     except CommandError as error:
@@ -65,6 +71,9 @@ def read_control(installed: InstalledServer, data: Path) -> Control:
         checksums=rows.get("Data page checksum version", "0") != "0",
         wal_segment_bytes=int(rows.get("Bytes per WAL segment", str(16 << 20))),
         settings={name: value for name, value in settings.items() if int(value) > _DEFAULTS[name]},
+        wal_level=rows.get("wal_level setting", "minimal"),
+        timeline=int(rows.get("Latest checkpoint's TimeLineID", "1")),
+        checkpoint_at=datetime.strptime(rows["Time of latest checkpoint"], _TIME).replace(tzinfo=UTC),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines.base import Sealed
-from reconciler.engines.postgres import bootstrap, collations, files, server
+from reconciler.engines.postgres import bootstrap, collations, files, recovery, server
 from reconciler.engines.postgres.control import CLEAN, read_control
 from reconciler.errors import CommandError, PermanentError
 from reconciler.handover import give_tree, take_tree
@@ -53,6 +53,7 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
     _refuse_links(data)
     _scrub(data)
     notes, admin = server.read_build_facts(work), server.admin_role(work)
+    rolled = recovery.reached(work)
     _leave_only(work.directory, data)
     data.chmod(0o700)
     give_tree(work.directory, work.final_account or work.account)
@@ -62,6 +63,7 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
         major=installed.major,
         databases=tuple(name for name in notes.get("databases", "").split("\n") if name),
         required=required,
+        data_as_of=rolled.data_as_of if rolled is not None else None,
         facts=facts
         | {
             "admin": admin,

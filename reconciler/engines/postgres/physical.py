@@ -16,6 +16,7 @@ from reconciler import proc
 from reconciler.engines.postgres import control, files, server
 from reconciler.engines.postgres.datafiles import copy_data_directory, extract_tar_set, is_tar_set
 from reconciler.engines.postgres.identify import require_stopped, source_major
+from reconciler.engines.postgres.recovery import Recovery
 from reconciler.errors import CommandError, SourceError, UnsupportedError
 from reconciler.handover import give_tree, take_tree
 
@@ -44,8 +45,11 @@ _START_SEGMENT = re.compile(r"^START WAL LOCATION: \S+ \(file (\w+)\)", re.MULTI
 _IN_PLACE_MAJOR = 15
 
 
-def prepare_physical(work: BuildWork, installed: InstalledServer) -> None:
+def prepare_physical(work: BuildWork, installed: InstalledServer) -> Recovery | None:
     """Copy, verify and scrub a source of kind ``backup`` or ``files`` into ``work.directory/data``.
+
+    Returns how to open it: what was not shut down is recovered as an archive is, with the WAL that it
+    brought along, because only then PostgreSQL tells of when its last transaction is.
 
     Raises:
         SourceError: it is missing, damaged, incomplete, or cannot be consistent.
@@ -78,6 +82,9 @@ def prepare_physical(work: BuildWork, installed: InstalledServer) -> None:
     give_tree(work.directory, work.account)
     if work.source.kind == "files":
         require_stopped(source)
+    found = control.read_control(installed, data)
+    # WAL of level minimal is for crash recovery only
+    return None if found.state == control.CLEAN or found.wal_level == "minimal" else Recovery()
 
 
 def _refuse_other_major(work: BuildWork, installed: InstalledServer) -> None:

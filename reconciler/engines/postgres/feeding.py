@@ -1,0 +1,162 @@
+"""Hand WAL to a server that recovers, file by file, from a place that its account cannot read.
+
+Called by ``bootstrap`` around the start of a copy that is rolled forward. The server's
+``restore_command`` leaves a note in a directory of the build; a thread of ours, which may
+read the archive, puts the file there, and the next ones before they are asked for. The
+directory belongs to the server's account: nothing here follows a link in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Protocol
+
+from reconciler.engines.postgres import control, files, recovery, server
+from reconciler.handover import give
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from reconciler.engines.base import BuildWork, InstalledServer
+
+NAME = re.compile(r"[0-9A-F]{24}|[0-9A-F]{8}\.history")
+"""What a server asks for: segments, and histories of timelines."""
+_AHEAD = 2
+_POLL_SECONDS = 0.02
+_BLOCK = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class WalSource(Protocol):
+    """Where WAL comes from. Called by one thread."""
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]] | None:
+        """Return the content of a segment or history file; None when there is none, which ends recovery there.
+
+        Raises:
+            ReconcilerError, OSError: it cannot be read; the recovery fails.
+
+        """
+        ...
+
+    def after(self, name: str) -> str | None:
+        """Return the name of the segment that will probably be asked for after ``name``."""
+        ...
+
+
+@contextmanager
+def feeding(work: BuildWork, installed: InstalledServer, source: WalSource) -> Iterator[None]:
+    """Answer what the server asks for while the block runs.
+
+    Room is needed for a few segments, because those that were replayed are removed, unless the
+    server may hold prepared transactions: recovery reads these again at its end.
+
+    Raises:
+        ReconcilerError, OSError: what the source raised, in place of what the block raised for it.
+
+    """
+    data = server.data_directory(work)
+    keep = "max_prepared_transactions" in control.read_control(installed, data).settings
+    directory = recovery.restore_directory(work)
+    directory.mkdir(mode=0o700)
+    give(directory, work.account)
+    feeder = _Feeder(work, source, directory, None if keep else data)
+    thread = threading.Thread(target=feeder.run, name=f"wal-{work.snapshot}")
+    thread.start()
+    try:
+        yield
+    except Exception:
+        feeder.stop.set()
+        thread.join()
+        if feeder.error is not None:
+            raise feeder.error from None
+        raise
+    finally:
+        feeder.stop.set()
+        thread.join()
+        files.clear(work.directory, directory.name)
+        directory.rmdir()
+
+
+class _Feeder:
+    def __init__(self, work: BuildWork, source: WalSource, directory: Path, prune: Path | None) -> None:
+        self._work = work
+        self._source = source
+        self._directory = directory
+        self._prune = prune
+        self._given: list[str] = []
+        self.stop = threading.Event()
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        handle = os.open(self._directory, _DIRECTORY)
+        try:
+            while not self.stop.wait(_POLL_SECONDS):
+                with os.scandir(handle) as entries:
+                    wanted = [entry.name for entry in entries if entry.name.startswith(recovery.WANTED)]
+                for entry in wanted:
+                    self._answer(handle, entry.removeprefix(recovery.WANTED))
+                    _unlink(entry, handle)
+        except Exception as error:  # noqa: BLE001 - of another thread: the caller raises it
+            self.error = error
+            _touch(recovery.FAILED, handle)
+        finally:
+            os.close(handle)
+
+    def _answer(self, handle: int, name: str) -> None:
+        if NAME.fullmatch(name) is None:
+            return
+        if not self._put(handle, name):
+            _touch(recovery.ABSENT + name, handle)
+            return
+        self._work.progress(f"replaying WAL {name}")
+        self._forget_before(name)
+        for _ in range(_AHEAD):
+            following = self._source.after(name)
+            if following is None or not self._put(handle, following):
+                return
+            name = following
+
+    def _put(self, handle: int, name: str) -> bool:
+        """Put a file at hand, as one visible step; return whether there is one."""
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=handle, follow_symlinks=False)
+            return True
+        opened = self._source.open(name)
+        if opened is None:
+            return False
+        temporary = f".{name}.new"
+        _unlink(temporary, handle)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with opened as read, open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as write:  # noqa: PTH123 - a descriptor
+            shutil.copyfileobj(read, write, _BLOCK)
+            if self._work.account is not None and os.geteuid() == 0:
+                os.fchown(write.fileno(), self._work.account.uid, self._work.account.gid)
+        os.replace(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+        self._given.append(name)
+        return True
+
+    def _forget_before(self, name: str) -> None:
+        """Remove replayed segments: in single-user mode there is no checkpointer, and nobody else does."""
+        if self._prune is None or name.endswith(".history"):
+            return
+        old = [given for given in self._given if len(given) == len(name) and given[8:] < name[8:]][:-_AHEAD]
+        for given in old:
+            files.remove(self._prune, f"pg_wal/{given}")
+            self._given.remove(given)
+
+
+def _touch(name: str, handle: int) -> None:
+    with suppress(FileExistsError):
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=handle))
+
+
+def _unlink(name: str, handle: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=handle)

@@ -1,0 +1,175 @@
+"""Rolling a copy forward: to the end of the WAL, to a moment, and what it says it reached."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import IO, TYPE_CHECKING
+
+import pytest
+
+from reconciler.engines.postgres import bootstrap, feeding, physical, recovery, server, settings
+from reconciler.engines.postgres.recovery import Recovery
+from reconciler.errors import SourceError, UnavailableError
+
+from .production import Production
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from reconciler.engines.base import BuildWork
+
+    from .conftest import Cluster
+
+    Maker = Callable[..., AbstractContextManager[Cluster]]
+
+pytestmark = pytest.mark.postgres
+
+
+class Directory:
+    """WAL in a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked: list[str] = []
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]] | None:
+        self.asked.append(name)
+        return (self.path / name).open("rb") if (self.path / name).is_file() else None
+
+    def after(self, name: str) -> str | None:
+        return f"{name[:8]}{int(name[8:], 16) + 1:016X}" if not name.endswith(".history") else None
+
+
+class Broken(Directory):
+    """WAL that cannot be read."""
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]] | None:
+        if name.endswith(".history"):
+            return None
+        raise UnavailableError(f"cannot read {name}")
+
+
+class History:
+    """A production server of a major version with a backup, and 9 transactions in the archive after it."""
+
+    def __init__(self, made: Cluster) -> None:
+        self.production = Production(made)
+        self.production.add(2)
+        self.backup = self.production.backup("full")
+        for _ in range(3):
+            self.production.add(3)
+            self.production.switch()
+
+
+@pytest.fixture(scope="module", params=["15", "18"])
+def history(request: pytest.FixtureRequest, make_cluster: Maker) -> Iterator[History]:
+    with make_cluster(request.param) as made:
+        yield History(made)
+
+
+@pytest.fixture
+def target(history: History, make_cluster: Maker) -> Iterator[Cluster]:
+    with make_cluster(history.production.major, running=False) as made:
+        yield made
+
+
+def recovered(target: Cluster, backup: Path, wanted: Recovery) -> BuildWork:
+    """Prepare a backup and open it as ``wanted``."""
+    work = target.work(backup, kind="backup")
+    physical.prepare_physical(work, target.programs)
+    bootstrap.open_source(work, target.programs, wanted)
+    return work
+
+
+def ledger(target: Cluster, work: BuildWork) -> list[int]:
+    settings.write_build(work, target.programs, bootstrap.required(work, target.programs))
+    target.launch()
+    return [int(str(row[0])) for row in target.query("postgres", "SELECT id FROM ledger ORDER BY id")]
+
+
+def test_all_of_an_archive_is_replayed_and_the_last_transaction_dated(history: History, target: Cluster) -> None:
+    work = recovered(target, history.backup, Recovery(source=Directory(history.production.archive)))
+
+    reached = recovery.reached(work)
+
+    assert reached is not None
+    assert reached.data_as_of == history.production.committed_at(11)
+    assert ledger(target, work) == history.production.committed_until(reached.data_as_of) == list(range(1, 12))
+
+
+def test_replay_stops_at_a_moment_with_exactly_the_transactions_until_then(history: History, target: Cluster) -> None:
+    at = history.production.committed_at(6)
+
+    work = recovered(target, history.backup, Recovery(source=Directory(history.production.archive), target_time=at))
+
+    reached = recovery.reached(work)
+    assert reached is not None
+    assert reached.data_as_of == at
+    assert ledger(target, work) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_moment_between_two_transactions_is_before_the_second(history: History, target: Cluster) -> None:
+    at = history.production.committed_at(6) - timedelta(microseconds=1)
+
+    work = recovered(target, history.backup, Recovery(source=Directory(history.production.archive), target_time=at))
+
+    assert ledger(target, work) == [1, 2, 3, 4, 5]
+
+
+def test_a_moment_that_the_wal_does_not_reach_is_told(history: History, target: Cluster) -> None:
+    at = history.production.committed_at(11) + timedelta(hours=1)
+
+    with pytest.raises(SourceError, match="ends before") as caught:
+        recovered(target, history.backup, Recovery(source=Directory(history.production.archive), target_time=at))
+    assert caught.value.reason == "TargetNotReached"
+
+
+def test_a_backup_alone_is_as_of_its_last_transaction_or_its_checkpoint(history: History, target: Cluster) -> None:
+    work = recovered(target, history.backup, Recovery())
+
+    reached = recovery.reached(work)
+    assert reached is not None
+    seconds = (history.production.committed_at(3) - reached.data_as_of).total_seconds()
+    assert history.production.committed_at(2) <= reached.data_as_of + timedelta(seconds=1)
+    assert seconds > 0
+    assert ledger(target, work) == [1, 2]
+
+
+def test_replayed_wal_does_not_pile_up(history: History, target: Cluster) -> None:
+    seen: list[int] = []
+    pg_wal = server.data_directory(target.work()) / "pg_wal"
+
+    class Watched(Directory):
+        def open(self, name: str) -> AbstractContextManager[IO[bytes]] | None:
+            seen.append(len(list(pg_wal.glob("0*"))))
+            return super().open(name)
+
+    source = Watched(history.production.archive)
+    recovered(target, history.backup, Recovery(source=source))
+
+    assert len({name for name in source.asked if len(name) == 24}) > 4
+    assert max(seen) <= 4
+
+
+def test_wal_that_cannot_be_read_fails_with_the_cause_and_leaves_nothing(history: History, target: Cluster) -> None:
+    with pytest.raises(UnavailableError, match="cannot read 0000"):
+        recovered(target, history.backup, Recovery(source=Broken(history.production.archive)))
+    assert not recovery.restore_directory(target.work()).exists()
+
+
+def test_names_that_are_no_wal_are_not_looked_for(history: History, target: Cluster) -> None:
+
+    work = target.work(history.backup, kind="backup")
+    physical.prepare_physical(work, target.programs)
+    source = Directory(history.production.archive)
+
+    with feeding.feeding(work, target.programs, source):
+        wanted = recovery.restore_directory(work)
+        (wanted / "want.passwd").touch()
+        (wanted / "want.00000001.history").touch()
+        while any(wanted.glob("want.*")):
+            pass
+
+    assert source.asked == ["00000001.history"]
