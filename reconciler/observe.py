@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.errors import ReconcilerError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
-from reconciler.sources import identify
+from reconciler.sources import identify, repositories
 from reconciler.state.grants import Grants
 from reconciler.state.observed import CloneManifest, Input, Observed, ObservedPool
 
@@ -120,7 +120,8 @@ def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
 def _input(host: Host, image: DesiredImage) -> Input:
     """Identify an image's source now; what is wrong with it is an answer as well."""
     try:
-        found = identify(host.engine(image.engine), image.source, Grants(host.config).roots(image.name))
-        return Input(found.input_id, size_bytes=found.size_bytes)
+        roots, known = Grants(host.config).roots(image.name), repositories(host.config)
+        found = identify(host.engine(image.engine), image.source, roots, repositories=known)
+        return Input(found.input_id, size_bytes=found.size_bytes, notes=found.notes)
     except ReconcilerError as error:
         return Input(None, str(error), error.reason)

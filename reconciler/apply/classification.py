@@ -17,7 +17,7 @@ from reconciler.errors import BusyError, RefusedError
 from reconciler.ids import SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot
 from reconciler.plan.schedule import snapshot_id_stamp
-from reconciler.sources import identify
+from reconciler.sources import identify, repositories
 from reconciler.state.desired import ImageSource
 from reconciler.state.grants import Grants
 from reconciler.state.observed import SnapshotManifest
@@ -111,7 +111,8 @@ def _require_room(work: Work, image: DesiredImage, action: BuildSnapshot) -> Non
     storage = work.storage(image.pool)
     if action.base is None:
         roots = Grants(work.host.config).roots(image.name)
-        need = identify(work.host.engine(image.engine), image.source, roots).size_bytes
+        known = repositories(work.host.config)
+        need = identify(work.host.engine(image.engine), image.source, roots, repositories=known).size_bytes
     else:
         base = VolumeId(action.base)
         used = {} if storage.traits.instant_clones else storage.usage([base])

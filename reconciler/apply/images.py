@@ -22,8 +22,8 @@ from reconciler.errors import BusyError, MaskingError, ReconcilerError, RefusedE
 from reconciler.handover import give_tree
 from reconciler.ids import ServerName, VolumeId
 from reconciler.masking.assignment import Keys
-from reconciler.sources import host_path, identify, modified_at, paths
-from reconciler.state.desired import ImageSource, Phase
+from reconciler.sources import backup, host_path, identify, modified_at, paths, repositories
+from reconciler.state.desired import BackupSource, ImageSource, Phase
 from reconciler.state.grants import Grants
 from reconciler.state.observed import BuildManifest, CloneManifest, Quarantine, SnapshotManifest
 
@@ -150,6 +150,9 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
         refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
     named, roots = paths(image.source), _roots(work, image)
+    if isinstance(image.source, BackupSource) and (not named or named[0].object_id is None):
+        known = repositories(work.host.config)
+        return backup(image.source, roots, repositories=known, chosen=action.input_id)
     files = [_at_hand(work.tree, path, place, roots) for path, place in _places(image, scratch)]
     first, second = (*files, None, None)[:2]
     name = Path(named[0].path).name if named else ""
@@ -302,7 +305,8 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
     """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken."""
     if not isinstance(image.source, ImageSource):
-        now = identify(engine, image.source, _roots(work, image))
+        roots, known = _roots(work, image), repositories(work.host.config)
+        now = identify(engine, image.source, roots, repositories=known, chosen=action.input_id)
         if now.input_id != action.input_id:
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
 
@@ -332,4 +336,5 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         parameters=image.parameters,
         required=sealed.required,
         facts=sealed.facts,
+        source_notes=sealed.source_notes,
     )

@@ -47,6 +47,15 @@ SourceKind = Literal["dump", "backup", "files", "primary", "image", "empty"]
 
 
 @dataclass(frozen=True, slots=True)
+class BackupRepository:
+    """Backups that a tool keeps in its own format; only its configuration knows where, and how to get in."""
+
+    tool: str
+    stanza: str
+    config: Path
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSource:
     """A source with its files at hand on this host.
 
@@ -60,6 +69,16 @@ class LocalSource:
     base: SnapshotManifest | None = None
     name: str = ""
     """What the document calls the file of ``path``, which may have been a link to it."""
+    candidates: tuple[Path, ...] = ()
+    """Where backups may lie: what the pattern of a document matches, or what is in the directory ``path``."""
+    wal: Path | None = None
+    """Archived WAL to replay after a backup."""
+    repository: BackupRepository | None = None
+    """Where a tool keeps backups, in place of ``path``."""
+    chosen: str = ""
+    """The identity that planning chose. Newer backups and WAL are for the next build; empty: the newest."""
+    refused: tuple[str, ...] = ()
+    """What was not handed on, and why: matches of a pattern that lead out of what is granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,8 @@ class SourceIdentity:
     input_id: str
     size_bytes: int
     modified_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+    """What was passed over, and why, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +156,8 @@ class Sealed:
     required: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     data_as_of: datetime | None = None
+    source_notes: tuple[str, ...] = ()
+    """What of the source is not in it, and why."""
 
 
 class BuildSession(Protocol):

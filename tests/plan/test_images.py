@@ -404,3 +404,11 @@ def test_an_unfinished_build_that_is_being_dropped_under_another_name_is_left_al
     build = a_build()
     busy = seen(build, in_flight=frozenset({image_key("store")}), in_use=frozenset({build.id}))
     assert steps(planned(asked(), busy)) == []
+
+
+def test_what_a_source_had_to_be_passed_over_for_is_told_until_the_next_snapshot() -> None:
+    made = planned(asked(an_image()), seen(a_snapshot(source_notes=("b2 has no backup_manifest", "a gap"))))
+    (condition,) = [one for one in made.conditions[SHOP] if one.type == "SourceIncomplete"]
+    assert (condition.reason, condition.message) == ("PassedOver", "b2 has no backup_manifest; a gap")
+    without = planned(asked(an_image()), seen(a_snapshot()))
+    assert [one for one in without.conditions[SHOP] if one.type == "SourceIncomplete"] == []

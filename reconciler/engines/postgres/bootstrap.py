@@ -59,7 +59,7 @@ def open_source(work: BuildWork, installed: InstalledServer, wanted: Recovery | 
         with feeding.feeding(work, installed, source) if source is not None else nullcontext():
             _find_admin(work, installed, recovery.request(work, wanted) if wanted is not None else {})
     except CommandError as error:
-        raise recovery.failure(wanted, error.stderr, str(work.source.path)) from error
+        raise recovery.failure(wanted, error.stderr, str(work.source.path or work.source.name)) from error
 
 
 def required(work: BuildWork, installed: InstalledServer) -> dict[str, str]:

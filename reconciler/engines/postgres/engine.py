@@ -75,7 +75,7 @@ class PostgresEngine:
         installed = _installed_for(work)
         settings.check_values(installed, work.parameters, work.account)
         if work.source.kind in PHYSICAL:
-            bootstrap.open_source(work, installed, physical.prepare_physical(work, installed))
+            physical.open_physical(work, installed)
         elif work.source.base is not None:
             collations.check(work.source.base.facts, installed)
             give_tree(work.directory, work.account)
