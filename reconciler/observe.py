@@ -13,7 +13,7 @@ from reconciler import mirrors
 from reconciler.errors import ReconcilerError, TransientError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
-from reconciler.sources import identify, live_server
+from reconciler.sources import identify, live_server, repositories
 from reconciler.state.grants import Grants
 from reconciler.state.observed import CloneManifest, Input, Observed, ObservedPool
 
@@ -122,9 +122,9 @@ def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
 def _input(host: Host, image: DesiredImage) -> Input:
     """Identify an image's source now; what is wrong with it is an answer as well."""
     try:
-        roots = Grants(host.config).roots(image.name)
+        roots, known = Grants(host.config).roots(image.name), repositories(host.config)
         live = live_server(image, host.secrets.get)
-        found = identify(host.engine(image.engine), image.source, roots, live=live)
-        return Input(found.input_id, size_bytes=found.size_bytes)
+        found = identify(host.engine(image.engine), image.source, roots, live=live, repositories=known)
+        return Input(found.input_id, size_bytes=found.size_bytes, notes=found.notes)
     except ReconcilerError as error:
         return Input(None, str(error), error.reason, passing=isinstance(error, TransientError))

@@ -10,15 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.engines.base import LiveServer, LocalSource, SourceIdentity
+from reconciler.engines.base import BackupRepository, LiveServer, LocalSource, SourceIdentity
 from reconciler.errors import SourceError
+from reconciler.spec.values import is_pattern
 from reconciler.state.desired import BackupSource, DumpSource, EmptySource, FilesSource, ImageSource, PrimarySource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from reconciler.engines.base import Engine, SourceKind
     from reconciler.ids import SecretName
+    from reconciler.spec.config import Config
     from reconciler.state.desired import DesiredImage, Source, SourcePath
 
 
@@ -28,7 +30,7 @@ def paths(source: Source) -> tuple[SourcePath, ...]:
         case DumpSource():
             return (source.path,) if source.globals is None else (source.path, source.globals)
         case BackupSource() | FilesSource():
-            return (source.path,)
+            return (source.path,) if source.path is not None else ()
         case PrimarySource() | ImageSource() | EmptySource():
             return ()
 
@@ -46,13 +48,26 @@ def live_server(image: DesiredImage, secret: Callable[[SecretName], str]) -> Liv
     return LiveServer(secret(source.url), source.url, source.method, databases=image.databases)
 
 
+def repositories(config: Config) -> dict[str, BackupRepository]:
+    """Return the backup repositories of a host, by name; which an image may use is for :mod:`.state.grants`."""
+    known = config.sources.repositories.items()
+    return {name: BackupRepository(place.tool, place.stanza, place.config) for name, place in known}
+
+
 def identify(
-    engine: Engine, source: Source, roots: Iterable[Path], *, live: LiveServer | None = None
+    engine: Engine,
+    source: Source,
+    roots: Iterable[Path],
+    *,
+    live: LiveServer | None = None,
+    repositories: Mapping[str, BackupRepository] | None = None,
+    chosen: str = "",
 ) -> SourceIdentity:
     """Return what a source is now: git objects as they are, host paths and primaries by a cheap look.
 
     Its size is that of the first path: what a dump names besides are roles. ``roots`` are
     the directories that the host grants to the image; ``live`` is :func:`live_server` of it.
+    With the id that was ``chosen`` before, it is the same id as long as what it means is still there, whatever came after it.
 
     Raises:
         SourceError: it is missing, not what it should be, or a symlink leads out of ``roots``.
@@ -66,6 +81,8 @@ def identify(
             return engine.identify(LocalSource(source.kind, primary=live))
         case EmptySource() | ImageSource():
             return SourceIdentity(source.kind, 0)  # an image's identity is its base snapshot, which planning knows
+        case BackupSource() if source.path is None or source.path.object_id is None:
+            return engine.identify(backup(source, tuple(roots), repositories=repositories or {}, chosen=chosen))
         case DumpSource() | BackupSource() | FilesSource():
             parts = [_identify(engine, source.kind, path, tuple(roots)) for path in paths(source)]
             return SourceIdentity("+".join(part.input_id for part in parts), parts[0].size_bytes)
@@ -76,6 +93,54 @@ def modified_at(source: Source) -> datetime | None:
     if not isinstance(source, DumpSource) or source.path.object_id is not None:
         return None
     return datetime.fromtimestamp(Path(source.path.path).stat().st_mtime, UTC)
+
+
+def backup(
+    source: BackupSource,
+    roots: tuple[Path, ...],
+    *,
+    repositories: Mapping[str, BackupRepository],
+    chosen: str = "",
+) -> LocalSource:
+    """Return where backups of a source on the host may lie; which of them is taken, its engine knows.
+
+    Raises:
+        SourceError: nothing is there, or it is not in ``roots``.
+
+    """
+    if source.path is None:
+        known = repositories.get(source.repository or "")
+        if known is None:
+            raise SourceError(f"this host has no backup repository {source.repository}", reason="RepositoryUnknown")
+        return LocalSource("backup", repository=known, name=source.repository or "", chosen=chosen)
+    wal = None if source.wal is None else host_path(source.wal, roots)
+    written = Path(source.path.path)
+    try:
+        if is_pattern(source.path.path) and not written.exists():
+            path, places = None, list(Path("/").glob(source.path.path.lstrip("/")))
+        else:
+            path = host_path(source.path, roots)
+            places = list(path.iterdir()) if path.is_dir() else []
+        found, refused = _granted(sorted(places), roots)
+    except OSError as error:
+        raise SourceError(f"cannot read {error.filename or written}: {error.strerror}") from error
+    return LocalSource("backup", path, name=str(written), candidates=found, refused=refused, wal=wal, chosen=chosen)
+
+
+def _granted(places: Iterable[Path], roots: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return which of the directories are granted, without the links to them, and what is said of the others."""
+    allowed = [root.resolve() for root in roots]
+    found: dict[Path, None] = {}
+    refused = []
+    for place in places:
+        real = place.resolve()
+        if place.name.startswith(".") or not real.is_dir():
+            continue
+        if any(real.is_relative_to(root) for root in allowed):
+            found[real] = None
+        else:
+            refused.append(f"{place} leads outside of the directories that this host grants to the image")
+    return tuple(found), tuple(refused)
 
 
 def host_path(path: SourcePath, roots: Iterable[Path]) -> Path:

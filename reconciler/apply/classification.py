@@ -17,7 +17,7 @@ from reconciler.errors import BusyError, RefusedError
 from reconciler.ids import SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot
 from reconciler.plan.schedule import snapshot_id_stamp
-from reconciler.sources import identify, live_server
+from reconciler.sources import identify, live_server, repositories
 from reconciler.state.desired import ImageSource
 from reconciler.state.grants import Grants
 from reconciler.state.observed import SnapshotManifest
@@ -111,8 +111,9 @@ def _require_room(work: Work, image: DesiredImage, action: BuildSnapshot) -> Non
     storage = work.storage(image.pool)
     if action.base is None:
         roots = Grants(work.host.config).roots(image.name)
-        live = live_server(image, work.host.secrets.get)
-        need = identify(work.host.engine(image.engine), image.source, roots, live=live).size_bytes
+        live, known = live_server(image, work.host.secrets.get), repositories(work.host.config)
+        engine = work.host.engine(image.engine)
+        need = identify(engine, image.source, roots, live=live, repositories=known).size_bytes
     else:
         base = VolumeId(action.base)
         used = {} if storage.traits.instant_clones else storage.usage([base])

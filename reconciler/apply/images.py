@@ -23,8 +23,8 @@ from reconciler.handover import give_tree
 from reconciler.ids import ServerName, VolumeId
 from reconciler.masking.assignment import Keys
 from reconciler.plan.fingerprints import mirror_input
-from reconciler.sources import host_path, identify, live_server, modified_at, paths
-from reconciler.state.desired import ImageSource, Phase, PrimarySource
+from reconciler.sources import backup, host_path, identify, live_server, modified_at, paths, repositories
+from reconciler.state.desired import BackupSource, ImageSource, Phase, PrimarySource
 from reconciler.state.grants import Grants
 from reconciler.state.observed import BuildManifest, CloneManifest, MirrorManifest, Quarantine, SnapshotManifest
 
@@ -157,6 +157,9 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
     if live is not None:
         return LocalSource("primary", primary=live)
     named, roots = paths(image.source), _roots(work, image)
+    if isinstance(image.source, BackupSource) and (not named or named[0].object_id is None):
+        known = repositories(work.host.config)
+        return backup(image.source, roots, repositories=known, chosen=action.input_id)
     files = [_at_hand(work.tree, path, place, roots) for path, place in _places(image, scratch)]
     first, second = (*files, None, None)[:2]
     name = Path(named[0].path).name if named else ""
@@ -314,7 +317,8 @@ def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSna
     A primary changes all the time, and what is taken from it is of one moment.
     """
     if not isinstance(image.source, ImageSource | PrimarySource):
-        now = identify(engine, image.source, _roots(work, image))
+        roots, known = _roots(work, image), repositories(work.host.config)
+        now = identify(engine, image.source, roots, repositories=known, chosen=action.input_id)
         if now.input_id != action.input_id:
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
 
@@ -352,4 +356,5 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         parameters=image.parameters,
         required=sealed.required,
         facts=sealed.facts,
+        source_notes=sealed.source_notes,
     )

@@ -60,6 +60,15 @@ class LiveServer:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupRepository:
+    """Backups that a tool keeps in its own format; only its configuration knows where, and how to get in."""
+
+    tool: str
+    stanza: str
+    config: Path
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSource:
     """A source with its files at hand on this host, or with what it takes to reach it.
 
@@ -79,6 +88,17 @@ class LocalSource:
     """For ``mirror``: the directory of the mirror, whose log is replayed up to ``at``."""
     at: datetime | None = None
 
+    candidates: tuple[Path, ...] = ()
+    """Where backups may lie: what the pattern of a document matches, or what is in the directory ``path``."""
+    wal: Path | None = None
+    """Archived WAL to replay after a backup."""
+    repository: BackupRepository | None = None
+    """Where a tool keeps backups, in place of ``path``."""
+    chosen: str = ""
+    """The identity that planning chose. Newer backups and WAL are for the next build; empty: the newest."""
+    refused: tuple[str, ...] = ()
+    """What was not handed on, and why: matches of a pattern that lead out of what is granted."""
+
     @property
     def physical(self) -> bool:
         """Whether files of a server are copied, which only its own version can serve."""
@@ -96,6 +116,8 @@ class SourceIdentity:
     input_id: str
     size_bytes: int
     modified_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+    """What was passed over, and why, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +260,8 @@ class Sealed:
     """How far a copy of a mirror had come, as its mirror tells it."""
     input_id: str | None = None
     """What went in, where a build knows that better than whoever looked before it: a primary goes on changing."""
+    source_notes: tuple[str, ...] = ()
+    """What of the source is not in it, and why."""
 
 
 class BuildSession(Protocol):

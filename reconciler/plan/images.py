@@ -129,7 +129,7 @@ def _state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
     quarantine = quarantine_of_image(index, known)
     if index.usable(image.name) is None:
         return (not_ready("Quarantined", "every snapshot is quarantined"), *quarantine)
-    return (*UP_TO_DATE, *quarantine, *_left_as_is(index, image))
+    return (*UP_TO_DATE, *quarantine, *_left_as_is(index, image), *_left_behind(index, image))
 
 
 def _left_as_is(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
@@ -139,6 +139,15 @@ def _left_as_is(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
         return ()
     message = "; ".join(newest.manifest.notes)
     return (Condition(type="LeftUnmasked", status="True", reason="MaskingReport", message=message),)
+
+
+def _left_behind(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
+    """Return what of its source the newest snapshot does not have, though it seems to be there."""
+    newest = index.usable(image.name)
+    if newest is None or not newest.manifest.source_notes:
+        return ()
+    message = "; ".join(newest.manifest.source_notes)
+    return (Condition(type="SourceIncomplete", status="True", reason="PassedOver", message=message),)
 
 
 def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> None:
@@ -224,7 +233,7 @@ def _paths(image: DesiredImage) -> tuple[SourcePath, ...]:
         case DumpSource(path=path, globals=roles):
             return (path,) if roles is None else (path, roles)
         case BackupSource(path=path) | FilesSource(path=path):
-            return (path,)
+            return (path,) if path is not None else ()
         case _:
             return ()
 
@@ -303,7 +312,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     if newest is not None and _unchanged(index, due, newest, source.input_id):
         draft.outdated.pop(image.name, None)
         draft.checked.add(image.name)
-        draft.say(key, *_unchanged_state(index, image))
+        draft.say(key, *_unchanged_state(index, image, source))
         if due.request is not None:
             draft.served[due.request] = f"image {image.name} is up to date: its source has not changed"
         return
@@ -330,7 +339,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     draft.builds[image.name] = build
     draft.wanted.update([base] if base is not None else [])
     draft.add(build)
-    draft.say(key, *_state(index, image), reconciling("BuildDue", due.reason))
+    draft.say(key, *_state(index, image), reconciling("BuildDue", "; ".join((due.reason, *source.notes))))
 
 
 def _waits(index: Index, draft: Draft, image: DesiredImage, due: Due) -> Condition | None:
@@ -408,9 +417,10 @@ def _input_of_failure(index: Index, image: DesiredImage, source: Input) -> str:
     return f"{index.observed.secrets.get(image.source.url)}@{slot}"
 
 
-def _unchanged_state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
+def _unchanged_state(index: Index, image: DesiredImage, source: Input) -> tuple[Condition, ...]:
     state = _state(index, image)
-    return (ready("UpToDate", "its source has not changed"), *state[1:]) if state[0] in UP_TO_DATE else state
+    message = "; ".join(("its source has not changed", *source.notes))
+    return (ready("UpToDate", message), *state[1:]) if state[0] in UP_TO_DATE else state
 
 
 def _unchanged(index: Index, due: Due, newest: Snapshot, input_id: str) -> bool:

@@ -256,11 +256,29 @@ class Runtimes(Model):
         return self
 
 
+class BackupRepository(Model):
+    """Backups that a tool keeps in a format of its own, and gives out with its command."""
+
+    tool: Literal["pgbackrest"] = Field(description="Whose repository it is.")
+    stanza: Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")] = Field(
+        description="What the tool calls the server that was backed up.", examples=["main"]
+    )
+    config: HostPath = Field(
+        description="The tool's configuration file; it says where the repository is, and how to open it.",
+        examples=["/etc/pgbackrest/pgbackrest.conf"],
+    )
+
+
 class Sources(Model):
     """Data of the host."""
 
     roots: Many[HostPath] = Field(
         (), description="Directories under which absolute paths of specs may lie.", examples=[["/backups"]]
+    )
+    repositories: dict[Name, BackupRepository] = Field(
+        default_factory=dict,
+        description="Repositories of backup tools, by name.",
+        examples=[{"shop": {"tool": "pgbackrest", "stanza": "main", "config": "/etc/pgbackrest/pgbackrest.conf"}}],
     )
 
 
@@ -283,6 +301,7 @@ class Grant(Model):
 
     images: NonEmpty = Field("*", description="Images, by glob; their clones too.", examples=["shop*"])
     roots: Many[HostPath] = Field((), description="Directories of the host.", examples=[["/backups/shop"]])
+    repositories: Many[NonEmpty] = Field((), description="Backup repositories, by glob.", examples=[["shop*"]])
     secrets: Many[NonEmpty] = Field((), description="Secrets, by glob.", examples=[["shop-*"]])
     superuser_scripts: bool = Field(False, description="Whether their SQL runs with superuser rights.")
 

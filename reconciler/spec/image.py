@@ -30,7 +30,7 @@ from reconciler.spec.types import (
     distinct,
     problem,
 )
-from reconciler.spec.values import SNAPSHOT_PATTERN
+from reconciler.spec.values import SNAPSHOT_PATTERN, is_pattern
 
 Engine = Literal["postgres", "mariadb", "mysql", "sqlite", "sqlserver", "oracle"]
 _TWO_PART_MAJORS = frozenset({"8", "9"})  # of PostgreSQL: since 10 the first number alone is the major version
@@ -47,10 +47,42 @@ class DumpSource(Model):
     )
 
 
-class BackupSource(Model):
-    """A physical backup as the engine's own tool wrote it."""
+def _backup_path(value: str) -> str:
+    if not is_pattern(value):
+        return value
+    if not value.startswith("/"):
+        raise problem("a pattern is an absolute path of the host", hint="name a backup of the spec repository in full")
+    if "**" in value or is_pattern(value.split("/")[1]):
+        raise problem("this pattern has no directory to look into", hint="write one such as /backups/shop/*")
+    return value
 
-    path: SpecPath = Field(description="Directory of the backup.", examples=["/backups/shop"])
+
+class BackupSource(Ruled):
+    """Physical backups as the engine's own tool wrote them."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["path"]}, {"required": ["repository"]}]})
+
+    path: Maybe[Annotated[SpecPath, AfterValidator(_backup_path)]] = Field(
+        None,
+        description="A backup, or a directory or pattern where new ones appear: the newest complete one is taken.",
+        examples=["/backups/shop", "/backups/shop/*"],
+    )
+    wal: Maybe[SpecPath] = Field(
+        None, description="Directory with archived WAL, which is replayed to its end.", examples=["/backups/shop-wal"]
+    )
+    repository: Maybe[Name] = Field(
+        None, description="In place of a path: a backup repository of the host.", examples=["shop"]
+    )
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        if ("path" in given) == ("repository" in given):
+            hint = "write path: /backups/shop/*, or repository: NAME of one that the host's configuration defines"
+            yield problem("a backup has a path or a repository", hint=hint, code="R017")
+        elif "wal" in given and "repository" in given:
+            yield problem("a repository has its own WAL", hint="remove wal", at=("wal",), code="R017")
+        if "wal" in given and not all(str(given.get(name, "/")).startswith("/") for name in ("path", "wal")):
+            yield problem("backups with archived WAL, and the archive, are absolute paths of the host", at=("wal",))
 
 
 class FilesSource(Model):

@@ -196,6 +196,11 @@ def user_ids(value: object) -> NumberRange:
     return number_range(value, lowest=FIRST_USER_ID, highest=LAST_USER_ID, example="70000-79999")
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path has wildcards: ``*``, ``?`` or ``[`` … ``]``."""
+    return any(character in path for character in "*?[")
+
+
 def spec_path(value: str) -> str:
     """Normalise a path that a spec names: inside the repository, or absolute on the host.
 

@@ -61,7 +61,11 @@ class DumpSource:
 
 @dataclass(frozen=True, slots=True)
 class BackupSource:
-    path: SourcePath
+    """Backups at a path or pattern, with or without archived WAL; or, with neither, a repository of the host."""
+
+    path: SourcePath | None
+    wal: SourcePath | None = None
+    repository: str | None = None
     kind: Literal["backup"] = "backup"
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.state.desired import DesiredImage, DumpSource, Policy, PrimarySource, Script
+from reconciler.state.desired import BackupSource, DesiredImage, DumpSource, Policy, PrimarySource, Script
 
 if TYPE_CHECKING:
     from reconciler.state.desired import MaskingStep
@@ -30,7 +30,7 @@ def spec_digest(image: DesiredImage) -> str:
     as well: a rename must build nothing anew. A path of the host is part of it: another
     file is asked for, and only a build can tell what is in it.
     """
-    paths = (getattr(image.source, name, None) for name in ("path", "globals"))
+    paths = (getattr(image.source, name, None) for name in ("path", "globals", "wal"))
     source: dict[str, Any] = {
         "kind": image.source.kind,
         "paths": [path.path for path in paths if path is not None and path.object_id is None],
@@ -39,6 +39,8 @@ def spec_digest(image: DesiredImage) -> str:
         source["method"] = image.source.method
     elif isinstance(image.source, DumpSource):
         source["globals"] = image.source.globals is not None
+    elif isinstance(image.source, BackupSource) and image.source.repository is not None:
+        source["repository"] = image.source.repository
     return _digest(
         {
             "engine": image.engine,

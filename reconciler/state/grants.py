@@ -28,11 +28,18 @@ class Grants:
     def __init__(self, config: Config | None) -> None:
         self._roots = None if config is None else config.sources.roots
         self._grants = None if config is None else config.grants
+        self._repositories = None if config is None else config.sources.repositories
         self._maskers = None if config is None else config.masking.maskers.keys()
         self._known: dict[str, tuple[Grant, ...]] = {}
 
     def refusal(
-        self, image: str, *, paths: Iterable[str] = (), secrets: Iterable[str] = (), maskers: Iterable[str] = ()
+        self,
+        image: str,
+        *,
+        paths: Iterable[str] = (),
+        secrets: Iterable[str] = (),
+        maskers: Iterable[str] = (),
+        repository: str | None = None,
     ) -> Refusal | None:
         """Return why ``image`` (or a clone of it) may not use one of these; None when it may use all."""
         for path in paths:
@@ -42,6 +49,8 @@ class Grants:
             if self._grants is not None and not self._secret(image, secret):
                 what = f"the secret {secret} is not granted to image {image} and its clones on this host"
                 return "SecretNotGranted", f"{what}; {_ADD_TO_GRANT}"
+        if repository is not None and (refused := self._repository(image, repository)):
+            return refused
         for masker in maskers:
             if self._maskers is not None and masker not in self._maskers:
                 known = ", ".join(sorted(self._maskers)) or "none"
@@ -74,6 +83,19 @@ class Grants:
         if self._grants is None or any(_below(path, str(root)) for grant in self._of(image) for root in grant.roots):
             return None
         return "SourceNotGranted", f"{path} is not granted to image {image} on this host; {_ADD_TO_GRANT}"
+
+    def _repository(self, image: str, name: str) -> Refusal | None:
+        if self._repositories is None:
+            return None
+        if name not in self._repositories:
+            known = ", ".join(sorted(self._repositories)) or "none"
+            what = f"this host has no backup repository {name} (there are: {known})"
+            return "RepositoryUnknown", f"{what}; define it under sources.repositories of the host's configuration"
+        patterns = None if self._grants is None else [p for grant in self._of(image) for p in grant.repositories]
+        if patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns):
+            return None
+        what = f"the backup repository {name} is not granted to image {image} on this host"
+        return "SourceNotGranted", f"{what}; {_ADD_TO_GRANT}"
 
     def _secret(self, image: str, secret: str) -> bool:
         return any(fnmatchcase(secret, pattern) for grant in self._of(image) for pattern in grant.secrets)

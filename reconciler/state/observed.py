@@ -89,6 +89,8 @@ class SnapshotManifest:
     """Policies, maskers and scripts that masked it, in order; what its base was masked by is not repeated."""
     notes: tuple[str, ...] = ()
     """What masking left as it was and is worth telling: names of tables and columns."""
+    source_notes: tuple[str, ...] = ()
+    """What of its source is not in it, and why: backups that were passed over, WAL after a gap."""
     revision: Revision
     created_at: datetime
     data_as_of: datetime | None = None
@@ -309,6 +311,8 @@ class Input:
     """Estimate of the room that a build of it takes; 0: not known."""
     passing: bool = False
     """Whether the problem may go away by itself."""
+    notes: tuple[str, ...] = ()
+    """What was passed over, and why."""
 
 
 @dataclass(frozen=True, slots=True)

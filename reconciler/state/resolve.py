@@ -271,7 +271,12 @@ class _Commit:
                 self._path(document, roles, "dump", "globals") if roles else None,
             )
         if source.backup is not None:
-            return BackupSource(self._path(document, source.backup.path, "backup", "path"))
+            backup = source.backup
+            return BackupSource(
+                self._path(document, backup.path, "backup", "path") if backup.path else None,
+                SourcePath(backup.wal) if backup.wal else None,
+                backup.repository,
+            )
         if source.files is not None:
             return FilesSource(self._path(document, source.files.path, "files", "path"))
         if source.primary is not None:
@@ -305,7 +310,7 @@ def _source_paths(spec: ImageSpec) -> list[str]:
     source = spec.source
     if source.dump is not None:
         return [source.dump.path, *([source.dump.globals] if source.dump.globals else [])]
-    return [place.path for place in (source.backup, source.files) if place is not None]
+    return [place.path for place in (source.backup, source.files) if place is not None and place.path is not None]
 
 
 def _image_scope(model: Image) -> Mapping[str, object]:
@@ -384,7 +389,11 @@ def _refused(
 ) -> Iterator[tuple[ObjectKey, Refusal]]:
     for image in images.values():
         refusal = grants.refusal(
-            image.name, paths=_host_paths(image.source), secrets=image.secrets, maskers=image.maskers
+            image.name,
+            paths=_host_paths(image.source),
+            secrets=image.secrets,
+            maskers=image.maskers,
+            repository=getattr(image.source, "repository", None),
         )
         if refusal is not None:
             yield ObjectKey(Kind.IMAGE, image.name), refusal
@@ -399,7 +408,9 @@ def _host_paths(source: Source) -> list[str]:
     match source:
         case DumpSource():
             return [path.path for path in (source.path, source.globals) if path is not None]
-        case BackupSource() | FilesSource():
+        case BackupSource():
+            return [path.path for path in (source.path, source.wal) if path is not None]
+        case FilesSource():
             return [source.path.path]
         case _:
             return []

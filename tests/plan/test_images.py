@@ -446,3 +446,11 @@ def test_a_primary_that_does_not_answer_is_waited_for_and_one_that_refuses_stall
         return reason(planned(asked(PRIMARY), seen(secrets=REACHED, inputs=inputs)), SHOP, kind)
 
     assert said("Reconciling", passing=True) == said("Stalled", passing=False) == "PrimaryUnavailable"
+
+
+def test_what_a_source_had_to_be_passed_over_for_is_told_until_the_next_snapshot() -> None:
+    made = planned(asked(an_image()), seen(a_snapshot(source_notes=("b2 has no backup_manifest", "a gap"))))
+    (condition,) = [one for one in made.conditions[SHOP] if one.type == "SourceIncomplete"]
+    assert (condition.reason, condition.message) == ("PassedOver", "b2 has no backup_manifest; a gap")
+    without = planned(asked(an_image()), seen(a_snapshot()))
+    assert [one for one in without.conditions[SHOP] if one.type == "SourceIncomplete"] == []

@@ -180,6 +180,9 @@ _NEEDS = [
         "/postgresql-[0-9]+/",
         "a second major version besides the embedded PostgreSQL, and preferring the host's server",
     ),
+    Need("pgbackrest", _program("pgbackrest"), "pgbackrest", "backups in repositories of pgBackRest"),
+    Need("zstd", _program("zstd"), "zstd", "dumps and archived WAL that are compressed with it"),
+    Need("lz4", _program("lz4"), "lz4", "dumps and archived WAL that are compressed with it"),
 ]
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler import proc
@@ -60,25 +59,7 @@ def open_source(work: BuildWork, installed: InstalledServer, wanted: Recovery | 
         with feeding.feeding(work, installed, source) if source is not None else nullcontext():
             _find_admin(work, installed, recovery.request(work, wanted) if wanted is not None else {})
     except CommandError as error:
-        raise recovery.failure(wanted, error.stderr, str(work.source.path)) from error
-
-
-def open_mirrored(work: BuildWork, installed: InstalledServer, wanted: Recovery) -> None:
-    """Open a copy of a mirror, as :func:`open_source` does.
-
-    The mirror had come to the moment that is asked for. When its log has no transaction
-    after that, PostgreSQL says that the moment was not reached, and all of the log is it.
-
-    Raises:
-        SourceError: it cannot be opened.
-
-    """
-    try:
-        open_source(work, installed, wanted)
-    except SourceError as error:
-        if error.reason != recovery.MISSED:
-            raise
-        open_source(work, installed, replace(wanted, target_time=None))
+        raise recovery.failure(wanted, error.stderr, str(work.source.path or work.source.name)) from error
 
 
 def required(work: BuildWork, installed: InstalledServer) -> dict[str, str]:

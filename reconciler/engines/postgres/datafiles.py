@@ -161,6 +161,20 @@ def read_from_tar(source: Path, name: str) -> bytes | None:
     return None
 
 
+def names_in_tar(source: Path, stem: str) -> list[str]:
+    """Return the names of all files in one of the archives of a set.
+
+    Raises:
+        SourceError: the archive is damaged.
+
+    """
+    names = []
+    for archive in _tars(source, stem):
+        with _damage_of(archive):
+            names += [str(PurePosixPath(member.name)) for member, _content in _members(archive)]
+    return names
+
+
 def _members(archive: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """Yield the members of an archive in order, each with its content when it is a regular file."""
     compression = compression_of(archive)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         CloneWork,
         InstalledServer,
         LocalSource,
+        Mirrors,
         Sealed,
         SourceIdentity,
         UserWish,
@@ -59,7 +60,7 @@ class PostgresEngine:
 
     name = "postgres"
     install_hint = "apt-get install postgresql"
-    mirrors = PostgresMirrors()
+    mirrors: Mirrors | None = PostgresMirrors()
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return server.installed_servers()
@@ -75,11 +76,10 @@ class PostgresEngine:
         parameters.check_parameters(work.parameters)
         installed = _installed_for(work)
         settings.check_values(installed, work.parameters, work.account)
-        if work.source.physical:
-            if work.source.kind == "mirror":
-                bootstrap.open_mirrored(work, installed, physical.prepare_mirrored(work, installed))
-            else:
-                bootstrap.open_source(work, installed, physical.prepare_physical(work, installed))
+        if work.source.kind == "mirror":
+            physical.open_mirrored(work, installed)
+        elif work.source.physical:
+            physical.open_physical(work, installed)
         elif work.source.base is not None:
             collations.check(work.source.base.facts, installed)
             give_tree(work.directory, work.account)

@@ -98,10 +98,11 @@ class _Feeder:
         handle = os.open(self._directory, _DIRECTORY)
         try:
             while not self.stop.wait(_POLL_SECONDS):
-                for entry in os.listdir(handle):
-                    if entry.startswith(recovery.WANTED):
-                        self._answer(handle, entry.removeprefix(recovery.WANTED))
-                        _unlink(entry, handle)
+                with os.scandir(handle) as entries:
+                    wanted = [entry.name for entry in entries if entry.name.startswith(recovery.WANTED)]
+                for entry in wanted:
+                    self._answer(handle, entry.removeprefix(recovery.WANTED))
+                    _unlink(entry, handle)
         except Exception as error:  # noqa: BLE001 - of another thread: the caller raises it
             self.error = error
             _touch(recovery.FAILED, handle)
@@ -142,7 +143,7 @@ class _Feeder:
         return True
 
     def _forget_before(self, name: str) -> None:
-        """Remove replayed segments: without a checkpointer, which is not there in single-user mode, nobody else does."""
+        """Remove replayed segments: in single-user mode there is no checkpointer, and nobody else does."""
         if self._prune is None or name.endswith(".history"):
             return
         old = [given for given in self._given if len(given) == len(name) and given[8:] < name[8:]][:-_AHEAD]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines.base import Sealed
-from reconciler.engines.postgres import bootstrap, collations, files, recovery, server
+from reconciler.engines.postgres import bootstrap, collations, files, physical, recovery, server
 from reconciler.engines.postgres.control import CLEAN, read_control
 from reconciler.errors import CommandError, PermanentError
 from reconciler.handover import give_tree, take_tree
@@ -67,6 +67,7 @@ def finish_build(work: BuildWork, installed: InstalledServer) -> Sealed:
         major=installed.major,
         databases=tuple(name for name in notes.get("databases", "").split("\n") if name),
         required=required,
+        source_notes=tuple(note for note in notes.get(physical.NOTES, "").split("\n") if note),
         facts=facts
         | {
             "admin": admin,

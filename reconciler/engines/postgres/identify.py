@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.postgres import control, copying, files, settings
+from reconciler.engines.postgres import backups, control, copying, files, label, repositories, settings
+from reconciler.engines.postgres.choice import WAL
 from reconciler.engines.postgres.datafiles import is_tar_set, read_from_tar
 from reconciler.engines.postgres.formats import detect
 from reconciler.errors import BusyError, SourceError, UnsupportedError
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from reconciler.engines.base import LocalSource
 
 _CONTROL = Path("global", "pg_control")
-_MANIFEST = "backup_manifest"
-_MANIFEST_CHECKSUM = re.compile(rb'"Manifest-Checksum":\s*"([0-9a-f]+)"\s*\}\s*\Z')
-_TAIL_BYTES = 4096
 _INDEXED = 2
 """A database with indexes and row headers, in sizes of its dump as text: 1.7 for pgbench's, 2 for names and dates."""
 _UNPACKED = 5
@@ -48,12 +46,14 @@ def identify(source: LocalSource) -> SourceIdentity:
         return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
     if source.primary is not None:
         return _primary(source)
-    if source.path is None:
+    if source.path is None and source.kind != "backup":
         return SourceIdentity("empty", 0)
     try:
+        if source.kind == "backup" or source.path is None:
+            return _chosen(source)
         if source.kind == "dump":
             return _dump(source.path, source.globals)
-        return _backup(source.path) if source.kind == "backup" else _files(source.path)
+        return _files(source.path)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or source.path}: {error.strerror}") from error
 
@@ -81,15 +81,22 @@ def source_major(source: LocalSource) -> str | None:
         SourceError: it is no physical source of PostgreSQL.
 
     """
-    if source.kind not in ("backup", "files") or source.path is None:
+    if source.kind == "backup":
+        choice = backups.choose(source)
+        if choice.stock is not None:
+            return choice.stock.major
+        path = choice.path
+    elif source.kind == "files" and source.path is not None:
+        path = source.path
+    else:
         return None
-    found = control.data_major(source.path)
-    if found is None and source.kind == "backup" and is_tar_set(source.path):
-        content = read_from_tar(source.path, "PG_VERSION")
+    found = control.data_major(path)
+    if found is None and source.kind == "backup" and is_tar_set(path):
+        content = read_from_tar(path, "PG_VERSION")
         found = content.decode("ascii", "replace").strip() if content else None
     if found is None:
         raise SourceError(
-            f"{source.path} is no {'backup' if source.kind == 'backup' else 'data directory'} of PostgreSQL:"
+            f"{path} is no {'backup' if source.kind == 'backup' else 'data directory'} of PostgreSQL:"
             " there is no PG_VERSION"
         )
     return found
@@ -122,6 +129,34 @@ def _dump(path: Path, globals_: Path | None) -> SourceIdentity:
     return SourceIdentity(f"stat:{listing.digest()}", size, listing.modified_at)
 
 
+def _chosen(source: LocalSource) -> SourceIdentity:
+    choice = backups.choose(source)
+    if choice.stock is not None and choice.reach is not None:
+        size = choice.stock.size_bytes
+        grown = min(choice.reach.bytes, size) + min(choice.reach.bytes, settings.BUILD_WAL_GIB << 30)
+        return SourceIdentity(repositories.identity(choice), size + grown, None, choice.notes)
+    found = _chain(choice.places) if len(choice.places) > 1 else _backup(choice.path)
+    if choice.reach is None:
+        return replace(found, notes=choice.notes)
+    # the database grows by no more than the WAL; and a build's own WAL, as where a dump is loaded
+    grown = min(choice.reach.bytes, found.size_bytes)
+    return replace(
+        found,
+        input_id=f"{found.input_id}{WAL}{choice.reach.identity}",
+        size_bytes=found.size_bytes + grown + min(choice.reach.bytes, settings.BUILD_WAL_GIB << 30),
+        notes=choice.notes,
+    )
+
+
+def _chain(places: tuple[Path, ...]) -> SourceIdentity:
+    """Identify a chain. Its parts and what they are combined to are there at the same time."""
+    parts = [_backup(place) for place in places]
+    known = tuple(filter(None, map(label.read_backup, places)))
+    return SourceIdentity(
+        backups.chain_identity(known), 2 * sum(part.size_bytes for part in parts), parts[-1].modified_at
+    )
+
+
 def _backup(path: Path) -> SourceIdentity:
     if not path.is_dir():
         raise SourceError(f"the backup {path} is no directory", hint="name the directory that pg_basebackup wrote")
@@ -131,9 +166,11 @@ def _backup(path: Path) -> SourceIdentity:
     listing = _Listing()
     listing.add(path)
     size = listing.size * (_UNPACKED if tars and not (path / "base.tar").exists() else 1)
-    checksum = _manifest_checksum(path / _MANIFEST)
-    if checksum is not None:
-        return SourceIdentity(f"manifest:{checksum}", size, listing.modified_at)
+    known = label.read_backup(path)
+    if known is not None and known.checksum is not None:
+        if (short := backups.short_of(path)) is not None:
+            raise SourceError(short, reason="SourceIncomplete")
+        return SourceIdentity(backups.chain_identity((known,)), size, listing.modified_at)
     return SourceIdentity(f"stat:{listing.digest()}", size, listing.modified_at)
 
 
@@ -145,24 +182,6 @@ def _files(path: Path) -> SourceIdentity:
     listing.add(path)
     content = hashlib.sha256((path / _CONTROL).read_bytes()).hexdigest()[:32]
     return SourceIdentity(f"control:{content}:{listing.digest()[:32]}", listing.size, listing.modified_at)
-
-
-def _manifest_checksum(manifest: Path) -> str | None:
-    """Return the checksum at the manifest's end, which covers all files' checksums.
-
-    Raises:
-        SourceError: the manifest is there but incomplete: the backup was interrupted, or is still being written.
-
-    """
-    if not manifest.is_file():
-        return None
-    with manifest.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        found = _MANIFEST_CHECKSUM.search(file.read())
-    if found is None:
-        raise SourceError(f"{manifest} is truncated: the backup is incomplete, or still being written")
-    return found[1].decode()
 
 
 class _Listing:

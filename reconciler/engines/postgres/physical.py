@@ -10,22 +10,27 @@ replaced by :mod:`.settings`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler import proc
-from reconciler.engines.postgres import control, files, server
-from reconciler.engines.postgres.datafiles import copy_data_directory, extract_tar_set, is_tar_set
+from reconciler.engines.postgres import backups, bootstrap, combine, control, files, recovery, repositories, server
+from reconciler.engines.postgres.combine import copy_backup, verify
+from reconciler.engines.postgres.datafiles import copy_data_directory
 from reconciler.engines.postgres.identify import require_stopped, source_major
 from reconciler.engines.postgres.mirrorlog import MirrorLog
 from reconciler.engines.postgres.recovery import Recovery
-from reconciler.errors import CommandError, SourceError, UnsupportedError
+from reconciler.engines.postgres.walarchive import Archive
+from reconciler.errors import SourceError, UnsupportedError
 from reconciler.handover import give_tree, take_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.engines.base import BuildWork, InstalledServer
+    from reconciler.engines.postgres.choice import Choice
 
+NOTES = "source_notes"
+"""The build's note of what of its source was passed over."""
 _UNWANTED_FILES = (
     "postmaster.pid",
     "postmaster.opts",
@@ -47,46 +52,96 @@ _SEGMENT = re.compile(r"[0-9A-F]{24}(?:\.partial)?")
 _IN_PLACE_MAJOR = 15
 
 
+def open_physical(work: BuildWork, installed: InstalledServer) -> None:
+    """Prepare a physical source, and open it for the first time, rolled forward as far as its WAL goes.
+
+    Raises:
+        SourceError, UnsupportedError, BusyError: as :func:`prepare_physical`; or its WAL cannot be replayed.
+
+    """
+    wanted = prepare_physical(work, installed)
+    bootstrap.open_source(work, installed, wanted)
+    rolled = recovery.reached(work)
+    if wanted is not None and isinstance(wanted.source, Archive) and rolled is not None:
+        wanted.source.require_replayed(rolled.end_lsn)
+
+
 def prepare_physical(work: BuildWork, installed: InstalledServer) -> Recovery | None:
     """Copy, verify and scrub a source of kind ``backup`` or ``files`` into ``work.directory/data``.
 
-    Returns how to open it: what was not shut down is recovered as an archive is, with the WAL that it
-    brought along, because only then PostgreSQL tells of when its last transaction is.
+    Returns how to open it: what was not shut down is recovered as an archive is, if only with the WAL that
+    it brought along, because only then PostgreSQL tells of when its last transaction is.
 
     Raises:
         SourceError: it is missing, damaged, incomplete, or cannot be consistent.
         UnsupportedError: this server version cannot use it.
-        BusyError: a server runs on it.
+        BusyError: a server runs on it, or what planning chose is not there any more.
 
     """
-    source = work.source.path
-    if source is None:
-        raise SourceError("the source has no path")
-    _refuse_other_major(work, installed)
     data = server.data_directory(work)
     take_tree(work.directory)  # whoever the build runs as gets it when there is nothing left to do by path
-    work.progress(f"copying {source}")
-    if work.source.kind == "files":
-        require_stopped(source)
-        copy_data_directory(source, data, skip=_unwanted, cancel=work.cancel)
-    elif is_tar_set(source):
-        extract_tar_set(source, data, work.cancel)
-    else:
-        copy_data_directory(source, data, skip=lambda name: name == "postmaster.pid", cancel=work.cancel)
-    _make_directories(data)
-    _check_consistency(work, installed, data)
-    if (data / "backup_manifest").is_file():
-        give_tree(work.directory, work.account)
-        _verify(work, installed, data)
-        take_tree(work.directory)
+    choice = _bring(work, installed, data)
     _check_tablespaces(data, installed)
     _scrub(data)
     give_tree(work.directory, work.account)
-    if work.source.kind == "files":
-        require_stopped(source)
+    if work.source.kind == "files" and work.source.path is not None:
+        require_stopped(work.source.path)
+    reach = choice.reach if choice is not None else None
+    if reach is not None:
+        return Recovery(source=reach.source, timeline=reach.timeline)
     found = control.read_control(installed, data)
     # WAL of level minimal is for crash recovery only
     return None if found.state == control.CLEAN or found.wal_level == "minimal" else Recovery()
+
+
+def _bring(work: BuildWork, installed: InstalledServer, data: Path) -> Choice | None:
+    """Put the source's files in place, and check them."""
+    if work.source.kind == "files":
+        if work.source.path is None:
+            raise SourceError("the source has no path")
+        _refuse_other_major(work, installed)
+        require_stopped(work.source.path)
+        work.progress(f"copying {work.source.path}")
+        copy_data_directory(work.source.path, data, skip=_unwanted, cancel=work.cancel)
+        _make_directories(data)
+        _check_consistency(work.source.path, work, installed, data, archived=False)
+        return None
+    _refuse_other_major(work, installed)
+    choice = backups.choose(work.source)
+    if work.source.repository is not None:
+        repositories.tool(work.source.repository).restore(work, choice, data)
+        take_tree(work.directory)  # from accounts of the host that was backed up
+    elif len(choice.places) > 1:
+        combine.combine(work, installed, choice.places, data)
+    else:
+        copy_backup(work, choice.path, data)
+    _make_directories(data)
+    server.note_build_facts(work, {NOTES: "\n".join(choice.notes)})
+    _check_consistency(choice.path, work, installed, data, archived=choice.reach is not None)
+    if (data / "backup_manifest").is_file():
+        give_tree(work.directory, work.account)
+        verify(work, installed, data, choice.path, wal=choice.reach is None)
+        take_tree(work.directory)
+    return choice
+
+
+def open_mirrored(work: BuildWork, installed: InstalledServer) -> None:
+    """Open a copy of a mirror for the first time; it ends its recovery, and follows nobody.
+
+    The mirror had come to the moment that is asked for, where one is. When its log has no
+    transaction after that, PostgreSQL says that the moment was not reached, and all of the log is it.
+
+    Raises:
+        SourceError: it cannot be opened.
+
+    """
+    wanted = prepare_mirrored(work, installed)
+    try:
+        bootstrap.open_source(work, installed, wanted)
+    except SourceError as error:
+        if error.reason != recovery.MISSED:
+            raise
+        bootstrap.open_source(work, installed, replace(wanted, target_time=None))
 
 
 def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:
@@ -124,7 +179,7 @@ def _refuse_other_major(work: BuildWork, installed: InstalledServer) -> None:
     major = source_major(work.source)
     if major != installed.major:
         raise SourceError(
-            f"{work.source.path} is of PostgreSQL {major}, and the server is {installed.version}",
+            f"{work.source.path or work.source.name} is of PostgreSQL {major}, and the server is {installed.version}",
             hint=f'set version: "{major}" and install postgresql-{major}',
         )
 
@@ -143,45 +198,32 @@ def _make_directories(data: Path) -> None:
         (data / name).mkdir(mode=0o700, exist_ok=True)
 
 
-def _check_consistency(work: BuildWork, installed: InstalledServer, data: Path) -> None:
+def _check_consistency(
+    source: Path, work: BuildWork, installed: InstalledServer, data: Path, *, archived: bool
+) -> None:
     """Refuse what recovery could not make consistent, before a server tries and says it less clearly."""
     label = files.read_small(data / "backup_label")
     state = control.read_control(installed, data).state
     if label is None:
         if work.source.kind == "backup" and not state.startswith(control.CLEAN):
             raise SourceError(
-                f"{work.source.path} has no backup_label, and its server was not shut down ({state}):"
-                " it is no consistent backup",
+                f"{source} has no backup_label, and its server was not shut down ({state}): it is no consistent backup",
                 hint="take it with pg_basebackup, or name a copy made by an atomic snapshot as source.files",
             )
         return
     if "INCREMENTAL FROM LSN" in label:
-        raise SourceError(f"{work.source.path} is an incremental backup", hint="combine it first: pg_combinebackup")
+        raise SourceError(
+            f"{source} is an incremental backup",
+            hint="name the directory in which it lies with those that it builds on, or a pattern of them",
+        )
     start = _START_SEGMENT.search(label)
     if start is None:
-        raise SourceError(f"the backup_label of {work.source.path} is damaged")
-    if not (data / "pg_wal" / start[1]).is_file():
+        raise SourceError(f"the backup_label of {source} is damaged")
+    if not archived and not (data / "pg_wal" / start[1]).is_file():
         raise SourceError(
-            f"the backup {work.source.path} lacks the WAL that makes it consistent (from {start[1]} on)",
-            hint="take it with pg_basebackup --wal-method=stream, or put the archived WAL into its pg_wal",
+            f"the backup {source} lacks the WAL that makes it consistent (from {start[1]} on)",
+            hint="take it with pg_basebackup --wal-method=stream, or name the archive of its WAL as source.backup.wal",
         )
-
-
-def _verify(work: BuildWork, installed: InstalledServer, data: Path) -> None:
-    work.progress("verifying the backup against its manifest")
-    program = server.program(installed, "pg_verifybackup")
-    try:
-        proc.run(
-            [program, data],
-            account=work.account,
-            cancel=work.cancel,
-            env=proc.environment({"LC_ALL": "C"}),
-        )
-    except CommandError as error:
-        lines = [line.removeprefix("pg_verifybackup: ") for line in error.stderr.strip().splitlines()]
-        raise SourceError(
-            f"the backup {work.source.path} does not match its manifest: {'; '.join(lines[:3])}"
-        ) from error
 
 
 def _scrub(data: Path) -> None:

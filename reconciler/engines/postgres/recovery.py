@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import control, files, server
@@ -67,8 +67,11 @@ class Recovered:
 
 
 def note_start(work: BuildWork, installed: InstalledServer) -> None:
-    """Note the time of a copy before its first start: its last checkpoint's, in case no transaction is replayed."""
-    at = control.read_control(installed, server.data_directory(work)).checkpoint_at
+    """Note the time of a copy before its first start: its last checkpoint's, in case no transaction is replayed.
+
+    The control file has it in whole seconds; it is the end of that second, so that nothing in the copy is newer.
+    """
+    at = control.read_control(installed, server.data_directory(work)).checkpoint_at + timedelta(seconds=1)
     server.note_build_facts(work, {_AS_OF: at.isoformat()})
 
 
@@ -111,7 +114,7 @@ def note(work: BuildWork, output: str) -> None:
 def reached(work: BuildWork) -> Recovered | None:
     """Return how far a build's copy was rolled forward; None when its source was no copy.
 
-    When no transaction was replayed, the time is the checkpoint's from which it was to start.
+    When no transaction was replayed, the time is the end of the second of the copy's last checkpoint.
     """
     notes = server.read_build_facts(work)
     if _AS_OF not in notes:

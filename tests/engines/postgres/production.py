@@ -44,6 +44,7 @@ class Production:
         lines = _SETTINGS.format(archive=self.archive)
         if int(self.major) < 17:
             lines = lines.replace("summarize_wal = on\n", "")
+        self.settings = lines
         self.conf.write_text(self.conf.read_text() + lines)
         with (self.conf.parent / "pg_hba.conf").open("a") as hba:
             hba.write("local replication all peer map=reconciler\n")
@@ -68,18 +69,19 @@ class Production:
 
     def switch(self) -> str:
         """Have everything archived up to now; return the name of the last segment."""
-        ((name,),) = self.made.query("postgres", "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        ((name,),) = self.made.query("postgres", "SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
         self.sql("SELECT pg_switch_wal()")
-        self._await_archived(str(name))
+        self.await_archived(str(name), self.made)
         return str(name)
 
-    def _await_archived(self, name: str) -> None:
+    def await_archived(self, name: str, by: Cluster) -> None:
+        """Wait until a server has archived a segment."""
         wait = (
             "DO $$ BEGIN FOR i IN 1..600 LOOP PERFORM pg_stat_clear_snapshot();"
             f" EXIT WHEN (SELECT last_archived_wal >= '{name}' FROM pg_stat_archiver);"
             " PERFORM pg_sleep(0.05); END LOOP; END $$"
         )
-        self.sql(wait)
+        by.tool("psql", "-X", "-q", "-c", wait)
         assert (self.archive / name).is_file()
 
     def backup(self, name: str, *words: str) -> Path:
@@ -110,5 +112,6 @@ def produced(made: Cluster) -> Iterator[Production]:
 
 def copied(source: Path, target: Path) -> Path:
     """Copy a directory that a test may damage."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, target, symlinks=True)
     return target
