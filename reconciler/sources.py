@@ -67,7 +67,8 @@ def identify(
 
     Its size is that of the first path: what a dump names besides are roles. ``roots`` are
     the directories that the host grants to the image; ``live`` is :func:`live_server` of it.
-    With the id that was ``chosen`` before, it is the same id as long as what it means is still there, whatever came after it.
+    With the id that was ``chosen`` before, it is the same id as long as what it means is
+    still there, whatever came after it.
 
     Raises:
         SourceError: it is missing, not what it should be, or a symlink leads out of ``roots``.
