@@ -151,8 +151,7 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
         refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
     if action.mirror is not None:
-        log = work.storage(image.pool).path(action.mirror) if action.at is not None else None
-        return LocalSource("mirror", log=log, at=action.at)
+        return LocalSource("mirror", path=work.storage(image.pool).path(action.mirror), at=action.at)
     live = live_server(image, work.host.secrets.get)
     if live is not None:
         return LocalSource("primary", primary=live)

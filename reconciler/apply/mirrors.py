@@ -194,7 +194,8 @@ def system_of(work: Work, mirror: VolumeId) -> str:
 def _leave(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:
     storage.update(volume, replace(manifest, phase=MirrorPhase.LEAVING))
     work.runtime(manifest.runtime).stop(ServerName(volume), at_once=True)
-    _empty(storage.path(volume))
+    if storage.traits.files:
+        _empty(storage.path(volume))
     mirrors_of(work.host, manifest.engine).leave(_job(work, storage, volume, manifest))
     work.forget_server(volume)
     storage.delete(volume)

@@ -84,9 +84,8 @@ class LocalSource:
     """What the document calls the file of ``path``, which may have been a link to it."""
     primary: LiveServer | None = None
     """For ``primary``, copied by SQL."""
-    log: Path | None = None
-    """For ``mirror``: the directory of the mirror, whose log is replayed up to ``at``."""
     at: datetime | None = None
+    """For ``mirror``, whose directory is ``path``: its log is replayed up to this moment."""
 
     candidates: tuple[Path, ...] = ()
     """Where backups may lie: what the pattern of a document matches, or what is in the directory ``path``."""

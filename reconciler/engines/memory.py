@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from reconciler.engines.base import InstalledServer, Sealed, SourceIdentity
+from reconciler.engines.base import CopiedPrimary, InstalledServer, Sealed, SourceIdentity
 from reconciler.errors import (
     CheckFailedError,
     MaskingError,
@@ -39,12 +39,22 @@ from reconciler.masking.classify.profiles import DatabaseProfile
 from reconciler.masking.report import Masked
 from reconciler.masking.schema import DatabaseSchema
 from reconciler.state.desired import Script
+from reconciler.state.observed import ObservedMirror
 from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, MaskingWork, Mirrors, UserWish
+    from reconciler.engines.base import (
+        BuildSession,
+        BuildWork,
+        CloneWork,
+        LocalSource,
+        MaskingWork,
+        Mirrors,
+        MirrorWork,
+        UserWish,
+    )
     from reconciler.ids import ServerName
     from reconciler.masking.leaks import Evidence
     from reconciler.state.desired import Check
@@ -71,7 +81,6 @@ class MemoryEngine:
     """
 
     install_hint = "nothing to install: its servers are part of this process"
-    mirrors: Mirrors | None = None
 
     def __init__(self, name: str = "memory", *, majors: tuple[str, ...] = ("2", "1")) -> None:
         self.name = name
@@ -79,6 +88,7 @@ class MemoryEngine:
         self._contents: dict[Path, _Content] = {}
         self._sources: dict[Path, tuple[str, ...]] = {}
         self._lock = threading.Lock()
+        self.mirrors: Mirrors | None = MemoryMirrors(self)
 
     def put_source(self, path: Path, databases: tuple[str, ...]) -> None:
         """Let a source exist at ``path`` that holds these databases."""
@@ -104,20 +114,26 @@ class MemoryEngine:
         content = _Content(major)
         if work.source.base is not None:
             content = _restored(work.source.base.major, work.source.base.databases, work.source.base.facts)
+        elif work.source.kind == "mirror" and work.source.path is not None:
+            content = replace(self.content(work.source.path), users={})
         else:
             content.databases = work.databases if work.source.kind == "empty" else self._source(work.source)
+        self.put_content(work.directory, content)
+
+    def put_content(self, directory: Path, content: _Content) -> None:
+        """Let a directory hold something."""
         with self._lock:
-            self._contents[work.directory] = content
+            self._contents[directory] = content
 
     def build_server(self, work: BuildWork) -> ServerSpec:
         return replace(_server(work.server, work.directory), account=work.account)
 
     @contextmanager
     def session(self, work: BuildWork) -> Iterator[BuildSession]:
-        yield _MemorySession(work, self._content(work.directory))
+        yield _MemorySession(work, self.content(work.directory))
 
     def finish(self, work: BuildWork) -> Sealed:
-        content = self._content(work.directory)
+        content = self.content(work.directory)
         if not content.isolated:
             raise PermanentError("the build was not isolated")
         return Sealed(
@@ -125,6 +141,7 @@ class MemoryEngine:
             major=content.major,
             databases=content.databases,
             facts={"rows": str(content.rows)},
+            position=str(content.rows),
         )
 
     def clone_server(self, work: CloneWork) -> ServerSpec:
@@ -147,7 +164,7 @@ class MemoryEngine:
 
     def users(self, directory: Path) -> Mapping[str, Literal["owner", "readonly", "superuser"]]:
         """Return the users of a clone and their roles."""
-        return {name: user.role for name, user in self._content(directory).users.items()}
+        return {name: user.role for name, user in self.content(directory).users.items()}
 
     def execute(self, directory: Path, user: str, password: str, statement: str) -> None:
         """Run a statement as a user of the clone in ``directory``.
@@ -156,7 +173,7 @@ class MemoryEngine:
             ReconcilerError: there is no such user, the password is wrong, or the user may not.
 
         """
-        content = self._content(directory)
+        content = self.content(directory)
         found = content.users.get(user)
         if found is None or not hmac.compare_digest(found.password.encode(), password.encode()):
             raise ReconcilerError(f"user {user} cannot log in")
@@ -183,7 +200,8 @@ class MemoryEngine:
             here = ", ".join(self._majors)
             raise NotInstalledError(f"{self.name} {major} is not on this host, which has {here}")
 
-    def _content(self, directory: Path) -> _Content:
+    def content(self, directory: Path) -> _Content:
+        """Return what a directory holds."""
         with self._lock:
             if directory not in self._contents:
                 raise UnavailableError(f"nothing was prepared in {directory}")
@@ -196,6 +214,57 @@ class MemoryEngine:
             if work.directory not in self._contents:
                 self._contents[work.directory] = _restored(snapshot.major, snapshot.databases, snapshot.facts)
             return self._contents[work.directory]
+
+
+@dataclass
+class MemoryPrimary:
+    """A live server of production: its rows are its log, and whoever follows it has a slot."""
+
+    databases: tuple[str, ...]
+    rows: int = 0
+    away: bool = False
+    slots: set[str] = field(default_factory=set)
+
+
+class MemoryMirrors:
+    """Mirrors that always have what their primaries have; those are given by :attr:`primaries`, by URL."""
+
+    def __init__(self, engine: MemoryEngine) -> None:
+        self._engine = engine
+        self.primaries: dict[str, MemoryPrimary] = {}
+
+    def size(self, work: MirrorWork) -> int:
+        return self._primary(work).rows
+
+    def copy(self, work: MirrorWork) -> CopiedPrimary:
+        primary = self._primary(work)
+        primary.slots.add(work.slot)
+        major = work.version or self._engine.servers()[0].major
+        self._engine.put_content(work.directory, _Content(major, primary.databases, primary.rows))
+        return CopiedPrimary(major, work.primary.url.rpartition("/")[2])
+
+    def server(self, work: MirrorWork) -> ServerSpec:
+        return replace(_server(work.server, work.directory), account=work.account)
+
+    def look(self, work: MirrorWork) -> ObservedMirror:
+        content = self._engine.content(work.directory)
+        try:
+            content.rows = self._primary(work).rows
+        except UnavailableError as error:
+            return ObservedMirror(following=False, position=str(content.rows), problem=str(error))
+        return ObservedMirror(following=True, position=str(content.rows), lag_bytes=0, held_bytes=0)
+
+    def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
+        """It keeps none."""
+
+    def leave(self, work: MirrorWork) -> None:
+        self._primary(work).slots.discard(work.slot)
+
+    def _primary(self, work: MirrorWork) -> MemoryPrimary:
+        found = self.primaries.get(work.primary.url)
+        if found is None or found.away:
+            raise UnavailableError("the primary does not answer", reason="PrimaryUnavailable")
+        return found
 
 
 class _MemorySession:

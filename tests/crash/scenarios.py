@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reconciler.state.observed import MirrorPhase
 from tests.crash.production import production
+from tests.followed.primary import primary
+from tests.followed.world import follow, mirror_of
 from tests.support import clone, document, image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
+    from tests.followed.primary import Primary
     from tests.support import World
 
     Step = Callable[[World], object]
@@ -44,6 +51,8 @@ class Scenario:
     """The part of the program that differs, in which every place counts all the same."""
     root: bool = False
     """Whether it needs root: other accounts, mounts."""
+    around: Callable[[World], AbstractContextManager[None]] = lambda _world: nullcontext()
+    """What is there all the time, whoever is killed."""
 
 
 def snapshot_only(world: World) -> None:
@@ -282,6 +291,49 @@ def gone(world: World) -> None:
     assert world.generations("dev") == {}
 
 
+_primaries: dict[Path, Primary] = {}
+"""Live primaries of worlds, which no reset of a world touches."""
+
+
+@contextmanager
+def beside_a_primary(world: World) -> Iterator[None]:
+    with primary() as made:
+        made.enter(3)
+        _primaries[world.root] = made
+        yield
+
+
+def with_way_in(world: World) -> None:
+    (world.root / "secrets" / "dsn").write_text(_primaries[world.root].url)
+
+
+def following(world: World) -> None:
+    with_way_in(world)
+    follow(world, _primaries[world.root])
+    world.converge()
+
+
+def write_followed(world: World) -> None:
+    """Ask for an image of the primary, at which nothing is left of runs before."""
+    _primaries[world.root].drop_slots()
+    follow(world, _primaries[world.root])
+
+
+def followed(world: World) -> None:
+    assert list(_primaries[world.root].slots()) == [mirror_of(world).slot]
+    assert mirror_of(world).phase is MirrorPhase.FOLLOWING
+
+
+def left(world: World) -> None:
+    assert _primaries[world.root].slots() == {}
+    assert world.volumes() == ()
+
+
+def remove_followed(world: World) -> None:
+    _primaries[world.root].drop_slots(keep=mirror_of(world).slot)
+    world.remove("shop.yaml")
+
+
 SUPERUSER = [{"name": "app", "role": "owner"}, {"name": "boss", "role": "superuser"}]
 RESET: tuple[Request, ...] = (("reset", "dev"),)
 
@@ -301,6 +353,8 @@ SCENARIOS = {
     "build-backup": Scenario(backup, write_backup_image, usable, chain=4, beyond="build"),
     "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=4, beyond="build", part="storage/", root=True),
     "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, beyond="build"),
+    "follow": Scenario(with_way_in, write_followed, followed, chain=4, beyond="build", around=beside_a_primary),
+    "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),

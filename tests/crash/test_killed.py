@@ -100,7 +100,11 @@ class Crashes:
 def test_killed_at_every_side_effect_it_converges_and_nothing_is_orphaned_or_lost(
     world: World, name: str, part: int
 ) -> None:
-    scenario = SCENARIOS[name]
+    with SCENARIOS[name].around(world):
+        _kill_everywhere(world, SCENARIOS[name], part)
+
+
+def _kill_everywhere(world: World, scenario: Scenario, part: int) -> None:
     crashes = Crashes(world, scenario)
     places = crashes.places
     if scenario.beyond:

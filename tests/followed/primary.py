@@ -134,6 +134,18 @@ class Primary:
         """Return the replication slots, and whether they are in use."""
         return dict(self.sql("SELECT slot_name, active FROM pg_replication_slots"))
 
+    def drop_slots(self, *, keep: str = "") -> None:
+        """Drop the slots of whoever has gone; who still uses one is disconnected."""
+        for slot in self.slots():
+            if slot != keep:
+                until(lambda slot=slot: self._dropped(slot), what=f"the end of slot {slot}")  # type: ignore[misc] # a lambda with a default
+
+    def _dropped(self, slot: str) -> bool:
+        self.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}'")
+        with suppress(psycopg.errors.ObjectInUse):
+            self.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}'")
+        return slot not in self.slots()
+
     def forget_log(self) -> None:
         """Have the log so far removed as far as the server can."""
         for _ in range(3):

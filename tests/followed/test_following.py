@@ -50,9 +50,7 @@ def world(production: Primary) -> Iterator[World]:
         with made.host(writes=True):
             pass
         made.close()
-        for slot in production.slots():
-            until(lambda slot=slot: not production.slots().get(slot), what="the end of a mirror")  # type: ignore[misc] # a lambda with a default
-            production.sql(f"SELECT pg_drop_replication_slot('{slot}')")
+        production.drop_slots()
 
 
 def newest(world: World) -> SnapshotManifest:
@@ -86,13 +84,15 @@ def test_refreshes_under_load_are_of_one_moment_each(world: World, production: P
 
 
 def test_a_refresh_without_a_change_builds_nothing(world: World, production: Primary) -> None:
-    caught_up(world, production)
-    refresh(world)
-    world.converge()
-    before = world.snapshots()
-    caught_up(world, production)
-    assert not refresh(world).actions
-    assert world.snapshots() == before
+    """A primary at rest writes a last record a quarter of a minute after its last transaction, and then nothing."""
+
+    def at_rest() -> bool:
+        caught_up(world, production)
+        before = world.snapshots()
+        built = "build Image/shop" in refresh(world).actions
+        return not built and world.snapshots() == before
+
+    until(at_rest, what="a refresh that has nothing to do")
 
 
 def test_a_primary_that_is_away_keeps_what_there_is_and_is_followed_again(world: World, production: Primary) -> None:
@@ -122,12 +122,7 @@ def test_a_primary_that_is_away_keeps_what_there_is_and_is_followed_again(world:
 
 def test_a_slot_that_somebody_dropped_is_made_again(world: World, production: Primary) -> None:
     slot = mirror_of(world).slot
-    production.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}'")
-    production.sql(
-        f"DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN PERFORM pg_drop_replication_slot('{slot}'); EXIT;"
-        f" EXCEPTION WHEN object_in_use THEN PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots;"
-        f" PERFORM pg_sleep(0.02); END; END LOOP; END $$"
-    )
+    production.drop_slots()
     assert production.slots() == {}
     until(lambda: "follow Mirror/shop" in world.apply().require().actions, what="the repair")
     caught_up(world, production)

@@ -160,12 +160,12 @@ def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:
     _check_tablespaces(data, installed)
     _scrub(data)
     give_tree(work.directory, work.account)
-    if work.source.log is None:
+    if work.source.at is None or work.source.path is None:
         return Recovery(timeline=newest_timeline(data))
     return Recovery(
-        source=MirrorLog(work.source.log, work.directory),
+        source=MirrorLog(work.source.path, work.directory),
         target_time=work.source.at,
-        timeline=newest_timeline(work.source.log / "data"),
+        timeline=newest_timeline(work.source.path / "data"),
     )
 
 
