@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.base import CloneWork, UserWish
 from reconciler.errors import ReconcilerError, TransientError, UnsupportedError
-from reconciler.ids import ServerName, SnapshotId, VolumeId
+from reconciler.ids import ServerName, VolumeId
 from reconciler.plan.fingerprints import applied_users, settings_digest
 from reconciler.proc import Account
-from reconciler.state.observed import CloneManifest, SnapshotManifest
+from reconciler.state.observed import CloneManifest, SnapshotManifest, snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
             new ones are at fault, and trying them again would only end its sessions once more.
 
     """
-    wanted = with_settings(work, manifest)
+    wanted = replace(with_settings(work, manifest), idle=None)
     runtime = work.runtime(manifest.runtime)
     spec = _server(work, storage, volume, wanted)
     runtime.stop(spec.name, own=own_account(manifest))
@@ -269,17 +269,4 @@ def _snapshot(work: Work, manifest: CloneManifest) -> SnapshotManifest:
         return volume.manifest
     # A snapshot that was removed by hand does not keep its clones from being served:
     # the clone's own manifest carries what serving needs.
-    return SnapshotManifest(
-        installation=manifest.installation,
-        image=manifest.image,
-        snapshot=SnapshotId(manifest.snapshot),
-        engine=manifest.engine,
-        version=manifest.major,
-        major=manifest.major,
-        spec_digest="",
-        input_id="",
-        revision=manifest.revision,
-        created_at=manifest.created_at,
-        databases=manifest.databases,
-        facts=manifest.facts,
-    )
+    return snapshot_of(manifest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ from reconciler.errors import PermanentError, SourceError
 from reconciler.testing.engine import EngineHarness, EngineSuite
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reconciler.state.servers import Endpoint, ServerSpec
 
 
@@ -49,6 +53,14 @@ class MemoryHarness(EngineHarness):
 
     def execute(self, endpoint: Endpoint, password: str, statement: str) -> None:
         self.engine.execute(self._listening[endpoint.port], endpoint.user, password, statement)
+
+    @contextmanager
+    def connected(self, endpoint: Endpoint, password: str, application: str) -> Iterator[None]:
+        directory = self._listening[endpoint.port]
+        self.engine.execute(directory, endpoint.user, password, "expect 1")
+        self.engine.connect(directory, application, datetime(2026, 11, 22, tzinfo=UTC))
+        yield
+        self.engine.disconnect(directory, application)
 
     def close(self) -> None:
         assert self._listening == {}

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from reconciler.engines.base import BuildWork
 from reconciler.engines.postgres import (
+    activity,
     bootstrap,
     collations,
     files,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         UserWish,
     )
     from reconciler.state.desired import Script
+    from reconciler.state.observed import Activity
     from reconciler.state.servers import Endpoint
 
 _STATUS_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS in PostgreSQL's miscadmin.h, counted from zero
@@ -129,6 +131,10 @@ class PostgresEngine:
     @translated()
     def run_scripts(self, work: CloneWork, wanted: Sequence[Script]) -> None:
         _run_scripts(work, wanted)
+
+    @translated()
+    def activity(self, work: CloneWork) -> Activity:
+        return activity.activity_of(work)
 
     def url(self, endpoint: Endpoint, password: str | None) -> str:
         secret = "" if password is None else ":" + quote(password, safe="")
