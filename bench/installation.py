@@ -23,10 +23,11 @@ import psycopg
 from bench.figures import Options, SkippedError
 from reconciler.engines.postgres import server
 from reconciler.host import open_host
-from reconciler.ids import ServerName, VolumeId
+from reconciler.ids import CloneName, ServerName, VolumeId
 from reconciler.loop import Reconciler
 from reconciler.spec.config import Config
-from reconciler.state.observed import CloneManifest, SnapshotManifest
+from reconciler.state.observed import SnapshotManifest
+from reconciler.status.report import current_volume
 from reconciler.storage.extents import shared_usage
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from reconciler.apply.executor import Task
     from reconciler.host import Host
     from reconciler.proc import Account
+    from reconciler.state.observed import Verb
 
 POOL_GIB = {"quick": 2, "default": 8, "full": 28}
 _IMAGE = """\
@@ -132,6 +134,11 @@ class Installation:
         if failed:
             raise RuntimeError("; ".join(failed))
 
+    def ask(self, verb: Verb, name: str) -> None:
+        """Leave a request, and serve it."""
+        self.host.state.requests.submit(verb, name, now=self.host.clock.now())
+        self.settle()
+
     def remove_clones(self) -> None:
         """Ask for no clone, and wait until there is none."""
         for path in self._specs.glob("*.yaml"):
@@ -141,11 +148,12 @@ class Installation:
 
     def clone(self, name: str) -> ClonedServer:
         """Return a clone that a pass has made."""
-        for volume in self._storage.volumes():
-            if isinstance(volume.manifest, CloneManifest) and volume.manifest.clone == name:
-                password = self.host.state.credentials.credential(volume.manifest.clone, "app")
-                return ClonedServer(name, volume.id, volume.manifest.port, password)
-        raise LookupError(name)
+        found = current_volume(self._storage.volumes(), CloneName(name))
+        if found is None:
+            raise LookupError(name)
+        volume, manifest = found
+        password = self.host.state.credentials.credential(manifest.clone, "app")
+        return ClonedServer(name, volume.id, manifest.port, password)
 
     def data(self, clone: ClonedServer) -> Path:
         """Return a clone's data directory."""

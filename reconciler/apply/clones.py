@@ -20,6 +20,7 @@ from reconciler.apply.serving import (
     clone_account,
     delivered_users,
     own_account,
+    server_of,
     serving,
     start,
     user_wishes,
@@ -71,7 +72,11 @@ def create(work: Work, action: CreateClone) -> None:
 
 
 def replace_clone(work: Work, action: ReplaceClone) -> None:
-    """Make the next generation on a private server, swap, and start it where the old one listened."""
+    """Make the next generation on a private server, swap, and start it where the old one listened.
+
+    While the old server is down, nothing is done but start the new one: all else comes before, also
+    the write that makes the new generation current. Killed after that, the next pass stops and starts.
+    """
     clone = work.desired.clones[action.clone]
     _pool, old = work.clone(action.current)
     _refuse_protected(work, (action.current,))
@@ -90,10 +95,12 @@ def replace_clone(work: Work, action: ReplaceClone) -> None:
             with serving(work, storage, draft, action.volume, private=True, keep=False, fresh=True) as running:
                 users = _deliver(work, running, clone)
                 running.run_scripts(clone.scripts)
-            _stop(work, action.current, old)
-            storage.update(action.volume, _ready(work, draft, users))
+            ready = _ready(work, draft, users)
+            spec = server_of(work, storage, action.volume, ready)
+            storage.update(action.volume, ready)
+    _stop(work, action.current, old)
     if clone.running and not resting:
-        start(work, storage, action.volume, work.clone(action.volume)[1])
+        work.runtime(ready.runtime).start(spec, fresh=True)  # it ran a moment ago, and was stopped by us
 
 
 def _chosen_at(work: Work, action: ReplaceClone, old: CloneManifest) -> datetime | None:

@@ -80,7 +80,7 @@ def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifes
     Not cancelled when the reconciler is told to end: the server may just have been
     stopped for this, and nobody else would start it.
     """
-    work.runtime(manifest.runtime).start(_server(work, storage, volume, manifest))
+    work.runtime(manifest.runtime).start(server_of(work, storage, volume, manifest))
 
 
 def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
@@ -97,7 +97,7 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
     """
     wanted = replace(with_settings(work, manifest), idle=None)
     runtime = work.runtime(manifest.runtime)
-    spec = _server(work, storage, volume, wanted)
+    spec = server_of(work, storage, volume, wanted)
     runtime.stop(spec.name, own=own_account(manifest))
     try:
         runtime.start(spec)
@@ -114,7 +114,8 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
         storage.update(volume, wanted)
 
 
-def _server(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> ServerSpec:
+def server_of(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> ServerSpec:
+    """Write a clone's settings as its manifest says, and return how to start its server; not while it runs."""
     engine = work.host.engine(manifest.engine)
     return engine.clone_server(clone_work(work, storage, manifest, volume, port=manifest.port))
 
