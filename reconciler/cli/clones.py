@@ -1,4 +1,4 @@
-"""``url``, ``connect``, ``logs``, ``reset``, ``rebase``, ``undo``, ``start`` and ``refresh``: working with one object."""
+"""``url``, ``connect``, ``logs``, ``start``, ``reset``, ``rebase``, ``undo``, ``refresh``: working with one object."""
 
 from __future__ import annotations
 

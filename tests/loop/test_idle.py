@@ -41,7 +41,8 @@ def directory(world: World) -> Path:
     return world.storage.path(world.current().id)
 
 
-def test_a_clone_that_nobody_uses_is_stopped_once_and_stays_stopped(world: World, directory: Path) -> None:
+@pytest.mark.usefixtures("directory")
+def test_a_clone_that_nobody_uses_is_stopped_once_and_stays_stopped(world: World) -> None:
     assert pass_time(world, 120) == ["stop"]
     conditions = world.conditions(Kind.CLONE, "dev")
     assert (world.running(), conditions["Idle"].status, conditions["Ready"].status) == ([], "True", "True")
@@ -77,12 +78,14 @@ def test_who_connects_after_the_plan_was_made_is_not_thrown_out(world: World, di
     assert (world.running(), world.clone().idle) == (["dev.1"], None)
 
 
-def test_a_clone_that_does_not_say_who_uses_it_runs_on(world: World, directory: Path) -> None:
+@pytest.mark.usefixtures("directory")
+def test_a_clone_that_does_not_say_who_uses_it_runs_on(world: World) -> None:
     world.engine.silent = True
     assert (pass_time(world, 120), world.running()) == ([], ["dev.1"])
 
 
-def test_a_request_starts_it_and_it_is_idle_again_only_after_the_whole_time(world: World, directory: Path) -> None:
+@pytest.mark.usefixtures("directory")
+def test_a_request_starts_it_and_it_is_idle_again_only_after_the_whole_time(world: World) -> None:
     pass_time(world, 60)
     assert world.ask("start", "dev").ok
     assert (world.running(), world.clone().idle) == (["dev.1"], None)
@@ -91,7 +94,8 @@ def test_a_request_starts_it_and_it_is_idle_again_only_after_the_whole_time(worl
     assert pass_time(world, 15) == ["stop"]
 
 
-def test_another_reconciler_on_this_host_leaves_it_stopped(world: World, directory: Path) -> None:
+@pytest.mark.usefixtures("directory")
+def test_another_reconciler_on_this_host_leaves_it_stopped(world: World) -> None:
     pass_time(world, 60)
     with ExitStack() as stack:
         again = Reconciler(world.host, world.host.commits())
@@ -101,19 +105,22 @@ def test_another_reconciler_on_this_host_leaves_it_stopped(world: World, directo
     assert (view.plan.actions, world.running()) == ((), [])
 
 
-def test_a_lost_status_store_makes_nobody_idle_before_the_time(world: World, directory: Path) -> None:
+@pytest.mark.usefixtures("directory")
+def test_a_lost_status_store_makes_nobody_idle_before_the_time(world: World) -> None:
     pass_time(world, 25)
     world.state.status_file.unlink()
     assert pass_time(world, 25) == []
 
 
-def test_a_reset_of_a_clone_that_rests_runs(world: World, directory: Path) -> None:
+@pytest.mark.usefixtures("directory")
+def test_a_reset_of_a_clone_that_rests_runs(world: World) -> None:
     pass_time(world, 60)
     assert world.ask("reset", "dev").ok
     assert world.running() == ["dev.2"]
 
 
-def test_users_of_a_clone_that_rests_are_changed_without_waking_it_for_long(world: World, directory: Path) -> None:
+@pytest.mark.usefixtures("directory")
+def test_users_of_a_clone_that_rests_are_changed_without_waking_it_for_long(world: World) -> None:
     pass_time(world, 60)
     world.write(IMAGE, IDLE.replace("[{name: app}]", "[{name: app}, {name: other}]"))
     world.apply()

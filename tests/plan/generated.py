@@ -65,7 +65,9 @@ AGES = tuple(hours * HOUR for hours in (1, 2, 30, 80))
 DIGESTS = ("d1" * 32, "d2" * 32)
 SETTINGS = PlanSettings(pools=frozenset({POOL}))
 MASKING_KEY, PASSWORD = SecretName("masking-key"), SecretName("password")
-WISHES = [(verb, name) for verb in ("reset", "rebase", "undo", "start") for name in CLONES] + [("refresh", name) for name in IMAGES]
+WISHES = [(verb, name) for verb in ("reset", "rebase", "undo", "start") for name in CLONES] + [
+    ("refresh", name) for name in IMAGES
+]
 SNAPSHOTS = [snapshot_id(name, age=age) for name in IMAGES for age in AGES]
 BASES = [None, *(snapshot_id("base", age=age) for age in AGES)]
 JUDGEMENTS = [(verb, snapshot) for verb in ("quarantine", "release") for snapshot in SNAPSHOTS]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from reconciler.plan.actions import RestartClone, StartClone, StopClone
 from reconciler.plan.fingerprints import document_digest
 from reconciler.plan.timers import next_due
 from reconciler.state.conditions import Kind, ObjectKey
-from reconciler.state.desired import DesiredClone
 from reconciler.state.observed import Idle, Observed, Request, Volume
 from tests.plan.world import (
     HOUR,
@@ -31,6 +30,11 @@ from tests.plan.world import (
     steps,
 )
 
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from reconciler.state.desired import DesiredClone
+
 CLONE = a_clone(idle=HOUR / 2)
 
 
@@ -41,12 +45,12 @@ def running(*more: Request, ago: timedelta | None, clone: DesiredClone = CLONE) 
     return seen(a_snapshot(), *served(volume), *more, last_used=used)
 
 
-def resting(*more: Request, clone: DesiredClone = CLONE, **changes: object) -> Observed:
-    return seen(a_snapshot(), rested(clone, **changes), *more)
+def resting(*more: Request, clone: DesiredClone = CLONE) -> Observed:
+    return seen(a_snapshot(), rested(clone), *more)
 
 
-def rested(clone: DesiredClone, **changes: object) -> Volume:
-    return a_generation(clone, idle=Idle(NOW - 3 * HOUR, NOW - HOUR, document_digest(clone)), **changes)
+def rested(clone: DesiredClone, snapshot: str = "") -> Volume:
+    return a_generation(clone, idle=Idle(NOW - 3 * HOUR, NOW - HOUR, document_digest(clone)), snapshot=snapshot)
 
 
 def test_a_clone_that_nobody_used_for_so_long_is_stopped() -> None:
@@ -88,7 +92,7 @@ def test_a_stop_that_was_interrupted_is_finished() -> None:
 def test_a_change_of_the_document_starts_a_clone_that_rests() -> None:
     for changed in (replace(CLONE, owner="payments"), replace(CLONE, idle=2 * HOUR), replace(CLONE, idle=None)):
         made = planned(asked(an_image(), changed), resting())
-        assert [type(action) for action in made.actions][0] is StartClone
+        assert type(made.actions[0]) is StartClone
 
 
 def test_a_request_starts_a_clone_that_rests() -> None:
@@ -128,7 +132,10 @@ def test_new_settings_of_the_image_do_not_start_a_clone_that_rests_but_a_request
 def test_a_clone_that_rests_follows_a_newer_snapshot_and_rests_on() -> None:
     clone = a_clone(idle=HOUR / 2, on_refresh="recreate")
     documents = asked(an_image(), clone)
-    world = World(documents, seen(a_snapshot(age=2 * HOUR), a_snapshot(age=HOUR / 2), rested(clone, snapshot=a_snapshot(age=2 * HOUR).id)))
+    world = World(
+        documents,
+        seen(a_snapshot(age=2 * HOUR), a_snapshot(age=HOUR / 2), rested(clone, snapshot=a_snapshot(age=2 * HOUR).id)),
+    )
     made = planned(documents, world.observed)
     assert steps(made) == ["replace dev"]
     world.run(made)

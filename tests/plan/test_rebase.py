@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reconciler.plan.actions import Plan, ReplaceClone
 from reconciler.state.desired import SnapshotAt
-from reconciler.state.observed import Request
 from tests.plan.world import (
     HOUR,
     NOW,
@@ -28,6 +27,9 @@ from tests.plan.world import (
     steps,
 )
 
+if TYPE_CHECKING:
+    from reconciler.state.observed import Request
+
 OLD, MIDDLE, NEW = (snapshot_id(age=age) for age in (5 * HOUR, 3 * HOUR, HOUR))
 SNAPSHOTS = [a_snapshot(age=age) for age in (5 * HOUR, 3 * HOUR, HOUR)]
 
@@ -39,7 +41,8 @@ def a_rebase(to: str = "") -> Request:
 def rebased(request: Request, *, of: str = OLD, image: dict[str, Any] | None = None, **spec: Any) -> Plan:  # noqa: ANN401 - fields of the clone
     clone = a_clone(**spec)
     return planned(
-        asked(an_image(**(image or {})), clone), seen(*SNAPSHOTS, *served(a_generation(clone, of, age=2 * HOUR)), request)
+        asked(an_image(**(image or {})), clone),
+        seen(*SNAPSHOTS, *served(a_generation(clone, of, age=2 * HOUR)), request),
     )
 
 

@@ -354,17 +354,14 @@ class World:
         kept += [] if failure is None else [failure]
         self.observed = replace(self.observed, failures={**self.observed.failures, action.key: tuple(kept)})
 
-    def perform(self, action: Action) -> None:  # noqa: C901, PLR0912 - one case per action
+    def perform(self, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915 - one case per action
         match action:
             case BuildSnapshot():
                 self._build(action)
             case CreateClone():
                 self._make(action, self.now)
             case ReplaceClone():
-                old = self._clone(action.current)
-                self._stop(ServerName(action.current))
-                resting = action.cause == "refresh" and rests(self.desired.clones[action.clone], old)
-                self._make(action, old.created_at, idle=old.idle if resting else None)
+                self._replace(action)
             case RestoreClone():
                 self._restore(action)
             case UpdateClone():
@@ -460,6 +457,12 @@ class World:
         self._write(action.volume, restored)
         self._serve(action.volume)
 
+    def _replace(self, action: ReplaceClone) -> None:
+        old = self._clone(action.current)
+        self._stop(ServerName(action.current))
+        resting = action.cause == "refresh" and rests(self.desired.clones[action.clone], old)
+        self._make(action, old.created_at, idle=old.idle if resting else None)
+
     def _rest(self, action: StopClone) -> None:
         """Note that a clone is stopped because nobody uses it, where that is why."""
         if action.idle_since is not None:
@@ -467,9 +470,7 @@ class World:
             idle = Idle(action.idle_since, self.now, digest)
             self._write(action.volume, replace(self._clone(action.volume), idle=idle))
 
-    def _make(
-        self, action: CreateClone | ReplaceClone, created_at: datetime, idle: Idle | None = None
-    ) -> None:
+    def _make(self, action: CreateClone | ReplaceClone, created_at: datetime, idle: Idle | None = None) -> None:
         clone = self.desired.clones[action.clone]
         source = self._volume(VolumeId(action.snapshot))
         image = self.desired.image_called(source.manifest.image)
