@@ -24,10 +24,11 @@ from bench.figures import Options, SkippedError
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.replication import lsn
 from reconciler.host import open_host
-from reconciler.ids import ImageName, ServerName, VolumeId
+from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
 from reconciler.loop import Reconciler
 from reconciler.spec.config import Config
-from reconciler.state.observed import CloneManifest, SnapshotManifest
+from reconciler.state.observed import SnapshotManifest
+from reconciler.status.report import current_volume
 from reconciler.storage.extents import shared_usage
 
 if TYPE_CHECKING:
@@ -179,6 +180,11 @@ class Installation:
         if failed:
             raise RuntimeError("; ".join(failed))
 
+    def ask(self, verb: Verb, name: str) -> None:
+        """Leave a request, and serve it."""
+        self.host.state.requests.submit(verb, name, now=self.host.clock.now())
+        self.settle()
+
     def remove_clones(self) -> None:
         """Ask for no clone, and wait until there is none."""
         for path in self._specs.glob("*.yaml"):
@@ -188,11 +194,12 @@ class Installation:
 
     def clone(self, name: str) -> ClonedServer:
         """Return a clone that a pass has made."""
-        for volume in self._storage.volumes():
-            if isinstance(volume.manifest, CloneManifest) and volume.manifest.clone == name:
-                password = self.host.state.credentials.credential(volume.manifest.clone, "app")
-                return ClonedServer(name, volume.id, volume.manifest.port, password)
-        raise LookupError(name)
+        found = current_volume(self._storage.volumes(), CloneName(name))
+        if found is None:
+            raise LookupError(name)
+        volume, manifest = found
+        password = self.host.state.credentials.credential(manifest.clone, "app")
+        return ClonedServer(name, volume.id, manifest.port, password)
 
     def data(self, clone: ClonedServer) -> Path:
         """Return a clone's data directory."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reconciler.activity import look
 from reconciler.errors import ReconcilerError
 from reconciler.ids import Revision
 from reconciler.observe import in_flight_elsewhere, observe
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from reconciler.repository import Change
 
 
-def report(host: Host) -> dict[str, Any]:
-    """Return the status document of a host."""
+def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
+    """Return the status document of a host; with ``activity`` every running clone is asked who uses it."""
     commits = host.commits()
     desired = commits.in_force().desired
     now = host.clock.now()
@@ -38,6 +39,7 @@ def report(host: Host) -> dict[str, Any]:
             usage=host.store.usage(),
             changes=_changes(commits, desired),
             advertise={name: host.serving(name).advertise for name in host.runtimes},
+            activity=look(host, observed.volumes, observed.servers) if activity else {},
         )
     )
 

@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler import mirrors
+from reconciler.activity import last_used, look
 from reconciler.errors import ReconcilerError, TransientError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
+from reconciler.plan.leftovers import is_ending
 from reconciler.sources import identify, live_server, repositories
 from reconciler.state.grants import Grants
 from reconciler.state.observed import CloneManifest, Input, Observed, ObservedPool
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from reconciler.state.desired import Desired, DesiredImage
     from reconciler.state.observed import ObservedServer, Volume
     from reconciler.storage.base import Storage
+
+_MOST_ASKED = 100
+_ASKED_SECONDS = 3.0
+"""Who uses clones that are about to go is worth a look, but holds up no pass."""
 
 PROGRESSING = "Progressing"
 """Reason of the condition that the loop gives to what it is working on."""
@@ -61,7 +67,13 @@ def observe(
     )
     observed = replace(observed, mirrors=mirrors.look(host, desired, volumes, servers))
     due = builds_due(desired, observed, now)
-    return replace(observed, inputs={name: _input(host, desired.images[name]) for name in due})
+    ending = [volume for volume in volumes if is_ending(desired, volume, now)]
+    return replace(
+        observed,
+        inputs={name: _input(host, desired.images[name]) for name in due},
+        last_used=last_used(host, desired, volumes, servers, now),
+        activity=look(host, ending[:_MOST_ASKED], servers, _ASKED_SECONDS),
+    )
 
 
 def in_flight_elsewhere(host: Host) -> frozenset[ObjectKey]:

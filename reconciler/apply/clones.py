@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from reconciler.apply.context import best_effort
 from reconciler.apply.delivery import admit, refuse_quarantined
+from reconciler.apply.idle import rest
 from reconciler.apply.serving import (
     allocated,
     apply_settings,
     clone_account,
     delivered_users,
     own_account,
+    server_of,
     serving,
     start,
     user_wishes,
@@ -27,11 +29,13 @@ from reconciler.apply.serving import (
 from reconciler.errors import BusyError, PermanentError, RefusedError
 from reconciler.handover import give, give_tree
 from reconciler.ids import ServerName, VolumeId
+from reconciler.plan.idle import rests
 from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest, Tombstone, VolumeState
 from reconciler.status.report import current_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from reconciler.apply.context import Work
     from reconciler.apply.serving import Allocation, Serving
@@ -68,10 +72,15 @@ def create(work: Work, action: CreateClone) -> None:
 
 
 def replace_clone(work: Work, action: ReplaceClone) -> None:
-    """Make the next generation on a private server, swap, and start it where the old one listened."""
+    """Make the next generation on a private server, swap, and start it where the old one listened.
+
+    While the old server is down, nothing is done but start the new one: all else comes before, also
+    the write that makes the new generation current. Killed after that, the next pass stops and starts.
+    """
     clone = work.desired.clones[action.clone]
     _pool, old = work.clone(action.current)
     _refuse_protected(work, (action.current,))
+    resting = action.cause == "refresh" and rests(clone, old)  # nobody uses it: nobody waits for it either
     storage, snapshot = work.snapshot(action.snapshot)
     admit(work, storage, snapshot, clone.runtime)
     with allocated(work, clone, action.volume, port=old.port if old.runtime == clone.runtime else None) as allocation:
@@ -79,15 +88,26 @@ def replace_clone(work: Work, action: ReplaceClone) -> None:
             _draft(work, action, snapshot, allocation),
             created_at=old.created_at,
             request=action.request or old.request,
+            undone_at=_chosen_at(work, action, old),
+            idle=old.idle if resting else None,
         )
         with _made(work, storage, action.volume, draft):
             with serving(work, storage, draft, action.volume, private=True, keep=False, fresh=True) as running:
                 users = _deliver(work, running, clone)
                 running.run_scripts(clone.scripts)
-            _stop(work, action.current, old)
-            storage.update(action.volume, _ready(work, draft, users))
-    if clone.running:
-        start(work, storage, action.volume, work.clone(action.volume)[1])
+            ready = _ready(work, draft, users)
+            spec = server_of(work, storage, action.volume, ready)
+            storage.update(action.volume, ready)
+    _stop(work, action.current, old)
+    if clone.running and not resting:
+        work.runtime(ready.runtime).start(spec, fresh=True)  # it ran a moment ago, and was stopped by us
+
+
+def _chosen_at(work: Work, action: ReplaceClone, old: CloneManifest) -> datetime | None:
+    """Return when somebody chose the snapshot of a new generation, so that only later ones are followed."""
+    if action.cause == "rebase":
+        return work.host.clock.now()
+    return old.undone_at if action.cause == "reset" else None
 
 
 def restore(work: Work, action: RestoreClone) -> None:
@@ -109,6 +129,7 @@ def restore(work: Work, action: RestoreClone) -> None:
         request=action.request or current.request,
         undone_at=work.host.clock.now() if action.request is not None else None,
         settings_digest="",
+        idle=None,
         users=tuple(replace(user, password="") for user in wanted.users),
     )
     storage.update(action.volume, restored)
@@ -131,7 +152,8 @@ def update(work: Work, action: UpdateClone) -> None:
     clone = work.desired.clones[action.clone]
     if "users" in action.changes:
         manifest = _update_users(work, storage, action.volume)
-    storage.update(action.volume, replace(manifest, owner=clone.owner, protected=clone.protected))
+    idle = manifest.idle if clone.running else None
+    storage.update(action.volume, replace(manifest, owner=clone.owner, protected=clone.protected, idle=idle))
 
 
 def _update_users(work: Work, storage: Storage, volume: VolumeId) -> CloneManifest:
@@ -163,7 +185,7 @@ def restart(work: Work, action: RestartClone) -> None:
     """Stop the server, apply port and settings, start it again; a stopped clone only gets them."""
     storage, manifest = work.clone(action.volume)
     clone = work.desired.clones[action.clone]
-    if clone.running:
+    if clone.running and not rests(clone, manifest):
         refuse_quarantined(work, manifest.snapshot)
         apply_settings(work, storage, action.volume, manifest)
     else:
@@ -176,11 +198,21 @@ def start_clone(work: Work, action: StartClone) -> None:
     storage, manifest = work.clone(action.volume)
     refuse_quarantined(work, manifest.snapshot)
     start(work, storage, action.volume, manifest)
+    if manifest.idle is not None:  # last: until it runs, it is known why it did not
+        storage.update(action.volume, replace(manifest, idle=None))
+    work.host.store.forget_activity([action.volume])
 
 
 def stop_clone(work: Work, action: StopClone) -> None:
-    """Stop the server of a clone; its data stays."""
-    _pool, manifest = work.clone(action.volume)
+    """Stop the server of a clone; its data stays.
+
+    Raises:
+        BusyError: it was to be stopped because nobody used it, and somebody does now.
+
+    """
+    storage, manifest = work.clone(action.volume)
+    if action.idle_since is not None:
+        rest(work, storage, action, manifest)
     work.runtime(action.runtime).stop(ServerName(action.volume), own=own_account(manifest))
 
 

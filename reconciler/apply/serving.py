@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.base import CloneWork, UserWish
 from reconciler.errors import ReconcilerError, TransientError, UnsupportedError
-from reconciler.ids import ServerName, SnapshotId, VolumeId
+from reconciler.ids import ServerName, VolumeId
 from reconciler.plan.fingerprints import applied_users, settings_digest
 from reconciler.proc import Account
-from reconciler.state.observed import CloneManifest, SnapshotManifest
+from reconciler.state.observed import CloneManifest, SnapshotManifest, snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifes
     Not cancelled when the reconciler is told to end: the server may just have been
     stopped for this, and nobody else would start it.
     """
-    work.runtime(manifest.runtime).start(_server(work, storage, volume, manifest))
+    work.runtime(manifest.runtime).start(server_of(work, storage, volume, manifest))
 
 
 def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
@@ -95,9 +95,9 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
             new ones are at fault, and trying them again would only end its sessions once more.
 
     """
-    wanted = with_settings(work, manifest)
+    wanted = replace(with_settings(work, manifest), idle=None)
     runtime = work.runtime(manifest.runtime)
-    spec = _server(work, storage, volume, wanted)
+    spec = server_of(work, storage, volume, wanted)
     runtime.stop(spec.name, own=own_account(manifest))
     try:
         runtime.start(spec)
@@ -114,7 +114,8 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
         storage.update(volume, wanted)
 
 
-def _server(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> ServerSpec:
+def server_of(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> ServerSpec:
+    """Write a clone's settings as its manifest says, and return how to start its server; not while it runs."""
     engine = work.host.engine(manifest.engine)
     return engine.clone_server(clone_work(work, storage, manifest, volume, port=manifest.port))
 
@@ -269,17 +270,4 @@ def _snapshot(work: Work, manifest: CloneManifest) -> SnapshotManifest:
         return volume.manifest
     # A snapshot that was removed by hand does not keep its clones from being served:
     # the clone's own manifest carries what serving needs.
-    return SnapshotManifest(
-        installation=manifest.installation,
-        image=manifest.image,
-        snapshot=SnapshotId(manifest.snapshot),
-        engine=manifest.engine,
-        version=manifest.major,
-        major=manifest.major,
-        spec_digest="",
-        input_id="",
-        revision=manifest.revision,
-        created_at=manifest.created_at,
-        databases=manifest.databases,
-        facts=manifest.facts,
-    )
+    return snapshot_of(manifest)

@@ -1,4 +1,4 @@
-"""``url``, ``connect``, ``logs``, ``reset``, ``undo`` and ``refresh``: working with one object."""
+"""``url``, ``connect``, ``logs``, ``start``, ``reset``, ``rebase``, ``undo``, ``refresh``: working with one object."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
     app.command("connect", context_settings={"ignore_unknown_options": True})(connect)
     app.command("logs")(logs)
     app.command("reset")(reset)
+    app.command("rebase")(rebase)
     app.command("undo")(undo)
+    app.command("start")(start)
     app.command("refresh")(refresh)
 
 
@@ -38,9 +40,11 @@ def url(ctx: typer.Context, clone: CloneArgument, user: UserOption = None, datab
     """Print a clone's connection URL, with its password."""
     context: Context = ctx.obj
     with context.host() as host:
-        _volume, manifest = _current(host, clone)
+        volume, manifest = _current(host, clone)
         endpoint = _endpoint(host, manifest, user, database, advertised=True)
         write(host.engine(manifest.engine).url(endpoint, _password(host, manifest, endpoint.user)))
+        if _sleeps(host, volume, manifest):
+            tell(f"clone {clone} is stopped, as nobody used it; start it with: reconciler start {clone}")
     return 0
 
 
@@ -54,10 +58,15 @@ def connect(
     """Open the engine's own shell on a clone.
 
     Commands can come on standard input; what follows `--` goes to the shell.
+    A clone that was stopped because nobody used it is started first.
     """
     from reconciler.ids import ServerName
 
     context: Context = ctx.obj
+    with context.host() as host:
+        sleeps = _sleeps(host, *_current(host, clone))
+    if sleeps:
+        wish(context, "start", clone, output=None)
     with context.host() as host:
         volume, manifest = _current(host, clone)
         if ServerName(volume) not in host.runtimes[manifest.runtime].servers():
@@ -93,10 +102,29 @@ def reset(ctx: typer.Context, clone: CloneArgument) -> int:
     return wish(ctx.obj, "reset", clone)
 
 
+def rebase(
+    ctx: typer.Context,
+    clone: CloneArgument,
+    to: Annotated[
+        str, typer.Option("--to", metavar="SNAPSHOT", help="A snapshot of the clone's image; default: the newest.")
+    ] = "",
+) -> int:
+    """Bring a clone to a newer snapshot of its image.
+
+    What it holds now is kept for `undo` for a while.
+    """
+    return wish(ctx.obj, "rebase", clone, snapshot=to)
+
+
+def start(ctx: typer.Context, clone: CloneArgument) -> int:
+    """Start a clone that was stopped because nobody used it."""
+    return wish(ctx.obj, "start", clone)
+
+
 def undo(ctx: typer.Context, clone: CloneArgument) -> int:
     """Bring back what a clone held before its reset.
 
-    Or before it was replaced or recreated, as long as that is kept.
+    Or before it was rebased, replaced or recreated, as long as that is kept.
     """
     return wish(ctx.obj, "undo", clone)
 
@@ -108,18 +136,26 @@ def refresh(
     return wish(ctx.obj, "refresh", image)
 
 
-def wish(context: Context, verb: Verb, target: str, *, note: str = "") -> int:
-    """Hand a wish to the running loop, or serve it with a pass of our own."""
+def wish(
+    context: Context,
+    verb: Verb,
+    target: str,
+    *,
+    note: str = "",
+    snapshot: str = "",
+    output: Output | None = Output.TEXT,
+) -> int:
+    """Hand a wish to the running loop, or serve it with a pass of our own, shown as ``output``."""
     from reconciler.cli.passes import one_pass
     from reconciler.cli.requests import hand_over, loop_runs, submit
 
     with context.host() as host:
         _known(host, verb, target)
         if loop_runs(host):
-            return hand_over(host, verb=verb, target=target, remark=note)
+            return hand_over(host, verb=verb, target=target, remark=note, snapshot=snapshot)
     with context.host(writes=True) as host:
-        request = submit(host, verb=verb, target=target, note=note)
-        code = one_pass(host, None, Output.TEXT)
+        request = submit(host, verb=verb, target=target, note=note, snapshot=snapshot)
+        code = one_pass(host, None, output)
         outcome = host.state.requests.outcome(request.id)
         if outcome is not None:
             tell(f"{verb} {target}: {outcome.message}")
@@ -186,6 +222,13 @@ def _current(host: Host, name: str) -> tuple[VolumeId, CloneManifest]:
         known = {str(v.manifest.clone) for v in volumes if isinstance(v.manifest, CloneManifest)}
         raise missing("clone", name, known, away)
     return found[0].id, found[1]
+
+
+def _sleeps(host: Host, volume: VolumeId, manifest: CloneManifest) -> bool:
+    """Whether a clone does not run because nobody used it."""
+    from reconciler.ids import ServerName
+
+    return manifest.idle is not None and ServerName(volume) not in host.runtimes[manifest.runtime].servers()
 
 
 def _endpoint(

@@ -19,14 +19,20 @@ def register(app: typer.Typer) -> None:
 Format = Annotated[Output, typer.Option("-o", "--output", help="How the result is written.")]
 
 
-def status(ctx: typer.Context, output: Format = Output.TEXT) -> int:
+def status(
+    ctx: typer.Context,
+    activity: Annotated[
+        bool, typer.Option("--activity", help="Ask running clones who is connected, and since when nothing happened.")
+    ] = False,
+    output: Format = Output.TEXT,
+) -> int:
     """Show images, snapshots, clones and their conditions."""
     from reconciler.inspection import report
     from reconciler.status.render import render_status
 
     context: Context = ctx.obj
     with context.host() as host:
-        document = report(host)
+        document = report(host, activity=activity)
     if output is Output.JSON:
         write_json(document)
     else:

@@ -131,11 +131,11 @@ def run(
     return 0
 
 
-def one_pass(host: Host, revision: str | None, output: Output) -> int:
+def one_pass(host: Host, revision: str | None, output: Output | None) -> int:
     """Run one pass, and those that it makes possible; wait for their work, and return the exit code.
 
     A clone is not taken out of its users' hands while a snapshot is built: its
-    replacement is planned once that is there.
+    replacement is planned once that is there. Without an ``output`` nothing is written but what goes wrong.
     """
     from reconciler.cli.progress import Progress
     from reconciler.housekeeping import measure
@@ -171,7 +171,7 @@ def one_pass(host: Host, revision: str | None, output: Output) -> int:
     return 1 if failed or final.unwell or passes[-1].refused else 0
 
 
-def _settled(reconciler: Reconciler, view: View, output: Output, progress: Progress) -> View:
+def _settled(reconciler: Reconciler, view: View, output: Output | None, progress: Progress) -> View:
     """Show what a pass does, wait for its work, and return what there is then."""
     if output is Output.TEXT and view.plan is not None:
         _show(view.plan, output)

@@ -26,10 +26,18 @@ def loop_runs(host: Host) -> bool:
     return owner is not None and owner.pid != os.getpid()
 
 
-def submit(host: Host, *, verb: Verb, target: str = "", plan_hash: str | None = None, note: str = "") -> Request:
+def submit(
+    host: Host, *, verb: Verb, target: str = "", plan_hash: str | None = None, note: str = "", snapshot: str = ""
+) -> Request:
     """Leave a wish for the next pass."""
     return host.state.requests.submit(
-        verb, target, now=host.clock.now(), requested_by=_who(), plan_hash=plan_hash, note=note
+        verb,
+        target,
+        now=host.clock.now(),
+        requested_by=_who(),
+        plan_hash=plan_hash,
+        note=note,
+        snapshot=snapshot,
     )
 
 
@@ -40,11 +48,12 @@ def hand_over(
     target: str = "",
     plan_hash: str | None = None,
     remark: str = "",
+    snapshot: str = "",
     output: Output = Output.TEXT,
     timeout: float = 86_400,
 ) -> int:
     """Leave a wish for the running loop and wait for its outcome; return the exit code."""
-    request = submit(host, verb=verb, target=target, plan_hash=plan_hash, note=remark)
+    request = submit(host, verb=verb, target=target, plan_hash=plan_hash, note=remark, snapshot=snapshot)
     note("handed over to the running loop")
     with approval_withdrawn(host, request):
         outcome = _await(host, request, timeout)

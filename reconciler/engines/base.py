@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from reconciler.masking.leaks import Evidence
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
-    from reconciler.state.observed import ObservedMirror, SnapshotManifest
+    from reconciler.state.observed import Activity, ObservedMirror, SnapshotManifest
     from reconciler.state.servers import Endpoint, ServerSpec
 
 Progress = Callable[[str], None]
@@ -456,6 +456,17 @@ class Engine(Protocol):
 
         Raises:
             ScriptError: file, line and statement of the failure.
+
+        """
+        ...
+
+    def activity(self, work: CloneWork) -> Activity:
+        """Return who is connected to a running clone: a cheap look, within seconds, that leaves nothing behind.
+
+        A look may count itself as a session where no clone's user works (a maintenance database), nowhere else.
+
+        Raises:
+            UnavailableError: the server does not answer, or not soon enough.
 
         """
         ...

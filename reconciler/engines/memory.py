@@ -39,11 +39,12 @@ from reconciler.masking.classify.profiles import DatabaseProfile
 from reconciler.masking.report import Masked
 from reconciler.masking.schema import DatabaseSchema
 from reconciler.state.desired import Script
-from reconciler.state.observed import ObservedMirror
+from reconciler.state.observed import Activity, ObservedMirror
 from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from reconciler.engines.base import (
         BuildSession,
@@ -72,6 +73,8 @@ class _Content:
     rows: int = 0
     isolated: bool = False
     users: dict[str, UserWish] = field(default_factory=dict)
+    connected: dict[str, datetime] = field(default_factory=dict)
+    sessions: int = 0
 
 
 class MemoryEngine:
@@ -84,6 +87,8 @@ class MemoryEngine:
 
     def __init__(self, name: str = "memory", *, majors: tuple[str, ...] = ("2", "1")) -> None:
         self.name = name
+        self.silent = False
+        """Whether its servers do not answer when they are asked who uses them."""
         self._majors = majors
         self._contents: dict[Path, _Content] = {}
         self._sources: dict[Path, tuple[str, ...]] = {}
@@ -180,6 +185,24 @@ class MemoryEngine:
         if found.role == "readonly" and not statement.startswith("expect"):
             raise ReconcilerError(f"user {user} may only read")
         _statement(content, statement)
+
+    def activity(self, work: CloneWork) -> Activity:
+        if self.silent:
+            raise UnavailableError(f"the server {work.server} does not answer")
+        content = self._clone(work)
+        connected = content.connected
+        at = max(connected.values(), default=None)
+        return Activity(len(connected), at, tuple(sorted(connected)), content.sessions)
+
+    def connect(self, directory: Path, application: str, at: datetime) -> None:
+        """Let a program be connected to the clone in ``directory``."""
+        content = self.content(directory)
+        content.connected[application] = at
+        content.sessions += 1
+
+    def disconnect(self, directory: Path, application: str) -> None:
+        """Let a program end its connection."""
+        del self.content(directory).connected[application]
 
     def url(self, endpoint: Endpoint, password: str | None) -> str:
         secret = "" if password is None else ":" + quote(password, safe="")

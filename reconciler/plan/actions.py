@@ -216,7 +216,7 @@ class ReplaceClone(_CloneAction):
 
     verb: ClassVar[str] = "replace"
     destructive: ClassVar[bool] = True
-    cause: Literal["spec", "refresh", "reset"]
+    cause: Literal["spec", "refresh", "reset", "rebase"]
     snapshot: SnapshotId
     volume: VolumeId
     generation: int
@@ -286,6 +286,7 @@ class StartClone(_CloneAction):
     destructive: ClassVar[bool] = False
     volume: VolumeId
     fingerprint: str
+    request: str | None = None
 
     @property
     def volumes(self) -> tuple[VolumeId, ...]:
@@ -294,12 +295,13 @@ class StartClone(_CloneAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopClone(_CloneAction):
-    """Stop the server of a clone (``state: stopped``)."""
+    """Stop the server of a clone (``state: stopped``, or nobody used it since ``idle_since``)."""
 
     verb: ClassVar[str] = "stop"
     destructive: ClassVar[bool] = False
     volume: VolumeId
     runtime: RuntimeName
+    idle_since: datetime | None = None
 
     @property
     def volumes(self) -> tuple[VolumeId, ...]:
@@ -318,20 +320,22 @@ class RenameClone(_CloneAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteClone(_CloneAction):
-    """Stop and delete every generation of a clone whose document is gone."""
+    """Stop and delete every generation of a clone whose document is gone; ``used`` says who is connected, if known."""
 
     verb: ClassVar[str] = "delete"
     destructive: ClassVar[bool] = True
     volumes: tuple[VolumeId, ...]
+    used: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpireClone(_CloneAction):
-    """Stop and delete a clone whose time is over, and leave a tombstone."""
+    """Stop and delete a clone whose time is over, and leave a tombstone; ``used`` says who is connected, if known."""
 
     verb: ClassVar[str] = "expire"
     destructive: ClassVar[bool] = True
     volumes: tuple[VolumeId, ...]
+    used: str = ""
     expiry: str
 
 

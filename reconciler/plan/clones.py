@@ -12,6 +12,7 @@ from reconciler.plan.actions import ClearTombstone, CreateClone, ExpireClone, Re
 from reconciler.plan.choice import Choice, choose, replacement
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import GENERATED, delivery_fingerprint, missing_secrets, settings_digest
+from reconciler.plan.idle import is_idle
 from reconciler.plan.index import CloneVolumes
 from reconciler.plan.inplace import plan_in_place
 from reconciler.plan.leftovers import drop_interrupted, drop_retired, stop_retired
@@ -61,12 +62,13 @@ def plan_clones(index: Index, draft: Draft) -> None:
 
 def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> bool:
     """Whether a clone is in every respect what its document says; may err towards no."""
-    if len(volumes.ready) != 1 or volumes.leftovers or clone.suspend:
+    if len(volumes.ready) != 1 or volumes.leftovers or clone.suspend or is_idle(index, clone, volumes.ready[0]):
         return False
     volume, manifest = volumes.ready[0]
     image = index.desired.images.get(clone.image)
     if (
         image is None
+        or manifest.idle is not None
         or manifest.snapshot in index.quarantined
         or not _is_delivered(clone, image, manifest, index.observed.secrets)
     ):
@@ -231,7 +233,9 @@ def _expire(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolum
         draft.say(key, reconciling("PoolUnavailable", f"{reason}; waits for a pool that is away: {index.away_text()}"))
         return False
     ids = tuple(generation.volume.id for generation in volumes.ready)
-    expiry = ExpireClone(clone=clone.name, volumes=ids, expiry=expiry_text(clone), reason=reason)
+    expiry = ExpireClone(
+        clone=clone.name, volumes=ids, expiry=expiry_text(clone), reason=reason, used=index.users_of(ids)
+    )
     if clone.protected:
         draft.refuse(expiry)
         return False

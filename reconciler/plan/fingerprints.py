@@ -149,6 +149,28 @@ def start_fingerprint(manifest: CloneManifest, volume: VolumeId) -> str:
     return _fingerprint("start", volume, manifest.port, manifest.parameters)
 
 
+def document_digest(clone: DesiredClone) -> str:
+    """Return the digest of what a clone's document asks for, wherever it is written."""
+    return digest(
+        clone.image,
+        clone.snapshot,
+        clone.runtime,
+        clone.owner,
+        clone.port,
+        clone.running,
+        clone.idle,
+        clone.ttl,
+        clone.expires,
+        clone.on_refresh,
+        clone.protected,
+        [(user.name, user.role, user.password) for user in clone.users],
+        clone.scripts_digest,
+        dict(clone.parameters),
+        dict(clone.labels),
+        [clone.resources.memory, clone.resources.cpus, clone.resources.disk],
+    )
+
+
 def _fingerprint(work: str, *inputs: object) -> str:
     """Return ``<work>:<digest of its inputs>``; each kind of work has its own failures (see Failure)."""
     return f"{work}:{digest(*inputs)}"

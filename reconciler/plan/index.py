@@ -217,6 +217,10 @@ class Index:
         server = self.observed.servers.get(ServerName(volume))
         return server if server is not None and server.state is ServerState.RUNNING else None
 
+    def users_of(self, volumes: Iterable[VolumeId]) -> str:
+        """Say who is connected to volumes, as far as somebody was asked; empty when nobody is."""
+        return ", ".join(filter(None, (a.text for v in volumes if (a := self.observed.activity.get(v)) is not None)))
+
     def owner_of(self, volume: VolumeId) -> ObjectKey:
         """Return whose a volume is that shows nothing but its id, under the name that it has now."""
         clone, dot, number = volume.rpartition(".")

@@ -18,6 +18,7 @@ from reconciler.plan.fingerprints import (
     start_fingerprint,
     update_fingerprint,
 )
+from reconciler.plan.idle import idle_conditions, plan_idle, plan_start, rests
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled
 
 if TYPE_CHECKING:
@@ -35,10 +36,12 @@ def plan_in_place(index: Index, draft: Draft, clone: DesiredClone, current: Gene
     """Plan what brings a clone's current volume to its document, and say how it is."""
     key = ObjectKey(Kind.CLONE, clone.name)
     draft.say(key, *_state(index, clone, current))
-    quarantined = current.manifest.snapshot in index.quarantined
-    serve = None if quarantined else _serve(index, clone, current)
+    wish = plan_start(index, draft, clone, current)
+    serve = None if current.manifest.snapshot in index.quarantined else _serve(index, clone, current)
     update = _update(index, draft, clone, current)
-    if serve is not None and _waits(index, draft, serve):
+    if wish is not None and not isinstance(serve, RestartClone):
+        serve, wish = wish, None
+    elif serve is not None and _waits(index, draft, serve):
         serve = _as_before(index, clone, current) if isinstance(serve, RestartClone) else None
         if serve is not None and _waits(index, draft, serve):
             serve = None
@@ -47,7 +50,7 @@ def plan_in_place(index: Index, draft: Draft, clone: DesiredClone, current: Gene
     if update is not None and _waits(index, draft, update):
         update = None
     # Users are delivered through a server: before one stops, after one starts.
-    steps: tuple[Action | None, ...] = (update, serve) if isinstance(serve, StopClone) else (serve, update)
+    steps: tuple[Action | None, ...] = (update, serve) if isinstance(serve, StopClone) else (serve, update, wish)
     for action in steps:
         if action is not None:
             draft.add(action)
@@ -64,18 +67,21 @@ def _waits(index: Index, draft: Draft, action: Action) -> bool:
 
 
 def _state(index: Index, clone: DesiredClone, current: Generation) -> tuple[Condition, ...]:
+    more: list[Condition] = []
     if current.manifest.snapshot in index.quarantined:
         state = not_ready("Quarantined", "its snapshot is quarantined")
     elif not clone.running:
         state = _STOPPED
+    elif index.server(current.volume.id) is None and rests(clone, current.manifest):
+        state, *more = idle_conditions(clone, current.manifest)
     elif current.manifest.runtime in index.settings.serverless or index.server(current.volume.id) is not None:
         state = _UP_TO_DATE
     else:
         state = not_ready("NotRunning", "its server does not run")
     if current.manifest.scripts_digest == clone.scripts_digest:
-        return (state,)
+        return (state, *more)
     message = "its scripts or params changed after they ran; a reset runs them again"
-    return (state, Condition(type="ScriptsOutdated", status="True", reason="ScriptsChanged", message=message))
+    return (state, *more, Condition(type="ScriptsOutdated", status="True", reason="ScriptsChanged", message=message))
 
 
 def _serve(index: Index, clone: DesiredClone, current: Generation) -> RestartClone | StartClone | StopClone | None:
@@ -91,9 +97,11 @@ def _serve(index: Index, clone: DesiredClone, current: Generation) -> RestartClo
         fingerprint = serve_fingerprint(clone, _image(index, current), volume.id)
         reason = f"{' and '.join(changes)} changed"
         return RestartClone(clone=clone.name, volume=volume.id, changes=changes, fingerprint=fingerprint, reason=reason)
-    if clone.running and server is None:
+    if (stop := plan_idle(index, clone, current)) is not None:
+        return stop
+    if clone.running and server is None and not rests(clone, manifest):
         fingerprint = serve_fingerprint(clone, _image(index, current), volume.id)
-        reason = "its server should run and does not"
+        reason = "its server should run and does not" if manifest.idle is None else "its document changed"
         return StartClone(clone=clone.name, volume=volume.id, fingerprint=fingerprint, reason=reason)
     if server is not None and not clone.running:
         return StopClone(
@@ -144,6 +152,8 @@ def _update(index: Index, draft: Draft, clone: DesiredClone, current: Generation
         texts["owner"] = f"owner {clone.owner or 'nobody'}"
     if manifest.protected != clone.protected:
         texts["protected"] = "protected" if clone.protected else "no longer protected"
+    if manifest.idle is not None and not clone.running:
+        texts["idle"] = "stopped by its document, not because nobody uses it"
     if not texts:
         return None
     return UpdateClone(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from reconciler.ids import DEFAULT_RUNTIME, CloneName, SnapshotId, VolumeId
 from reconciler.plan.actions import ClearTombstone, DeleteClone, DropVolume, StopServer
 from reconciler.plan.draft import attempt
+from reconciler.plan.schedule import expires_at
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled, unknown
-from reconciler.state.observed import RawManifest, SnapshotManifest, VolumeState
+from reconciler.state.observed import CloneManifest, RawManifest, SnapshotManifest, VolumeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from reconciler.ids import RuntimeName, ServerName
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import CloneVolumes, Generation, Index
+    from reconciler.state.desired import Desired
     from reconciler.state.observed import Volume
 
 
@@ -78,6 +80,18 @@ def drop_retired(index: Index, draft: Draft, volumes: CloneVolumes, *, keep: Vol
         attempt(index, draft, drop)
 
 
+def is_ending(desired: Desired, volume: Volume, now: datetime) -> bool:
+    """Whether a volume is of a clone that a plan may delete now: its document is gone, or its time over."""
+    manifest = volume.manifest
+    if not isinstance(manifest, CloneManifest) or ObjectKey(Kind.CLONE, manifest.clone) in desired.problems:
+        return False
+    clone = desired.clones.get(manifest.clone)
+    if clone is None:
+        return True
+    end = expires_at(clone, manifest.created_at)
+    return end is not None and end <= now
+
+
 def plan_undeclared_clones(index: Index, draft: Draft) -> None:
     """Plan the deletion of clones whose documents are gone, and forget their tombstones."""
     documents = index.desired.clones
@@ -108,13 +122,21 @@ def _plan_undeclared(index: Index, draft: Draft, name: CloneName, volumes: Clone
         draft.say(key, unknown("PoolUnavailable", f"its document is gone; not all of it can be seen: {why}"))
         return
     ids = tuple(generation.volume.id for generation in volumes.ready)
-    deletion = DeleteClone(clone=name, volumes=ids, reason="its document was removed")
+    reason = "its document asks for fewer now" if _is_surplus(index, name) else "its document was removed"
+    deletion = DeleteClone(clone=name, volumes=ids, reason=reason, used=index.users_of(ids))
     if volumes.current.manifest.protected:
         message = "its document is gone, but it is protected: it is kept until git says protected: false"
         draft.say(key, Condition(type="Orphaned", status="True", reason="Protected", message=message))
         draft.refuse(deletion)
     elif attempt(index, draft, deletion):
         draft.say(key, reconciling("Deleting", deletion.reason))
+
+
+def _is_surplus(index: Index, name: CloneName) -> bool:
+    """Whether a clone has a number above the ``count`` of a document."""
+    base, dash, number = name.rpartition("-")
+    first = index.desired.clones.get(CloneName(f"{base}-1"))
+    return bool(dash) and number.isdecimal() and first is not None and first.number is not None
 
 
 def plan_problems(index: Index, draft: Draft) -> None:

@@ -32,7 +32,7 @@ from reconciler.state.desired import ImageSource
 from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from reconciler.ids import CloneName, ImageName
@@ -265,6 +265,8 @@ def _prune_limit(case: Case) -> Iterator[Refusal]:
     excess = _excess(case, keys)
     if excess is not None:
         taken = tuple(action for action in case.plan.actions if action.key in keys and _is_prune(action))
+        used = [f"{a.clone} by {a.used}" for a in taken if isinstance(a, DeleteClone) and a.used]
+        excess += f"; in use now: {_listed(used)}" if used else ""
         message = f"{excess}; approve with: reconciler apply --approve={case.plan.hash}"
         yield Refusal("prune-limit", message, taken)
 
@@ -308,8 +310,12 @@ def _excess(case: Case, keys: tuple[ObjectKey, ...]) -> str | None:
 
 
 def _named(keys: tuple[ObjectKey, ...]) -> str:
-    shown = ", ".join(str(key) for key in keys[:_SHOWN])
-    return shown if len(keys) <= _SHOWN else f"{shown} and {len(keys) - _SHOWN} more"
+    return _listed([str(key) for key in keys])
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _existing(observed: Observed) -> set[str]:

@@ -67,6 +67,8 @@ def action_json(action: Action) -> dict[str, Any]:
         row["changes"] = list(action.changes)
     if isinstance(action, ReplaceClone):
         row["cause"] = action.cause
+    if isinstance(action, DeleteClone | ExpireClone):
+        row["used"] = action.used
     if action.after:
         row["after"] = [{"kind": str(key.kind), "name": key.name} for key in action.after]
     return row
@@ -150,6 +152,8 @@ def _loss(action: Action) -> str:
             return f"what was written to {volumes} is replaced; undo brings it back until the grace time ends"
         case DeleteSnapshot():
             return f"the snapshot {volumes} is deleted; no clone uses it"
+        case DeleteClone() | ExpireClone() if action.used:
+            return f"what was written to {volumes} is deleted for good; in use now: {action.used}"
         case _:
             return f"what was written to {volumes} is deleted for good"
 

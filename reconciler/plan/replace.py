@@ -1,4 +1,4 @@
-"""When a clone gets another volume: replaced, reset, restored from a retired generation.
+"""When a clone gets another volume: replaced, reset, rebased, restored from a retired generation.
 
 Called by :mod:`reconciler.plan.clones`. Pure. All of it destroys what is in the current
 volume once the grace time ends, so all of it is refused for protected clones.
@@ -6,18 +6,21 @@ volume once the grace time ends, so all of it is refused for protected clones.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from reconciler.ids import SnapshotId
 from reconciler.plan.actions import ReplaceClone, RestoreClone
-from reconciler.plan.choice import Choice, choose, matches, replacement, unmasked
+from reconciler.plan.choice import Choice, choose, data_time, matches, replacement, unmasked
 from reconciler.plan.draft import held_back
 from reconciler.plan.fingerprints import delivery_fingerprint, missing_secrets
 from reconciler.plan.leftovers import retired_until
 from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
+from reconciler.state.desired import SnapshotAt
 
 if TYPE_CHECKING:
-    from reconciler.ids import SnapshotId, VolumeId
+    from reconciler.ids import VolumeId
     from reconciler.plan.choice import Replacement
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import CloneVolumes, Generation, Index
@@ -40,7 +43,7 @@ def plan_swap(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVol
     if index.away:
         draft.say(key, reconciling("PoolUnavailable", f"waits for a pool that is away: {index.away_text()}"))
         return None
-    if wanted is None or (request is not None and request.verb == "undo"):
+    if wanted is None or (request is not None and request.verb in ("undo", "rebase")):
         found = _on_request(index, draft, clone, volumes, request, wanted)
     else:
         found = _replace(index, draft, clone, volumes, wanted, request)
@@ -62,13 +65,13 @@ def plan_swap(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVol
 
 
 def _pending(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> Request | None:
-    """Return the newest reset or undo of a clone that nothing has answered; answer the others."""
+    """Return the newest reset, rebase or undo of a clone that nothing has answered; answer the others."""
     requests = index.requests.get(ObjectKey(Kind.CLONE, clone.name)) if index.requests else None
     if not requests:
         return None
     manifest = volumes.current.manifest
     answered = manifest.ready_at or manifest.created_at
-    wishes = [request for request in requests if request.verb in ("reset", "undo")]
+    wishes = [request for request in requests if request.verb in ("reset", "rebase", "undo")]
     open_wishes = [r for r in wishes if r.requested_at > answered and r.id != manifest.request]
     for request in wishes:
         if not open_wishes or request is not open_wishes[-1]:
@@ -148,6 +151,48 @@ def _reset_elsewhere(
     return None
 
 
+def _rebase(
+    index: Index,
+    draft: Draft,
+    clone: DesiredClone,
+    volumes: CloneVolumes,
+    request: Request,
+    wanted: Replacement | None,
+) -> Swap | Condition | None:
+    """Take a clone to the snapshot that was asked for, or to the newest; None, and an answer, if it is not taken."""
+    target = _rebase_target(index, draft, clone, request, wanted)
+    if not isinstance(target, Choice):
+        draft.declined[request.id] = target
+    elif target.snapshot == volumes.current.manifest.snapshot:
+        draft.served[request.id] = (
+            f"clone {clone.name} is of snapshot {target.snapshot} already; a reset goes back to it"
+        )
+    else:
+        reason = f"a rebase to {target.snapshot} was requested"
+        return _made_new(index, clone, volumes, target.snapshot, "rebase", reason, request)
+    return None
+
+
+def _rebase_target(
+    index: Index, draft: Draft, clone: DesiredClone, request: Request, wanted: Replacement | None
+) -> Choice | str:
+    """Return the snapshot of a rebase, or why there is none."""
+    if wanted is not None and wanted.cause == "spec":
+        return f"the document asks for something else first ({wanted.reason})"
+    named: SnapshotId | Literal["latest"] = SnapshotId(request.snapshot) if request.snapshot else "latest"
+    choice = choose(index, draft, replace(clone, snapshot=named))
+    if not isinstance(choice, Choice):
+        return choice.message
+    if choice.after:
+        return f"snapshot {choice.snapshot} is built first; ask again then"
+    if isinstance(clone.snapshot, SnapshotAt):
+        if data_time(index.snapshots[choice.snapshot].manifest) > clone.snapshot.at:
+            return f"its document asks for data of {clone.snapshot.at.isoformat()} or before; change that in git"
+    elif clone.snapshot not in ("latest", choice.snapshot):
+        return f"its document names snapshot {clone.snapshot}; change that in git"
+    return choice
+
+
 def _on_request(
     index: Index,
     draft: Draft,
@@ -160,6 +205,9 @@ def _on_request(
         return None
     if request.verb == "reset":
         return _reset(index, draft, clone, volumes, request)
+    if request.verb == "rebase":
+        found = _rebase(index, draft, clone, volumes, request, wanted)
+        return found or (_replace(index, draft, clone, volumes, wanted, None) if wanted is not None else None)
     retired = volumes.retired
     if not retired:
         draft.declined[request.id] = f"clone {clone.name} has no earlier state to go back to"
@@ -208,7 +256,7 @@ def _made_new(
     clone: DesiredClone,
     volumes: CloneVolumes,
     snapshot: SnapshotId,
-    cause: Literal["spec", "refresh", "reset"],
+    cause: Literal["spec", "refresh", "reset", "rebase"],
     reason: str,
     request: Request | None,
 ) -> Swap | Condition:

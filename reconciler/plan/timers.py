@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from reconciler.plan.idle import idle_at
 from reconciler.plan.images import last_looked
 from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import retired_until
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 def next_due(desired: Desired, observed: Observed, now: datetime, *, settings: PlanSettings) -> datetime | None:
     """Return the next moment after ``now`` at which a timer makes a plan differ; None without timers.
 
-    Timers are refreshes, expiries, the age that retention allows, the grace of undo and
-    the next attempt after a failure. What is due already was in the plan of ``now``.
+    Timers are refreshes, expiries, the age that retention allows, the grace of undo, the
+    time that nobody used a clone and the next attempt after a failure. What is due already
+    was in the plan of ``now``.
     """
     index = build_index(desired, observed, now, settings=settings)
-    times = (*_refreshes(index), *_ages(index), *_expiries(index), *_graces(index), *_retries(index))
+    times = (*_refreshes(index), *_ages(index), *_expiries(index), *_graces(index), *_retries(index), *_idles(index))
     return min((at for at in times if now < at < NEVER), default=None)
 
 
@@ -69,6 +71,14 @@ def _graces(index: Index) -> Iterator[datetime]:
     for volumes in index.clones.values():
         if len(volumes.ready) > 1:
             yield from (retired_until(index, volumes, generation) for generation in volumes.retired)
+
+
+def _idles(index: Index) -> Iterator[datetime]:
+    for name, clone in index.desired.clones.items() if index.observed.last_used else ():
+        volumes = index.clones.get(name)
+        at = idle_at(index, clone, volumes.current) if volumes is not None and volumes.ready else None
+        if at is not None:
+            yield at
 
 
 def _retries(index: Index) -> Iterator[datetime]:

@@ -26,10 +26,12 @@ from reconciler.spec.types import (
     distinct,
     problem,
 )
-from reconciler.spec.values import SNAPSHOT_PATTERN, USER_PATTERN
+from reconciler.spec.values import FIRST_PORT, LAST_PORT, SNAPSHOT_PATTERN, USER_PATTERN
 
 _RESERVED_PREFIXES = ("pg_", "reconciler_")
 _RESERVED_NAMES = frozenset({"public", "none"})  # pseudo-roles of PostgreSQL: refused by CREATE ROLE even in quotes
+MOST_NUMBERED = 1000
+"""How many clones one document can ask for."""
 _user = re.compile(USER_PATTERN)
 _snapshot = re.compile(SNAPSHOT_PATTERN)
 
@@ -112,7 +114,13 @@ class CloneSpec(Ruled):
     port: Maybe[Port] = Field(
         None, description="Fixed port; else one of the runtime's range is chosen once and kept.", examples=[5601]
     )
+    count: Maybe[Annotated[int, Field(ge=1, le=MOST_NUMBERED)]] = Field(
+        None, description="So many clones, named NAME-1, NAME-2 and so on; port is that of the first.", examples=[5]
+    )
     state: Literal["running", "stopped"] = Field("running", description="Whether its server runs.")
+    idle: Maybe[Duration] = Field(
+        None, description="Its server stops after nobody was connected for so long.", examples=["30m"]
+    )
     ttl: Maybe[Duration] = Field(None, description="Deleted so long after its creation.", examples=["8h"])
     expires: Maybe[Time] = Field(None, description="Deleted at this time.", examples=["2026-12-01T00:00:00Z"])
     on_refresh: Literal["keep", "recreate"] = Field(
@@ -139,6 +147,10 @@ class CloneSpec(Ruled):
         if "ttl" in given and "expires" in given:
             hint = "remove one of the two"
             yield problem("a clone has ttl or expires, not both", hint=hint, at=("expires",), code="R017")
+        port, count = given.get("port"), given.get("count")
+        if isinstance(port, int) and isinstance(count, int) and FIRST_PORT <= port <= LAST_PORT < port + count - 1:
+            summary = f"{count} ports from {port} on go beyond {LAST_PORT}"
+            yield problem(summary, hint="begin with a lower port, or leave it out", at=("port",), code="R017")
 
 
 class Clone(Model):
@@ -148,3 +160,18 @@ class Clone(Model):
     kind: Literal["Clone"] = Field(description="Kind of this document.")
     metadata: Metadata = Field(description="Name and labels.")
     spec: CloneSpec = Field(description="What the clone is made of and how it is served.")
+
+    @property
+    def named(self) -> tuple[tuple[str, str | None], ...]:
+        """The name and former name of each clone that this document asks for.
+
+        With ``count`` they are numbered. A document that got its ``count`` may say that its
+        first clone had the name alone: ``formerly`` with its own name.
+        """
+        name, old = self.metadata.name, self.metadata.formerly
+        if self.spec.count is None:
+            return ((name, old),)
+        numbers = range(1, self.spec.count + 1)
+        if old == name:
+            return tuple((f"{name}-{number}", name if number == 1 else None) for number in numbers)
+        return tuple((f"{name}-{number}", f"{old}-{number}" if old else None) for number in numbers)

@@ -15,6 +15,7 @@ from reconciler.spec.documents import Document, Key, clone_of, image_of
 
 _HOST_RUNTIMES = frozenset({"process", "docker"})
 _MAX_DIAGNOSTICS = 200
+_LONGEST_NAME = 63
 
 
 def check_references(
@@ -32,11 +33,12 @@ def check_references(
     objects: dict[Key, Document] = {}
     duplicates = list(islice(_collect(documents, objects), _MAX_DIAGNOSTICS + 1))
     images = {name: document for (kind, name), document in objects.items() if kind == "Image"}
-    clones = [document for (kind, _), document in objects.items() if kind == "Clone"]
+    clones = list(dict.fromkeys(document for (kind, _), document in objects.items() if kind == "Clone"))
     everything = chain(
         duplicates,
         _configs(documents, allowed=config_allowed),
         () if broken is None else _unknown(images, clones, frozenset({*objects, *broken})),
+        _lengths(clones),
         _circles(images),
         _ports(clones, selector),
         _renames(objects),
@@ -60,23 +62,51 @@ def _configs(documents: Iterable[Document], *, allowed: bool) -> Iterator[Diagno
 
 
 def _collect(documents: Iterable[Document], objects: dict[Key, Document]) -> Iterator[Diagnostic]:
-    """Fill ``objects`` by kind and name; yield duplicates."""
-    twice: list[tuple[Document, Document]] = []
+    """Fill ``objects`` by kind and name, those of a ``count`` by their numbered names; yield duplicates."""
+    twice: dict[Document, tuple[Document, str]] = {}
+    written: dict[Key, Document] = {}
     for document in documents:
         if document.kind == "Config":
             continue
-        first = objects.setdefault(document.key, document)
+        first = written.setdefault(document.key, document)
         if first is not document:
-            twice.append((first, document))
-    for first, document in twice:
+            twice[document] = first, document.name
+            continue
+        for name, _old in _names(document):
+            first = objects.setdefault(Key(document.kind, name), document)
+            if first is not document:
+                twice.setdefault(document, (first, name))
+    for document, (first, name) in twice.items():
         yield document.diagnostic(
             "R020",
-            f'{document.kind} "{document.name}" is defined twice',
+            f'{document.kind} "{name}" is defined twice',
             "metadata",
             "name",
             hint="rename one of the two, or remove it",
             related=[first.related("first defined at", "metadata", "name")],
         )
+
+
+def _names(document: Document) -> Iterable[tuple[str, str | None]]:
+    """Return the name and former name of each object of a document."""
+    if document.kind == "Clone":
+        return clone_of(document).named
+    metadata = getattr(document.model, "metadata", None)
+    return ((document.name, metadata.formerly if metadata is not None else None),)
+
+
+def _lengths(clones: Iterable[Document]) -> Iterator[Diagnostic]:
+    """Yield clones whose numbered names are too long: a name is a label of DNS (RFC 1035, section 2.3.4)."""
+    for document in clones:
+        longest = max(len(name) for name, _old in clone_of(document).named)
+        if longest > _LONGEST_NAME:
+            yield document.diagnostic(
+                "R027",
+                f"with its number this name has {longest} characters, and {_LONGEST_NAME} is the most",
+                "metadata",
+                "name",
+                hint="choose a shorter name",
+            )
 
 
 def _unknown(images: Mapping[str, Document], clones: Iterable[Document], known: frozenset[Key]) -> Iterator[Diagnostic]:
@@ -139,11 +169,15 @@ def _ports(clones: Iterable[Document], selector: Mapping[str, str] | None) -> It
         if spec.port is None or spec.runtime not in _HOST_RUNTIMES or not _selected(document, selector):
             continue
         hosts = frozenset(clone_of(document).metadata.labels.items()) if selector is None else None
-        first = taken.setdefault((spec.port, hosts), document)
-        if first is not document:
+        others = {
+            port: first
+            for port in range(spec.port, spec.port + (spec.count or 1))
+            if (first := taken.setdefault((port, hosts), document)) is not document
+        }
+        for port, first in islice(others.items(), 1):
             yield document.diagnostic(
                 "R023",
-                f"port {spec.port} is already taken by clone {first.name}",
+                f"port {port} is already taken by clone {first.name}",
                 "spec",
                 "port",
                 hint="choose another port, or leave it out to get a free one",
@@ -158,12 +192,9 @@ def _selected(document: Document, selector: Mapping[str, str] | None) -> bool:
 
 def _renames(objects: Mapping[Key, Document]) -> Iterator[Diagnostic]:
     claimed: dict[Key, Document] = {}
-    for key, document in objects.items():
-        metadata = getattr(document.model, "metadata", None)
-        old = metadata.formerly if metadata is not None else None
-        if old is None:
-            continue
-        old_key = Key(key.kind, old)
+    renamed = ((document, old) for document in dict.fromkeys(objects.values()) for _new, old in _names(document) if old)
+    for document, old in renamed:
+        old_key = Key(document.kind, old)
         first = claimed.setdefault(old_key, document)
         if old_key in objects:
             yield _rename_clash(document, f'"{old}" is still defined, so nothing was renamed', objects[old_key], "name")

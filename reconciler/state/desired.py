@@ -276,6 +276,8 @@ class DesiredClone:
     owner: str | None = None
     port: int | None = None
     running: bool = True
+    idle: timedelta | None = None
+    """Its server stops after nobody was connected for so long."""
     ttl: timedelta | None = None
     expires: datetime | None = None
     on_refresh: Literal["keep", "recreate"] = "keep"
@@ -286,6 +288,8 @@ class DesiredClone:
     parameters: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     formerly: CloneName | None = None
+    number: int | None = None
+    """Which of the clones of its document it is, where that has a ``count``."""
     suspend: bool = False
     scripts_digest: str
     superuser_scripts: bool = False

@@ -176,6 +176,19 @@ class AppliedUser:
     password: str
 
 
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """That a clone's server was stopped because nobody used it.
+
+    ``document`` is the digest of what its document asked for then: when that changes, the clone runs again.
+    """
+
+    since: datetime
+    """When it was last used."""
+    at: datetime
+    document: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloneManifest:
     """One generation of a clone.
@@ -212,10 +225,30 @@ class CloneManifest:
     account: int | None = None
     """User id of the server's own account, where it has one (clones with a superuser)."""
     request: str | None = None
-    """The last request that this clone served: a reset or undo is never served twice."""
+    """The last request that this clone served: a reset, rebase or undo is never served twice."""
     undone_at: datetime | None = None
-    """When somebody brought this generation back; only snapshots made after that are followed."""
+    """When somebody brought this generation back, or chose its snapshot; only those made after that are followed."""
+    idle: Idle | None = None
+    """Why its server does not run, while nobody asks for it."""
     kind: Literal["clone"] = "clone"
+
+
+def snapshot_of(manifest: CloneManifest) -> SnapshotManifest:
+    """Return what a clone's own manifest knows of its snapshot: enough to serve and to ask it."""
+    return SnapshotManifest(
+        installation=manifest.installation,
+        image=manifest.image,
+        snapshot=manifest.snapshot,
+        engine=manifest.engine,
+        version=manifest.major,
+        major=manifest.major,
+        spec_digest="",
+        input_id="",
+        revision=manifest.revision,
+        created_at=manifest.created_at,
+        databases=manifest.databases,
+        facts=manifest.facts,
+    )
 
 
 Manifest = BuildManifest | SnapshotManifest | MirrorManifest | RawManifest | CloneManifest
@@ -269,6 +302,27 @@ class ObservedServer:
     state: ServerState
     port: int | None = None
     started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Who uses a clone now: connections of people and programs, not the reconciler's own nor the server's."""
+
+    connections: int = 0
+    last_activity: datetime | None = None
+    """When one of them last began or ended something; None without any."""
+    applications: tuple[str, ...] = ()
+    """The names that they gave themselves, sorted; at most ten."""
+    sessions: int = 0
+    """How many connections there have been; another number than in an earlier look: somebody was there meanwhile."""
+
+    @property
+    def text(self) -> str:
+        """Say it in words; empty when nobody is connected."""
+        if not self.connections:
+            return ""
+        by = f" ({', '.join(self.applications)})" if self.applications else ""
+        return f"{self.connections} connection{'s' if self.connections > 1 else ''}{by}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +400,7 @@ class ObservedMirror:
     """Whether its server waits for a restart with settings that the primary has by now."""
 
 
-Verb = Literal["apply", "refresh", "reset", "undo", "approve", "quarantine", "release"]
+Verb = Literal["apply", "refresh", "reset", "rebase", "undo", "start", "approve", "quarantine", "release"]
 """What can be wished for."""
 
 _KINDS = {"refresh": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
@@ -354,7 +408,10 @@ _KINDS = {"refresh": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A durable one-time wish. ``plan_hash`` narrows an approval to one plan, ``note`` is what somebody says of it."""
+    """A durable one-time wish. ``plan_hash`` narrows an approval to one plan, ``note`` is what somebody says of it.
+
+    ``snapshot`` is the one that a clone is to be rebased to; empty: the newest.
+    """
 
     id: str
     verb: Verb
@@ -363,6 +420,7 @@ class Request:
     requested_by: str = ""
     plan_hash: str | None = None
     note: str = ""
+    snapshot: str = ""
 
     @property
     def object(self) -> ObjectKey:
@@ -399,6 +457,10 @@ class Observed:
     """Objects (``Clone/dev``) pruned because their documents vanished, and when, within the last hour."""
     refreshed: Mapping[ImageName, datetime] = field(default_factory=dict)
     """When an image was last found up to date by a refresh."""
+    last_used: Mapping[VolumeId, datetime] = field(default_factory=dict)
+    """Until when a running clone with ``idle`` was in use, or may have been; absent: it cannot be told."""
+    activity: Mapping[VolumeId, Activity] = field(default_factory=dict)
+    """Who uses clones that are about to go; absent: nobody was asked, or there was no answer."""
 
     def failure(self, key: ObjectKey, fingerprint: str) -> Failure | None:
         """Return the last failure of the work on an object that a fingerprint is of."""

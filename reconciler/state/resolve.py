@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 _MAX_DIAGNOSTICS = 500
 _RAW_COPIES = 7
 """Raw copies in the window of an image that does not say how many: log is replayed for a seventh of it at most."""
+_Resolved = tuple[DesiredImage] | tuple[DesiredClone, ...]
+"""An image, or the clones of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,14 @@ class ResolveCache:
     """
 
     def __init__(self) -> None:
-        self._older: dict[Document, tuple[object, DesiredImage | DesiredClone]] = {}
-        self._newest: dict[Document, tuple[object, DesiredImage | DesiredClone]] = {}
+        self._older: dict[Document, tuple[object, _Resolved]] = {}
+        self._newest: dict[Document, tuple[object, _Resolved]] = {}
 
     def begin(self) -> None:
         """Start a call: what the last one did not use is dropped."""
         self._older, self._newest = self._newest, {}
 
-    def get(self, document: Document, inputs: object) -> DesiredImage | DesiredClone | None:
+    def get(self, document: Document, inputs: object) -> _Resolved | None:
         """Return what a document resolved to with equal inputs."""
         found = self._older.get(document)
         if found is None or found[0] != inputs:
@@ -99,7 +101,7 @@ class ResolveCache:
         self._newest[document] = found
         return found[1]
 
-    def put(self, document: Document, inputs: object, value: DesiredImage | DesiredClone) -> None:
+    def put(self, document: Document, inputs: object, value: _Resolved) -> None:
         """Keep what a document resolved to."""
         self._newest[document] = (inputs, value)
 
@@ -155,12 +157,13 @@ class _Commit:
         self._scripts.read(script.path for document in changed for script in _scripts_of(document) if script.path)
         for document in changed:
             before = len(self.diagnostics)
-            value = self.image(document) if document.kind == "Image" else self.clone(document)
+            value = (self.image(document),) if document.kind == "Image" else self.clones_of(document)
             found[document] = value
             if len(self.diagnostics) == before:
                 self._cache.put(document, inputs[document], value)
-        images = {value.name: value for value in found.values() if isinstance(value, DesiredImage)}
-        clones = {value.name: value for value in found.values() if isinstance(value, DesiredClone)}
+        values = [value for resolved in found.values() for value in resolved or ()]
+        images = {value.name: value for value in values if isinstance(value, DesiredImage)}
+        clones = {value.name: value for value in values if isinstance(value, DesiredClone)}
         return images, clones
 
     def _inputs(self, document: Document) -> object:
@@ -206,20 +209,33 @@ class _Commit:
         )
         return replace(image, spec_digest=spec_digest(image))
 
-    def clone(self, document: Document) -> DesiredClone:
+    def clones_of(self, document: Document) -> tuple[DesiredClone, ...]:
+        """Return the clones of a document: one, or as many as its ``count`` says, on ports that follow each other."""
+        port = clone_of(document).spec.port
+        counted, known = clone_of(document).spec.count is not None, len(self.diagnostics)
+        clones = []
+        for number, (name, old) in enumerate(clone_of(document).named):
+            clone = self.clone(document, name, old, port=port + number if port is not None else None)
+            clones.append(replace(clone, number=number + 1) if counted else clone)
+            if len(self.diagnostics) > known:  # the others would say the same
+                break
+        return tuple(clones)
+
+    def clone(self, document: Document, name: str, formerly: str | None, *, port: int | None) -> DesiredClone:
         model = clone_of(document)
         spec = model.spec
         image = image_of(self.images[spec.image])
-        scripts = self._rendered(document, spec.scripts, lambda: _clone_scope(model, image))
+        scripts = self._rendered(document, spec.scripts, lambda: _clone_scope(model, name, image))
         return DesiredClone(
-            name=CloneName(document.name),
+            name=CloneName(name),
             document=DocumentRef(document.file, document.line),
             image=ImageName(spec.image),
             snapshot=_snapshot(model),
             runtime=RuntimeName(spec.runtime),
             owner=spec.owner,
-            port=spec.port,
+            port=port,
             running=spec.state == "running",
+            idle=spec.idle,
             ttl=spec.ttl,
             expires=spec.expires,
             on_refresh=spec.on_refresh,
@@ -232,7 +248,7 @@ class _Commit:
             resources=Resources(spec.resources.memory, spec.resources.cpus, spec.resources.disk),
             parameters=spec.parameters,
             labels=model.metadata.labels,
-            formerly=CloneName(model.metadata.formerly) if model.metadata.formerly else None,
+            formerly=CloneName(formerly) if formerly else None,
             suspend=spec.suspend,
             scripts_digest=scripts_digest(scripts, spec.params),
             superuser_scripts=self.grants.superuser_scripts(spec.image),
@@ -318,11 +334,11 @@ def _image_scope(model: Image) -> Mapping[str, object]:
     return {"image": _about_image(model), "params": dict(spec.params)}
 
 
-def _clone_scope(model: Clone, image: Image) -> Mapping[str, object]:
+def _clone_scope(model: Clone, name: str, image: Image) -> Mapping[str, object]:
     """Return what templates of a clone see: params of its image stand in for those that it does not set."""
     return {
         "image": _about_image(image),
-        "clone": {"name": model.metadata.name, "owner": model.spec.owner or "", "labels": dict(model.metadata.labels)},
+        "clone": {"name": name, "owner": model.spec.owner or "", "labels": dict(model.metadata.labels)},
         "params": {**image.spec.params, **model.spec.params},
     }
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _APPLICATION = 0x7265_636F
-_VERSION = 2
+_VERSION = 3
 _BUSY_SECONDS = 5.0
 _BROKEN_KEPT = 3
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -45,6 +45,7 @@ CREATE TABLE failures (kind TEXT, name TEXT, reason TEXT, message TEXT, permanen
     attempts INTEGER, at TEXT, retry_at TEXT, work TEXT, PRIMARY KEY (kind, name, work)) WITHOUT ROWID;
 CREATE TABLE refreshed (image TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
 CREATE TABLE usage (volume TEXT PRIMARY KEY, logical INTEGER, exclusive INTEGER, at TEXT) WITHOUT ROWID;
+CREATE TABLE activity (volume TEXT PRIMARY KEY, used TEXT, looked TEXT, sessions INTEGER) WITHOUT ROWID;
 CREATE TABLE passes (id INTEGER PRIMARY KEY, revision TEXT, started TEXT, finished TEXT, outcome TEXT, counts TEXT);
 CREATE TABLE revisions (role TEXT PRIMARY KEY, revision TEXT, at TEXT, diagnostics TEXT) WITHOUT ROWID;
 """

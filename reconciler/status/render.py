@@ -105,7 +105,7 @@ def _is_problem(condition: Json) -> bool:
     """Whether a condition is abnormal: not ready, or abnormal-true (Stalled and its like)."""
     if condition["type"] == "Ready":
         return bool(condition["status"] != "True")
-    return bool(condition["type"] not in ("Reconciling", "Suspended") and condition["status"] == "True")
+    return bool(condition["type"] not in ("Reconciling", "Suspended", "Idle") and condition["status"] == "True")
 
 
 def _write_problems(page: Page, problems: Sequence[tuple[str, Json, Json]], now: datetime) -> None:
@@ -174,23 +174,46 @@ def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:
 
 
 def _clones(document: Json, now: datetime) -> Sheet:
-    columns = ("CLONE", "STATE", "IMAGE", "DATA", "ADDRESS", "OWNER", "OWN SIZE", "EXPIRES")
+    asked = any(clone.get("activity") for clone in document["clones"])
+    columns: tuple[str, ...] = ("CLONE", "STATE", "IMAGE", "DATA", "ADDRESS", "OWNER", "OWN SIZE", "EXPIRES")
+    columns = (*columns, "USED BY") if asked else columns
     sheet = Sheet(columns, optional=("OWN SIZE", "DATA", "EXPIRES", "OWNER", "IMAGE", "ADDRESS"))
     for clone in document["clones"]:
-        data_as_of, expires = clone["dataAsOf"], clone["expiresAt"]
+        expires = clone["expiresAt"]
         sheet.rows.append(
             _row(
                 Cell(plain(clone["name"]) + (" *" if clone["protected"] else ""), "bold"),
                 _state_cell(clone, clone["state"]),
                 clone["image"] or "-",
-                age(parse_time(data_as_of), now) if data_as_of else "-",
+                _data(clone, now),
                 _address(clone["endpoint"]),
                 clone["owner"] or "-",
                 size(clone["exclusiveBytes"]),
                 age(parse_time(expires), now) if expires else "-",
+                *([_used_by(clone.get("activity"), now)] if asked else []),
             )
         )
     return sheet
+
+
+def _data(clone: Json, now: datetime) -> str:
+    """Say how old a clone's data is, and how old it could be."""
+    if not clone["dataAsOf"]:
+        return "-"
+    newer = clone.get("newer")
+    there = f" (newer: {age(parse_time(newer['dataAsOf']), now)})" if newer else ""
+    return age(parse_time(clone["dataAsOf"]), now) + there
+
+
+def _used_by(activity: Json | None, now: datetime) -> str:
+    """Say who is connected to a clone, and since when nothing happened."""
+    if activity is None:
+        return "?"
+    if not activity["connections"]:
+        return "nobody"
+    names = f" ({', '.join(activity['applications'])})" if activity["applications"] else ""
+    last = f", last active {age(parse_time(activity['lastActivity']), now)}" if activity["lastActivity"] else ""
+    return f"{activity['connections']}{names}{last}"
 
 
 def _address(endpoint: Json | None) -> str:
@@ -210,7 +233,8 @@ def _state_cell(item: Json, state: str) -> Cell:
         return Cell("suspended", _BUSY)
     if conditions.get("Ready", {}).get("status") == "Unknown" or state == "unknown":
         return Cell("unknown", _BUSY)
-    return Cell(state or "ready", _DIM if state in ("stopped", "absent", "expired") else _GOOD)
+    state = "idle" if "Idle" in conditions and state == "stopped" else state
+    return Cell(state or "ready", _DIM if state in ("idle", "stopped", "absent", "expired") else _GOOD)
 
 
 def _row(*cells: str | Cell) -> tuple[Cell, ...]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from reconciler.repository.base import Change
     from reconciler.state.conditions import Condition
     from reconciler.state.desired import DesiredClone, DesiredImage, DocumentRef
-    from reconciler.state.observed import Observed
+    from reconciler.state.observed import Activity, Observed
     from reconciler.status.values import VolumeUsage
 
 Json = dict[str, Any]
@@ -59,6 +59,8 @@ class Facts:
     usage: Mapping[VolumeId, VolumeUsage] = field(default_factory=dict)
     changes: Mapping[str, Change] = field(default_factory=dict)
     advertise: Mapping[RuntimeName, str] = field(default_factory=dict)
+    activity: Mapping[VolumeId, Activity] = field(default_factory=dict)
+    """Who uses clones, where somebody asked for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,20 @@ class _Index:
     clones: dict[CloneName, list[Volume]]
     used_by: dict[SnapshotId, set[CloneName]]
     data_as_of: dict[SnapshotId, datetime]
+    created_at: dict[SnapshotId, datetime]
     mirrors: dict[ImageName, list[tuple[Volume, MirrorManifest]]] = field(default_factory=dict)
     quarantined: Mapping[SnapshotId, str] = field(default_factory=dict)
+    newest: Mapping[ImageName, SnapshotManifest] = field(default_factory=dict)
+    """Of each image the newest snapshot that something may be made of."""
 
     @classmethod
     def of(cls, observed: Observed) -> _Index:
-        index = cls({}, {}, {}, {}, {})
+        index = cls({}, {}, {}, {}, {}, {})
         for volume in observed.volumes:
             match volume.manifest:
                 case SnapshotManifest() as manifest if volume.state is VolumeState.COMPLETE:
                     index.snapshots.setdefault(manifest.image, []).append((volume, manifest))
+                    index.created_at[manifest.snapshot] = manifest.created_at
                     index.data_as_of[manifest.snapshot] = manifest.data_as_of or manifest.created_at
                 case BuildManifest() as manifest if volume.state is not VolumeState.DELETING:
                     index.builds.setdefault(manifest.image, []).append(manifest)
@@ -98,7 +104,8 @@ def status_document(facts: Facts) -> Json:
     index = _Index.of(facts.observed)
     manifests = (manifest for known in index.snapshots.values() for _volume, manifest in known)
     nothing = Desired(Revision(""), {}, {})
-    index = replace(index, quarantined=quarantined(facts.desired or nothing, facts.observed, manifests))
+    withheld = quarantined(facts.desired or nothing, facts.observed, manifests)
+    index = replace(index, quarantined=withheld, newest=_newest(index, withheld))
     images = {
         *index.snapshots,
         *index.builds,
@@ -120,6 +127,14 @@ def status_document(facts: Facts) -> Json:
         "clones": [_clone(facts, index, name) for name in sorted(clones)],
         "observed": observed_to_json(facts.observed),
     }
+
+
+def _newest(index: _Index, withheld: Mapping[SnapshotId, str]) -> dict[ImageName, SnapshotManifest]:
+    usable = (
+        manifest for known in index.snapshots.values() for _, manifest in known if manifest.snapshot not in withheld
+    )
+    ordered = sorted(usable, key=lambda manifest: (manifest.created_at, manifest.snapshot))
+    return {manifest.image: manifest for manifest in ordered}
 
 
 def current_volume(volumes: Iterable[Volume], clone: CloneName) -> tuple[Volume, CloneManifest] | None:
@@ -270,12 +285,34 @@ def _clone(facts: Facts, index: _Index, name: CloneName) -> Json:
         "users": [{"name": user.name, "role": user.role} for user in manifest.users] if manifest is not None else [],
         "generation": manifest.generation if manifest is not None else None,
         "dataAsOf": _time(index.data_as_of.get(manifest.snapshot)) if manifest is not None else None,
+        "activity": _activity(facts, volume),
+        "newer": _newer(index, manifest) if manifest is not None else None,
         "protected": _protected(desired, manifest),
         "revision": manifest.revision if manifest is not None else None,
         "pool": volume.pool if volume is not None else None,
         "suspended": desired.suspend if desired is not None else False,
         **_document(facts, desired),
     }
+
+
+def _activity(facts: Facts, volume: Volume | None) -> Json | None:
+    known = facts.activity.get(volume.id) if volume is not None else None
+    if known is None:
+        return None
+    return {
+        "connections": known.connections,
+        "lastActivity": _time(known.last_activity),
+        "applications": list(known.applications),
+    }
+
+
+def _newer(index: _Index, manifest: CloneManifest) -> Json | None:
+    """Return the newest snapshot that a clone could be rebased to; None when it has it."""
+    newest = index.newest.get(manifest.image)
+    pinned = index.created_at.get(manifest.snapshot, manifest.ready_at or manifest.created_at)
+    if newest is None or newest.snapshot == manifest.snapshot or newest.created_at <= pinned:
+        return None
+    return {"snapshot": newest.snapshot, "dataAsOf": _time(newest.data_as_of or newest.created_at)}
 
 
 def _either(first: object, second: object, name: str) -> str | None:

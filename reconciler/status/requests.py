@@ -1,6 +1,6 @@
 """The inbox of requests: durable one-time wishes from the command line to the next pass.
 
-Written by ``apply``, ``reset``, ``refresh``, ``quarantine`` and approvals; listed and answered by
+Written by ``apply``, ``reset``, ``rebase``, ``refresh``, ``quarantine`` and approvals; listed and answered by
 the loop; outcomes are read by whoever asked. One file per request, named so that
 names sort by time. A request is answered by writing its outcome and then removing
 it, so a crash in between leaves both, and the outcome counts. An approval is taken
@@ -79,6 +79,7 @@ class RequestInbox:
         requested_by: str = "",
         plan_hash: str | None = None,
         note: str = "",
+        snapshot: str = "",
     ) -> Request:
         """Leave a request for the next pass; durable when this returns."""
         request = Request(
@@ -89,6 +90,7 @@ class RequestInbox:
             requested_by=requested_by,
             plan_hash=plan_hash,
             note=note,
+            snapshot=snapshot,
         )
         files.write_atomic(self.directory / f"{request.id}.json", files.encode(_request_record(request)))
         return request
@@ -171,6 +173,7 @@ def _request_record(request: Request) -> dict[str, object]:
         "requestedBy": request.requested_by,
         "planHash": request.plan_hash,
         "note": request.note,
+        "snapshot": request.snapshot,
     }
 
 
@@ -189,6 +192,7 @@ def _request(identity: str, record: dict[str, object]) -> Request:
         requested_by=files.text(record, "requestedBy"),
         plan_hash=None if record["planHash"] is None else files.text(record, "planHash"),
         note=files.text(record, "note") if "note" in record else "",
+        snapshot=files.text(record, "snapshot") if "snapshot" in record else "",
     )
 
 

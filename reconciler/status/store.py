@@ -22,11 +22,11 @@ from reconciler.status.database import Database
 from reconciler.status.events import MESSAGE_LIMIT, Event
 from reconciler.status.files import format_time, parse_time
 from reconciler.status.merge import Conditions, merge, same, transitions
-from reconciler.status.values import PassRecord, Revisions, Transition, VolumeUsage
+from reconciler.status.values import PassRecord, Revisions, Transition, Used, VolumeUsage
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
     from typing import Self
@@ -209,6 +209,28 @@ class StatusStore:
         rows = [(volume,) for volume in self.usage() if volume not in volumes]
         if rows:
             self._write(lambda c: c.executemany("DELETE FROM usage WHERE volume = ?", rows))
+
+    def activity(self) -> Mapping[VolumeId, Used]:
+        """Return what is remembered of looks at who uses clones, by volume."""
+        return {
+            VolumeId(volume): Used(parse_time(used), parse_time(looked), sessions)
+            for volume, used, looked, sessions in self._select("SELECT * FROM activity")
+        }
+
+    def write_activity(self, seen: Mapping[VolumeId, Used]) -> None:
+        """Remember looks; those at other volumes stay."""
+        rows = [
+            (volume, format_time(used.used_at), format_time(used.looked_at), used.sessions)
+            for volume, used in seen.items()
+        ]
+        if rows:
+            self._write(lambda c: c.executemany("INSERT OR REPLACE INTO activity VALUES (?, ?, ?, ?)", rows))
+
+    def forget_activity(self, volumes: Iterable[VolumeId]) -> None:
+        """Forget the looks at some volumes."""
+        rows = [(volume,) for volume in volumes]
+        if rows:
+            self._write(lambda c: c.executemany("DELETE FROM activity WHERE volume = ?", rows))
 
     # History
 

@@ -32,6 +32,15 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What is remembered of looks at who uses a clone: until when it was in use, and the last look."""
+
+    used_at: datetime
+    looked_at: datetime
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeUsage:
     """Measured bytes of a volume; ``exclusive_bytes`` None is not known."""
 

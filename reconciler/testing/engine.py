@@ -16,6 +16,7 @@ For authors of engines. Inherit :class:`EngineSuite` in a test module and give i
 from __future__ import annotations
 
 import shutil
+import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import Engine, Sealed
     from reconciler.proc import Account
+    from reconciler.state.observed import Activity
     from reconciler.state.servers import ServerSpec
 
 SNAPSHOT = SnapshotId("shop-20261122t020000z-1a2b3c4d")
@@ -95,6 +97,10 @@ class EngineHarness(ABC):
     @abstractmethod
     def execute(self, endpoint: Endpoint, password: str, statement: str) -> None:
         """Run a statement as a user of a clone; raise :class:`ReconcilerError` when it fails."""
+
+    @abstractmethod
+    def connected(self, endpoint: Endpoint, password: str, application: str) -> AbstractContextManager[object]:
+        """Be connected to a clone for a while, under the name of a program."""
 
     @abstractmethod
     def close(self) -> None:
@@ -287,6 +293,20 @@ class EngineSuite:
             _refused(harness, clone, _APP, harness.count_items)
             _refused(harness, clone, _REPORT, harness.count_items)
 
+    def test_who_is_connected_to_a_clone_is_seen_and_that_somebody_was_there(self, harness: EngineHarness) -> None:
+        clone = harness.clone_of_shop()
+        with harness.serving(harness.engine.clone_server(clone)):
+            harness.engine.deliver(clone, [_APP], [])
+            before = harness.engine.activity(clone)
+            assert (before.connections, before.applications, before.last_activity) == (0, (), None)
+            assert harness.engine.activity(clone).sessions == before.sessions
+            with harness.connected(_endpoint(clone, _APP), _APP.password, "reports"):
+                found = harness.engine.activity(clone)
+                assert (found.connections, found.applications) == (1, ("reports",))
+                assert found.last_activity is not None
+            after = _once_alone(harness.engine, clone)
+            assert (after.connections, after.sessions > before.sessions) == (0, True)
+
     def test_scripts_run_on_a_clone_and_stop_at_the_first_error(self, harness: EngineHarness) -> None:
         clone = harness.clone_of_shop()
         with harness.serving(harness.engine.clone_server(clone)):
@@ -346,6 +366,17 @@ class EngineSuite:
 
 def _endpoint(work: CloneWork, user: UserWish) -> Endpoint:
     return Endpoint(work.host, work.port or 0, "shop", user.name)
+
+
+def _once_alone(engine: Engine, clone: CloneWork) -> Activity:
+    """Return who is connected once nobody is: a server may take a moment to end a connection."""
+    seen = engine.activity(clone)
+    for _ in range(200):
+        if not seen.connections:
+            break
+        time.sleep(0.05)
+        seen = engine.activity(clone)
+    return seen
 
 
 def _refused(harness: EngineHarness, work: CloneWork, user: UserWish, statement: str) -> None:

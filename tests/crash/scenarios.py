@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,14 @@ def reset_before(world: World) -> None:
     working_clone(world)
     world.apply(("reset", "dev")).require()
     world.converge()
+
+
+def resting_clone(world: World) -> None:
+    """A clone that was stopped because nobody used it."""
+    working_clone(world, idle="1s")
+    while world.current("dev").idle is None:
+        time.sleep(0.5)
+        world.converge()
 
 
 def on_btrfs(prepare: Step) -> Step:
@@ -365,6 +374,8 @@ SCENARIOS = {
     "reset-btrfs": Scenario(
         on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond="reset", part="storage/", root=True
     ),
+    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), beyond="reset"),
+    "wake": Scenario(resting_clone, write_clone(idle="1h"), work_is_there),
     "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),)),
     "restart": Scenario(working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved),
     "stop": Scenario(working_clone, write_clone(state="stopped"), bystander_lives),

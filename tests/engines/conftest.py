@@ -28,6 +28,7 @@ from tests.live import live_server
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from reconciler.engines.base import BuildWork, InstalledServer
     from reconciler.proc import Account
@@ -107,13 +108,17 @@ class PostgresHarness(EngineHarness):
             one.bind(("127.0.0.1", 0))
             return int(one.getsockname()[1])
 
-    def connect(self, endpoint: Endpoint, password: str) -> psycopg.Connection:
+    def connected(self, endpoint: Endpoint, password: str, application: str) -> AbstractContextManager[object]:
+        return self.connect(endpoint, password, application)
+
+    def connect(self, endpoint: Endpoint, password: str, application: str = "") -> psycopg.Connection:
         return psycopg.connect(
             host=endpoint.host,
             port=endpoint.port,
             dbname=endpoint.database,
             user=endpoint.user,
             password=password,
+            application_name=application,
             autocommit=True,
         )
 

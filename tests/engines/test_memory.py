@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,14 @@ class MemoryHarness(EngineHarness):
         self.engine.put_source(Path("memory://shop"), ("shop",))
         source = LocalSource("primary", primary=LiveServer("memory://shop", "shop-dsn", "logical"))
         yield Primary(source, lambda: self.engine.put_source(Path("memory://shop"), ("shop", "more")))
+
+    @contextmanager
+    def connected(self, endpoint: Endpoint, password: str, application: str) -> Iterator[None]:
+        directory = self._listening[endpoint.port]
+        self.engine.execute(directory, endpoint.user, password, "expect 1")
+        self.engine.connect(directory, application, datetime(2026, 11, 22, tzinfo=UTC))
+        yield
+        self.engine.disconnect(directory, application)
 
     def close(self) -> None:
         assert self._listening == {}

@@ -125,9 +125,9 @@ class World:
         self.reconciler.settle(view)
         return view
 
-    def ask(self, verb: Verb, target: str = "", *, plan_hash: str | None = None) -> Outcome:
+    def ask(self, verb: Verb, target: str = "", *, plan_hash: str | None = None, snapshot: str = "") -> Outcome:
         """Leave a request, run a pass, and return the answer."""
-        request = self.state.requests.submit(verb, target, now=self.clock.now(), plan_hash=plan_hash)
+        request = self.state.requests.submit(verb, target, now=self.clock.now(), plan_hash=plan_hash, snapshot=snapshot)
         self.apply()
         outcome = self.state.requests.outcome(request.id)
         assert outcome is not None

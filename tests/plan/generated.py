@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reconciler.ids import CloneName, ImageName, RuntimeName, SecretName, SnapshotId, VolumeId
 from reconciler.plan.actions import volumes_in_use
 from reconciler.plan.diff import plan
-from reconciler.plan.fingerprints import GENERATED
+from reconciler.plan.fingerprints import GENERATED, document_digest
 from reconciler.plan.schedule import expiry_text
 from reconciler.plan.settings import PlanSettings
 from reconciler.state.conditions import Kind, ObjectKey
@@ -30,6 +30,7 @@ from reconciler.state.desired import (
 from reconciler.state.observed import (
     CloneManifest,
     ClonePhase,
+    Idle,
     Input,
     MirrorManifest,
     MirrorPhase,
@@ -71,7 +72,9 @@ AGES = tuple(hours * HOUR for hours in (1, 2, 30, 80))
 DIGESTS = ("d1" * 32, "d2" * 32)
 SETTINGS = PlanSettings(pools=frozenset({POOL}))
 MASKING_KEY, PASSWORD, DSN = SecretName("masking-key"), SecretName("password"), SecretName("dsn")
-WISHES = [(verb, name) for verb in ("reset", "undo") for name in CLONES] + [("refresh", name) for name in IMAGES]
+WISHES = [(verb, name) for verb in ("reset", "rebase", "undo", "start") for name in CLONES] + [
+    ("refresh", name) for name in IMAGES
+]
 SNAPSHOTS = [snapshot_id(name, age=age) for name in IMAGES for age in AGES]
 BASES = [None, *(snapshot_id("base", age=age) for age in AGES)]
 JUDGEMENTS = [(verb, snapshot) for verb in ("quarantine", "release") for snapshot in SNAPSHOTS]
@@ -131,6 +134,7 @@ def clones(draw: st.DrawFn, name: str, image: str) -> DesiredClone:
         "users": draw(st.sampled_from(users)),
         "resources": draw(st.sampled_from([Resources(), Resources(memory=2**30)])),
         "suspend": draw(RARELY),
+        "idle": draw(st.sampled_from([None, None, HOUR])),
         "scripts_digest": draw(st.sampled_from(["s1", "s2"])),
         **end,
     }
@@ -180,6 +184,7 @@ def generations(draw: st.DrawFn, name: str, known: list[Volume]) -> list[Volume]
             phase=phase,
             ready_at=NOW - created + number * timedelta(minutes=20),
             port=5600 + 10 * ord(name) + number,
+            idle=draw(st.sampled_from([None, None, Idle(NOW - 3 * HOUR, NOW - HOUR, document_digest(document))])),
         )
         state = draw(st.sampled_from([VolumeState.COMPLETE] * 9 + [VolumeState.DELETING]))
         found.append(replace(volume, state=state))
@@ -267,6 +272,7 @@ def worlds(draw: st.DrawFn) -> Observed:
         secrets=dict.fromkeys(secrets, "key-1"),
         failures=draw(st.dictionaries(st.sampled_from(KEYS), FAILURES)) if draw(RARELY) else {},
         lost_credentials=draw(lost(found)),
+        last_used={VolumeId(name): NOW - draw(st.sampled_from([0, 1, 2])) * HOUR for name in running},
     )
 
 

@@ -711,3 +711,9 @@ def test_a_snapshot_from_before_its_image_named_masking_is_not_handed_out() -> N
     reset = planned(asked(image, a_clone()), seen(old, *served(a_generation(a_clone())), a_request("reset", "dev")))
     assert steps(reset) == []
     assert "masking" in reset.declined["reset-dev"]
+
+
+def test_a_swap_that_was_interrupted_before_the_old_server_stopped_is_finished_in_order() -> None:
+    first, second = a_generation(a_clone()), a_generation(a_clone(), generation=2, ready_at=NOW)
+    made = planned(asked(an_image(), a_clone()), seen(a_snapshot(), *served(first), second))
+    assert [(action.verb, action.volumes) for action in made.actions] == [("stop", ("dev.1",)), ("start", ("dev.2",))]

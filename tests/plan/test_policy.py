@@ -11,9 +11,10 @@ import pytest
 from reconciler.ids import ImageName, RuntimeName, VolumeId
 from reconciler.plan.actions import DeleteClone, Plan
 from reconciler.plan.policy import judge, pruned_objects
+from reconciler.plan.render import plan_text
 from reconciler.plan.settings import PolicySettings
 from reconciler.state.desired import Resources, User
-from reconciler.state.observed import Input
+from reconciler.state.observed import Activity, Input
 from tests.plan.world import (
     HOUR,
     NOW,
@@ -335,3 +336,13 @@ def test_a_long_list_of_refused_deletions_is_cut_short_in_its_message() -> None:
     assert made.actions == ()
     assert len(made.refused[0].actions) == 30
     assert "and 20 more" in made.refused[0].message
+
+
+def test_who_uses_clones_is_said_where_their_deletion_is_refused_and_where_it_is_planned() -> None:
+    desired, observed = losing(3, of=30)
+    busy = replace(observed, activity={VolumeId("c00.1"): Activity(2, NOW, ("psql",), 7)})
+    (refusal,) = judged(desired, busy, max_delete=2).refused
+    assert "in use now: c00 by 2 connections (psql); approve with" in refusal.message
+    text = plan_text(planned(desired, busy))
+    assert "what was written to c00.1 is deleted for good; in use now: 2 connections (psql)" in text
+    assert planned(desired, busy).hash == planned(desired, observed).hash

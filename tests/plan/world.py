@@ -55,12 +55,14 @@ from reconciler.plan.actions import (
 from reconciler.plan.diff import plan
 from reconciler.plan.fingerprints import (
     applied_users,
+    document_digest,
     effective_parameters,
     mirror_input,
     mirror_settings,
     missing_secrets,
     settings_digest,
 )
+from reconciler.plan.idle import rests
 from reconciler.plan.settings import PlanSettings
 from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.conditions import Condition, Kind, ObjectKey
@@ -81,6 +83,7 @@ from reconciler.state.observed import (
     CloneManifest,
     ClonePhase,
     Failure,
+    Idle,
     Input,
     Manifest,
     MirrorManifest,
@@ -421,24 +424,27 @@ class World:
             case CreateClone():
                 self._make(action, self.now)
             case ReplaceClone():
-                old = self._clone(action.current)
-                self._stop(ServerName(action.current))
-                self._make(action, old.created_at)
+                self._replace(action)
             case RestoreClone():
                 self._restore(action)
             case UpdateClone():
                 clone = self.desired.clones[action.clone]
                 users = applied_users(clone, self.observed.secrets)
                 old = self._clone(action.volume)
-                self._write(action.volume, replace(old, users=users, owner=clone.owner, protected=clone.protected))
+                changed = replace(old, users=users, owner=clone.owner, protected=clone.protected)
+                self._write(action.volume, replace(changed, idle=old.idle if clone.running else None))
                 if "users" in action.changes:
                     self._lose(action.clone, CloneName(""))
             case RestartClone():
-                self._write(action.volume, self._settled(self._clone(action.volume)))
+                settled = self._settled(self._clone(action.volume))
+                resting = rests(self.desired.clones[action.clone], settled)
+                self._write(action.volume, settled if resting else replace(settled, idle=None))
                 self._serve(action.volume)
             case StartClone():
+                self._write(action.volume, replace(self._clone(action.volume), idle=None))
                 self._serve(action.volume)
             case StopClone():
+                self._rest(action)
                 self._stop(ServerName(action.volume))
             case StopServer():
                 self._stop(action.server)
@@ -550,6 +556,7 @@ class World:
             port=clone.port or port,
             users=users,
             settings_digest="",
+            idle=None,
         )
         if clone.running:
             restored = self._settled(restored)
@@ -558,7 +565,20 @@ class World:
         self._write(action.volume, restored)
         self._serve(action.volume)
 
-    def _make(self, action: CreateClone | ReplaceClone, created_at: datetime) -> None:
+    def _replace(self, action: ReplaceClone) -> None:
+        old = self._clone(action.current)
+        self._stop(ServerName(action.current))
+        resting = action.cause == "refresh" and rests(self.desired.clones[action.clone], old)
+        self._make(action, old.created_at, idle=old.idle if resting else None)
+
+    def _rest(self, action: StopClone) -> None:
+        """Note that a clone is stopped because nobody uses it, where that is why."""
+        if action.idle_since is not None:
+            digest = document_digest(self.desired.clones[action.clone])
+            idle = Idle(action.idle_since, self.now, digest)
+            self._write(action.volume, replace(self._clone(action.volume), idle=idle))
+
+    def _make(self, action: CreateClone | ReplaceClone, created_at: datetime, idle: Idle | None = None) -> None:
         clone = self.desired.clones[action.clone]
         source = self._volume(VolumeId(action.snapshot))
         image = self.desired.image_called(source.manifest.image)
@@ -577,6 +597,7 @@ class World:
             created_at=created_at,
             ready_at=self.now,
             port=port,
+            idle=idle,
         )
         self._add(volume)
         self._lose(clone.name, CloneName(""))
@@ -606,9 +627,14 @@ class World:
         manifest = self._clone(volume)
         self._stop(ServerName(volume))
         assert manifest.snapshot not in self._quarantined(), "nothing quarantined is served"
-        if self.desired.clones[manifest.clone].running and manifest.runtime != "none":
+        clone = self.desired.clones[manifest.clone]
+        if clone.running and manifest.runtime != "none" and not rests(clone, manifest):
             server = a_server(self._volume(volume))
-            self.observed = replace(self.observed, servers={**self.observed.servers, server.name: server})
+            self.observed = replace(
+                self.observed,
+                servers={**self.observed.servers, server.name: server},
+                last_used={**self.observed.last_used, volume: self.now},
+            )
 
     def _stop(self, name: ServerName) -> None:
         rest = {known: server for known, server in self.observed.servers.items() if known != name}

@@ -104,6 +104,18 @@ shop-dev  running  shop   3 h ago  127.0.0.1:5601/shop  payments  40.0 KiB  in 5
     )
 
 
+def test_a_clone_shows_what_is_newer_that_it_rests_and_who_uses_it() -> None:
+    idle = _condition("Idle", "True", "NobodyConnected", "stopped")
+    used = {"connections": 2, "lastActivity": "2026-11-22T04:59:00Z", "applications": ["app", "psql"]}
+    newer = {"snapshot": "shop-20261122t040000z-1a2b3c4d", "dataAsOf": "2026-11-22T04:00:00Z"}
+    rests = {**_clone("rests", READY, idle), "state": "stopped", "activity": None, "newer": newer}
+    text = render_status(_document({**_clone("busy", READY), "activity": used}, rests))
+    busy, resting = text.splitlines()[-2:]
+    assert busy.endswith("2 (app, psql), last active 1 min ago")
+    assert resting.split()[:9] == ["rests", "idle", "shop", "3", "h", "ago", "(newer:", "1", "h"]
+    assert "PROBLEMS" not in text
+
+
 def test_problems_come_first_with_where_to_look_and_who_to_ask() -> None:
     lines = render_status(_document(_clone("shop-dev", BROKEN))).splitlines()
     assert lines[2:6] == [

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from reconciler.engines.base import BuildWork
 from reconciler.engines.postgres import (
+    activity,
     bootstrap,
     collations,
     copying,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         UserWish,
     )
     from reconciler.state.desired import Script
+    from reconciler.state.observed import Activity
     from reconciler.state.servers import Endpoint, ServerSpec
 
 BUILD_STOP = ((signal.SIGINT, 600.0), (signal.SIGQUIT, 30.0))
@@ -132,6 +134,10 @@ class PostgresEngine:
     @translated()
     def run_scripts(self, work: CloneWork, wanted: Sequence[Script]) -> None:
         _run_scripts(work, wanted)
+
+    @translated()
+    def activity(self, work: CloneWork) -> Activity:
+        return activity.activity_of(work)
 
     def url(self, endpoint: Endpoint, password: str | None) -> str:
         secret = "" if password is None else ":" + quote(password, safe="")
