@@ -131,7 +131,10 @@ def status_document(facts: Facts) -> Json:
 
 def _newest(index: _Index, withheld: Mapping[SnapshotId, str]) -> dict[ImageName, SnapshotManifest]:
     usable = (
-        manifest for known in index.snapshots.values() for _, manifest in known if manifest.snapshot not in withheld
+        manifest
+        for known in index.snapshots.values()
+        for _, manifest in known
+        if manifest.at is None and manifest.snapshot not in withheld
     )
     ordered = sorted(usable, key=lambda manifest: (manifest.created_at, manifest.snapshot))
     return {manifest.image: manifest for manifest in ordered}
