@@ -57,6 +57,8 @@ def observe(
         requests=host.state.requests.pending(),
         recent_deletions=host.state.recent_deletions(now),
         refreshed=host.store.refreshed(),
+        answered=host.store.answered(),
+        skipped=host.store.skipped(),
     )
     due = builds_due(desired, observed, now)
     return replace(observed, inputs={name: _input(host, desired.images[name]) for name in due})

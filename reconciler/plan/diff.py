@@ -19,6 +19,7 @@ from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import plan_problems, plan_strays, plan_undeclared_clones
 from reconciler.plan.order import ordered, wait_for_renames
 from reconciler.plan.quarantine import plan_requests, stop_quarantined
+from reconciler.plan.refreshes import opening_for
 from reconciler.plan.retention import drop_unfinished_builds, plan_retention
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
@@ -61,6 +62,9 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
         checked=tuple(sorted(draft.checked)),
         served=draft.served,
         declined=draft.declined,
+        waiting=frozenset(draft.waiting),
+        skipped=tuple(sorted(draft.skipped)),
+        warnings=tuple(draft.warnings),
     )
 
 
@@ -83,8 +87,10 @@ def _may_build(index: Index, name: ImageName) -> bool:
         return False
     if any(failure.fingerprint for failure in index.observed.failures.get(key, ())):
         return True
+    image, newest = index.desired.images[name], index.newest(name)
     try:
-        return find_due(index, index.desired.images[name], index.newest(name), base=None) is not None
+        due = find_due(index, image, newest, base=None)
+        return due is not None and opening_for(index, image, newest, due) is None
     except ScheduleError:
         return False
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.state.observed import SnapshotManifest
 
 NEVER = datetime.max.replace(tzinfo=UTC)
+_WARNING = timedelta(hours=1)
 _STAMP = "%Y%m%dt%H%M%Sz"
 
 
@@ -39,18 +40,59 @@ def next_refresh(name: ImageName, refresh: Refresh, since: datetime) -> datetime
         ScheduleError: the time zone is not known on this host, or the schedule is not one.
 
     """
-    try:
-        ticks = CronSim(refresh.schedule, since.astimezone(ZoneInfo(refresh.timezone)))
-        tick = next(ticks, None)
-    except (ZoneInfoNotFoundError, OSError, ValueError) as error:
-        message = f"the time zone {refresh.timezone!r} is not known on this host"
-        raise ScheduleError(message) from error
-    except CronSimError as error:
-        message = f"the schedule {refresh.schedule!r} is not valid: {error}"
-        raise ScheduleError(message) from error
-    if tick is None:
+    if refresh.schedule is None:
         return NEVER
-    return tick.astimezone(UTC) + jitter(name, refresh.jitter)
+    tick = _tick_after(refresh.schedule, refresh.timezone, since)
+    return tick if tick == NEVER else tick + jitter(name, refresh.jitter)
+
+
+def next_opening(refresh: Refresh, at: datetime) -> datetime:
+    """Return the first moment, not before ``at``, at which one of a refresh's windows is open.
+
+    A window that opened at ``o`` is open at ``t`` if o ≤ t < o + duration, in time that
+    passes: on the day that clocks change it is as long as on any other. Without windows
+    it is always open.
+
+    Raises:
+        ScheduleError: as :func:`next_refresh`.
+
+    """
+    if not refresh.windows:
+        return at
+    openings = (_tick_after(w.schedule, refresh.timezone, at - w.duration) for w in refresh.windows)
+    return max(at, min(openings))
+
+
+def _tick_after(schedule: str, timezone: str, since: datetime) -> datetime:
+    """Return the first time after ``since`` that a cron schedule names, in UTC; ``NEVER`` if there is none.
+
+    CronSim counts by the clock on the wall: in the hour that comes twice it may name a
+    time of its first round when ``since`` is in the second.
+    """
+    since = since.astimezone(UTC)
+    try:
+        ticks = CronSim(schedule, since.astimezone(zone(timezone)))
+        found = (tick.astimezone(UTC) for tick in ticks)
+        return next((tick for tick in found if tick > since), NEVER)
+    except CronSimError as error:
+        message = f"the schedule {schedule!r} is not valid: {error}"
+        raise ScheduleError(message) from error
+    except OverflowError:  # in the last days of the calendar
+        return NEVER
+
+
+def zone(name: str) -> ZoneInfo:
+    """Return a time zone.
+
+    Raises:
+        ScheduleError: it is not known on this host.
+
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError, ValueError) as error:
+        message = f"the time zone {name!r} is not known on this host"
+        raise ScheduleError(message) from error
 
 
 def jitter(name: str, most: timedelta) -> timedelta:
@@ -84,6 +126,11 @@ def expires_at(clone: DesiredClone, created_at: datetime) -> datetime | None:
     if clone.expires is None or end is None:
         return clone.expires or end
     return min(end, clone.expires)
+
+
+def warned_at(created_at: datetime, end: datetime) -> datetime:
+    """Return from when on the end of a clone is announced: an hour before, or the last tenth of a shorter life."""
+    return end - max(timedelta(0), min(_WARNING, (end - created_at) / 10))
 
 
 def expiry_text(clone: DesiredClone) -> str:

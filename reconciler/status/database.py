@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _APPLICATION = 0x7265_636F
-_VERSION = 2
+_VERSION = 3
 _BUSY_SECONDS = 5.0
 _BROKEN_KEPT = 3
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -43,7 +43,7 @@ CREATE INDEX events_by_object ON events (kind, name, id);
 CREATE INDEX events_by_time ON events (time);
 CREATE TABLE failures (kind TEXT, name TEXT, reason TEXT, message TEXT, permanent INTEGER, fingerprint TEXT,
     attempts INTEGER, at TEXT, retry_at TEXT, work TEXT, PRIMARY KEY (kind, name, work)) WITHOUT ROWID;
-CREATE TABLE refreshed (image TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
+CREATE TABLE refreshed (image TEXT PRIMARY KEY, at TEXT, asked TEXT, skipped TEXT) WITHOUT ROWID;
 CREATE TABLE usage (volume TEXT PRIMARY KEY, logical INTEGER, exclusive INTEGER, at TEXT) WITHOUT ROWID;
 CREATE TABLE passes (id INTEGER PRIMARY KEY, revision TEXT, started TEXT, finished TEXT, outcome TEXT, counts TEXT);
 CREATE TABLE revisions (role TEXT PRIMARY KEY, revision TEXT, at TEXT, diagnostics TEXT) WITHOUT ROWID;

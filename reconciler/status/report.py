@@ -48,6 +48,7 @@ class Facts:
 
     ``desired`` is None while there is no good commit. ``changes`` says who changed a
     file last, by path. ``advertise`` is the host name that clients use, by runtime.
+    ``next_refreshes`` and ``kept`` are what planning says of images and of snapshots.
     """
 
     now: datetime
@@ -58,6 +59,8 @@ class Facts:
     usage: Mapping[VolumeId, VolumeUsage] = field(default_factory=dict)
     changes: Mapping[str, Change] = field(default_factory=dict)
     advertise: Mapping[RuntimeName, str] = field(default_factory=dict)
+    next_refreshes: Mapping[ImageName, datetime] = field(default_factory=dict)
+    kept: Mapping[SnapshotId, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,26 @@ def _image(facts: Facts, index: _Index, name: ImageName) -> Json:
         ],
         "pool": _image_pool(desired, snapshots),
         "suspended": desired.suspend if desired is not None else False,
+        "nextRefreshAt": _time(facts.next_refreshes.get(name)),
+        "lastRefresh": _last_refresh(facts, name, [manifest for _volume, manifest in snapshots]),
         **_document(facts, desired),
     }
+
+
+def _last_refresh(facts: Facts, name: ImageName, snapshots: list[SnapshotManifest]) -> Json | None:
+    """Return what the last look at an image's source came to: a snapshot, nothing new, or a failure."""
+    looks: list[tuple[datetime, str, str]] = []
+    if snapshots:
+        looks.append((snapshots[0].created_at, "Built", snapshots[0].snapshot))
+    if name in facts.observed.refreshed:
+        looks.append((facts.observed.refreshed[name], "UpToDate", "its source had not changed"))
+    failure = facts.observed.failure(ObjectKey(Kind.IMAGE, name), "build:")
+    if failure is not None:
+        looks.append((failure.at, "Failed", f"{failure.reason}: {failure.message}"))
+    if not looks:
+        return None
+    at, outcome, message = max(looks)
+    return {"at": _time(at), "outcome": outcome, "message": message}
 
 
 def _image_pool(desired: DesiredImage | None, snapshots: list[tuple[Volume, SnapshotManifest]]) -> str | None:
@@ -200,12 +221,22 @@ def _snapshot(facts: Facts, index: _Index, volume: Volume, manifest: SnapshotMan
         "pool": volume.pool,
         "quarantined": index.quarantined.get(manifest.snapshot),
         "attestation": _attestation(manifest),
+        "keptBecause": list(facts.kept[manifest.snapshot]) if manifest.snapshot in facts.kept else None,
+        "verified": _verified(manifest),
     }
 
 
 def _attestation(manifest: SnapshotManifest) -> Json | None:
     known = manifest.attestation
     return None if known is None else {"digest": known.digest, "signer": known.signer}
+
+
+def _verified(manifest: SnapshotManifest) -> Json | None:
+    known = manifest.verified
+    if known is None:
+        return None
+    looked_at = {"relations": known.amcheck.relations} if known.amcheck is not None else None
+    return {"at": _time(known.at), "amcheck": looked_at, "checks": known.checks}
 
 
 # Clones

@@ -79,6 +79,7 @@ class RequestInbox:
         requested_by: str = "",
         plan_hash: str | None = None,
         note: str = "",
+        at_once: bool = False,
     ) -> Request:
         """Leave a request for the next pass; durable when this returns."""
         request = Request(
@@ -89,6 +90,7 @@ class RequestInbox:
             requested_by=requested_by,
             plan_hash=plan_hash,
             note=note,
+            at_once=at_once,
         )
         files.write_atomic(self.directory / f"{request.id}.json", files.encode(_request_record(request)))
         return request
@@ -171,6 +173,7 @@ def _request_record(request: Request) -> dict[str, object]:
         "requestedBy": request.requested_by,
         "planHash": request.plan_hash,
         "note": request.note,
+        "atOnce": request.at_once,
     }
 
 
@@ -189,6 +192,7 @@ def _request(identity: str, record: dict[str, object]) -> Request:
         requested_by=files.text(record, "requestedBy"),
         plan_hash=None if record["planHash"] is None else files.text(record, "planHash"),
         note=files.text(record, "note") if "note" in record else "",
+        at_once=record.get("atOnce") is True,
     )
 
 
