@@ -65,10 +65,12 @@ class Answers:
             self._inbox.answer(request_id, outcome)
 
     def track(self, view: View, plan: Plan, tasks: tuple[Task, ...], in_flight: tuple[Task, ...]) -> None:
-        """Remember which of a pass's tasks serve which request; one whose object is busy waits for a later pass."""
+        """Remember which of a pass's tasks serve which request; one that has to wait stays for a later pass."""
         for request in view.observed.requests if view.observed is not None else ():
             if (answer := _planned(plan, request, view.at)) is not None:
                 self._inbox.answer(request.id, answer)
+            elif request.id in plan.waiting:
+                continue
             elif not request.target:
                 everything = (*tasks, *(task for task in in_flight if task not in tasks))
                 self._serving[request.id] = _Serving(everything, plan, view.unwell)

@@ -12,6 +12,8 @@ from reconciler.activity import look
 from reconciler.errors import ReconcilerError
 from reconciler.ids import Revision
 from reconciler.observe import in_flight_elsewhere, observe
+from reconciler.plan.retention import why_kept
+from reconciler.plan.timers import next_refreshes
 from reconciler.state.desired import Desired
 from reconciler.status.report import Facts, status_document
 
@@ -28,7 +30,9 @@ def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
     commits = host.commits()
     desired = commits.in_force().desired
     now = host.clock.now()
-    observed = observe(host, desired or Desired(Revision(""), {}, {}), now, in_flight=in_flight_elsewhere(host))
+    asked = desired or Desired(Revision(""), {}, {})
+    observed = observe(host, asked, now, in_flight=in_flight_elsewhere(host))
+    settings = host.plan_settings
     return status_document(
         Facts(
             now=now,
@@ -38,6 +42,8 @@ def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
             conditions=host.store.conditions(),
             usage=host.store.usage(),
             changes=_changes(commits, desired),
+            next_refreshes=next_refreshes(asked, observed, now, settings=settings),
+            kept=why_kept(asked, observed, now, settings=settings),
             advertise={name: host.serving(name).advertise for name in host.runtimes},
             activity=look(host, observed.volumes, observed.servers) if activity else {},
         )

@@ -24,7 +24,16 @@ from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
 from reconciler.plan.diff import plan as make_plan
 from reconciler.plan.policy import judge
 from reconciler.plan.timers import next_due
-from reconciler.state.conditions import REPOSITORY, Condition, Kind, ObjectKey, not_ready, reconciling, stalled
+from reconciler.state.conditions import (
+    ANNOUNCED,
+    REPOSITORY,
+    Condition,
+    Kind,
+    ObjectKey,
+    not_ready,
+    reconciling,
+    stalled,
+)
 from reconciler.state.observed import SnapshotManifest
 from reconciler.state.quarantine import quarantined
 from reconciler.status.events import Event
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
 
     from reconciler.commits import Commit, Commits
     from reconciler.host import Host
+    from reconciler.plan.actions import Plan
     from reconciler.state.desired import Desired, DesiredImage
     from reconciler.state.observed import Observed
 
@@ -199,11 +209,36 @@ class Reconciler:
             store.set_attempted(Revision(view.commit.attempted), view.at, findings)
         if view.plan is not None and revision is not None:
             store.set_applied(revision, view.at)
-            for image in view.plan.checked:
-                store.set_refreshed(image, view.at)
+            self._remember_looks(view, view.plan)
         for transition in store.write_conditions(view.at, revision, self._conditions(view)):
-            store.record(Event.of_transition(transition, view.at, revision))
+            told = transition.after or transition.before
+            if told is not None and told.type not in ANNOUNCED:
+                store.record(Event.of_transition(transition, view.at, revision))
+        self._warn(view, revision)
         self._record(view, revision)
+
+    def _remember_looks(self, view: View, plan: Plan) -> None:
+        """Keep which refreshes built nothing: because nothing changed, or because they were suspended."""
+        images = view.commit.desired.images if view.commit.desired is not None else {}
+        for name in plan.checked:
+            self._host.store.set_refreshed(name, view.at, images[name].asked if name in images else None)
+        for name in plan.skipped:
+            self._host.store.set_skipped(name, view.at)
+
+    def _warn(self, view: View, revision: Revision | None) -> None:
+        """Tell once of what is going to happen."""
+        for key, condition in view.plan.warnings if view.plan is not None else ():
+            event = Event(
+                at=view.at,
+                object=key,
+                severity="warning",
+                reason=condition.reason,
+                message=condition.message,
+                revision=revision,
+                metadata={"condition": condition.type, "status": condition.status},
+            )
+            if not self._host.store.was_told(event):
+                self._host.store.record(event)
 
     def _report_failure(self, reason: str, message: str) -> None:
         """Say in the status that passes fail; what was said of objects stands until one succeeds."""
@@ -245,8 +280,9 @@ class Reconciler:
         """Return the seconds until the next pass is due: the poll interval, or a timer before it."""
         interval = self._host.config.repository.interval.total_seconds()
         pause = interval * random.uniform(0.95, 1.05)  # noqa: S311 - jitter, so that hosts do not poll in step
-        if view is not None and view.observed is not None and view.commit.desired is not None:
-            due = next_due(view.commit.desired, view.observed, view.at, settings=self._host.plan_settings)
+        seen = view.looked if view is not None else None
+        if view is not None and seen is not None and view.commit.desired is not None:
+            due = next_due(view.commit.desired, seen, view.at, settings=self._host.plan_settings)
             if due is not None:
                 pause = min(pause, max(0.2, (due - self._host.clock.now()).total_seconds()))
         return pause

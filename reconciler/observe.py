@@ -64,6 +64,8 @@ def observe(
         requests=host.state.requests.pending(),
         recent_deletions=host.state.recent_deletions(now),
         refreshed=host.store.refreshed(),
+        answered=host.store.answered(),
+        skipped=host.store.skipped(),
     )
     observed = replace(observed, mirrors=mirrors.look(host, desired, volumes, servers))
     due = builds_due(desired, observed, now)

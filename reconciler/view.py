@@ -5,7 +5,7 @@ Made by the loop; read by whoever shows, answers or reports a pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.plan.policy import is_approved
@@ -36,6 +36,15 @@ class View:
         if self.plan is None or self.observed is None:
             return False
         return is_approved(self.plan, self.observed, self.at)
+
+    @property
+    def looked(self) -> Observed | None:
+        """What exists, with the looks at sources that this pass itself took: the next one is due after these."""
+        if self.plan is None or self.observed is None or not (self.plan.checked or self.plan.skipped):
+            return self.observed
+        refreshed = {**self.observed.refreshed, **dict.fromkeys(self.plan.checked, self.at)}
+        skipped = {**self.observed.skipped, **dict.fromkeys(self.plan.skipped, self.at)}
+        return replace(self.observed, refreshed=refreshed, skipped=skipped)
 
     @property
     def unwell(self) -> Mapping[ObjectKey, str]:

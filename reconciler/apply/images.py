@@ -17,6 +17,7 @@ from reconciler.apply import mirrors, sealing
 from reconciler.apply.context import best_effort
 from reconciler.apply.delivery import refuse_quarantined
 from reconciler.apply.sealing import Proved
+from reconciler.apply.verifying import verify_final, verify_restored
 from reconciler.engines.base import BuildWork, LocalSource, Masker, MaskingWork
 from reconciler.errors import BusyError, MaskingError, ReconcilerError, RefusedError, UnsupportedError
 from reconciler.handover import give_tree
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconciler.apply.context import Work
+    from reconciler.clock import Clock
     from reconciler.engines.base import BuildSession, Engine, Sealed
     from reconciler.plan.actions import (
         BuildSnapshot,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from reconciler.repository import SourceTree
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredImage, SourcePath
+    from reconciler.state.observed import Verified
     from reconciler.state.servers import ServerSpec
     from reconciler.storage.base import Storage
 
@@ -61,9 +64,9 @@ def build(work: Work, action: BuildSnapshot) -> None:
         raise MaskingError(f"pool {storage.name} has no files in which originals could be looked for")
     signer = work.host.signer()  # a key that cannot be used is told now, not when the work of hours is done
     with private_build(work, image, action) as job:
-        sealed, proved = _run(engine, runtime, image, job, _masking(work, image))
+        sealed, proved, verified = _run(engine, runtime, image, job, _masking(work, image), work.host.clock)
         _unchanged(work, engine, image, action)
-        manifest = _manifest(work, image, action, sealed)
+        manifest = replace(_manifest(work, image, action, sealed), verified=verified)
         if storage.traits.files:
             scanned = sealing.search(work, job.directory, proved)
             work.cancel.check()
@@ -260,14 +263,14 @@ def _masking(work: Work, image: DesiredImage) -> MaskingWork:
 
 
 def _run(
-    engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork, masking: MaskingWork
-) -> tuple[Sealed, Proved]:
+    engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork, masking: MaskingWork, clock: Clock
+) -> tuple[Sealed, Proved, Verified | None]:
     spec = start(engine, runtime, job)
     with engine.session(job) as session:
-        proved = _fill(session, image, job, masking)
+        proved, verified = _fill(session, image, job, masking, clock)
     job.progress("stopping the build server")
     runtime.stop(job.server, spec=spec)
-    return engine.finish(job), proved
+    return engine.finish(job), proved, verified
 
 
 def start(engine: Engine, runtime: Runtime, job: BuildWork) -> ServerSpec:
@@ -280,11 +283,13 @@ def start(engine: Engine, runtime: Runtime, job: BuildWork) -> ServerSpec:
     return spec
 
 
-def load(session: BuildSession, image: DesiredImage, job: BuildWork) -> None:
+def load(session: BuildSession, image: DesiredImage, job: BuildWork, *, verify: bool = False) -> None:
     """Bring a build to where masking begins."""
     job.progress("restoring")
     session.restore()
     session.keep_databases()
+    if verify:
+        verify_restored(session, image, job)
     _run_scripts(session, image, job, Phase.BEFORE_MASKING)
 
 
@@ -296,8 +301,10 @@ def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, pha
             session.run(script)
 
 
-def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Proved:
-    load(session, image, job)
+def _fill(
+    session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork, clock: Clock
+) -> tuple[Proved, Verified | None]:
+    load(session, image, job, verify=True)
     masked = session.mask(masking) if masking.steps else None
     _run_scripts(session, image, job, Phase.AFTER_MASKING)
     for check in image.checks:
@@ -307,7 +314,8 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
     session.isolate()
     job.progress("vacuuming and analysing")
     session.settle()
-    return Proved(masked, session.prove(masked) if masked is not None else None)
+    verified = verify_final(session, image, job, clock.now())
+    return Proved(masked, session.prove(masked) if masked is not None else None), verified
 
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
@@ -356,4 +364,5 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         required=sealed.required,
         facts=sealed.facts,
         source_notes=sealed.source_notes,
+        asked=image.asked,
     )

@@ -130,10 +130,15 @@ def undo(ctx: typer.Context, clone: CloneArgument) -> int:
 
 
 def refresh(
-    ctx: typer.Context, image: Annotated[str, typer.Argument(metavar="IMAGE", help="Name of an image.")]
+    ctx: typer.Context,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Name of an image.")],
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for the image's refresh window.")] = False,
 ) -> int:
-    """Build a new snapshot now, if the source changed."""
-    return wish(ctx.obj, "refresh", image)
+    """Build a new snapshot, if the source changed.
+
+    Where the image has a refresh window, that is when it opens.
+    """
+    return wish(ctx.obj, "refresh", image, at_once=now)
 
 
 def wish(
@@ -143,24 +148,31 @@ def wish(
     *,
     note: str = "",
     snapshot: str = "",
+    at_once: bool = False,
     output: Output | None = Output.TEXT,
 ) -> int:
     """Hand a wish to the running loop, or serve it with a pass of our own, shown as ``output``."""
     from reconciler.cli.passes import one_pass
-    from reconciler.cli.requests import hand_over, loop_runs, submit
+    from reconciler.cli.requests import hand_over, loop_runs, submit, waits_for
 
     with context.host() as host:
         _known(host, verb, target)
         if loop_runs(host):
-            return hand_over(host, verb=verb, target=target, remark=note, snapshot=snapshot)
+            return hand_over(host, verb=verb, target=target, remark=note, snapshot=snapshot, at_once=at_once)
     with context.host(writes=True) as host:
-        request = submit(host, verb=verb, target=target, note=note, snapshot=snapshot)
+        request = submit(host, verb=verb, target=target, note=note, snapshot=snapshot, at_once=at_once)
         code = one_pass(host, None, output)
         outcome = host.state.requests.outcome(request.id)
         if outcome is not None:
             tell(f"{verb} {target}: {outcome.message}")
             return 0 if outcome.status == "succeeded" else 1
+        if (waits := waits_for(host, request)) is not None:
+            tell(f"{verb} {target}: {waits}; the wish is kept, and a pass in that window serves it{_OR_NOW}")
+            return 1
     return code
+
+
+_OR_NOW = "; refresh --now does not wait"
 
 
 def _known(host: Host, verb: Verb, target: str) -> None:

@@ -27,7 +27,14 @@ def loop_runs(host: Host) -> bool:
 
 
 def submit(
-    host: Host, *, verb: Verb, target: str = "", plan_hash: str | None = None, note: str = "", snapshot: str = ""
+    host: Host,
+    *,
+    verb: Verb,
+    target: str = "",
+    plan_hash: str | None = None,
+    note: str = "",
+    snapshot: str = "",
+    at_once: bool = False,
 ) -> Request:
     """Leave a wish for the next pass."""
     return host.state.requests.submit(
@@ -38,7 +45,14 @@ def submit(
         plan_hash=plan_hash,
         note=note,
         snapshot=snapshot,
+        at_once=at_once,
     )
+
+
+def waits_for(host: Host, request: Request) -> str | None:
+    """Return what a wish that a pass has looked at waits for; None when that is nothing but its work."""
+    known = host.store.conditions().get(request.object, ())
+    return next((condition.message for condition in known if condition.type == "Waiting"), None)
 
 
 def hand_over(
@@ -49,11 +63,14 @@ def hand_over(
     plan_hash: str | None = None,
     remark: str = "",
     snapshot: str = "",
+    at_once: bool = False,
     output: Output = Output.TEXT,
     timeout: float = 86_400,
 ) -> int:
     """Leave a wish for the running loop and wait for its outcome; return the exit code."""
-    request = submit(host, verb=verb, target=target, plan_hash=plan_hash, note=remark, snapshot=snapshot)
+    request = submit(
+        host, verb=verb, target=target, plan_hash=plan_hash, note=remark, snapshot=snapshot, at_once=at_once
+    )
     note("handed over to the running loop")
     with approval_withdrawn(host, request):
         outcome = _await(host, request, timeout)
@@ -79,6 +96,7 @@ def approval_withdrawn(host: Host, request: Request) -> Iterator[None]:
 def _await(host: Host, request: Request, timeout: float) -> Outcome:
     kept = "the approval is withdrawn" if request.verb == "approve" else "the wish is kept and served by the next pass"
     deadline = time.monotonic() + timeout
+    told: str | None = None
     while time.monotonic() < deadline:
         running = loop_runs(host)  # asked first: a loop that ended may have answered before
         outcome = host.state.requests.outcome(request.id)
@@ -86,6 +104,10 @@ def _await(host: Host, request: Request, timeout: float) -> Outcome:
             return outcome
         if not running:
             raise UnavailableError(f"the loop ended without an answer; {kept}")
+        waits = waits_for(host, request) if request.verb == "refresh" and not request.at_once else None
+        if waits is not None and waits != told:
+            note(f"{waits}; waiting for it: who stops waiting takes nothing back, and refresh --now does not wait")
+            told = waits
         time.sleep(_POLL_SECONDS)
     raise TimeoutExceededError(f"the loop did not answer in time; {kept}")
 

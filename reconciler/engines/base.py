@@ -287,6 +287,19 @@ class BuildSession(Protocol):
         """
         ...
 
+    def look_for_damage(self, *, final: bool) -> int:
+        """Read every table and index that holds data and return how many were found whole.
+
+        After ``keep_databases``, and with ``final`` after ``settle``: what this host's
+        software sorts differently is rebuilt only in between, and no damage before that.
+
+        Raises:
+            CheckFailedError: one is damaged (``DataDamaged``); names the database and the relation, never a value.
+            NotInstalledError: this host lacks the product's tool for that; the message says how to get it.
+
+        """
+        ...
+
     def run(self, script: Script) -> None:
         """Run a script to its end or first error.
 

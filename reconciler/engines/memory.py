@@ -10,7 +10,7 @@ a clone starts from what its snapshot's facts say. Its language has one statemen
     fail               fail
 
 A check is ``true``, ``false`` or a number of rows. Every parameter but ``forbidden`` may be
-set; no clone's server starts with ``unservable``.
+set; no clone's server starts with ``unservable``. A database called ``damaged`` is found to be.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from reconciler.state.servers import Endpoint
 
 UNSERVABLE = "unservable"
+DAMAGED = "damaged"
 
 
 @dataclass
@@ -308,6 +309,11 @@ class _MemorySession:
             raise SourceError(f"the source has no database {', '.join(missing)}; it has: {here}")
         if wanted:
             self._content.databases = tuple(name for name in self._content.databases if name in wanted)
+
+    def look_for_damage(self, *, final: bool) -> int:  # noqa: ARG002 - nothing is sorted here
+        if DAMAGED in self._content.databases:
+            raise CheckFailedError(f"database {DAMAGED} is damaged", reason="DataDamaged")
+        return len(self._content.databases)
 
     def run(self, script: Script) -> None:
         self._work.cancel.check()

@@ -460,7 +460,10 @@ class Plan:
     have one (up to date, suspended, stalled, waiting, unknown). ``checked`` are images
     whose due refresh found the source unchanged: the loop records the time (see
     ``Observed.refreshed``). ``served`` are requests, by id, that need no action (any
-    more), each with the answer; ``declined`` are those that cannot be granted.
+    more), each with the answer; ``declined`` are those that cannot be granted, and
+    ``waiting`` those that stay for a later pass. ``skipped`` are images of which a
+    scheduled refresh is due while they are suspended: the loop records the time.
+    ``warnings`` are conditions of which people are told once by an event.
     """
 
     revision: Revision
@@ -470,6 +473,9 @@ class Plan:
     checked: tuple[ImageName, ...] = ()
     served: Mapping[str, str] = field(default_factory=dict)
     declined: Mapping[str, str] = field(default_factory=dict)
+    waiting: frozenset[str] = frozenset()
+    skipped: tuple[ImageName, ...] = ()
+    warnings: tuple[tuple[ObjectKey, Condition], ...] = ()
 
     @property
     def everything(self) -> tuple[Action, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.plan.actions import ClearTombstone, CreateClone, ExpireClone, RenameClone
 from reconciler.plan.choice import Choice, choose, replacement
 from reconciler.plan.draft import attempt, held_back
+from reconciler.plan.expiry import warn_of_end
 from reconciler.plan.fingerprints import GENERATED, delivery_fingerprint, missing_secrets, settings_digest
 from reconciler.plan.idle import is_idle
 from reconciler.plan.index import CloneVolumes
@@ -58,6 +59,8 @@ def plan_clones(index: Index, draft: Draft) -> None:
             draft.conditions[ObjectKey(Kind.CLONE, name)] = _UP_TO_DATE if clone.running else _STOPPED
         else:
             _plan_clone(index, draft, clone, volumes or _NONE)
+        if volumes is not None:
+            warn_of_end(index, draft, clone, volumes)
 
 
 def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> bool:

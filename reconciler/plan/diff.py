@@ -21,6 +21,7 @@ from reconciler.plan.mirrors import plan_mirrors
 from reconciler.plan.moments import plan_raw_copies
 from reconciler.plan.order import ordered, wait_for_renames
 from reconciler.plan.quarantine import plan_requests, stop_quarantined
+from reconciler.plan.refreshes import opening_for
 from reconciler.plan.retention import drop_unfinished_builds, plan_moment_retention, plan_retention
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
@@ -66,6 +67,9 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
         checked=tuple(sorted(draft.checked)),
         served=draft.served,
         declined=draft.declined,
+        waiting=frozenset(draft.waiting),
+        skipped=tuple(sorted(draft.skipped)),
+        warnings=tuple(draft.warnings),
     )
 
 
@@ -88,8 +92,10 @@ def _may_build(index: Index, name: ImageName) -> bool:
         return False
     if any(failure.fingerprint for failure in index.observed.failures.get(key, ())):
         return True
+    image, newest = index.desired.images[name], index.newest(name)
     try:
-        return find_due(index, index.desired.images[name], index.newest(name), base=None) is not None
+        due = find_due(index, image, newest, base=None)
+        return due is not None and opening_for(index, image, newest, due) is None
     except ScheduleError:
         return False
 

@@ -37,6 +37,9 @@ class Draft:
     checked: set[ImageName] = field(default_factory=set)
     served: dict[str, str] = field(default_factory=dict)
     declined: dict[str, str] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+    skipped: set[ImageName] = field(default_factory=set)
+    warnings: list[tuple[ObjectKey, Condition]] = field(default_factory=list)
     builds: dict[ImageName, BuildSnapshot] = field(default_factory=dict)
     """Builds of this plan, by image."""
     moments: dict[tuple[ImageName, datetime], BuildSnapshot] = field(default_factory=dict)
@@ -54,6 +57,11 @@ class Draft:
         """Add conditions of an object."""
         known = self.conditions.get(key)
         self.conditions[key] = conditions if known is None else (*known, *conditions)
+
+    def warn(self, key: ObjectKey, condition: Condition) -> None:
+        """Add a condition of an object that people are told of once."""
+        self.say(key, condition)
+        self.warnings.append((key, condition))
 
     def refuse(self, action: Action) -> None:
         """Leave out an action because its clone is protected, and say so."""

@@ -79,10 +79,14 @@ def key_id(image: DesiredImage, secrets: Mapping[SecretName, str]) -> str | None
     return prints[0] if len(prints) == 1 else digest(prints)
 
 
-def build_fingerprint(image: DesiredImage, *, input_id: str, key: str | None, base: SnapshotId | None) -> str:
+def build_fingerprint(
+    image: DesiredImage, *, input_id: str, key: str | None, base: SnapshotId | None, asked: str | None = None
+) -> str:
     """Return the fingerprint of a build's inputs: while it is the same, a permanent failure stands.
 
     Wider than the spec digest: server settings, pool and runtime can make a build fail too.
+    ``asked`` is the value of an annotation that asks for this build and that nothing has
+    answered yet: each new one is worth one more try.
     """
     return _fingerprint(
         "build",
@@ -94,6 +98,7 @@ def build_fingerprint(image: DesiredImage, *, input_id: str, key: str | None, ba
         image.pool,
         image.runtime,
         image.superuser_scripts,
+        *(() if asked is None else (asked,)),
     )
 
 

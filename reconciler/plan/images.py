@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, RenameImage
@@ -19,7 +19,16 @@ from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
 from reconciler.plan.moments import plan_moments
 from reconciler.plan.quarantine import quarantine_of_image
-from reconciler.plan.schedule import ScheduleError, last_refresh, next_refresh, snapshot_id_stamp, started_at
+from reconciler.plan.refreshes import (
+    Due,
+    due_refresh,
+    note_skipped,
+    opening_for,
+    pending_annotation,
+    pending_refresh,
+    wait_for_window,
+)
+from reconciler.plan.schedule import ScheduleError, last_refresh, snapshot_id_stamp
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 from reconciler.state.desired import (
     BackupSource,
@@ -34,12 +43,10 @@ from reconciler.state.observed import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from reconciler.ids import ImageName
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Index, Snapshot
-    from reconciler.state.observed import Request
 
 EMPTY_INPUT = "empty"
 """Input id of an image that starts from nothing."""
@@ -56,20 +63,6 @@ class Base:
 
     snapshot: SnapshotId
     binding: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Why a snapshot is due.
-
-    ``binding``: what exists is not what the commit asks for, so a new clone waits for
-    the build. Otherwise it is a refresh, which a new clone does not wait for.
-    """
-
-    cause: Literal["first", "spec", "key", "source", "base", "request", "schedule"]
-    reason: str
-    binding: bool
-    request: str | None = None
 
 
 def plan_images(index: Index, draft: Draft) -> None:
@@ -112,12 +105,17 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         return
     _answer_old_requests(index, draft, image, newest)
     try:
-        due = find_due(index, image, newest, base=_base(index, draft, image, newest))
+        note_skipped(index, draft, image, newest)
+        due = find_due(index, image, newest, base=base_of(index, draft, image, newest))
+        opening = None if due is None else opening_for(index, image, newest, due)
     except ScheduleError as error:
         draft.say(key, *_state(index, image), stalled("ScheduleInvalid", str(error)))
         return
     if due is None:
         draft.say(key, *_state(index, image))
+        return
+    if opening is not None:
+        draft.say(key, *_state(index, image), *wait_for_window(index, draft, image, newest, due, opening))
         return
     _plan_build(index, draft, image, due)
 
@@ -225,7 +223,7 @@ def find_due(index: Index, image: DesiredImage, newest: Snapshot | None, *, base
             return Due("base", f"its base has {what} snapshot, {base.snapshot}", binding=base.binding)
     elif any(path.object_id is not None and path.object_id not in manifest.input_id for path in _paths(image)):
         return Due("source", "a file of its source changed in git", binding=True)
-    return _due_refresh(index, image, newest)
+    return due_refresh(index, image, newest)
 
 
 def _paths(image: DesiredImage) -> tuple[SourcePath, ...]:
@@ -238,35 +236,6 @@ def _paths(image: DesiredImage) -> tuple[SourcePath, ...]:
             return ()
 
 
-def _due_refresh(index: Index, image: DesiredImage, newest: Snapshot) -> Due | None:
-    pending = pending_refresh(index, image.name, newest)
-    if pending is not None:
-        return Due("request", "a refresh was requested", binding=False, request=pending.id)
-    refresh = image.refresh
-    if refresh is None or refresh.suspend:
-        return None
-    due = next_refresh(image.name, refresh, last_looked(index, image.name, newest))
-    if due > index.now:
-        return None
-    return Due("schedule", f"a refresh was due at {due.isoformat(timespec='seconds')}", binding=False)
-
-
-def last_looked(index: Index, name: ImageName, newest: Snapshot) -> datetime:
-    """Return when an image's source was last looked at with an outcome."""
-    started = started_at(newest.manifest)
-    checked = index.observed.refreshed.get(name)
-    return started if checked is None else max(started, checked)
-
-
-def pending_refresh(index: Index, name: ImageName, newest: Snapshot | None) -> Request | None:
-    """Return the newest refresh request of an image that nothing has answered yet."""
-    requests = index.requests.get(ObjectKey(Kind.IMAGE, name)) if index.requests else None
-    if not requests:
-        return None
-    latest = requests[-1]
-    return latest if newest is None or latest.requested_at > last_looked(index, name, newest) else None
-
-
 def _answer_old_requests(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | None) -> None:
     if not index.requests:
         return
@@ -276,7 +245,7 @@ def _answer_old_requests(index: Index, draft: Draft, image: DesiredImage, newest
             draft.served[request.id] = f"image {image.name} was looked at since, or a later request stands"
 
 
-def _base(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | None) -> Base | None:
+def base_of(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | None) -> Base | None:
     """Return the base snapshot that a build would use: the one of this plan, or the newest."""
     if not isinstance(image.source, ImageSource):
         return None
@@ -302,7 +271,7 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
     if (wait := _waits(index, draft, image, due)) is not None:
         draft.say(key, *_state(index, image), wait)
         return
-    found = _base(index, draft, image, newest)
+    found = base_of(index, draft, image, newest)
     base = found.snapshot if found is not None else None
     source = _input(index, draft, image, base)
     if source.input_id is None:
@@ -317,7 +286,9 @@ def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> No
             draft.served[due.request] = f"image {image.name} is up to date: its source has not changed"
         return
     keys = key_id(image, index.observed.secrets)
-    fingerprint = build_fingerprint(image, input_id=_input_of_failure(index, image, source), key=keys, base=base)
+    annotation = None if newest is None else pending_annotation(index, image, newest)
+    judged = _input_of_failure(index, image, source)
+    fingerprint = build_fingerprint(image, input_id=judged, key=keys, base=base, asked=annotation)
     held = held_back(index, key, fingerprint)
     asked = pending_refresh(index, image.name, newest)
     if held is not None and asked is None:  # a person who asks again is taken at their word

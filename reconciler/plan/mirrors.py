@@ -15,6 +15,7 @@ from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import cannot_build, find_due
+from reconciler.plan.refreshes import opening_for
 from reconciler.plan.schedule import ScheduleError
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, unknown
 from reconciler.state.observed import MirrorPhase
@@ -85,9 +86,11 @@ def _left_alone(index: Index, key: ObjectKey, image: DesiredImage) -> Condition 
 
 
 def _is_wanted(index: Index, image: DesiredImage) -> bool:
-    """Whether a build is due that would be cut from the mirror."""
+    """Whether a build is due, and may start, that would be cut from the mirror."""
+    newest = index.newest(image.name)
     try:
-        return find_due(index, image, index.newest(image.name), base=None) is not None
+        due = find_due(index, image, newest, base=None)
+        return due is not None and opening_for(index, image, newest, due) is None
     except ScheduleError:
         return False
 

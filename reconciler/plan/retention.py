@@ -14,21 +14,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId
+from reconciler.plan import keep
 from reconciler.plan.actions import BuildSnapshot, DeleteClone, DeleteSnapshot, DropVolume, ExpireClone, RenameImage
 from reconciler.plan.choice import Choice, choose
-from reconciler.plan.draft import attempt, held_back
+from reconciler.plan.draft import Draft, attempt, held_back
+from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import drop_interrupted
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, unknown
 from reconciler.state.desired import SnapshotAt
 from reconciler.state.observed import CloneManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from reconciler.ids import CloneName, ImageName, VolumeId
-    from reconciler.plan.draft import Draft
     from reconciler.plan.index import Index, Snapshot
-    from reconciler.state.desired import DesiredImage
+    from reconciler.plan.settings import PlanSettings
+    from reconciler.state.desired import Desired, DesiredImage
     from reconciler.state.observed import Observed
 
 
@@ -93,18 +96,14 @@ def drop_unfinished_builds(index: Index, draft: Draft) -> None:
 
 
 def _beyond(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Snapshot]) -> list[Snapshot]:
-    """Return the snapshots that retention does not keep by number and age, a build of this plan counted in."""
-    kept = max(1, image.retention.keep) - (1 if image.name in draft.builds else 0)
-    age = image.retention.max_age
-    if len(known) <= kept and age is None:
+    """Return the snapshots that retention does not keep, a build of this plan counted in."""
+    building = image.name in draft.builds
+    if len(known) < max(1, image.retention.keep) and image.retention.max_age is None:
         return []
     if index.left_alone(ObjectKey(Kind.IMAGE, image.name)) is not None:
         return []
-    beyond = list(known[: max(0, len(known) - kept)])
-    if age is not None:
-        last = len(known) if image.name in draft.builds else len(known) - 1
-        beyond += [s for s in known[len(beyond) : last] if s.manifest.created_at + age <= index.now]
-    return beyond
+    kept = keep.kept(image, known, index.now, building=building)
+    return [snapshot for snapshot in known if snapshot.manifest.snapshot not in kept]
 
 
 def _uses(index: Index, draft: Draft) -> _Uses:
@@ -162,17 +161,48 @@ def _retain(index: Index, draft: Draft, image: DesiredImage, known: Sequence[Sna
 
 def _surplus_now(index: Index, image: DesiredImage, known: Sequence[Snapshot]) -> list[Snapshot]:
     """Return what retention does not keep even when no build succeeds."""
-    kept, age = max(1, image.retention.keep), image.retention.max_age
-    surplus = list(known[: max(0, len(known) - kept)])
-    if age is not None:
-        surplus += [s for s in known[len(surplus) : -1] if s.manifest.created_at + age <= index.now]
-    return surplus
+    kept = keep.kept(image, known, index.now)
+    return [snapshot for snapshot in known if snapshot.manifest.snapshot not in kept]
 
 
 def _why(image: DesiredImage) -> str:
-    age = image.retention.max_age
-    text = f"retention keeps {max(1, image.retention.keep)}"
-    return text if age is None else f"{text}, none older than {age}"
+    rules = image.retention
+    numbers = [f"{getattr(rules, name)} {name}" for name in ("daily", "weekly", "monthly") if getattr(rules, name)]
+    text = ", ".join([f"retention keeps {max(1, rules.keep)}", *numbers])
+    return text if rules.max_age is None else f"{text}, none older than {rules.max_age}"
+
+
+def why_kept(
+    desired: Desired, observed: Observed, now: datetime, *, settings: PlanSettings
+) -> Mapping[SnapshotId, tuple[str, ...]]:
+    """Return why each snapshot is still there, in words for people; nothing: it goes with the next pass that can.
+
+    Words are the rules of retention (``keep``, ``daily``, …), ``used by CLONE``,
+    ``quarantined``, ``needed`` (a document names it, or work under way starts from it),
+    ``suspended``, and ``unknown`` while nobody can tell who uses what.
+    """
+    index, draft = build_index(desired, observed, now, settings=settings), Draft()
+    uses = _uses(index, draft)
+    unknown_users = uses.unknowable or bool(index.away)
+    found: dict[SnapshotId, tuple[str, ...]] = {}
+    for name, known in index.images.items():
+        image = desired.images.get(name)
+        free = [s for s in known if s.manifest.snapshot not in index.quarantined]
+        rules = {} if image is None else keep.kept(image, free, now)
+        for snapshot in known:
+            words = list(rules.get(snapshot.manifest.snapshot, ()))
+            words += _users(index, uses, snapshot.manifest.snapshot)
+            words += ["suspended"] if image is not None and image.suspend else []
+            words += ["unknown"] if unknown_users else []
+            found[snapshot.manifest.snapshot] = tuple(words)
+    return found
+
+
+def _users(index: Index, uses: _Uses, snapshot: SnapshotId) -> list[str]:
+    if snapshot in index.quarantined:
+        return ["quarantined", *(f"used by {clone}" for clone in sorted(uses.held.get(snapshot, ())))]
+    clones = [f"used by {clone}" for clone in sorted(uses.held.get(snapshot, ()))]
+    return clones or (["needed"] if snapshot in uses.named else [])
 
 
 def _free(snapshot: Snapshot, uses: _Uses) -> tuple[ObjectKey, ...] | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.state.observed import SnapshotManifest
 
 NEVER = datetime.max.replace(tzinfo=UTC)
+_WARNING = timedelta(hours=1)
 _STAMP = "%Y%m%dt%H%M%Sz"
 
 
@@ -39,10 +40,10 @@ def next_refresh(name: ImageName, refresh: Refresh, since: datetime) -> datetime
         ScheduleError: the time zone is not known on this host, or the schedule is not one.
 
     """
-    tick = _tick(refresh, since)
-    if tick is None:
+    if refresh.schedule is None:
         return NEVER
-    return tick.astimezone(UTC) + jitter(name, refresh.jitter)
+    tick = _tick_after(refresh.schedule, refresh.timezone, since)
+    return tick if tick == NEVER else tick + jitter(name, refresh.jitter)
 
 
 def last_refresh(name: ImageName, refresh: Refresh, until: datetime) -> datetime | None:
@@ -52,19 +53,63 @@ def last_refresh(name: ImageName, refresh: Refresh, until: datetime) -> datetime
         ScheduleError: as :func:`next_refresh`.
 
     """
+    if refresh.schedule is None:
+        return None
     delay = jitter(name, refresh.jitter)
-    tick = _tick(refresh, until - delay, reverse=True)
+    try:
+        tick = next(CronSim(refresh.schedule, (until - delay).astimezone(zone(refresh.timezone)), reverse=True), None)
+    except CronSimError as error:
+        message = f"the schedule {refresh.schedule!r} is not valid: {error}"
+        raise ScheduleError(message) from error
     return None if tick is None else tick.astimezone(UTC) + delay
 
 
-def _tick(refresh: Refresh, since: datetime, *, reverse: bool = False) -> datetime | None:
+def next_opening(refresh: Refresh, at: datetime) -> datetime:
+    """Return the first moment, not before ``at``, at which one of a refresh's windows is open.
+
+    A window that opened at ``o`` is open at ``t`` if o ≤ t < o + duration, in time that
+    passes: on the day that clocks change it is as long as on any other. Without windows
+    it is always open.
+
+    Raises:
+        ScheduleError: as :func:`next_refresh`.
+
+    """
+    if not refresh.windows:
+        return at
+    openings = (_tick_after(w.schedule, refresh.timezone, at - w.duration) for w in refresh.windows)
+    return max(at, min(openings))
+
+
+def _tick_after(schedule: str, timezone: str, since: datetime) -> datetime:
+    """Return the first time after ``since`` that a cron schedule names, in UTC; ``NEVER`` if there is none.
+
+    CronSim counts by the clock on the wall: in the hour that comes twice it may name a
+    time of its first round when ``since`` is in the second.
+    """
+    since = since.astimezone(UTC)
     try:
-        return next(CronSim(refresh.schedule, since.astimezone(ZoneInfo(refresh.timezone)), reverse=reverse), None)
-    except (ZoneInfoNotFoundError, OSError, ValueError) as error:
-        message = f"the time zone {refresh.timezone!r} is not known on this host"
-        raise ScheduleError(message) from error
+        ticks = CronSim(schedule, since.astimezone(zone(timezone)))
+        found = (tick.astimezone(UTC) for tick in ticks)
+        return next((tick for tick in found if tick > since), NEVER)
     except CronSimError as error:
-        message = f"the schedule {refresh.schedule!r} is not valid: {error}"
+        message = f"the schedule {schedule!r} is not valid: {error}"
+        raise ScheduleError(message) from error
+    except OverflowError:  # in the last days of the calendar
+        return NEVER
+
+
+def zone(name: str) -> ZoneInfo:
+    """Return a time zone.
+
+    Raises:
+        ScheduleError: it is not known on this host.
+
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError, ValueError) as error:
+        message = f"the time zone {name!r} is not known on this host"
         raise ScheduleError(message) from error
 
 
@@ -99,6 +144,11 @@ def expires_at(clone: DesiredClone, created_at: datetime) -> datetime | None:
     if clone.expires is None or end is None:
         return clone.expires or end
     return min(end, clone.expires)
+
+
+def warned_at(created_at: datetime, end: datetime) -> datetime:
+    """Return from when on the end of a clone is announced: an hour before, or the last tenth of a shorter life."""
+    return end - max(timedelta(0), min(_WARNING, (end - created_at) / 10))
 
 
 def expiry_text(clone: DesiredClone) -> str:

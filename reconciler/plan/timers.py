@@ -8,20 +8,23 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from reconciler.plan.draft import Draft
 from reconciler.plan.idle import idle_at
-from reconciler.plan.images import last_looked
+from reconciler.plan.images import base_of, find_due
 from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import retired_until
-from reconciler.plan.schedule import NEVER, ScheduleError, expires_at, next_refresh
+from reconciler.plan.refreshes import opening_for, scheduled_since
+from reconciler.plan.schedule import NEVER, ScheduleError, expires_at, next_opening, next_refresh, warned_at
 from reconciler.state.conditions import Kind, ObjectKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
+    from reconciler.ids import ImageName
     from reconciler.plan.index import Index
     from reconciler.plan.settings import PlanSettings
-    from reconciler.state.desired import Desired
+    from reconciler.state.desired import Desired, DesiredImage
     from reconciler.state.observed import Observed
 
 
@@ -37,16 +40,37 @@ def next_due(desired: Desired, observed: Observed, now: datetime, *, settings: P
     return min((at for at in times if now < at < NEVER), default=None)
 
 
+def next_refreshes(
+    desired: Desired, observed: Observed, now: datetime, *, settings: PlanSettings
+) -> Mapping[ImageName, datetime]:
+    """Return when the next refresh of each image may start, for people; ``now`` for one that is due and may.
+
+    Images without a schedule, or with a suspended one, have one only while one is asked for.
+    """
+    index = build_index(desired, observed, now, settings=settings)
+    found = {name: _refresh_at(index, image) for name, image in desired.images.items()}
+    return {name: at for name, at in found.items() if at is not None and at < NEVER}
+
+
 def _refreshes(index: Index) -> Iterator[datetime]:
-    for name, image in index.desired.images.items():
-        newest = index.newest(name)
-        refresh = image.refresh
-        if newest is None or refresh is None or refresh.suspend or index.left_alone(ObjectKey(Kind.IMAGE, name)):
-            continue
-        try:
-            yield next_refresh(name, refresh, last_looked(index, name, newest))
-        except ScheduleError:
-            continue
+    found = (_refresh_at(index, image) for image in index.desired.images.values())
+    yield from (at for at in found if at is not None)
+
+
+def _refresh_at(index: Index, image: DesiredImage) -> datetime | None:
+    newest, refresh = index.newest(image.name), image.refresh
+    if newest is None or index.left_alone(ObjectKey(Kind.IMAGE, image.name)):
+        return None
+    try:
+        due = find_due(index, image, newest, base=base_of(index, Draft(), image, newest))
+        if due is not None:
+            return opening_for(index, image, newest, due) or index.now
+        if refresh is None or refresh.suspend:
+            return None
+        tick = next_refresh(image.name, refresh, scheduled_since(index, image.name, newest))
+        return tick if tick == NEVER else next_opening(refresh, tick)
+    except ScheduleError:
+        return None
 
 
 def _ages(index: Index) -> Iterator[datetime]:
@@ -62,9 +86,10 @@ def _expiries(index: Index) -> Iterator[datetime]:
             continue
         volumes = index.clones.get(name)
         if volumes is not None and volumes.ready:
-            end = expires_at(clone, volumes.current.manifest.created_at)
+            created_at = volumes.current.manifest.created_at
+            end = expires_at(clone, created_at)
             if end is not None:
-                yield end
+                yield from (warned_at(created_at, end), end)
 
 
 def _graces(index: Index) -> Iterator[datetime]:

@@ -31,6 +31,36 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
 
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 
+REFRESH_ANNOTATION: Final = "reconciler/refresh"
+"""On an Image: each new value asks for one refresh now."""
+_OURS = "reconciler/"
+_LONGEST_ANNOTATION = 253
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def _annotations(annotations: dict[str, str]) -> dict[str, str]:
+    for key in annotations:
+        if key.startswith(_OURS):
+            hint = f"keys that begin with {_OURS} are read here; the only one is {REFRESH_ANNOTATION}, on an Image"
+            raise problem(f'"{key[:80]}" is not an annotation of this kind', hint=hint, at=(key,))
+    return annotations
+
+
+def _image_annotations(annotations: dict[str, str]) -> dict[str, str]:
+    _annotations({key: value for key, value in annotations.items() if key != REFRESH_ANNOTATION})
+    value = annotations.get(REFRESH_ANNOTATION)
+    if value is not None and not (len(value) <= _LONGEST_ANNOTATION and _PRINTABLE.fullmatch(value)):
+        raise problem(
+            "this is not a value that asks for a refresh",
+            hint=f'one line of at most {_LONGEST_ANNOTATION} characters, another than before: "2026-11-20"',
+            at=(REFRESH_ANNOTATION,),
+        )
+    return annotations
+
+
+Annotations = Annotated[dict[str, str], AfterValidator(_annotations)]
+ImageAnnotations = Annotated[dict[str, str], AfterValidator(_image_annotations)]
+
 
 class Metadata(Model):
     """Name and labels of a document."""
@@ -41,9 +71,20 @@ class Metadata(Model):
         description="Choose documents by these: a host's selector takes only documents with its labels.",
         examples=[{"team": "payments"}],
     )
-    annotations: dict[str, str] = Field(
+    annotations: Annotations = Field(
         default_factory=dict, description="Free text for people and tools; never read.", examples=[{"ticket": "DB-17"}]
     )
     formerly: Maybe[Name] = Field(
         None, description="The name until now: renames without rebuilding.", examples=["shop-old"]
+    )
+
+
+class ImageMetadata(Metadata):
+    """Name and labels of an image."""
+
+    annotations: ImageAnnotations = Field(
+        default_factory=dict,
+        description="Free text for people and tools; of it only reconciler/refresh is read: a new value asks for one "
+        "refresh now.",
+        examples=[{"reconciler/refresh": "2026-11-20"}],
     )

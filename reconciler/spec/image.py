@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from reconciler.spec.envelope import ApiVersion, Metadata
+from reconciler.spec.envelope import ApiVersion, ImageMetadata
 from reconciler.spec.scripts import Check, CloneScript, ImageScript, Parameters, Params, database_name
 from reconciler.spec.types import (
     Duration,
@@ -35,6 +35,7 @@ from reconciler.spec.values import SNAPSHOT_PATTERN, is_pattern
 Engine = Literal["postgres", "mariadb", "mysql", "sqlite", "sqlserver", "oracle"]
 _TWO_PART_MAJORS = frozenset({"8", "9"})  # of PostgreSQL: since 10 the first number alone is the major version
 _snapshot = re.compile(SNAPSHOT_PATTERN)
+_SHORTEST_WINDOW = timedelta(minutes=1)
 _NOTHING_TO_MASK = frozenset({"empty", "image"})
 
 
@@ -160,6 +161,12 @@ class Source(Ruled):
         return next(name for name in Source.model_fields if getattr(self, name) is not None)
 
 
+def _window_length(value: timedelta) -> timedelta:
+    if value < _SHORTEST_WINDOW:
+        raise problem("a window is open for a minute at least", hint="write 6h")
+    return value
+
+
 class Unmasked(Model):
     """Says openly that the data needs no masking."""
 
@@ -190,19 +197,58 @@ MaskingStep = Annotated[
 ]
 
 
+class RefreshWindow(Model):
+    """A time in which refreshes may start."""
+
+    schedule: Schedule = Field(description="When it opens, as cron.", examples=["0 22 * * *"])
+    duration: Annotated[Duration, AfterValidator(_window_length)] = Field(
+        description="How long it stays open, in hours that pass.", examples=["6h"]
+    )
+
+
+def _window_form(value: Any) -> str:  # noqa: ANN401 - whatever YAML gave
+    return "<window>" if isinstance(value, dict | RefreshWindow) else "<list>"
+
+
+Windows = Annotated[
+    Annotated[RefreshWindow, Tag("<window>")] | Annotated[Many[RefreshWindow], Tag("<list>")],
+    Discriminator(_window_form),
+]
+
+
 class Refresh(Ruled):
     """When the image is built anew from its source."""
 
     schedule: Maybe[Schedule] = Field(None, description="Cron: minute hour day month weekday.", examples=["0 2 * * *"])
-    timezone: Timezone = Field("UTC", description="Time zone of the schedule.", examples=["Europe/Paris"])
+    timezone: Timezone = Field(
+        "UTC", description="Time zone of the schedule, the window and the days of retention.", examples=["Europe/Paris"]
+    )
     jitter: DurationOrZero = Field(timedelta(0), description="Spread of the starting time, upwards.", examples=["10m"])
-    suspend: bool = Field(False, description="Stops scheduled refreshes.")
+    suspend: bool = Field(False, description="Stops scheduled refreshes; what is missed meanwhile is not made up for.")
+    window: Windows = Field(
+        (),
+        description="Refreshes start only while one of these is open; one window, or a list.",
+        examples=[{"schedule": "0 22 * * *", "duration": "6h"}],
+    )
+
+    @property
+    def windows(self) -> tuple[RefreshWindow, ...]:
+        """The windows, however many are written."""
+        return (self.window,) if isinstance(self.window, RefreshWindow) else self.window
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
-        if "schedule" not in given and ("timezone" in given or "jitter" in given):
-            hint = "add schedule: 0 2 * * *"
-            yield problem("timezone and jitter mean nothing without a schedule", hint=hint, code="R017")
+        if "schedule" not in given and "jitter" in given:
+            yield problem("jitter means nothing without a schedule", hint="add schedule: 0 2 * * *", code="R017")
+
+
+class Verify(Model):
+    """What a build proves of its source before anything is changed; the dated result is kept with the snapshot."""
+
+    amcheck: bool = Field(
+        False, description="Look for damage in every table and index, after restoring and once more at the end."
+    )
+    checks: Many[Check] = Field((), description="Checks of what was restored, before scripts and masking.")
 
 
 class PointInTime(Model):
@@ -221,6 +267,11 @@ class Retention(Model):
     """Which snapshots are kept. Those in use, or named by a spec, are never pruned."""
 
     keep: int = Field(3, ge=1, le=10_000, description="How many of the newest.", examples=[3])
+    daily: int = Field(
+        0, ge=0, le=10_000, description="And the newest of each of so many days that have one.", examples=[7]
+    )
+    weekly: int = Field(0, ge=0, le=10_000, description="The same, by weeks (ISO, from Monday).", examples=[4])
+    monthly: int = Field(0, ge=0, le=10_000, description="The same, by months.", examples=[6])
     max_age: Maybe[Duration] = Field(None, description="Older ones go as well, save the newest.", examples=["30d"])
 
 
@@ -268,6 +319,9 @@ class ImageSpec(Ruled):
         None, description="In place of masking: why there is none.", examples=[{"reason": "public sample data"}]
     )
     checks: Many[Check] = Field((), description="After masking; a failing check fails the build.")
+    verify: Maybe[Verify] = Field(
+        None, description="Proof that the source restores, kept with the snapshot.", examples=[{"amcheck": True}]
+    )
     refresh: Maybe[Refresh] = Field(None, description="When to build anew.", examples=[{"schedule": "0 2 * * *"}])
     point_in_time: Maybe[PointInTime] = Field(
         None, description="How far back clones may ask for a moment.", examples=[{"window": "7d"}]
@@ -288,6 +342,7 @@ class ImageSpec(Ruled):
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
         yield from _about_masking(given)
+        yield from _about_timezone(given)
         source = given.get("source")
         if "pointInTime" in given and not (source is None or _is_followed(source)):
             yield problem(
@@ -328,10 +383,27 @@ def _about_masking(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
         )
 
 
+def _about_timezone(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+    """A time zone is of a schedule, a window, or the days of retention."""
+    refresh, retention = _fields(given.get("refresh")), _fields(given.get("retention"))
+    uses = {"schedule", "window"} & refresh or {"daily", "weekly", "monthly"} & retention
+    if "timezone" in refresh and not uses:
+        hint = "add schedule: 0 2 * * *"
+        at = ("refresh", "timezone")
+        yield problem("a time zone means nothing without a schedule or a window", hint=hint, at=at, code="R017")
+
+
+def _fields(given: object) -> set[str]:
+    """Return which fields of a mapping are written; they have the same names in YAML here."""
+    if isinstance(given, Model):
+        return given.model_fields_set
+    return {str(key) for key in given} if isinstance(given, dict) else set()
+
+
 class Image(Model):
     """A declared source of databases: engine, source, scripts, masking, refresh, retention."""
 
     api_version: ApiVersion = Field(description="Version of this format.")
     kind: Literal["Image"] = Field(description="Kind of this document.")
-    metadata: Metadata = Field(description="Name and labels.")
+    metadata: ImageMetadata = Field(description="Name and labels.")
     spec: ImageSpec = Field(description="How the image is built.")

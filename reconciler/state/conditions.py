@@ -81,6 +81,12 @@ def stalled(reason: str, message: str) -> Condition:
     return Condition(type="Stalled", status="True", reason=reason, message=message)
 
 
+EXPIRING = "Expiring"
+"""Type of the condition of a clone whose time is almost over."""
+
+ANNOUNCED = frozenset({EXPIRING})
+"""Types of which an event tells once for each message, whenever they come and go."""
+
 WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase", "Quarantined"})
 """Reasons of objects that wait for what another object's work makes: a snapshot, or the release of one."""
 

@@ -153,19 +153,44 @@ MaskingStep = Policy | MaskerRef | Script
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
+class Window:
+    """A time in which refreshes may start: opens by cron, and stays open for so long."""
+
     schedule: str
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """``schedule`` None: only on request. Without ``windows`` refreshes may start at any time."""
+
+    schedule: str | None = None
     timezone: str = "UTC"
     jitter: timedelta = timedelta(0)
     suspend: bool = False
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """``keep`` newest snapshots; older than ``max_age`` go as well, save the newest."""
+    """``keep`` newest snapshots, and the newest of each of the last days, weeks and months that have one.
+
+    Older than ``max_age`` go as well, save the newest.
+    """
 
     keep: int = 3
     max_age: timedelta | None = None
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """What a build proves of what was restored; ``amcheck``: that nothing of it is damaged."""
+
+    amcheck: bool = False
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +215,10 @@ class DesiredImage:
     unmasked_reason: str | None = None
     refresh: Refresh | None = None
     point_in_time: PointInTime | None = None
+    asked: str | None = None
+    """Value of the annotation that asks for a refresh: once for each new one."""
     retention: Retention = Retention()
+    verify: Verify | None = None
     pool: PoolName = DEFAULT_POOL
     runtime: RuntimeName = DEFAULT_RUNTIME
     parameters: Mapping[str, str] = field(default_factory=dict)

@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler.state.desired import BackupSource, DesiredImage, DumpSource, Policy, PrimarySource, Script
+from reconciler.state.desired import BackupSource, DesiredImage, DumpSource, Policy, PrimarySource, Script, Verify
 
 if TYPE_CHECKING:
-    from reconciler.state.desired import MaskingStep
+    from reconciler.state.desired import Check, MaskingStep
 
 MASKING_VOCABULARY = 1
 """Part of the digest of images that are masked: raised when a rule's meaning changes, so that they are built anew."""
@@ -41,22 +41,27 @@ def spec_digest(image: DesiredImage) -> str:
         source["globals"] = image.source.globals is not None
     elif isinstance(image.source, BackupSource) and image.source.repository is not None:
         source["repository"] = image.source.repository
-    return _digest(
-        {
-            "engine": image.engine,
-            "version": image.version,
-            "source": source,
-            "databases": image.databases,
-            "scripts": _script_rows(image.scripts),
-            "checks": [[check.sql, check.database] for check in image.checks],
-            "masking": [MASKING_VOCABULARY, *map(_masking_row, image.masking)] if image.masking else [],
-        }
-    )
+    row: dict[str, Any] = {
+        "engine": image.engine,
+        "version": image.version,
+        "source": source,
+        "databases": image.databases,
+        "scripts": _script_rows(image.scripts),
+        "checks": _check_rows(image.checks),
+        "masking": [MASKING_VOCABULARY, *map(_masking_row, image.masking)] if image.masking else [],
+    }
+    if image.verify is not None and image.verify != Verify():  # else the digest is what it was before there was one
+        row["verify"] = [image.verify.amcheck, _check_rows(image.verify.checks)]
+    return _digest(row)
 
 
 def scripts_digest(scripts: Iterable[Script], params: Mapping[str, str]) -> str:
     """Return what identifies the scripts of a clone as rendered, and its params."""
     return _digest([_script_rows(scripts), dict(params)])
+
+
+def _check_rows(checks: Iterable[Check]) -> list[list[str | None]]:
+    return [[check.sql, check.database] for check in checks]
 
 
 def _script_rows(scripts: Iterable[Script]) -> list[list[str | None]]:

@@ -65,6 +65,22 @@ class Quarantine:
     by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What was looked at for damage, and none was found: so many tables and indexes."""
+
+    relations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a build proved of its source, and when; ``amcheck`` None: nothing was looked at for damage."""
+
+    at: datetime
+    amcheck: Damage | None = None
+    checks: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotManifest:
     """A sealed snapshot.
@@ -103,6 +119,10 @@ class SnapshotManifest:
     facts: Mapping[str, str] = field(default_factory=dict)
     attestation: Attestation | None = None
     """None: it was built before snapshots had one."""
+    verified: Verified | None = None
+    """None: its document did not ask for it when it was built."""
+    asked: str | None = None
+    """Value of the annotation that asked for a refresh when its build began; it is answered by this snapshot."""
     quarantine: Quarantine | None = None
     """On request; a quarantine that a document asks for stands in git alone (see :mod:`.quarantine`)."""
     kind: Literal["snapshot"] = "snapshot"
@@ -421,6 +441,8 @@ class Request:
     plan_hash: str | None = None
     note: str = ""
     snapshot: str = ""
+    at_once: bool = False
+    """Of a refresh: it does not wait for the image's window."""
 
     @property
     def object(self) -> ObjectKey:
@@ -461,6 +483,10 @@ class Observed:
     """Until when a running clone with ``idle`` was in use, or may have been; absent: it cannot be told."""
     activity: Mapping[VolumeId, Activity] = field(default_factory=dict)
     """Who uses clones that are about to go; absent: nobody was asked, or there was no answer."""
+    answered: Mapping[ImageName, str] = field(default_factory=dict)
+    """The annotation's value that was in force then, and was answered by that."""
+    skipped: Mapping[ImageName, datetime] = field(default_factory=dict)
+    """When a scheduled refresh was last due while they were suspended: what was due until then is not made up for."""
 
     def failure(self, key: ObjectKey, fingerprint: str) -> Failure | None:
         """Return the last failure of the work on an object that a fingerprint is of."""

@@ -17,6 +17,7 @@ from reconciler.ids import CloneName, ImageName, PolicyName, PoolName, RuntimeNa
 from reconciler.spec.collection import without_collection
 from reconciler.spec.diagnostics import Diagnostic, order
 from reconciler.spec.documents import clone_of, image_of, policy_of
+from reconciler.spec.envelope import REFRESH_ANNOTATION
 from reconciler.spec.image import MaskingScript
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import (
@@ -44,6 +45,8 @@ from reconciler.state.desired import (
     Source,
     SourcePath,
     User,
+    Verify,
+    Window,
 )
 from reconciler.state.digests import scripts_digest, spec_digest
 from reconciler.state.grants import Grants, Refusal
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from reconciler.spec.documents import Document
     from reconciler.spec.image import Image, ImageSpec
     from reconciler.spec.image import PrimarySource as LivePrimary
+    from reconciler.spec.scripts import Check as SpecCheck
     from reconciler.spec.scripts import CloneScript
 
 _MAX_DIAGNOSTICS = 500
@@ -188,15 +192,14 @@ class _Commit:
             source=self._source(document, spec),
             databases=spec.databases,
             scripts=self._rendered(document, spec.scripts, lambda: _image_scope(model)),
-            checks=tuple(
-                Check(check.sql, check.database, document.file, line_of(document, check.sql, "spec", "checks", number))
-                for number, check in enumerate(spec.checks)
-            ),
+            checks=_checks(document, spec.checks, "spec", "checks"),
+            verify=_verify(document, spec),
             masking=self._masking(document, spec, lambda: _image_scope(model)),
             unmasked_reason=spec.unmasked.reason if spec.unmasked else None,
             refresh=_refresh(spec),
             point_in_time=_point_in_time(spec),
-            retention=Retention(spec.retention.keep, spec.retention.max_age),
+            asked=model.metadata.annotations.get(REFRESH_ANNOTATION),
+            retention=_retention(spec),
             pool=PoolName(spec.pool),
             runtime=RuntimeName(spec.runtime),
             parameters=spec.parameters,
@@ -368,9 +371,28 @@ def _point_in_time(spec: ImageSpec) -> PointInTime | None:
 
 def _refresh(spec: ImageSpec) -> Refresh | None:
     refresh = spec.refresh
-    if refresh is None or refresh.schedule is None:
+    if refresh is None:
         return None
-    return Refresh(refresh.schedule, refresh.timezone, refresh.jitter, refresh.suspend)
+    windows = tuple(Window(window.schedule, window.duration) for window in refresh.windows)
+    return Refresh(refresh.schedule, refresh.timezone, refresh.jitter, refresh.suspend, windows)
+
+
+def _retention(spec: ImageSpec) -> Retention:
+    kept = spec.retention
+    return Retention(kept.keep, kept.max_age, daily=kept.daily, weekly=kept.weekly, monthly=kept.monthly)
+
+
+def _verify(document: Document, spec: ImageSpec) -> Verify | None:
+    if spec.verify is None:
+        return None
+    return Verify(spec.verify.amcheck, _checks(document, spec.verify.checks, "spec", "verify", "checks"))
+
+
+def _checks(document: Document, checks: Iterable[SpecCheck], *at: str | int) -> tuple[Check, ...]:
+    return tuple(
+        Check(check.sql, check.database, document.file, line_of(document, check.sql, *at, number))
+        for number, check in enumerate(checks)
+    )
 
 
 def _snapshot(model: Clone) -> SnapshotChoice:

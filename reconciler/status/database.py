@@ -43,7 +43,7 @@ CREATE INDEX events_by_object ON events (kind, name, id);
 CREATE INDEX events_by_time ON events (time);
 CREATE TABLE failures (kind TEXT, name TEXT, reason TEXT, message TEXT, permanent INTEGER, fingerprint TEXT,
     attempts INTEGER, at TEXT, retry_at TEXT, work TEXT, PRIMARY KEY (kind, name, work)) WITHOUT ROWID;
-CREATE TABLE refreshed (image TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
+CREATE TABLE refreshed (image TEXT PRIMARY KEY, at TEXT, asked TEXT, skipped TEXT) WITHOUT ROWID;
 CREATE TABLE usage (volume TEXT PRIMARY KEY, logical INTEGER, exclusive INTEGER, at TEXT) WITHOUT ROWID;
 CREATE TABLE activity (volume TEXT PRIMARY KEY, used TEXT, looked TEXT, sessions INTEGER) WITHOUT ROWID;
 CREATE TABLE passes (id INTEGER PRIMARY KEY, revision TEXT, started TEXT, finished TEXT, outcome TEXT, counts TEXT);

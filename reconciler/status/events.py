@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reconciler.state.conditions import ObjectKey
     from reconciler.status.values import Transition
 
-Severity = Literal["trace", "info", "error"]
+Severity = Literal["trace", "info", "warning", "error"]
 
 MESSAGE_LIMIT = 39_000
 """Longest message in characters, the limit of Flux's event API."""

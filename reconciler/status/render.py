@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _GOOD, _BAD, _BUSY, _DIM = "green", "bold red", "yellow", "dim"
-_EVENT_STYLE = {"error": _BAD, "info": "", "trace": _DIM}
+_EVENT_STYLE = {"error": _BAD, "warning": _BUSY, "info": "", "trace": _DIM}
 
 
 def render_status(document: Json, *, colour: bool = False, width: int | None = None) -> str:
@@ -105,7 +105,8 @@ def _is_problem(condition: Json) -> bool:
     """Whether a condition is abnormal: not ready, or abnormal-true (Stalled and its like)."""
     if condition["type"] == "Ready":
         return bool(condition["status"] != "True")
-    return bool(condition["type"] not in ("Reconciling", "Suspended", "Idle") and condition["status"] == "True")
+    passing = ("Reconciling", "Suspended", "Idle", "Waiting")
+    return bool(condition["type"] not in passing and condition["status"] == "True")
 
 
 def _write_problems(page: Page, problems: Sequence[tuple[str, Json, Json]], now: datetime) -> None:
@@ -143,15 +144,16 @@ def _pools(document: Json) -> Sheet:
 
 def _images(document: Json, now: datetime) -> Sheet:
     """Return images, each with its builds and its snapshots below it, newest first."""
-    columns = ("IMAGE / SNAPSHOT", "ENGINE", "STATE", "DATA", "SIZE", "CLONES")
-    sheet = Sheet(columns, optional=("ENGINE", "CLONES", "SIZE", "DATA"))
+    columns = ("IMAGE / SNAPSHOT", "ENGINE", "STATE", "DATA", "SIZE", "FREES", "CLONES", "NOTES")
+    sheet = Sheet(columns, optional=("ENGINE", "FREES", "CLONES", "SIZE", "NOTES", "DATA"))
     for image in document["images"]:
         clones = {clone for snapshot in image["snapshots"] for clone in snapshot["usedBy"]}
         name = Cell(plain(image["name"]), "bold")
-        sheet.rows.append(_row(name, image["engine"] or "-", _state_cell(image, ""), "", "", str(len(clones))))
+        engine, state = image["engine"] or "-", _state_cell(image, "")
+        sheet.rows.append(_row(name, engine, state, "", "", "", str(len(clones)), _refreshes(image, now)))
         for build in image["builds"]:
             started = age(parse_time(build["startedAt"]), now)
-            sheet.rows.append(_row(f"  {build['id']}", "", Cell("building", _BUSY), started, "", ""))
+            sheet.rows.append(_row(f"  {build['id']}", "", Cell("building", _BUSY), started, "", "", "", ""))
         sheet.rows += [_mirror_row(mirror, now) for mirror in image.get("mirrors", ())]
         sheet.rows += [_snapshot_row(snapshot, now) for snapshot in image["snapshots"]]
     return sheet
@@ -163,14 +165,42 @@ def _mirror_row(mirror: Json, now: datetime) -> tuple[Cell, ...]:
         state = Cell(mirror["phase"], _BUSY)
     else:
         state = Cell("following", _GOOD) if mirror["following"] else Cell("not following", _BAD)
-    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, size(mirror["sizeBytes"]), "")
+    sizes = (size(mirror["sizeBytes"]), size(mirror["exclusiveBytes"]))
+    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, *sizes, "", "")
 
 
 def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:
     data = age(parse_time(snapshot["dataAsOf"]), now)
     used = str(len(snapshot["usedBy"]))
     state = Cell("quarantined", _BAD) if snapshot.get("quarantined") else "sealed"
-    return _row(f"  {snapshot['id']}", snapshot["version"], state, data, size(snapshot["sizeBytes"]), used)
+    sizes = (size(snapshot["sizeBytes"]), size(snapshot.get("exclusiveBytes")))
+    return _row(f"  {snapshot['id']}", snapshot["version"], state, data, *sizes, used, _notes(snapshot, now))
+
+
+def _refreshes(image: Json, now: datetime) -> str:
+    """Say what the last refresh came to, and when the next one may start."""
+    last, coming = image.get("lastRefresh"), image.get("nextRefreshAt")
+    told = []
+    if last is not None:
+        told.append(f"{_OUTCOMES.get(last['outcome'], last['outcome'])} {age(parse_time(last['at']), now)}")
+    if coming is not None:
+        told.append(f"next refresh {age(parse_time(coming), now)}")
+    return ", ".join(told)
+
+
+_OUTCOMES = {"Built": "built", "UpToDate": "found up to date", "Failed": "failed"}
+
+
+def _notes(snapshot: Json, now: datetime) -> str:
+    """Say why a snapshot is kept, and what was proved of it."""
+    kept, verified = snapshot.get("keptBecause"), snapshot.get("verified")
+    told = [] if kept is None else [f"kept: {', '.join(kept)}" if kept else "not kept"]
+    if verified is not None:
+        looked_at = verified["amcheck"]
+        parts = [f"{looked_at['relations']} relations"] if looked_at is not None else []
+        parts += [f"{verified['checks']} checks"] if verified["checks"] else []
+        told.append(f"verified {age(parse_time(verified['at']), now)}: {', '.join(parts) or 'restored'}")
+    return "; ".join(told)
 
 
 def _clones(document: Json, now: datetime) -> Sheet:

@@ -49,6 +49,7 @@ class Facts:
 
     ``desired`` is None while there is no good commit. ``changes`` says who changed a
     file last, by path. ``advertise`` is the host name that clients use, by runtime.
+    ``next_refreshes`` and ``kept`` are what planning says of images and of snapshots.
     """
 
     now: datetime
@@ -61,6 +62,8 @@ class Facts:
     advertise: Mapping[RuntimeName, str] = field(default_factory=dict)
     activity: Mapping[VolumeId, Activity] = field(default_factory=dict)
     """Who uses clones, where somebody asked for that."""
+    next_refreshes: Mapping[ImageName, datetime] = field(default_factory=dict)
+    kept: Mapping[SnapshotId, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,8 @@ def _image(facts: Facts, index: _Index, name: ImageName) -> Json:
         "mirrors": [_mirror(facts, volume, manifest) for volume, manifest in index.mirrors.get(name, ())],
         "pool": _image_pool(desired, snapshots),
         "suspended": desired.suspend if desired is not None else False,
+        "nextRefreshAt": _time(facts.next_refreshes.get(name)),
+        "lastRefresh": _last_refresh(facts, name, [manifest for _volume, manifest in snapshots]),
         **_document(facts, desired),
     }
 
@@ -221,6 +226,22 @@ def _mirror(facts: Facts, volume: Volume, manifest: MirrorManifest) -> Json:
         "pool": volume.pool,
         "conditions": _conditions(facts, ObjectKey(Kind.MIRROR, manifest.image)),
     }
+
+
+def _last_refresh(facts: Facts, name: ImageName, snapshots: list[SnapshotManifest]) -> Json | None:
+    """Return what the last look at an image's source came to: a snapshot, nothing new, or a failure."""
+    looks: list[tuple[datetime, str, str]] = []
+    if snapshots:
+        looks.append((snapshots[0].created_at, "Built", snapshots[0].snapshot))
+    if name in facts.observed.refreshed:
+        looks.append((facts.observed.refreshed[name], "UpToDate", "its source had not changed"))
+    failure = facts.observed.failure(ObjectKey(Kind.IMAGE, name), "build:")
+    if failure is not None:
+        looks.append((failure.at, "Failed", f"{failure.reason}: {failure.message}"))
+    if not looks:
+        return None
+    at, outcome, message = max(looks)
+    return {"at": _time(at), "outcome": outcome, "message": message}
 
 
 def _image_pool(desired: DesiredImage | None, snapshots: list[tuple[Volume, SnapshotManifest]]) -> str | None:
@@ -253,12 +274,22 @@ def _snapshot(facts: Facts, index: _Index, volume: Volume, manifest: SnapshotMan
         "pool": volume.pool,
         "quarantined": index.quarantined.get(manifest.snapshot),
         "attestation": _attestation(manifest),
+        "keptBecause": list(facts.kept[manifest.snapshot]) if manifest.snapshot in facts.kept else None,
+        "verified": _verified(manifest),
     }
 
 
 def _attestation(manifest: SnapshotManifest) -> Json | None:
     known = manifest.attestation
     return None if known is None else {"digest": known.digest, "signer": known.signer}
+
+
+def _verified(manifest: SnapshotManifest) -> Json | None:
+    known = manifest.verified
+    if known is None:
+        return None
+    looked_at = {"relations": known.amcheck.relations} if known.amcheck is not None else None
+    return {"at": _time(known.at), "amcheck": looked_at, "checks": known.checks}
 
 
 # Clones

@@ -80,6 +80,7 @@ class RequestInbox:
         plan_hash: str | None = None,
         note: str = "",
         snapshot: str = "",
+        at_once: bool = False,
     ) -> Request:
         """Leave a request for the next pass; durable when this returns."""
         request = Request(
@@ -91,6 +92,7 @@ class RequestInbox:
             plan_hash=plan_hash,
             note=note,
             snapshot=snapshot,
+            at_once=at_once,
         )
         files.write_atomic(self.directory / f"{request.id}.json", files.encode(_request_record(request)))
         return request
@@ -174,6 +176,7 @@ def _request_record(request: Request) -> dict[str, object]:
         "planHash": request.plan_hash,
         "note": request.note,
         "snapshot": request.snapshot,
+        "atOnce": request.at_once,
     }
 
 
@@ -193,6 +196,7 @@ def _request(identity: str, record: dict[str, object]) -> Request:
         plan_hash=None if record["planHash"] is None else files.text(record, "planHash"),
         note=files.text(record, "note") if "note" in record else "",
         snapshot=files.text(record, "snapshot") if "snapshot" in record else "",
+        at_once=record.get("atOnce") is True,
     )
 
 

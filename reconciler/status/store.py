@@ -181,13 +181,41 @@ class StatusStore:
 
     def refreshed(self) -> Mapping[ImageName, datetime]:
         """Return when images were last found up to date by a refresh."""
-        rows = self._select("SELECT image, at FROM refreshed")
+        rows = self._select("SELECT image, at FROM refreshed WHERE at IS NOT NULL")
         return {ImageName(image): parse_time(at) for image, at in rows}
 
-    def set_refreshed(self, image: ImageName, at: datetime) -> None:
-        """Note that a refresh found an image up to date."""
-        row = (image, format_time(at))
-        self._write(lambda c: c.execute("INSERT OR REPLACE INTO refreshed VALUES (?, ?)", row))
+    def answered(self) -> Mapping[ImageName, str]:
+        """Return the values of annotations that these looks answered."""
+        rows = self._select("SELECT image, asked FROM refreshed WHERE asked IS NOT NULL")
+        return {ImageName(image): asked for image, asked in rows}
+
+    def set_refreshed(self, image: ImageName, at: datetime, asked: str | None = None) -> None:
+        """Note that a refresh found an image up to date, and what its annotation was then."""
+        row = (image, format_time(at), asked)
+        query = (
+            "INSERT INTO refreshed (image, at, asked) VALUES (?, ?, ?)"
+            " ON CONFLICT (image) DO UPDATE SET at = excluded.at, asked = excluded.asked"
+        )
+        self._write(lambda c: c.execute(query, row))
+
+    def skipped(self) -> Mapping[ImageName, datetime]:
+        """Return when scheduled refreshes were last due while they were suspended."""
+        rows = self._select("SELECT image, skipped FROM refreshed WHERE skipped IS NOT NULL")
+        return {ImageName(image): parse_time(skipped) for image, skipped in rows}
+
+    def set_skipped(self, image: ImageName, at: datetime) -> None:
+        """Note that a scheduled refresh was due while they were suspended."""
+        query = (
+            "INSERT INTO refreshed (image, skipped) VALUES (?, ?)"
+            " ON CONFLICT (image) DO UPDATE SET skipped = excluded.skipped"
+        )
+        self._write(lambda c: c.execute(query, (image, format_time(at))))
+
+    def was_told(self, event: Event) -> bool:
+        """Whether an event of this object, reason and message is among those that are kept, however old."""
+        query = "SELECT 1 FROM events WHERE kind = ? AND name = ? AND reason = ? AND message = ? LIMIT 1"
+        key = event.object
+        return bool(self._select(query, str(key.kind), key.name, event.reason, redact.text(event.message)))
 
     def usage(self) -> Mapping[VolumeId, VolumeUsage]:
         """Return the last measured sizes by volume."""

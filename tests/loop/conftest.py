@@ -24,8 +24,9 @@ from reconciler.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+    from typing import Any
 
     from reconciler.state.conditions import Condition
     from reconciler.state.observed import Verb, Volume
@@ -57,8 +58,8 @@ spec:
 class HandClock:
     """Time that a test moves by hand; waiting is real, so that threads get their turn."""
 
-    def __init__(self) -> None:
-        self._now = START
+    def __init__(self, start: datetime = START) -> None:
+        self._now = start
 
     def now(self) -> datetime:
         self._now += timedelta(milliseconds=1)
@@ -77,18 +78,20 @@ class HandClock:
 class World:
     """One installation: what a test writes into its specs, and what becomes of it."""
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, path: Path, stack: ExitStack, *, clock: HandClock | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self.specs = path / "specs"
         self.specs.mkdir()
         self.secrets = path / "secrets"
         self.secrets.mkdir()
-        self.clock = HandClock()
+        self.clock = clock or HandClock()
         self.state = StateDirectory(path / "state")
         self.store = stack.enter_context(StatusStore(self.state.status_file, self.clock))
         self.storage = MemoryStorage(PoolName("default"), installation=self.state.installation)
         self.servers = MemoryHost()
         self.engine = MemoryEngine("postgres")
-        config = {"repository": {"path": str(self.specs)}, "state": str(path / "state")}
+        config = {"repository": {"path": str(self.specs)}, "state": str(path / "state"), **(settings or {})}
         self.host = Host(
             config=Config.model_validate(config, context={"base": path}),
             installation=self.state.installation,

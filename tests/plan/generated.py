@@ -26,6 +26,7 @@ from reconciler.state.desired import (
     Retention,
     SnapshotAt,
     User,
+    Window,
 )
 from reconciler.state.observed import (
     CloneManifest,
@@ -89,6 +90,16 @@ ENDS: list[dict[str, Any]] = [
     {"expires": NOW + HOUR},
 ]
 MASKINGS: list[dict[str, Any]] = [{}, {}, *({"key_id": key, "masked_by": ("pii",)} for key in ("key-1", "key-2"))]
+CLOSED, OPEN = Window("0 13 * * *", 6 * HOUR), Window("0 10 * * *", 6 * HOUR)
+REFRESHES = [
+    None,
+    Refresh("0 2 * * *"),
+    Refresh("0 * * * *", jitter=HOUR),
+    Refresh("0 * * * *", suspend=True),
+    Refresh("0 * * * *", windows=(CLOSED,)),
+    Refresh(windows=(CLOSED,)),
+    Refresh("0 2 * * *", windows=(CLOSED, OPEN)),
+]
 PROBLEM = ("SourceNotGranted", "the host does not grant its source")
 
 
@@ -97,8 +108,13 @@ def images(draw: st.DrawFn, name: str) -> DesiredImage:
     changes: dict[str, Any] = {
         "spec_digest": draw(st.sampled_from(DIGESTS)),
         "suspend": draw(RARELY),
-        "retention": Retention(draw(st.integers(1, 3)), draw(st.sampled_from([None, 48 * HOUR]))),
-        "refresh": draw(st.sampled_from([None, Refresh("0 2 * * *"), Refresh("0 * * * *", jitter=HOUR)])),
+        "retention": replace(
+            draw(st.sampled_from([Retention(), Retention(daily=2), Retention(weekly=1, monthly=2)])),
+            keep=draw(st.integers(1, 3)),
+            max_age=draw(st.sampled_from([None, 48 * HOUR])),
+        ),
+        "refresh": draw(st.sampled_from(REFRESHES)),
+        "asked": draw(st.sampled_from([None, None, "once", "again"])),
         "pool": draw(st.sampled_from([POOL, POOL, OTHER_POOL])),
     }
     if draw(RARELY):

@@ -34,6 +34,7 @@ from tests.plan.world import (
     clone_key,
     derived,
     image_key,
+    only_build,
     planned,
     reason,
     seen,
@@ -46,12 +47,6 @@ SHOP = image_key("shop")
 DAILY = Refresh("0 2 * * *")
 OTHER_DIGEST = "d2" * 32
 AWAY = a_pool(OTHER_POOL, available=False, message="marker is missing")
-
-
-def only_build(made: Plan) -> BuildSnapshot:
-    (build,) = made.actions
-    assert isinstance(build, BuildSnapshot)
-    return build
 
 
 def test_the_first_snapshot_is_built() -> None:

@@ -356,6 +356,12 @@ def steps(made: Plan) -> list[str]:
     return [f"{action.verb} {action.key.name}" for action in made.actions]
 
 
+def only_build(made: Plan) -> BuildSnapshot:
+    (build,) = made.actions
+    assert isinstance(build, BuildSnapshot)
+    return build
+
+
 def condition(made: Plan, key: ObjectKey, kind: str) -> Condition | None:
     return next((c for c in made.conditions.get(key, ()) if c.type == kind), None)
 
@@ -399,9 +405,14 @@ class World:
                 self.perform(action)
                 self._remember(action, None)
         refreshed = {**self.observed.refreshed, **dict.fromkeys(made.checked, self.now)}
+        answers = {name: self.desired.images[name].asked for name in made.checked}
+        answered = {**self.observed.answered, **{name: asked for name, asked in answers.items() if asked is not None}}
+        skipped = {**self.observed.skipped, **dict.fromkeys(made.skipped, self.now)}
         tried = {getattr(action, "request", None) for action in made.actions} | {*made.served, *made.declined}
         requests = tuple(request for request in self.observed.requests if request.id not in tried)
-        self.observed = replace(self.observed, refreshed=refreshed, requests=requests)
+        self.observed = replace(
+            self.observed, refreshed=refreshed, answered=answered, skipped=skipped, requests=requests
+        )
         return self.observed
 
     def _failure(self, action: Action) -> Failure:
@@ -504,6 +515,7 @@ class World:
             key_id=action.key_id,
             masked_by=image.masked_by,
             base=action.base,
+            asked=image.asked,
             created_at=self.now,
             pool=image.pool,
         )

@@ -51,6 +51,16 @@ def test_an_image_has_the_defaults_of_the_contract() -> None:
         {"scripts": [{"path": "a.sql.j2"}, {"inline": "SELECT 1", "phase": "afterMasking", "database": "shop"}]},
         {"refresh": {"schedule": "0 2 * * *", "timezone": "Europe/Paris", "jitter": "10m"}},
         {"refresh": {"suspend": True}},
+        {"refresh": {"window": {"schedule": "0 22 * * *", "duration": "6h"}, "timezone": "Europe/Paris"}},
+        {
+            "refresh": {
+                "window": [{"schedule": "0 22 * * *", "duration": "6h"}, {"schedule": "0 0 * * 6", "duration": "1d"}]
+            }
+        },
+        {"refresh": {"timezone": "Europe/Paris"}, "retention": {"daily": 7}},
+        {"retention": {"keep": 1, "daily": 7, "weekly": 4, "monthly": 6, "maxAge": "365d"}},
+        {"verify": {"amcheck": True, "checks": [{"sql": "SELECT true", "database": "shop"}]}},
+        {"verify": {}},
         {"parameters": {"work_mem": "64MB", "max_connections": 10, "jit": False}},
         {"retention": {"keep": 1, "maxAge": "30d"}},
     ],
@@ -82,6 +92,17 @@ def test_an_image_accepts(fields: dict[str, Any]) -> None:
         {"refresh": {"schedule": "0 0 30 2 *"}},
         {"refresh": {"timezone": "Europe/Paris"}},
         {"refresh": {"schedule": "0 2 * * *", "timezone": "../etc"}},
+        {"refresh": {"jitter": "10m", "window": {"schedule": "0 22 * * *", "duration": "6h"}}},
+        {"refresh": {"window": {"schedule": "0 22 * * *"}}},
+        {"refresh": {"window": {"schedule": "0 22 * * *", "duration": "30s"}}},
+        {"refresh": {"window": {"schedule": "0 0 30 2 *", "duration": "6h"}}},
+        {"refresh": {"window": "0 22 * * *"}},
+        {"refresh": {"window": [{"schedule": "@daily", "duration": "6h"}]}},
+        {"refresh": {"timezone": "Europe/Paris"}, "retention": {"keep": 7}},
+        {"retention": {"daily": -1}},
+        {"retention": {"yearly": 1}},
+        {"verify": {"amcheck": "yes"}},
+        {"verify": {"checks": [{}]}},
         {"retention": {"keep": 0}},
         {"retention": None},
         {"suspend": "no"},
@@ -92,6 +113,36 @@ def test_an_image_accepts(fields: dict[str, Any]) -> None:
 def test_an_image_refuses(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Image.model_validate(changed(IMAGE, **fields))
+
+
+def annotated(document: dict[str, Any], annotations: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "metadata": {**document["metadata"], "annotations": annotations}}
+
+
+@pytest.mark.parametrize("value", ["2026-11-20", "1", "x" * 253, "because Ann asked: DB-17"])
+def test_any_line_asks_for_a_refresh(value: str) -> None:
+    Image.model_validate(annotated(IMAGE, {"reconciler/refresh": value, "ticket": "DB-17"}))
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"reconciler/refresh": ""},
+        {"reconciler/refresh": "x" * 254},
+        {"reconciler/refresh": "two\nlines"},
+        {"reconciler/refresh": 1},
+        {"reconciler/refersh": "1"},
+    ],
+)
+def test_an_annotation_that_would_never_be_read_is_refused(annotations: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Image.model_validate(annotated(IMAGE, annotations))
+
+
+def test_only_images_are_asked_for_a_refresh() -> None:
+    Clone.model_validate(annotated(CLONE, {"ticket": "DB-17"}))
+    with pytest.raises(ValidationError, match="is not an annotation of this kind"):
+        Clone.model_validate(annotated(CLONE, {"reconciler/refresh": "1"}))
 
 
 def test_settings_become_the_text_that_servers_read() -> None:

@@ -17,9 +17,12 @@ from reconciler.state.desired import (
     DumpSource,
     Phase,
     PrimarySource,
+    Refresh,
+    Retention,
     Script,
     SourcePath,
     User,
+    Window,
 )
 from reconciler.state.resolve import Resolution, ResolveCache, resolve
 
@@ -157,6 +160,30 @@ def test_a_clone_is_resolved_and_its_templates_see_image_clone_and_params_of_bot
     assert found.users[0].password == "shop-app"
 
 
+def test_what_is_asked_of_refreshes_and_retention_is_resolved(tmp_path: Path) -> None:
+    text = IMAGE.replace("keep: 5", "keep: 5, daily: 7, weekly: 4, monthly: 6, maxAge: 30d")
+    text = text.replace("{name: shop,", "{name: shop, annotations: {reconciler/refresh: now},")
+    one = "{schedule: 0 22 * * *, duration: 6h}"
+    window = Window("0 22 * * *", timedelta(hours=6))
+    for written, windows in ((one, (window,)), (f"[{one}, {one}]", (window, window)), ("[]", ())):
+        refresh = f"  refresh: {{timezone: Europe/Paris, window: {written}}}\n  retention:"
+        found = image(tmp_path, text.replace("  retention:", refresh))
+        assert found.refresh == Refresh(None, "Europe/Paris", windows=windows)
+        assert found.retention == Retention(5, timedelta(days=30), daily=7, weekly=4, monthly=6)
+        assert found.asked == "now"
+
+
+def test_what_a_build_verifies_is_resolved_with_the_lines_of_its_checks(tmp_path: Path) -> None:
+    verify = "  verify:\n    amcheck: true\n    checks:\n      - {sql: SELECT 42 = 42}\n  retention:"
+    text = IMAGE.replace("  retention:", verify)
+    line = 1 + text.splitlines().index("      - {sql: SELECT 42 = 42}")
+    found = image(tmp_path, text).verify
+    assert found is not None
+    (check,) = found.checks
+    assert (found.amcheck, check.sql, check.first_line) == (True, "SELECT 42 = 42", line)
+    assert image(tmp_path).verify is None
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -167,6 +194,9 @@ def test_a_clone_is_resolved_and_its_templates_see_image_clone_and_params_of_bot
         ("params: {region: eu}", "params: {region: eu, unused: x}"),
         ("kind: Image", "# a comment\nkind: Image"),
         ("  retention:", "  suspend: true\n  refresh: {schedule: 0 2 * * *}\n  retention:"),
+        ("  retention:", "  verify: {amcheck: false}\n  retention:"),
+        ("keep: 5", "keep: 5, daily: 7, weekly: 4, monthly: 6"),
+        ("{name: shop,", "{name: shop, annotations: {reconciler/refresh: now},"),
         ("{name: shop,", "{name: shop, formerly: old-shop,"),
     ],
 )
@@ -190,6 +220,8 @@ def test_what_asks_for_no_new_build_leaves_the_spec_digest_alone(tmp_path: Path,
         (", globals: dumps/roles.sql", ""),
         ("dump: {path: dumps/shop.sql, globals: dumps/roles.sql}", "files: {path: dumps}"),
         ("masking: [pii]", "unmasked: {reason: x}"),
+        ("  retention:", "  verify: {amcheck: true}\n  retention:"),
+        ("  retention:", "  verify: {checks: [{sql: SELECT true, database: shop}]}\n  retention:"),
         ("trim.sql.j2, database: shop", "trim.sql.j2, database: other"),
     ],
 )

@@ -104,6 +104,7 @@ REQUESTS = st.builds(
     requested_at=TIMES,
     requested_by=NAMES,
     plan_hash=st.none() | NAMES,
+    at_once=st.booleans(),
 )
 OBSERVED = st.builds(
     state.Observed,
@@ -121,6 +122,8 @@ OBSERVED = st.builds(
     requests=_some(REQUESTS),
     recent_deletions=_mapping(TIMES),
     refreshed=_mapping(TIMES),
+    answered=TEXTS,
+    skipped=_mapping(TIMES),
 )
 
 

@@ -50,8 +50,11 @@ def _document(*clones: dict[str, Any]) -> dict[str, Any]:
         "id": SNAPSHOT,
         "dataAsOf": "2026-11-22T02:00:00Z",
         "sizeBytes": 1_500_000_000,
+        "exclusiveBytes": 3_000_000,
         "version": "18.6",
         "usedBy": ["shop-dev"],
+        "keptBecause": ["daily", "used by shop-dev"],
+        "verified": {"at": "2026-11-22T02:00:00Z", "amcheck": {"relations": 9}, "checks": 0},
     }
     image = {
         "name": "shop",
@@ -60,6 +63,8 @@ def _document(*clones: dict[str, Any]) -> dict[str, Any]:
         "snapshots": [snapshot],
         "builds": [],
         "suspended": False,
+        "lastRefresh": {"at": "2026-11-22T04:00:00Z", "outcome": "UpToDate", "message": ""},
+        "nextRefreshAt": None,
     }
     pool = {
         "name": "default",
@@ -86,17 +91,18 @@ BROKEN = _condition("Ready", "False", "PortInUse", "port 5601 is used by another
 
 
 def test_a_healthy_host_is_three_tables() -> None:
+    kept = "kept: daily, used by shop-dev; verified 3 h ago: 9 relations"
     assert (
         render_status(_document(_clone("shop-dev", READY)))
-        == """\
+        == f"""\
 main@sha1:1111, in force since 1 h ago
 
 POOL     DRIVER  STATE      FREE      OF
 default  btrfs   available  20.0 GiB  50.0 GiB
 
-IMAGE / SNAPSHOT                  ENGINE    STATE   DATA     SIZE     CLONES
-shop                              postgres  ready                     1
-  shop-20261122t020000z-1a2b3c4d  18.6      sealed  3 h ago  1.4 GiB  1
+IMAGE / SNAPSHOT                  ENGINE    STATE   DATA     SIZE     FREES    CLONES  NOTES
+shop                              postgres  ready                              1       found up to date 1 h ago
+  shop-20261122t020000z-1a2b3c4d  18.6      sealed  3 h ago  1.4 GiB  2.9 MiB  1       {kept}
 
 CLONE     STATE    IMAGE  DATA     ADDRESS              OWNER     OWN SIZE  EXPIRES
 shop-dev  running  shop   3 h ago  127.0.0.1:5601/shop  payments  40.0 KiB  in 5 h
@@ -114,6 +120,15 @@ def test_a_clone_shows_what_is_newer_that_it_rests_and_who_uses_it() -> None:
     assert busy.endswith("2 (app, psql), last active 1 min ago")
     assert resting.split()[:9] == ["rests", "idle", "shop", "3", "h", "ago", "(newer:", "1", "h"]
     assert "PROBLEMS" not in text
+
+
+def test_an_image_tells_its_next_refresh_and_a_snapshot_that_goes_is_not_kept() -> None:
+    document = _document(_clone("shop-dev", READY))
+    document["images"][0]["nextRefreshAt"] = "2026-11-23T01:00:00Z"
+    document["images"][0]["snapshots"][0] |= {"keptBecause": [], "verified": None}
+    _pools, _blank, _head, image, snapshot, *_clones = render_status(document).splitlines()[3:]
+    assert image.endswith("found up to date 1 h ago, next refresh in 20 h")
+    assert snapshot.endswith("not kept")
 
 
 def test_problems_come_first_with_where_to_look_and_who_to_ask() -> None:

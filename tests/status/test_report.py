@@ -28,12 +28,15 @@ from reconciler.state.observed import (
     BuildManifest,
     CloneManifest,
     ClonePhase,
+    Damage,
+    Failure,
     Observed,
     ObservedPool,
     ObservedServer,
     ServerState,
     SnapshotManifest,
     Tombstone,
+    Verified,
     Volume,
     VolumeState,
 )
@@ -190,6 +193,37 @@ def test_an_image_says_what_the_contract_promises() -> None:
         "usedBy": ["shop-dev"],
     }
     assert {key: snapshot[key] for key in expected} == expected
+
+
+def test_a_snapshot_says_why_it_is_kept_and_what_its_build_proved() -> None:
+    proved = Verified(NOW, Damage(120), 2)
+    volume = _snapshot()
+    assert isinstance(volume.manifest, SnapshotManifest)
+    verified = replace(volume, manifest=replace(volume.manifest, verified=proved))
+    facts = replace(_observing(volumes=(verified,)), kept={SNAPSHOT: ("daily", "used by shop-dev")})
+    (image,) = status_document(facts)["images"]
+    (snapshot,) = image["snapshots"]
+    assert snapshot["keptBecause"] == ["daily", "used by shop-dev"]
+    assert snapshot["verified"] == {"at": "2026-11-22T05:00:00Z", "amcheck": {"relations": 120}, "checks": 2}
+    (image,) = status_document(FACTS)["images"]
+    assert (image["snapshots"][0]["keptBecause"], image["snapshots"][0]["verified"]) == (None, None)
+
+
+def test_an_image_says_what_its_last_refresh_came_to_and_when_the_next_one_is() -> None:
+    hour = timedelta(hours=1)
+    failure = Failure("ScriptFailed", "line 3", permanent=True, fingerprint="build:x", attempts=1, at=NOW)
+    key = ObjectKey(Kind.IMAGE, "shop")
+    for changes, expected in (
+        ({}, ("Built", SNAPSHOT)),
+        ({"refreshed": {SHOP: NOW - hour}}, ("UpToDate", "its source had not changed")),
+        ({"refreshed": {SHOP: NOW - hour}, "failures": {key: (failure,)}}, ("Failed", "ScriptFailed: line 3")),
+    ):
+        facts = replace(_observing(**changes), next_refreshes={SHOP: NOW + hour})
+        (image,) = status_document(facts)["images"]
+        assert (image["lastRefresh"]["outcome"], image["lastRefresh"]["message"]) == expected
+        assert image["nextRefreshAt"] == "2026-11-22T06:00:00Z"
+    (image,) = status_document(_observing(volumes=()))["images"]
+    assert (image["lastRefresh"], image["nextRefreshAt"]) == (None, None)
 
 
 def test_the_document_is_json_and_holds_the_whole_observation() -> None:

@@ -225,6 +225,27 @@ def test_refreshes_are_remembered(store: StatusStore) -> None:
     assert store.refreshed() == {"shop": _later(1)}
 
 
+def test_what_a_look_answered_and_what_was_skipped_is_remembered_apart(store: StatusStore) -> None:
+    shop = ImageName("shop")
+    store.set_skipped(shop, NOW)
+    assert (store.refreshed(), store.answered(), store.skipped()) == ({}, {}, {"shop": NOW})
+    store.set_refreshed(shop, _later(1), "two")
+    assert (store.refreshed(), store.answered()) == ({"shop": _later(1)}, {"shop": "two"})
+    assert store.skipped() == {"shop": NOW}
+    store.set_skipped(shop, _later(2))
+    store.set_refreshed(shop, _later(3))
+    assert (store.answered(), store.skipped()) == ({}, {"shop": _later(2)})
+
+
+def test_what_was_told_is_known_however_long_ago(store: StatusStore) -> None:
+    event = Event(at=NOW, object=DEV, severity="warning", reason="ExpiresSoon", message="at noon")
+    assert store.was_told(event) is False
+    store.record(event)
+    assert store.was_told(replace(event, at=_later(9_000))) is True
+    assert store.was_told(replace(event, message="at one")) is False
+    assert store.was_told(replace(event, object=SHOP)) is False
+
+
 def test_sizes_are_kept_per_volume_until_the_volume_is_gone(store: StatusStore) -> None:
     a, b = VolumeId("shop-dev.1"), VolumeId("crm-dev.1")
     store.write_usage({a: VolumeUsage(10, 1, NOW), b: VolumeUsage(20, None, NOW)}, NOW)

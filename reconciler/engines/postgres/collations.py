@@ -45,7 +45,7 @@ WHERE collversion IS NOT NULL AND collversion IS DISTINCT FROM pg_collation_actu
   AND (collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database())))
 """
 _INDEXES = """
-SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+SELECT i.indexrelid, i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE c.relkind = 'i' AND i.indcollation::oid[] && %s::oid[]
 """
 _DEFAULT_COLLATION = 100
@@ -60,14 +60,18 @@ def dependencies(conn: psycopg.Connection) -> set[str]:
     return {_PROVIDERS[letter] for letter in used}
 
 
+def stale_indexes(conn: psycopg.Connection) -> dict[int, str]:
+    """Return the connected database's indexes whose sort order is, or may be, another on this host: oids and names."""
+    oids = [oid for _, oid in conn.execute(_STALE_COLLATIONS).fetchall()]
+    oids += [_DEFAULT_COLLATION] if _database_is_stale(conn) else []
+    return dict(conn.execute(_INDEXES, [oids]).fetchall()) if oids else {}
+
+
 def repair(conn: psycopg.Connection) -> None:
     """Rebuild the connected database's indexes whose sort order is another on this host, and record the new one."""
     stale = conn.execute(_STALE_COLLATIONS).fetchall()
     whole = _database_is_stale(conn)
-    oids = [oid for _, oid in stale] + ([_DEFAULT_COLLATION] if whole else [])
-    if not oids:
-        return
-    for (index,) in conn.execute(_INDEXES, [oids]).fetchall():
+    for index in stale_indexes(conn).values():
         conn.execute(sql.SQL(f"REINDEX INDEX {index}"))
     for name, _ in stale:
         conn.execute(sql.SQL(f"ALTER COLLATION {name} REFRESH VERSION"))

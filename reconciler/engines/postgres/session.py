@@ -63,6 +63,11 @@ class PostgresSession:
                 _empty_postgres(conn)
             server.grant_memberships(conn)
 
+    def look_for_damage(self, *, final: bool) -> int:
+        from reconciler.engines.postgres import damage  # noqa: PLC0415 - only builds that ask for it need it
+
+        return damage.look_for_damage(self._work, self._installed, final=final)
+
     def run(self, script: Script) -> None:
         scripts.run_script(self._work, script, databases=self._databases())
 

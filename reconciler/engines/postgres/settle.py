@@ -89,7 +89,7 @@ def settle_cluster(work: BuildWork, installed: InstalledServer, masked: Masked |
     with server.connect(work, "template1") as conn:
         _rewrite(conn, _SHARED)
         if work.source.kind != "mirror":
-            _freeze_catalogs(conn)
+            freeze_catalogs(conn)
         conn.execute("CHECKPOINT")
     return collations.record(used, installed)
 
@@ -102,7 +102,7 @@ def _settle_database(work: BuildWork, conn: psycopg.Connection) -> set[str]:
     _vacuum(work, conn)
     work.cancel.check()
     _rewrite(conn, _LOCAL)
-    _freeze_catalogs(conn)
+    freeze_catalogs(conn)
     return used
 
 
@@ -163,7 +163,7 @@ def _rewrite(conn: psycopg.Connection, tables: tuple[str, ...]) -> None:
         conn.execute(sql.SQL("VACUUM (FULL, FREEZE) pg_catalog.{}").format(sql.Identifier(table)))
 
 
-def _freeze_catalogs(conn: psycopg.Connection) -> None:
+def freeze_catalogs(conn: psycopg.Connection) -> None:
     """Freeze what the statements before wrote into catalogs; without ANALYZE, which writes again."""
     rows = conn.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid < 16384").fetchall()
     conn.execute(sql.SQL("VACUUM (FREEZE) " + ", ".join(row[0] for row in rows)))
