@@ -40,6 +40,8 @@ _DEFAULTS: dict[str, Method] = {
     "email": Email.model_validate({"email": {}}),
 }
 """What the plain names stand for."""
+_SYSTEM = frozenset({"pg_catalog", "pg_toast", "information_schema"})
+"""Schemas of a server's own tables."""
 
 
 class Cell(NamedTuple):
@@ -231,6 +233,8 @@ class _Search:
         elsewhere = [one.name for one in self._all if any(map(self._exactness, one.tables))]
         if elsewhere:
             return f"which is in the database {elsewhere[0]} only"
+        if self._schema in _SYSTEM:
+            return "which is the server's own: what it holds of rows and logins is scrubbed without a rule; remove it"
         names = [str(name) for one in self._databases for name in one.tables]
         return f"which matches no table{_tail(did_you_mean(self._rule.table, names))}"
 
