@@ -93,9 +93,7 @@ def _cell(text: str) -> Cell:
     return Cell(TableName(schema, table), column)
 
 
-def _nowhere(
-    policy: Policy, reference: Reference, asked: Mapping[str, set[Cell]], databases: Iterable[str]
-) -> Finding:
+def _nowhere(policy: Policy, reference: Reference, asked: Mapping[str, set[Cell]], databases: Iterable[str]) -> Finding:
     text = f"the policy {policy.name} has a reference from {reference.column} to {reference.to}, but "
     if not asked:
         hint = did_you_mean(reference.database or "", databases)

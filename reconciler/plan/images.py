@@ -124,7 +124,8 @@ def _left_as_is(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
     newest = index.usable(image.name)
     if newest is None or not newest.manifest.notes:
         return ()
-    message = "; ".join(newest.manifest.notes)
+    notes = newest.manifest.notes
+    message = notes[0] if len(notes) == 1 else "\n".join(f"- {note}" for note in notes)
     return (Condition(type="LeftUnmasked", status="True", reason="MaskingReport", message=message),)
 
 
