@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import MaskingError
 from reconciler.masking.coverage import cover
-from reconciler.masking.schema import DatabaseSchema, Table, View
+from reconciler.masking.schema import DatabaseSchema, Table, TableName, View
 from reconciler.masking.vocabulary import name_of
 from tests.masking.schemas import a_column, a_policy, a_rule, a_schema, a_table, name, policies, schemas
 
@@ -480,6 +480,12 @@ def test_columns_of_a_key_fold_case_together() -> None:
     reference = {"column": "public.b.x", "to": "public.a.x"}
     found = columns(a_schema(one, two), a_policy(a_rule("public.a", x="hash"), references=[reference]))
     assert [masking.column.folds_case for masking in found.values()] == [True, True]
+
+
+def test_names_may_have_dots_in_them() -> None:
+    dotted = replace(a_table("x.y", "a text"), name=TableName("my.schema", "t.1"))
+    for pattern in ("my.schema.t.1", "my.schema.*", "my.*.t.?"):
+        assert len(columns(a_schema(dotted, CUSTOMER), a_policy(a_rule(pattern, a="hash")))) == 1
 
 
 def test_declared_references_have_to_exist() -> None:
