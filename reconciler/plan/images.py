@@ -113,7 +113,7 @@ def _state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
     known = index.images.get(image.name)
     if not known:
         return (not_ready("NoSnapshot", "there is no snapshot yet"),)
-    quarantine = quarantine_of_image(index, known)
+    quarantine = quarantine_of_image(index, image, known)
     if index.usable(image.name) is None:
         return (not_ready("Quarantined", "every snapshot is quarantined"), *quarantine)
     return (*UP_TO_DATE, *quarantine, *_left_as_is(index, image))
