@@ -368,6 +368,39 @@ def test_a_large_object_with_originals_is_a_leak_unless_somebody_said_keep(clust
     assert prove(shop.work, masked).excluded[reasons.KEPT] > 0
 
 
+COMMENT = """
+DO $do$ BEGIN
+    EXECUTE format('COMMENT ON TABLE customer IS %L', (SELECT string_agg(email, ' ') FROM customer) || FORM);
+END $do$;
+"""
+FUNCTION = """
+DO $do$ BEGIN
+    EXECUTE format('CREATE FUNCTION f() RETURNS text LANGUAGE sql AS %L',
+        'SELECT ' || quote_literal((SELECT string_agg(email, ' ') FROM customer) || FORM));
+END $do$;
+"""
+
+
+PADDING = ["''", "repeat('compressed', 1000)"]
+
+
+@pytest.mark.parametrize("padding", PADDING)
+def test_a_function_that_holds_a_column_is_told(cluster: Cluster, padding: str) -> None:
+    shop = make_shop(cluster)
+    shop.run(FUNCTION.replace("FORM", padding) + MASK)
+    told = {one.column for one in shop.settled().proved().exposed if one.place.endswith("customer.email")}
+    assert told == {"shop: pg_catalog.pg_proc.prosrc"}
+
+
+@pytest.mark.parametrize("padding", PADDING)
+def test_a_comment_that_holds_a_column_is_a_leak(cluster: Cluster, padding: str) -> None:
+    shop = make_shop(cluster)
+    shop.run(COMMENT.replace("FORM", padding) + MASK)
+    said = leak(shop.settled())
+    assert "pg_catalog.pg_description.description, a catalog of the database, has" in said
+    assert "COMMENT ON" in said
+
+
 # -- blindness and secrecy -------------------------------------------------------------------------
 
 
