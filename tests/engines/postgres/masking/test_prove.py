@@ -142,6 +142,24 @@ def test_a_rule_that_did_nothing_is_a_leak(cluster: Cluster) -> None:
         assert f"shop: public.customer.{column} still has 500 of 500 originals" in message
 
 
+def test_values_that_no_other_of_their_format_can_replace_may_stay_in_any_number(cluster: Cluster) -> None:
+    """The largest number is alone in its segment, as is 0; a letter becomes itself under one key in 26."""
+    more = "ALTER TABLE customer ADD until bigint DEFAULT 9223372036854775807, ADD sex text DEFAULT 'M';"
+    shop = make_shop(cluster, CUSTOMERS + more, until="preserve", sex="preserve")
+    shop.run(MASK)
+    masked = shop.settled().masked()
+    for column, equal, fine in (("until", 900, True), ("sex", 900, True), ("phone", 50, False)):
+        tables = tuple(
+            replace(table, columns=tuple(replace(c, equal=equal) if c.column == column else c for c in table.columns))
+            for table in masked.tables
+        )
+        if fine:
+            prove(shop.work, replace(masked, tables=tables))
+            continue
+        with pytest.raises(MaskingError, match="phone: the rule preserve left 50 of 900 values"):
+            prove(shop.work, replace(masked, tables=tables))
+
+
 def test_values_that_a_rule_left_as_they_were_are_a_leak(cluster: Cluster) -> None:
     shop = make_shop(cluster)
     shop.run(MASK)
