@@ -13,17 +13,20 @@ from reconciler.handover import lock_away
 from reconciler.masking import attestation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildWork
     from reconciler.masking.dsse import Signer
-    from reconciler.masking.leaks import Evidence, Scan
+    from reconciler.masking.leaks import Evidence, Exposure, Scan
     from reconciler.masking.report import Masked
     from reconciler.state.desired import DesiredImage
     from reconciler.state.observed import Attestation, SnapshotManifest
 
 _NOTES = 20
+_NAMED = 5
+"""Columns that are named for one masked column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,23 @@ def _notes(proved: Proved) -> tuple[str, ...]:
     """Return what a person should look at: what nobody decided about. Not more than fits a status."""
     told = list(proved.masked.reports) if proved.masked is not None else []
     if proved.evidence is not None:
-        told += [str(one) for one in proved.evidence.exposed if not one.decided]
+        told += _by_place(one for one in proved.evidence.exposed if not one.decided)
     return tuple(told[:_NOTES]) + (
         (f"and {len(told) - _NOTES} more, in the attestation",) if len(told) > _NOTES else ()
     )
+
+
+def _by_place(exposed: Iterable[Exposure]) -> Iterator[str]:
+    """Yield one line for each masked column whose originals others have: those that have most of them first."""
+    places: dict[str, list[Exposure]] = {}
+    for one in exposed:
+        places.setdefault(one.place, []).append(one)
+    for place, found in places.items():
+        most = sorted(found, key=lambda one: (-one.values, one.column))
+        named = [f"{one.column} ({one.values})" for one in most[:_NAMED]]
+        more = f" and {len(most) - _NAMED} more columns" if len(most) > _NAMED else ""
+        drawn = max(one.drawn for one in found)
+        yield f"of {drawn} originals of {place}, some are in columns that no rule names: {', '.join(named)}{more}"
 
 
 def _of_base(work: Work, manifest: SnapshotManifest) -> Attestation | None:

@@ -206,7 +206,8 @@ def _warn(made: Plan) -> None:
     for key, conditions in sorted(made.conditions.items()):
         for condition in conditions:
             if condition.type == "LeftUnmasked":
-                note(f"warning: {key}: {condition.message}")
+                lines = "\n" if "\n" in condition.message else " "
+                note(f"warning: {key} masking left some of it:{lines}{condition.message}")
 
 
 def _show(result: Plan, output: Output) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from reconciler.masking.findings import Finding
 from reconciler.masking.matching import Cell, Decision, difference
 from reconciler.masking.schema import Family, TableName
-from reconciler.masking.vocabulary import deterministic, name_of
+from reconciler.masking.vocabulary import deterministic, distinct_methods, name_of
 from reconciler.spec.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def declared_links(
             for database in complete:
                 links[database].append(Link(source, target, f"a reference of the policy {policy.name}"))
             if not complete:
-                findings.append(_nowhere(policy, reference, [cells[one] for one in asked]))
+                findings.append(_nowhere(policy, reference, {one: cells[one] for one in asked}, cells))
     return links, tuple(findings)
 
 
@@ -93,13 +93,17 @@ def _cell(text: str) -> Cell:
     return Cell(TableName(schema, table), column)
 
 
-def _nowhere(policy: Policy, reference: Reference, cells: Sequence[set[Cell]]) -> Finding:
+def _nowhere(policy: Policy, reference: Reference, asked: Mapping[str, set[Cell]], databases: Iterable[str]) -> Finding:
     text = f"the policy {policy.name} has a reference from {reference.column} to {reference.to}, but "
-    known = [str(cell) for found in cells for cell in sorted(found)]
+    if not asked:
+        hint = did_you_mean(reference.database or "", databases)
+        return Finding(f"{text}the image has no database {reference.database}{f'; {hint}' if hint else ''}")
+    known = [str(cell) for found in asked.values() for cell in sorted(found)]
+    where = f" in {', '.join(asked)}" if reference.database is not None else ""
     for name in (reference.column, reference.to):
         if name not in known:
             hint = did_you_mean(name, known)
-            return Finding(f"{text}there is no column {name}{f'; {hint}' if hint else ''}")
+            return Finding(f"{text}there is no column {name}{where}{f'; {hint}' if hint else ''}")
     return Finding(f"{text}they are in different databases; write database: and rules for both")
 
 
@@ -246,7 +250,7 @@ def _check(
         text = f"has the condition when, {because}: equal values in other tables cannot be told by it"
         yield Finding(f"{text}; write the rule without when, or keep", *place)
     if not deterministic(decision.method) and not _all_sql(key, rules):
-        yield Finding(f"is {decision}, {because}: {_not_alike(decision)}", *place)
+        yield Finding(f"is {decision}, {because}: {_not_alike(decision, _column(tables, key.lead))}", *place)
     columns = {cell: _column(tables, cell) for cell in key.cells}
     for cell, column in columns.items():
         if column.generated:
@@ -256,12 +260,15 @@ def _check(
         yield from _unlike_types(database, key, name_of(decision.method), columns)
 
 
-def _not_alike(decision: Decision) -> str:
-    name = name_of(decision.method)
-    if name == "sql":
-        instead = "write hash, preserve or keep, or an expression for each column of the key"
-        return f"an expression can give equal values different results; {instead}"
-    return "equal values get different results; write hash, preserve or keep"
+def _not_alike(decision: Decision, column: Column) -> str:
+    methods = distinct_methods(column)
+    instead = f"write {', '.join(methods)}{' or ' if methods else ''}keep"
+    if name_of(decision.method) == "sql":
+        return (
+            f"an expression can give equal values different results; {instead}, or an expression for each column "
+            "of the key"
+        )
+    return f"equal values get different results; {instead}"
 
 
 def _unlike_types(database: str, key: Key, method: str, columns: Mapping[Cell, Column]) -> Iterator[Finding]:

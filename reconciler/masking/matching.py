@@ -40,6 +40,8 @@ _DEFAULTS: dict[str, Method] = {
     "email": Email.model_validate({"email": {}}),
 }
 """What the plain names stand for."""
+_SYSTEM = frozenset({"pg_catalog", "pg_toast", "information_schema"})
+"""Schemas of a server's own tables."""
 
 
 class Cell(NamedTuple):
@@ -131,7 +133,7 @@ class _Search:
     def __init__(self, order: int, policy: Policy, rule: Rule, databases: Sequence[_Database]) -> None:
         self._order, self._policy, self._rule, self._all = order, policy, rule, databases
         self._databases = [one for one in databases if rule.database is None or fnmatchcase(one.name, rule.database)]
-        self._schema, self._table = rule.table.split(".", 1)
+        self._splits = _splits(rule.table)
         self._globs = [key for key in rule.columns if is_glob(key)]
         self._tables: list[Table] = []
         self._used: set[str] = set()
@@ -146,11 +148,10 @@ class _Search:
         self.findings.extend(self._unmatched())
 
     def _names(self, database: _Database) -> Iterable[TableName]:
-        """Return the tables that can match: at most one, if there is no glob."""
+        """Return the tables that can match: without a glob only those of that name."""
         if is_glob(self._rule.table):
             return database.tables
-        name = TableName(self._schema, self._table)
-        return (name,) if name in database.tables else ()
+        return [name for name in self._splits if name in database.tables]
 
     def _match_table(self, database: _Database, table: Table, exact: tuple[bool, bool]) -> None:
         shared = {column.name for column in table.columns}
@@ -165,11 +166,11 @@ class _Search:
 
     def _exactness(self, name: TableName) -> tuple[bool, bool] | None:
         """Return whether schema and table are named exactly; None when the pattern does not match."""
-        exact = name.schema == self._schema, name.name == self._table
-        fits = (exact[0] or fnmatchcase(name.schema, self._schema)) and (
-            exact[1] or fnmatchcase(name.name, self._table)
-        )
-        return exact if fits else None
+        for schema, table in self._splits:
+            exact = name.schema == schema, name.name == table
+            if (exact[0] or fnmatchcase(name.schema, schema)) and (exact[1] or fnmatchcase(name.name, table)):
+                return exact
+        return None
 
     def _passes_over(self, database: str, table: Table, *, exact: bool) -> bool:
         if table.foreign and exact:
@@ -231,8 +232,17 @@ class _Search:
         elsewhere = [one.name for one in self._all if any(map(self._exactness, one.tables))]
         if elsewhere:
             return f"which is in the database {elsewhere[0]} only"
+        if self._splits[0].schema in _SYSTEM:
+            return "which is the server's own: what it holds of rows and logins is scrubbed without a rule; remove it"
         names = [str(name) for one in self._databases for name in one.tables]
         return f"which matches no table{_tail(did_you_mean(self._rule.table, names))}"
+
+
+def _splits(table: str) -> tuple[TableName, ...]:
+    """Return the ways to read ``schema.table``: names with dots in them have several."""
+    parts = table.split(".")
+    ways = ((".".join(parts[:dot]), ".".join(parts[dot:])) for dot in range(1, len(parts)))
+    return tuple(TableName(schema, name) for schema, name in ways if schema and name)
 
 
 def _choose(matched: Matched, database: str, cell: Cell, found: Sequence[_Candidate]) -> Iterator[Finding]:

@@ -195,6 +195,12 @@ def segments() -> tuple[Segment, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1)
+def unmoved() -> frozenset[str]:
+    """Return the numbers that are alone in their segment and so stay as they are, as text: 0, and a few sentinels."""
+    return frozenset(str(one.low) for one in segments() if one.rows * one.columns == 1)
+
+
 def _rectangles(low: int, size: int) -> list[Segment]:
     """Cut numbers into rectangles: one if the size is a multiple of a power of ten, else ever smaller ones."""
     found: list[Segment] = []

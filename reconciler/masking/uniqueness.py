@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from reconciler.masking.findings import Finding
 from reconciler.masking.matching import Cell
-from reconciler.masking.vocabulary import can_repeat, name_of, why_not
+from reconciler.masking.vocabulary import can_repeat, distinct_methods, name_of, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from reconciler.masking.keys import Decisions
     from reconciler.masking.matching import Decision
-    from reconciler.masking.schema import DatabaseSchema, Table
+    from reconciler.masking.schema import Column, DatabaseSchema, Table
 
 
 def unique_cells(schema: DatabaseSchema, decisions: Decisions) -> tuple[frozenset[Cell], tuple[Finding, ...]]:
@@ -57,17 +57,18 @@ def _masked(table: Table, decisions: Decisions) -> dict[str, Decision]:
 
 def _meets(table: Table, name: str, decision: Decision, together: frozenset[str]) -> bool:
     """Tell whether two different values can get the same result."""
-    if _special(decision, together) is not None:
-        return True
     column = next(replace(column, partition_key=False) for column in table.columns if column.name == name)
+    if _special(decision, together, column) is not None:
+        return True
     return why_not(decision.method, column, unique=True) != why_not(decision.method, column, unique=False)
 
 
-def _special(decision: Decision, together: frozenset[str]) -> str | None:
+def _special(decision: Decision, together: frozenset[str], column: Column) -> str | None:
     """Return a reason that lies in the set or in the rule, not in the column."""
     names = ", ".join(sorted(together))
     if name_of(decision.method) == "shuffle" and len(together) > 1:
-        return f"is part of a unique set ({names}), where shuffle can give two rows the same: write hash or preserve"
+        instead = " or ".join(distinct_methods(column)) or "keep"
+        return f"is part of a unique set ({names}), where shuffle can give two rows the same: write {instead}"
     if decision.when is not None and can_repeat(decision.method):
         return (
             f"must stay unique ({names}), but with when a result can be what a row that is not masked has: "
@@ -79,7 +80,8 @@ def _special(decision: Decision, together: frozenset[str]) -> str | None:
 def _refusals(
     database: str, table: Table, together: frozenset[str], members: Mapping[str, Decision]
 ) -> Iterator[Finding]:
+    columns = {column.name: column for column in table.columns}
     for name, decision in members.items():
-        reason = _special(decision, together)
+        reason = _special(decision, together, columns[name])
         if reason is not None:
             yield Finding(reason, database, table.name, name)

@@ -139,6 +139,13 @@ def why_not(method: Method, column: Column, *, unique: bool) -> str | None:
     return next(_objections(method, column, unique=unique), None)
 
 
+def distinct_methods(column: Column) -> tuple[str, ...]:
+    """Return the methods that fit a column's type and always give different values different results."""
+    if column.family is Family.NUMBER and any(_preserve("preserve", column)):
+        return ()
+    return tuple(name for name in ("hash", "preserve") if column.family in _FITS[name])
+
+
 def pattern_places(template: str) -> tuple[tuple[str, bool], ...]:
     """Return the characters of a template, each with whether it is a place to fill (``#``, ``?``).
 
@@ -178,9 +185,10 @@ def _objections(method: Method, column: Column, *, unique: bool) -> Iterator[str
 
 
 def _not_unique(method: Method, name: str, column: Column) -> Iterator[str]:
-    distinct = "hash" if column.family in _FITS["hash"] else "preserve" if column.family in _NUMBERS else "shuffle"
     if name in _COLLIDING:
-        yield f"must stay unique, but {name} {_COLLIDING[name]}: write {distinct}"
+        alone = "keep, or shuffle if it is unique by itself and part of no key"
+        instead = " or ".join(distinct_methods(column)) or alone
+        yield f"must stay unique, but {name} {_COLLIDING[name]}: write {instead}"
     if name in _FOR_NULL and not isinstance(method, str) and not method.keep_null:
         yield "must stay unique, but with keep_null: false every NULL gets the same value: leave keep_null out"
     if isinstance(method, spec.Hash) and column.family is not Family.UUID and method.hash.length < UNIQUE_HASH_DIGITS:

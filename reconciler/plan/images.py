@@ -124,7 +124,7 @@ def _state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
     known = index.images.get(image.name)
     if not known:
         return (not_ready("NoSnapshot", "there is no snapshot yet"),)
-    quarantine = quarantine_of_image(index, known)
+    quarantine = quarantine_of_image(index, image, known)
     if index.usable(image.name) is None:
         return (not_ready("Quarantined", "every snapshot is quarantined"), *quarantine)
     return (*UP_TO_DATE, *quarantine, *_left_as_is(index, image), *_left_behind(index, image))
@@ -135,7 +135,8 @@ def _left_as_is(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
     newest = index.usable(image.name)
     if newest is None or not newest.manifest.notes:
         return ()
-    message = "; ".join(newest.manifest.notes)
+    notes = newest.manifest.notes
+    message = notes[0] if len(notes) == 1 else "\n".join(f"- {note}" for note in notes)
     return (Condition(type="LeftUnmasked", status="True", reason="MaskingReport", message=message),)
 
 

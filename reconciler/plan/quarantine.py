@@ -22,6 +22,7 @@ from reconciler.plan.actions import (
     StopServer,
 )
 from reconciler.plan.draft import held_back
+from reconciler.spec.suggest import did_you_mean
 from reconciler.state.conditions import Condition, Kind, ObjectKey, stalled
 from reconciler.state.quarantine import named
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from reconciler.plan.actions import Action
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import CloneVolumes, Generation, Index, Snapshot
+    from reconciler.state.desired import DesiredImage
     from reconciler.state.observed import Request
 
 
@@ -85,15 +87,18 @@ def _release(index: Index, draft: Draft, snapshot: Snapshot, request: Request) -
         draft.served[request.id] = f"snapshot {wanted} is not quarantined"
 
 
-def quarantine_of_image(index: Index, known: Sequence[Snapshot]) -> tuple[Condition, ...]:
-    """Return what is to be said of an image with quarantined snapshots."""
-    if not index.quarantined:
-        return ()
+def quarantine_of_image(index: Index, image: DesiredImage, known: Sequence[Snapshot]) -> tuple[Condition, ...]:
+    """Return what to say of an image with quarantined snapshots, or whose document names some that there are not."""
     told = [f"{s.manifest.snapshot} ({why})" for s in known if (why := index.quarantined.get(s.manifest.snapshot))]
-    if not told:
+    nowhere = [] if index.away else [wanted for wanted in image.quarantine if wanted not in index.snapshots]
+    parts = [f"nothing is made of {', '.join(told)}"] if told else []
+    for wanted in nowhere:
+        hint = did_you_mean(wanted, [s.manifest.snapshot for s in known])
+        parts.append(f"there is no snapshot {wanted}, which the document names; {hint or 'take it out'}")
+    if not parts:
         return ()
-    message = f"nothing is made of {', '.join(told)}"
-    return (Condition(type="Quarantined", status="True", reason="Quarantined", message=message),)
+    reason = "SnapshotUnknown" if nowhere else "Quarantined"
+    return (Condition(type="Quarantined", status="True", reason=reason, message="; ".join(parts)),)
 
 
 def withheld(index: Index, wanted: SnapshotId) -> str | None:

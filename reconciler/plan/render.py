@@ -170,7 +170,9 @@ def _pending_lines(plan: Plan) -> Iterator[str]:
     for key, conditions in sorted(plan.conditions.items()):
         told = [c.message or c.reason for c in conditions if key not in shown and is_pending(c)]
         if told:
-            yield f"  {key}: {_plain('; '.join(dict.fromkeys(told)))}"
+            first, *more = "; ".join(dict.fromkeys(told)).splitlines()
+            yield f"  {key}: {_plain(first)}"
+            yield from (f"    {_plain(line)}" for line in more)
 
 
 def _unique(lines: Iterable[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ reference should stand.
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,18 @@ def _finding(model: type[BaseModel], error: Mapping[str, Any]) -> Finding:
             return _unknown_field(path, _fields(model, loc[:-1]))
         case "missing":
             return _missing(path, _annotations(model, loc))
+    if error["type"] == "literal_error" and (hint := _with_argument(error["input"], _annotations(model, path))):
+        return Finding("R015", f"{_quoted(error['input'])} needs an argument", path, hint=hint)
     return _wrong(error, path, _annotations(model, loc))
+
+
+def _with_argument(value: object, alternatives: Sequence[Any]) -> str | None:
+    """Return how to write an alternative that was named without its argument."""
+    for item in alternatives:
+        if isinstance(item, type) and issubclass(item, BaseModel) and _own_name(item) == value:
+            field = next(field for name, field in item.model_fields.items() if (field.alias or name) == value)
+            return f"write {{{value}: {json.dumps((field.examples or ['…'])[0], ensure_ascii=False)}}}"
+    return None
 
 
 def _wrong(error: Mapping[str, Any], path: Path, annotations: Sequence[Any]) -> Finding:

@@ -253,8 +253,9 @@ Json.model_rebuild()  # its rules are of a type that was not complete when it wa
 
 
 def _table(value: str) -> str:
-    if not all(value.split(".", 1)):
-        raise problem("a table is named schema.table", hint="public.customer; globs are allowed: public.*")
+    schema, _, table = value.partition(".")
+    if not schema or not table:
+        raise problem("a table is named schema.table", hint="for example public.customer; globs are allowed: public.*")
     return value
 
 
@@ -277,7 +278,7 @@ class Rule(Model):
 
 def _column(value: str) -> str:
     if len(value.split(".")) != 3 or not all(value.split(".")):  # noqa: PLR2004 - schema, table, column
-        raise problem("a column is named schema.table.column", hint="public.invoice.customer_email")
+        raise problem("a column is named schema.table.column", hint="for example public.invoice.customer_email")
     return value
 
 

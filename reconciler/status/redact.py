@@ -17,8 +17,9 @@ _KEY = re.compile(
 # Every repetition below is bounded or cannot overlap with what follows it: messages may
 # hold hostile text, and matching must stay linear.
 _URL = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#@:]*:[^\s/?#]*@|(?<=://)[^\s/?#@:]{20,}(?=@)")
+# "password: keep" is a rule of masking that a message proposes for a column of that name.
 _PAIR = re.compile(
-    r"""(?P<key>(?:(?:password|passwd|token|_secret)["']?\s{0,5}[=:]|secret["']?\s{0,5}=)\s{0,5})"""
+    r"""(?P<key>(?:(?:password|passwd|token|_secret)["']?\s{0,5}[=:]|secret["']?\s{0,5}=)\s{0,5})(?!keep(?:\s|$))"""
     r"""(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|[^\s,;&'"]+)""",
     re.IGNORECASE,
 )

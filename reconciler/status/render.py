@@ -116,9 +116,9 @@ def _write_problems(page: Page, problems: Sequence[tuple[str, Json, Json]], now:
         when = f" ({age(parse_time(since), now)})" if since else ""
         name = "not ready" if condition["type"] == "Ready" else condition["type"]
         page.write(f"✗ {plain(who)}  {name}: {plain(condition['reason'])}{when}", _problem_style(condition))
-        for line in (plain(condition["message"]), _origin(item)):
-            if line:
-                page.write(line, indent="  ")
+        for line in (*condition["message"].splitlines(), _origin(item)):
+            if text := plain(line):  # a message keeps its lines, below its object: it can be YAML to be copied
+                page.write(text, indent="  " + " " * (len(line) - len(line.lstrip(" "))))
 
 
 def _problem_style(condition: Json) -> str:

@@ -59,6 +59,11 @@ def test_a_masked_image_gives_clones_without_originals(world: World) -> None:
 
 PHONE = "ALTER TABLE person ADD COLUMN phone text;"
 COPY = "INSERT INTO audit SELECT id, 'mail to ' || email FROM person;"
+COMMENT = """
+DO $$ BEGIN
+    EXECUTE 'COMMENT ON TABLE audit IS ' || quote_literal((SELECT string_agg(email, ' ') FROM person));
+END $$;
+"""
 SETTING = setting_name(SecretName("masking-key"), "email", "key")
 """Where the session that masks has a subkey; everything that it evaluates can read it."""
 LOOT = f"""
@@ -83,6 +88,9 @@ FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     ),
     "a copy that no rule knows": (
         policy(RULES), people(COPY), "MaskingLeak", ["email"],
+    ),
+    "a comment that has what a column had": (
+        policy(RULES), people(COMMENT), "MaskingLeak", ["pg_description", "public.person.email", "COMMENT ON"],
     ),
     "a subkey that an expression writes into a row": (
         policy({**RULES, "loot": {"sql": "public.loot()", "keep_null": False}}),

@@ -41,13 +41,13 @@ def left(world: World) -> list[Path]:
     return [path for path in world.pool_path.rglob("*") if path.is_file() and b"secretive" in path.read_bytes()]
 
 
-def masker(world: World, body: str) -> None:
+def masker(world: World, body: str, **limits: str) -> None:
     """Define a masker of the host that runs psql on its database."""
     script = world.root / "mask.sh"
     psql = server.program(server.choose(), "psql")
     script.write_text(f"#!/bin/sh\n{body}\n".replace("PSQL", f"{psql} -X -q -v ON_ERROR_STOP=1"))
     script.chmod(0o755)
-    world.configure(masking={"maskers": {"own": {"argv": [str(script)]}}})
+    world.configure(masking={"maskers": {"own": {"argv": [str(script)], **limits}}})
 
 
 @pytest.mark.parametrize("step", [{"inline": MASK}, {"inline": MASK, "database": "shop"}])
@@ -78,6 +78,17 @@ def test_a_masker_that_fails_seals_nothing_and_what_it_prints_is_told_nowhere(wo
     assert "exit code 3" in stalled[2]
     assert (world.volumes(), world.leftovers()) == ((), [])
     assert [p for p in world.state.rglob("*") if p.is_file() and b"secretive" in p.read_bytes()] == []
+
+
+def test_a_masker_that_takes_too_long_is_ended_and_tried_again_later(world: World) -> None:
+    masker(world, "sleep 1000", timeout="1s")
+    world.write("people.yaml", people({"masker": "own"}))
+    told = world.apply().condition("Image/people", "Reconciling")
+    assert told is not None
+    assert told[1] == "Timeout"
+    assert "the masker own took longer than 1 s in database shop" in told[2]
+    assert "masking.maskers.own.timeout" in told[2]
+    assert (world.volumes(), world.leftovers()) == ((), [])
 
 
 def test_a_masker_that_does_nothing_is_told(world: World) -> None:

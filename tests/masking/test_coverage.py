@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import MaskingError
 from reconciler.masking.coverage import cover
-from reconciler.masking.schema import DatabaseSchema, Table, View
+from reconciler.masking.schema import DatabaseSchema, Table, TableName, View
 from reconciler.masking.vocabulary import name_of
 from tests.masking.schemas import a_column, a_policy, a_rule, a_schema, a_table, name, policies, schemas
 
@@ -417,7 +417,28 @@ def test_a_key_that_would_lose_its_references_is_refused(method: object) -> None
     lines = refused(a_schema(CUSTOMER, ORDER), a_policy(a_rule("public.customer", id=method)))
     found = [line for line in lines if "different results" in line]
     assert len(found) == 1
-    assert "write hash, preserve or keep" in found[0]
+    assert "write preserve or keep" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"),
+    [("date", "keep"), ("text", "hash, preserve or keep"), ("uuid", "hash or keep"), ("bool", "keep")],
+)
+def test_what_is_proposed_for_a_key_fits_its_type(kind: str, instead: str) -> None:
+    parent = a_table("public.a", f"x {kind}")
+    child = a_table("public.b", f"x {kind}", refers={"x": "public.a(x)"})
+    (line,) = refused(a_schema(parent, child), a_policy(a_rule("public.a", x="shuffle")))
+    assert line.endswith(f"different results; write {instead}")
+
+
+def test_what_is_proposed_for_a_member_of_a_unique_set_fits_its_type() -> None:
+    table = a_table("public.visit", "who text", "day date", unique=["who day"])
+    (line,) = refused(a_schema(table), a_policy(a_rule("public.visit", day="shuffle")))
+    assert line.endswith("write keep")
+    (line,) = refused(a_schema(table), a_policy(a_rule("public.visit", day={"bucket": "month"})))
+    assert line.endswith("write keep, or shuffle if it is unique by itself and part of no key")
+    (line,) = refused(a_schema(table), a_policy(a_rule("public.visit", who="shuffle")))
+    assert line.endswith("write hash or preserve")
 
 
 def test_a_key_may_have_an_expression_for_each_of_its_columns() -> None:
@@ -461,6 +482,12 @@ def test_columns_of_a_key_fold_case_together() -> None:
     assert [masking.column.folds_case for masking in found.values()] == [True, True]
 
 
+def test_names_may_have_dots_in_them() -> None:
+    dotted = replace(a_table("x.y", "a text"), name=TableName("my.schema", "t.1"))
+    for pattern in ("my.schema.t.1", "my.schema.*", "my.*.t.?"):
+        assert len(columns(a_schema(dotted, CUSTOMER), a_policy(a_rule(pattern, a="hash")))) == 1
+
+
 def test_declared_references_have_to_exist() -> None:
     reference = {"column": "public.order.custmer", "to": "public.customer.id"}
     (line,) = refused(a_schema(CUSTOMER, ORDER), a_policy(a_rule("public.order", id="keep"), references=[reference]))
@@ -472,6 +499,23 @@ def test_declared_references_have_to_exist() -> None:
     across = {"column": "public.lead.mail", "to": "public.customer.email"}
     (line,) = refused((a_schema(CUSTOMER), crm), a_policy(a_rule("public.lead", mail="keep"), references=[across]))
     assert "but they are in different databases" in line
+
+
+def test_a_reference_that_names_a_database_is_looked_for_there() -> None:
+    def said(database: str) -> str:
+        reference = {"column": "public.order.customer", "to": "public.customer.id", "database": database}
+        policy = a_policy(a_rule("public.order", id="keep"), references=[reference])
+        (line,) = refused((a_schema(CUSTOMER, ORDER), a_schema(database="crm")), policy)
+        return line.split(", but ")[1]
+
+    assert said("shpo") == 'the image has no database shpo; did you mean "shop"?'
+    assert said("crm") == "there is no column public.order.customer in crm"
+
+
+@pytest.mark.parametrize("table", ["pg_catalog.pg_authid", "pg_catalog.*", "information_schema.tables"])
+def test_a_rule_for_tables_of_the_server_itself_is_told_why_it_matches_none(table: str) -> None:
+    (line,) = refused(a_schema(CUSTOMER), a_policy(a_rule(table, x="hash")))
+    assert "which is the server's own" in line
 
 
 @pytest.mark.parametrize("method", ["preserve", "keep"])

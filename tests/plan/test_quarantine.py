@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.ids import ImageName, VolumeId
+from reconciler.ids import ImageName, SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CreateClone, QuarantineSnapshot, ReplaceClone, origin
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import ImageSource, Retention, SnapshotAt
@@ -96,6 +96,18 @@ def test_its_image_says_which_and_why() -> None:
     assert NEW in found.message
     assert "an address in public.note" in found.message
     assert "by ann" in found.message
+
+
+def test_a_slip_in_the_id_of_a_leaking_snapshot_is_told() -> None:
+    wrong = SnapshotId(f"{NEW[:-1]}{'0' if NEW[-1] != '0' else '1'}")
+    found = condition(planned(asked(an_image(quarantine=(wrong,))), seen(*TWO)), image_key("shop"), "Quarantined")
+    assert found is not None
+    assert found.reason == "SnapshotUnknown"
+    assert f'there is no snapshot {wrong}, which the document names; did you mean "{NEW}"?' in found.message
+    both = condition(planned(asked(an_image(quarantine=(NEW, wrong))), seen(*TWO)), image_key("shop"), "Quarantined")
+    assert both is not None
+    assert f"nothing is made of {NEW}" in both.message
+    assert wrong in both.message
 
 
 def test_its_clones_are_stopped_and_kept() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from reconciler.plan.policy import judge
 from reconciler.plan.render import plan_json, plan_text, summary
 from reconciler.plan.settings import PolicySettings
+from reconciler.state.conditions import Condition, Kind, ObjectKey
 from tests.plan.world import (
     HOUR,
     NOW,
@@ -106,6 +108,13 @@ def test_text_from_specs_cannot_steer_a_terminal() -> None:
     clone = a_clone(owner="evil\x1b[2Jname")
     made = planned(asked(an_image(), clone), seen(a_snapshot(), *served(a_generation(a_clone()))))
     assert "\x1b" not in plan_text(made)
+
+
+def test_a_message_of_several_lines_keeps_them_below_its_object() -> None:
+    broken = Condition(type="Stalled", status="True", reason="X", message="to add:\n    - table: a.b\n\x1b[2J")
+    made = replace(planned(asked(), seen()), conditions={ObjectKey(Kind.IMAGE, "shop"): (broken,)})
+    lines = plan_text(made).splitlines()
+    assert lines[1:4] == ["  Image/shop: to add:", "        - table: a.b", "     [2J"]
 
 
 def test_the_hash_names_the_destructive_actions_only() -> None:

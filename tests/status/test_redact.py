@@ -46,6 +46,7 @@ def test_password_hashes_are_secrets_too() -> None:
         "cloned at 12:30 by ann@example.org",
         "port 5601 is used",
         "use credentials: {secret: git}",
+        "        password: keep     # or email, hash, …\n        api_token: keep",
     ],
 )
 def test_ordinary_messages_stay_as_they_are(text: str) -> None:

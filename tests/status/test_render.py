@@ -141,6 +141,17 @@ def test_problems_come_first_with_where_to_look_and_who_to_ask() -> None:
     ]
 
 
+def test_a_problem_keeps_its_lines_so_that_what_it_says_to_write_can_be_copied() -> None:
+    message = "decide about:\n    - table: public.customer\n      columns:\n\n✗ Clone/other  \x1b[1mgone"
+    lines = render_status(_document(_clone("shop-dev", _condition("Stalled", "True", "BadSql", message)))).splitlines()
+    assert lines[4:8] == [
+        "  decide about:",
+        "      - table: public.customer",
+        "        columns:",
+        "  ✗ Clone/other  \ufffd[1mgone",
+    ]
+
+
 def test_nothing_is_cut_or_wrapped_on_a_pipe() -> None:
     message = "word " * 200 + "end"
     clone = _clone("c" * 63, _condition("Stalled", "True", "BadSql", message))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines.postgres import server
-from reconciler.errors import CommandError, MaskingError
+from reconciler.errors import CommandError, MaskingError, TimeoutExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,3 +46,8 @@ def run_masker(work: BuildWork, name: str, masker: Masker, databases: Sequence[s
                     f"the masker {name} ended with exit code {error.returncode} in database {database}",
                     hint="what it printed is not kept, as it may be personal data: let it write a log of its own",
                 ) from None  # the other error quotes what it printed
+            except TimeoutExceededError as error:
+                raise TimeoutExceededError(
+                    f"the masker {name} took longer than {masker.timeout_seconds:g} s in database {database}",
+                    hint=f"its limit is masking.maskers.{name}.timeout of the host's configuration",
+                ) from error

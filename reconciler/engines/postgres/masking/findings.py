@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _NAMED = 10
 _CATALOG, _LARGE_OBJECTS = "pg_catalog", "pg_largeobject"
+_COMMENTS = (f"{_CATALOG}.pg_description.description", f"{_CATALOG}.pg_shdescription.description")
 _BY_CHANCE, _ONE_IN = 3, 50
 """Originals of one column that can have come about by neighbouring bytes in one table."""
 _FEW = 10
@@ -108,9 +109,7 @@ class Findings:
 
     def _note(self, value: ValueId, why: str, place: _Place) -> None:
         self._reasons[why].add(value)
-        # names, comments and bodies of functions are written by people; a town or a first name among them is none
-        written = why == reasons.CATALOG and erases(self.samples[value[0]].masking.method)
-        if written or why in {reasons.KEPT, reasons.UNDECIDED}:
+        if why in {reasons.KEPT, reasons.UNDECIDED, reasons.CATALOG}:
             self._exposed[value[0], place].add(value)
 
     def few_of(self, found: Iterable[ValueId]) -> frozenset[ValueId]:
@@ -163,31 +162,40 @@ class Findings:
     @property
     def exposed(self) -> tuple[Exposure, ...]:
         """Originals that columns have which are not masked."""
-        return tuple(
-            Exposure(
-                self.samples[number].place,
-                f"{database}: {table}.{column}",
-                len(ids),
-                len(self.samples[number].originals),
-                decided=(database, table, column) in self._kept,
-                catalog=table.schema == _CATALOG and table.name != _LARGE_OBJECTS,
-            )
-            for (number, (database, table, column)), ids in sorted(self._exposed.items())
+        found = (self._exposure(number, place, len(ids)) for (number, place), ids in sorted(self._exposed.items()))
+        # names, comments and bodies of functions are written by people; a town or a first name among them is none
+        strict = self._strict()
+        return tuple(one for one in found if not one.catalog or one.place in strict or _is_copy(one))
+
+    def _exposure(self, number: int, place: _Place, values: int) -> Exposure:
+        database, table, column = place
+        return Exposure(
+            self.samples[number].place,
+            f"{database}: {table}.{column}",
+            values,
+            len(self.samples[number].originals),
+            decided=place in self._kept,
+            catalog=table.schema == _CATALOG and table.name != _LARGE_OBJECTS,
         )
+
+    def _strict(self) -> frozenset[str]:
+        """Return the columns of which no original may be elsewhere, as their methods erase."""
+        return frozenset(sample.place for sample in self.samples if erases(sample.masking.method))
 
     def _copies(self) -> Iterator[Exposure]:
         """Yield the columns that nobody decided about and that have what a masked column had.
 
         One original of a method that erases is enough: it is a person's. What other methods
-        draw (names, towns) also is in lists of such words.
+        draw (names, towns) also is in lists of such words. Of catalogs, only comments can
+        be copies: names of tables are values of columns that speak of tables.
         """
-        strict = {sample.place for sample in self.samples if erases(sample.masking.method)}
+        strict = self._strict()
         for one in self.exposed:
-            if (
-                not one.decided
-                and not one.catalog
-                and one.values >= (1 if one.place in strict else max(_FEW, one.drawn // 2))
-            ):
+            if one.catalog:
+                copied = _is_copy(one) and one.column.endswith(_COMMENTS)
+            else:
+                copied = not one.decided and (one.place in strict or _is_copy(one))
+            if copied:
                 yield one
 
     def _judge_derived(self) -> None:
@@ -238,7 +246,13 @@ class Findings:
         return frozenset(row[0] for row in rows)
 
 
+def _is_copy(one: Exposure) -> bool:
+    return one.values >= max(_FEW, one.drawn // 2)
+
+
 def _copied(one: Exposure) -> str:
+    if one.catalog:
+        return f"{one}: remove these comments in a script (COMMENT ON … IS NULL)"
     if one.column.endswith(": {}.{}".format(*LARGE_OBJECTS_DATA)):
         return f"{one}: write largeObjects: remove in a policy (or largeObjects: keep, if they are meant to keep them)"
     return f"{one}: write a rule for that column (keep, if it is meant to keep them)"

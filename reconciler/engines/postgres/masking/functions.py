@@ -315,11 +315,12 @@ BEGIN
         + substr(value, 3, 2)::integer - SCHEMA.iban_check(country, substr(value, 5));
     RETURN country || lpad(((check_ + 100) % 100)::text, 2, '0') || masked;
 END"""
-_ONE_DIMENSION = """
+SEVERAL_DIMENSIONS = "MK001"
+"""What is raised for such an array: its text would not be told, as functions of users raise anything."""
+_ONE_DIMENSION = f"""
 BEGIN
     IF array_ndims(value) > 1 THEN
-        RAISE EXCEPTION 'an array has more than one dimension: masking works on elements of plain arrays'
-            USING HINT = 'Write "null", shuffle or sql for the column.';
+        RAISE EXCEPTION 'an array has more than one dimension' USING ERRCODE = '{SEVERAL_DIMENSIONS}';
     END IF;
     RETURN value;
 END"""

@@ -31,7 +31,7 @@ from reconciler.engines.postgres.masking import explain, reasons, streams
 from reconciler.engines.postgres.masking.findings import Findings
 from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak
 from reconciler.errors import MaskingError
-from reconciler.masking import leaks
+from reconciler.masking import leaks, preserve
 from reconciler.masking.leaks import Evidence
 from reconciler.masking.matcher import Matcher
 from reconciler.masking.originals import drawn
@@ -52,6 +52,8 @@ RELATIONS = ("data/base", "data/global")
 
 _PUNCTUATION = r"[ -/:-@\[-`{-~]"
 _FEW = 8
+_TINY = 2
+"""Letters and digits up to which a value of a format can stay as it is, in however many rows it is."""
 _BY_CHANCE = 10
 _ONE_IN = 5
 _COMPARED = 256
@@ -142,14 +144,19 @@ def _tolerated(conn: psycopg.Connection, sample: Sample, counts: ColumnCounts) -
     name = name_of(sample.masking.method)
     if name in _STRICT:
         return 0
+    kept = name == "preserve"
     query = sql.SQL(
-        "SELECT count(*) FILTER (WHERE n = 0), count(*) FILTER (WHERE n BETWEEN 1 AND {}) FROM"
-        " (SELECT length(regexp_replace({} COLLATE \"C\", {}, '', 'g')) AS n FROM ONLY {} t) s"
+        "SELECT count(*) FILTER (WHERE free), count(*) FILTER (WHERE NOT free AND n < {few}) FROM"
+        " (SELECT n, n <= {free} OR v = ANY({unmoved}) AS free FROM {table} t,"
+        ' LATERAL (SELECT {value} COLLATE "C" OFFSET 0) a(v), LATERAL (SELECT'
+        " length(regexp_replace(v, {punctuation}, '', 'g')) OFFSET 0) b(n)) s"
     ).format(
-        sql.Literal(_FEW - 1),
-        as_text(sample.masking.column, sql.Identifier("t", sample.masking.column.name)),
-        sql.Literal(_PUNCTUATION),
-        sql.Identifier(*sample.table),
+        few=sql.Literal(_FEW),
+        free=sql.Literal(_TINY if kept else 0),
+        table=sql.SQL("ONLY ") + sql.Identifier(*sample.table),
+        value=as_text(sample.masking.column, sql.Identifier("t", sample.masking.column.name)),
+        punctuation=sql.Literal(_PUNCTUATION),
+        unmoved=sql.Literal(sorted(preserve.unmoved()) if kept else []),
     )
     none, few = conn.execute(query).fetchone() or (0, 0)
     if name in _EVERY_LETTER:

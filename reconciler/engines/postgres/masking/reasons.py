@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconciler.masking import preserve
 from reconciler.masking.originals import drawn, personal_parts
 from reconciler.masking.vocabulary import can_repeat, name_of
 from reconciler.spec import masking_policy as spec
@@ -48,8 +49,8 @@ def reason(text: str, sample: Sample, column: ColumnMasking, *, same: bool) -> s
         replaced = same or (name == "text" and text in personal_parts(method, text))
         return None if replaced else KEPT_PART
     if can_repeat(method):
-        certain = name == "preserve" and same and sum(character.isalnum() for character in text) >= _CERTAIN
-        return None if certain else REAPPEARED
+        long = sum(character.isalnum() for character in text) >= _CERTAIN and text not in preserve.unmoved()
+        return None if name == "preserve" and same and long else REAPPEARED
     return REAPPEARED if not same or text in _constant(sample) else None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from reconciler.engines.postgres import failures
+from reconciler.engines.postgres.masking.functions import SEVERAL_DIMENSIONS
 from reconciler.errors import MaskingError, PermanentError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.postgres.masking.indexes import Index
 
+_OWN = {SEVERAL_DIMENSIONS: "an array has more than one dimension, and rules are for the elements of plain ones"}
 _NOT_DISTINCT = ("23505", "23P01")
 
 
@@ -34,10 +36,11 @@ def refused(where: str, *, advise: bool = False) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        told = failures.translation(error)
-        if not isinstance(told, PermanentError):
-            raise told from None
-        message = f"{where}: {failures.safe_message(error.diag)} (SQLSTATE {error.sqlstate})"
+        translated = failures.translation(error)
+        if not isinstance(translated, PermanentError):
+            raise translated from None
+        told = _OWN.get(error.sqlstate or "") or failures.safe_message(error.diag)
+        message = f"{where}: {told} (SQLSTATE {error.sqlstate})"
         hint = _advice(error) if advise else None
         raise MaskingError(message, hint=hint) from None  # the original error's DETAIL quotes the row
 
@@ -63,6 +66,8 @@ def building(database: str, index: Index) -> Iterator[None]:
 
 def _advice(error: psycopg.Error) -> str | None:
     state = error.sqlstate or ""
+    if state == SEVERAL_DIMENSIONS:
+        return 'write shuffle, "null" or an expression (sql) for that column'
     if state.startswith("23"):
         return "give the column a rule whose values its type and constraints allow"
     if state.startswith("22"):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _FIRST_OF_USERS = 16384
 LARGE_OBJECTS = 2613
 """The catalog that holds the bytes of large objects, which are of users, compressed or not."""
+_WRITTEN = "'pg_proc'::regclass, 'pg_description'::regclass, 'pg_shdescription'::regclass"
+"""Catalogs with long texts that people wrote: bodies of functions, comments."""
 LARGE_OBJECTS_DATA = TableName("pg_catalog", "pg_largeobject"), "data"
 PIECE = 1 << 20
 SMALL = 2000
@@ -38,7 +40,7 @@ _BLOCKS = 128
 _RELATIONS = f"""
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'm' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated) AND c.relpersistence <> 't'
-    AND (c.oid >= 16384 AND c.reltoastrelid <> 0 OR c.oid = {LARGE_OBJECTS})
+    AND (c.oid >= 16384 AND c.reltoastrelid <> 0 OR c.oid IN ({LARGE_OBJECTS}, {_WRITTEN}))
     AND n.nspname !~ '^pg_toast' ORDER BY c.relkind = 'm', c.oid
 """  # noqa: S608 - literals only
 _COLUMNS = """
@@ -66,7 +68,7 @@ class Relation:
 
 
 def relations(conn: psycopg.Connection) -> list[Relation]:
-    """Return every table, then every materialised view of users that can hold compressed values."""
+    """Return every table, then every materialised view that can hold compressed values of users."""
     rows = conn.execute(_RELATIONS).fetchall()
     return [Relation(oid, TableName(schema, name), materialised) for oid, schema, name, materialised in rows]
 

@@ -142,6 +142,24 @@ def test_a_rule_that_did_nothing_is_a_leak(cluster: Cluster) -> None:
         assert f"shop: public.customer.{column} still has 500 of 500 originals" in message
 
 
+def test_values_that_no_other_of_their_format_can_replace_may_stay_in_any_number(cluster: Cluster) -> None:
+    """The largest number is alone in its segment, as is 0; a letter becomes itself under one key in 26."""
+    more = "ALTER TABLE customer ADD until bigint DEFAULT 9223372036854775807, ADD sex text DEFAULT 'M';"
+    shop = make_shop(cluster, CUSTOMERS + more, until="preserve", sex="preserve")
+    shop.run(MASK)
+    masked = shop.settled().masked()
+    for column, equal, fine in (("until", 900, True), ("sex", 900, True), ("phone", 50, False)):
+        tables = tuple(
+            replace(table, columns=tuple(replace(c, equal=equal) if c.column == column else c for c in table.columns))
+            for table in masked.tables
+        )
+        if fine:
+            prove(shop.work, replace(masked, tables=tables))
+            continue
+        with pytest.raises(MaskingError, match="phone: the rule preserve left 50 of 900 values"):
+            prove(shop.work, replace(masked, tables=tables))
+
+
 def test_values_that_a_rule_left_as_they_were_are_a_leak(cluster: Cluster) -> None:
     shop = make_shop(cluster)
     shop.run(MASK)
@@ -366,6 +384,39 @@ def test_a_large_object_with_originals_is_a_leak_unless_somebody_said_keep(clust
     masked = shop.masked()
     masked = replace(masked, kept=masked.kept | {("shop", *streams.LARGE_OBJECTS_DATA)})
     assert prove(shop.work, masked).excluded[reasons.KEPT] > 0
+
+
+COMMENT = """
+DO $do$ BEGIN
+    EXECUTE format('COMMENT ON TABLE customer IS %L', (SELECT string_agg(email, ' ') FROM customer) || FORM);
+END $do$;
+"""
+FUNCTION = """
+DO $do$ BEGIN
+    EXECUTE format('CREATE FUNCTION f() RETURNS text LANGUAGE sql AS %L',
+        'SELECT ' || quote_literal((SELECT string_agg(email, ' ') FROM customer) || FORM));
+END $do$;
+"""
+
+
+PADDING = ["''", "repeat('compressed', 1000)"]
+
+
+@pytest.mark.parametrize("padding", PADDING)
+def test_a_function_that_holds_a_column_is_told(cluster: Cluster, padding: str) -> None:
+    shop = make_shop(cluster)
+    shop.run(FUNCTION.replace("FORM", padding) + MASK)
+    told = {one.column for one in shop.settled().proved().exposed if one.place.endswith("customer.email")}
+    assert told == {"shop: pg_catalog.pg_proc.prosrc"}
+
+
+@pytest.mark.parametrize("padding", PADDING)
+def test_a_comment_that_holds_a_column_is_a_leak(cluster: Cluster, padding: str) -> None:
+    shop = make_shop(cluster)
+    shop.run(COMMENT.replace("FORM", padding) + MASK)
+    said = leak(shop.settled())
+    assert "pg_catalog.pg_description.description, a catalog of the database, has" in said
+    assert "COMMENT ON" in said
 
 
 # -- blindness and secrecy -------------------------------------------------------------------------
