@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildWork
     from reconciler.masking.dsse import Signer
-    from reconciler.masking.leaks import Evidence, Scan
+    from reconciler.masking.evidence import Evidence, Scan
     from reconciler.masking.report import Masked
     from reconciler.state.desired import DesiredImage
     from reconciler.state.observed import Attestation, SnapshotManifest

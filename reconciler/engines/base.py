@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reconciler.ids import CloneName, ServerName, SnapshotId
     from reconciler.masking.assignment import Keys
     from reconciler.masking.classify.profiles import DatabaseProfile
-    from reconciler.masking.leaks import Evidence
+    from reconciler.masking.evidence import Evidence
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import SnapshotManifest

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, MaskingWork, UserWish
     from reconciler.ids import ServerName
-    from reconciler.masking.leaks import Evidence
+    from reconciler.masking.evidence import Evidence
     from reconciler.state.desired import Check
     from reconciler.state.servers import Endpoint
 
@@ -233,7 +233,7 @@ class _MemorySession:
 
     def prove(self, masked: Masked) -> Evidence:
         """Nothing of it is in files."""
-        from reconciler.masking.leaks import Evidence, Scan  # noqa: PLC0415 - large, and only builds need it
+        from reconciler.masking.evidence import Evidence, Scan  # noqa: PLC0415 - large, and only builds need it
         from reconciler.masking.matcher import Matcher  # noqa: PLC0415 - as above
 
         scan = Scan(files=(), columns=(), full=True, patterns=0)

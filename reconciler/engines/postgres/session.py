@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
     from reconciler.masking.classify.profiles import DatabaseProfile
-    from reconciler.masking.leaks import Evidence
+    from reconciler.masking.evidence import Evidence
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, Script
 
