@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, Engine, Sealed
+    from reconciler.masking.report import Masked
     from reconciler.plan.actions import (
         BuildSnapshot,
         DeleteSnapshot,
@@ -54,13 +55,13 @@ def build(work: Work, action: BuildSnapshot) -> None:
 
     """
     image = work.desired.images[action.image]
-    engine, runtime, storage = work.host.engine(image.engine), work.runtime(image.runtime), work.storage(image.pool)
+    engine, storage = work.host.engine(image.engine), work.storage(image.pool)
     volume = VolumeId(action.snapshot)
     if image.masking and not storage.traits.files:
         raise MaskingError(f"pool {storage.name} has no files in which originals could be looked for")
     signer = work.host.signer()  # a key that cannot be used is told now, not when the work of hours is done
     with private_build(work, image, action) as job:
-        sealed, proved = _run(engine, runtime, image, job, _masking(work, image))
+        sealed, proved = _run(work, action, engine, job)
         _unchanged(work, engine, image, action)
         manifest = _manifest(work, image, action, sealed)
         if storage.traits.files:
@@ -248,12 +249,14 @@ def _masking(work: Work, image: DesiredImage) -> MaskingWork:
     return MaskingWork(image.masking, Keys(keys), maskers)
 
 
-def _run(
-    engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork, masking: MaskingWork
-) -> tuple[Sealed, Proved]:
+def _run(work: Work, action: BuildSnapshot, engine: Engine, job: BuildWork) -> tuple[Sealed, Proved]:
+    image = work.desired.images[action.image]
+    runtime = work.runtime(image.runtime)
+    masking = _masking(work, image)
     spec = start(engine, runtime, job)
     with engine.session(job) as session:
-        proved = _fill(session, image, job, masking)
+        masked = _fill(session, image, job, masking)
+        proved = sealing.prove(work, image, action, session, masked) if masked is not None else Proved()
     job.progress("stopping the build server")
     runtime.stop(job.server, spec=spec)
     return engine.finish(job), proved
@@ -285,7 +288,7 @@ def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, pha
             session.run(script)
 
 
-def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Proved:
+def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Masked | None:
     load(session, image, job)
     masked = session.mask(masking) if masking.steps else None
     _run_scripts(session, image, job, Phase.AFTER_MASKING)
@@ -296,7 +299,7 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
     session.isolate()
     job.progress("vacuuming and analysing")
     session.settle()
-    return Proved(masked, session.prove(masked) if masked is not None else None)
+    return masked
 
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:

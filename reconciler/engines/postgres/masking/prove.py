@@ -30,6 +30,7 @@ from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import explain, reasons, streams
 from reconciler.engines.postgres.masking.findings import Findings
 from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak, together
+from reconciler.engines.postgres.masking.unchanged import narrowed
 from reconciler.errors import MaskingError
 from reconciler.masking import leaks
 from reconciler.masking.evidence import Evidence
@@ -61,10 +62,10 @@ _STRICT = frozenset({"null"})
 _EVERY_LETTER = frozenset({"hash", "email"})
 
 
-def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evidence:
+def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence:
     """Prove that no drawn original is left where a running server can see it, or in the files of its relations.
 
-    ``base``: files that an earlier full scan has found clean need not be searched again.
+    ``base``: files in which an earlier scan has found nothing need not be searched again while they are as they were.
 
     Raises:
         MaskingError: one is left, a rule changed too little, or the search is blind; all
@@ -84,6 +85,7 @@ def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evide
         _judge_hidden(work, findings, matcher, part, names)
     with server.connect(work, "template1") as conn:
         conn.execute("CHECKPOINT")
+    base = narrowed(work, base, masked, names)
     scanned = leaks.scan(
         work.directory,
         masked.samples,
@@ -107,6 +109,7 @@ def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evide
         exposed=findings.exposed,
         scan=scanned,
         matcher=matcher,
+        base=base,
     )
 
 

@@ -78,7 +78,9 @@ def gone(conn: psycopg.Connection, drawn: Sequence[Sample]) -> tuple[Sample, ...
         )
         if originals:
             left.append(
-                replace(one, masking=replace(one.masking, method=_UNKNOWN), originals=vault.keep(originals), complete=False)
+                replace(
+                    one, masking=replace(one.masking, method=_UNKNOWN), originals=vault.keep(originals), complete=False
+                )
             )
     return tuple(left)
 
