@@ -240,9 +240,9 @@ def test_rows_that_lie_mostly_outside_of_their_pages_do_not_cost_memory(cluster:
     run(cluster, f"INSERT INTO t SELECT {', '.join(values)} FROM generate_series(1, 1500) n")
     wanted = hashlib.md5(b"1499c3940").hexdigest()
     search = Matcher([sample_of([wanted])]).search(0)
-    ((oid,),) = cluster.query("shop", "SELECT 't'::regclass::oid")
+    ((oid,),) = cluster.query("shop", "SELECT 't'::regclass::oid::int8")
     with server.connect(cluster.work(), "shop") as conn, at_most(30):
-        found = streams.live(conn, streams.Relation(oid, TableName("public", "t")), search, 99)
+        found = streams.live(conn, streams.Relation(int(str(oid)), TableName("public", "t")), search, 99)
     assert {column: ids for column, ids in found.items() if ids} == {"c39": {(0, 0)}}
 
 
