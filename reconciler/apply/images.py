@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconciler.apply.context import Work
-    from reconciler.clock import Clock
     from reconciler.engines.base import BuildSession, Engine, Sealed
+    from reconciler.masking.report import Masked
     from reconciler.plan.actions import (
         BuildSnapshot,
         DeleteSnapshot,
@@ -58,13 +58,13 @@ def build(work: Work, action: BuildSnapshot) -> None:
 
     """
     image = work.desired.images[action.image]
-    engine, runtime, storage = work.host.engine(image.engine), work.runtime(image.runtime), work.storage(image.pool)
+    engine, storage = work.host.engine(image.engine), work.storage(image.pool)
     volume = VolumeId(action.snapshot)
     if image.masking and not storage.traits.files:
         raise MaskingError(f"pool {storage.name} has no files in which originals could be looked for")
     signer = work.host.signer()  # a key that cannot be used is told now, not when the work of hours is done
     with private_build(work, image, action) as job:
-        sealed, proved, verified = _run(engine, runtime, image, job, _masking(work, image), work.host.clock)
+        sealed, proved, verified = _run(work, action, engine, job)
         _unchanged(work, engine, image, action)
         manifest = replace(_manifest(work, image, action, sealed), verified=verified)
         if storage.traits.files:
@@ -262,12 +262,15 @@ def _masking(work: Work, image: DesiredImage) -> MaskingWork:
     return MaskingWork(image.masking, Keys(keys), maskers)
 
 
-def _run(
-    engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork, masking: MaskingWork, clock: Clock
-) -> tuple[Sealed, Proved, Verified | None]:
+def _run(work: Work, action: BuildSnapshot, engine: Engine, job: BuildWork) -> tuple[Sealed, Proved, Verified | None]:
+    image = work.desired.images[action.image]
+    runtime, clock = work.runtime(image.runtime), work.host.clock
+    masking = _masking(work, image)
     spec = start(engine, runtime, job)
     with engine.session(job) as session:
-        proved, verified = _fill(session, image, job, masking, clock)
+        masked = _fill(session, image, job, masking)
+        verified = verify_final(session, image, job, clock.now())
+        proved = sealing.prove(work, image, action, session, masked) if masked is not None else Proved()
     job.progress("stopping the build server")
     runtime.stop(job.server, spec=spec)
     return engine.finish(job), proved, verified
@@ -301,9 +304,7 @@ def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, pha
             session.run(script)
 
 
-def _fill(
-    session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork, clock: Clock
-) -> tuple[Proved, Verified | None]:
+def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Masked | None:
     load(session, image, job, verify=True)
     masked = session.mask(masking) if masking.steps else None
     _run_scripts(session, image, job, Phase.AFTER_MASKING)
@@ -314,8 +315,7 @@ def _fill(
     session.isolate()
     job.progress("vacuuming and analysing")
     session.settle()
-    verified = verify_final(session, image, job, clock.now())
-    return Proved(masked, session.prove(masked) if masked is not None else None), verified
+    return masked
 
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:

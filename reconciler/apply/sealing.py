@@ -1,7 +1,8 @@
 """From a finished build to a sealed snapshot: search its files, attest it, lock it away.
 
-Called by :mod:`.images` when the build's server is gone and the engine has finished. It
-writes nothing into the data; whatever it finds wrong, the caller throws the build away.
+Called by :mod:`.images`: :func:`prove` at the end of the session, the rest when the build's
+server is gone and the engine has finished. It writes nothing into the data; whatever it
+finds wrong, the caller throws the build away.
 """
 
 from __future__ import annotations
@@ -9,20 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from reconciler.apply.delivery import refuse_quarantined
+from reconciler.errors import RefusedError
 from reconciler.handover import lock_away
+from reconciler.ids import VolumeId
 from reconciler.masking import attestation
+from reconciler.state.observed import SnapshotManifest, VolumeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from reconciler.apply.context import Work
-    from reconciler.engines.base import BuildWork
+    from reconciler.engines.base import BuildSession, BuildWork
     from reconciler.masking.dsse import Signer
-    from reconciler.masking.leaks import Evidence, Exposure, Scan
+    from reconciler.masking.evidence import Evidence, Exposure, Scan
+    from reconciler.masking.lineage import Lineage
     from reconciler.masking.report import Masked
+    from reconciler.plan.actions import BuildSnapshot
     from reconciler.state.desired import DesiredImage
-    from reconciler.state.observed import Attestation, SnapshotManifest
+    from reconciler.state.observed import Attestation
 
 _NOTES = 20
 _NAMED = 5
@@ -35,6 +42,49 @@ class Proved:
 
     masked: Masked | None = None
     evidence: Evidence | None = None
+    rules: str = ""
+    lineage: Lineage | None = None
+    """None: everything was to be searched."""
+
+
+def prove(work: Work, image: DesiredImage, action: BuildSnapshot, session: BuildSession, masked: Masked) -> Proved:
+    """Prove through the server that masking left nothing; what the last snapshot's scan found clean is not searched.
+
+    Raises:
+        MaskingError: it left something (``MaskingLeak``).
+
+    """
+    from reconciler.masking import lineage  # noqa: PLC0415 - large, and only builds need it
+
+    rules = lineage.rules(image.spec_digest, action.key_id, masked)
+    known = _lineage(work, image, rules)
+    return Proved(masked, session.prove(masked, known.base if known is not None else None), rules, known)
+
+
+def _lineage(work: Work, image: DesiredImage, rules: str) -> Lineage | None:
+    """Return what the image's last snapshot in the pool allows; see :mod:`reconciler.masking.lineage`."""
+    from reconciler.masking.lineage import lineage  # noqa: PLC0415 - as above
+
+    if image.maskers:
+        return None
+    storage = work.storage(image.pool)
+    manifests = [volume.manifest for volume in storage.volumes() if volume.state is VolumeState.COMPLETE]
+    sealed = [one for one in manifests if isinstance(one, SnapshotManifest) and one.image == image.name]
+    if not sealed:
+        return None
+    last, trust = max(sealed, key=lambda one: one.created_at), work.host.trust
+    try:
+        refuse_quarantined(work, last.snapshot)
+    except RefusedError:
+        return None
+    return lineage(
+        storage.path(VolumeId(last.snapshot)),
+        last,
+        trust.keys,
+        signed=bool(trust.keys or trust.problems),
+        rules=rules,
+        now=work.host.clock.now(),
+    )
 
 
 def search(work: Work, directory: Path, proved: Proved) -> Scan:
@@ -57,6 +107,7 @@ def search(work: Work, directory: Path, proved: Proved) -> Scan:
         progress=work.progress,
         earlier=earlier.scan if earlier is not None else None,
         matcher=earlier.matcher if earlier is not None else None,
+        base=earlier.base if earlier is not None else None,
     )
     leaks.judge(scanned, earlier.accepted if earlier is not None else {})
     return scanned
@@ -73,9 +124,13 @@ def attest(
 ) -> SnapshotManifest:
     """Lock the build away from its account, write its attestation, and return the manifest to seal it with."""
     manifest = replace(manifest, notes=_notes(proved))
+    known = None if scanned.full else proved.lineage
     found = attestation.Proof(
         digests=scanned.digests,
-        full=scanned.full,
+        rules=proved.rules,
+        lineage=known,
+        skipped=(len(scanned.files) - scanned.searched_files, scanned.skipped_bytes),
+        holding=scanned.holding,
         files=scanned.searched_files,
         bytes=scanned.searched_bytes,
         samples=sum(column.searched for column in scanned.columns),
@@ -90,7 +145,10 @@ def attest(
         base=_of_base(work, manifest),
     )
     lock_away(job.directory, job.final_account)
-    return replace(manifest, attestation=attestation.write(job.directory, content, signer))
+    written = attestation.write(job.directory, content, signer)
+    if known is not None:
+        written = replace(written, full_scan=known.last_full.snapshot)
+    return replace(manifest, attestation=written)
 
 
 def _told(proved: Proved) -> Masked | None:

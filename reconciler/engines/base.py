@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reconciler.ids import CloneName, ImageName, ServerName, SnapshotId
     from reconciler.masking.assignment import Keys
     from reconciler.masking.classify.profiles import DatabaseProfile
-    from reconciler.masking.leaks import Evidence
+    from reconciler.masking.evidence import Base, Evidence
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import Activity, ObservedMirror, SnapshotManifest
@@ -350,10 +350,12 @@ class BuildSession(Protocol):
         """Do the work that clones would each do again (vacuum, freeze, analyse, reindex), and collect facts."""
         ...
 
-    def prove(self, masked: Masked) -> Evidence:
+    def prove(self, masked: Masked, base: Base | None = None) -> Evidence:
         """Look for originals with the database's own eyes: in masked columns, and where files hide them (compressed).
 
-        Called last, after everything that writes; the search of the files follows.
+        Called last, after everything that writes; the search of the files follows. Of
+        ``base`` (files in which an earlier scan found nothing) the evidence names what that
+        search may leave out while it is as it was: relations without rules at most.
 
         Raises:
             MaskingError: an original is left, or a rule changed too little (``MaskingLeak``).

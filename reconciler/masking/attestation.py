@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from reconciler.masking.lineage import Lineage
     from reconciler.masking.report import Masked, TableCounts
     from reconciler.state.observed import SnapshotManifest
 
@@ -51,14 +52,18 @@ class Proof:
     """What was looked at before sealing.
 
     ``digests``: SHA-256, in hexadecimal digits, of every file of the volume by its path
-    relative to it. ``bytes`` and ``files`` were searched for ``samples`` originals;
-    without ``full``, files that had not changed since the last full scan were left out.
-    ``excluded``: how many values were not looked for, by reason. ``checks`` are those of
+    relative to it. ``bytes`` and ``files`` were searched for ``samples`` originals, by what
+    ``rules`` is a digest of; ``skipped`` files and bytes were left out, because they are as
+    in the snapshot of ``lineage``. In the files of ``holding`` something was found that may
+    be there. ``excluded``: how many values were not looked for, by reason. ``checks`` are those of
     the image that were true, by where they are written.
     """
 
     digests: Mapping[str, str]
-    full: bool = True
+    rules: str = ""
+    lineage: Lineage | None = None
+    skipped: tuple[int, int] = (0, 0)
+    holding: tuple[str, ...] = ()
     files: int = 0
     bytes: int = 0
     samples: int = 0
@@ -84,13 +89,7 @@ def statement(
         **_facts(manifest),
         "image": manifest.image,
         "builder": {"name": "reconciler", "version": version("reconciler")},
-        "scan": {
-            "full": proof.full,
-            "files": proof.files,
-            "bytes": proof.bytes,
-            "samples": proof.samples,
-            "excluded": dict(proof.excluded),
-        },
+        "scan": _scan(manifest, proof),
         "checks": list(proof.checks),
     }
     if base is not None:
@@ -231,6 +230,25 @@ def _facts(manifest: SnapshotManifest) -> Json:
         "createdAt": _time(manifest.created_at),
         "dataAsOf": _time(manifest.data_as_of),
     }
+
+
+def _scan(manifest: SnapshotManifest, proof: Proof) -> Json:
+    known, (files, size) = proof.lineage, proof.skipped
+    last = (manifest.snapshot, manifest.created_at) if known is None else (known.last_full.snapshot, known.last_full.at)
+    said: Json = {
+        "full": known is None,
+        "files": proof.files,
+        "bytes": proof.bytes,
+        "samples": proof.samples,
+        "excluded": dict(proof.excluded),
+        "rules": proof.rules,
+        "holding": sorted(proof.holding),
+        "lastFull": {"snapshot": last[0], "at": _time(last[1])},
+    }
+    if known is not None:
+        said["skipped"] = {"files": files, "bytes": size}
+        said["comparedWith"] = {"snapshot": known.snapshot, "sha256": known.attestation.digest}
+    return said
 
 
 def _table(counts: TableCounts) -> Json:

@@ -90,16 +90,26 @@ def _columns(columns: list[Json]) -> Iterator[str]:
 
 def _proof(predicate: Json) -> Iterator[str]:
     scan = predicate["scan"]
-    which = "all files" if scan["full"] else "files that changed since the last full scan"
+    which = "all files" if scan["full"] else "all that may have changed since the last full scan"
     what = f"none of {scan['samples']} original values is in {scan['files']} files, {size(scan['bytes'])}"
     yield "Proved before it was sealed"
     if scan["samples"]:
         yield f"  scan      {what} ({which})"
     else:
         yield "  scan      there were no original values to look for"
+    if not scan["full"]:
+        yield from _left_out(scan)
     for why, count in sorted(scan["excluded"].items()):
         yield f"            {count} excused or not looked for: {why}"
     yield f"  checks    {_listed(predicate['checks'])}"
+
+
+def _left_out(scan: Json) -> Iterator[str]:
+    skipped, last = scan.get("skipped"), scan.get("lastFull")
+    if skipped is not None and last is not None:
+        what = f"{skipped['files']} files, {size(skipped['bytes'])}"
+        yield f"            {what}, were as in {scan['comparedWith']['snapshot']}"
+        yield f"            the last full scan: {last['snapshot']}, {last['at']}"
 
 
 def _signature(document: Json) -> Iterator[str]:

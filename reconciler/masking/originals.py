@@ -29,6 +29,8 @@ LONGEST = 64
 """Bytes of a value that are looked for. More of them cost memory and tell nothing more."""
 READ = 256
 """Characters of a value that are read: less than a chunk of TOAST (2 kB), so that no border is among them."""
+_READ_WIDE = 128
+"""Of these, so many are kept of a value that is not ASCII, of which each may take four bytes."""
 _FEWEST_DISTINCT = 4
 """Characters that a value must have of different kinds: a run of blanks or zeros is in every file."""
 _FREQUENT = 10
@@ -140,7 +142,7 @@ class Picker:
     def add(self, text: str, count: int = 1) -> None:
         """Take a value (cut to ``READ`` characters) that was read ``count`` times; the empty one tells nothing."""
         if text:
-            self._counts[text] += count
+            self._counts[text if text.isascii() else text[:_READ_WIDE]] += count
             if len(self._counts) > self._room:
                 self._drop()
 

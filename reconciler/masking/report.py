@@ -1,7 +1,7 @@
 """What masking did and what is to be proved: counts per column, and originals that must be gone.
 
-Counts go into the attestation. Originals stay in memory, from the moment they are drawn
-until the files of the build were scanned; they have no representation as text.
+Counts go into the attestation. Originals are kept (see :mod:`.vault`) from the moment they
+are drawn until the files of the build were scanned; they have no representation as text.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from reconciler.masking.assignment import ColumnMasking
     from reconciler.masking.schema import TableName
 
@@ -55,7 +57,7 @@ class Sample:
     database: str
     table: TableName
     masking: ColumnMasking
-    originals: tuple[str, ...] = field(repr=False)
+    originals: Sequence[str] = field(repr=False)
     complete: bool = False
     controls: tuple[str, ...] = field(default=(), repr=False)
     encoding: str = "utf-8"

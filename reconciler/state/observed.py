@@ -49,11 +49,13 @@ class Attestation:
     """What the manifest keeps of the attestation in a snapshot's volume.
 
     ``digest`` is the SHA-256 of the file, ``signer`` the id of the key that signed it;
-    None: it is not signed.
+    None: it is not signed. ``full_scan``: the snapshot whose files were all searched, when
+    of this one only those were that have changed since; None: all of this one's were.
     """
 
     digest: str
     signer: str | None = None
+    full_scan: SnapshotId | None = None
 
 
 @dataclass(frozen=True, slots=True)

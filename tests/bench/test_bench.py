@@ -57,9 +57,10 @@ def test_a_dump_is_restored_by_both_sides(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.postgres
 def test_the_proof_of_masking_is_measured_against_the_build(capsys: pytest.CaptureFixture[str]) -> None:
     main(["leaks", "--quick", "--json"])
-    proof, memory, search = json.loads(capsys.readouterr().out)["figures"]
+    proof, memory, wide, search = json.loads(capsys.readouterr().out)["figures"]
     assert proof["ratio"] > 0
     assert memory["ours"] > 0
+    assert wide["ours"] > 0
     assert search["floor"] > 0
 
 

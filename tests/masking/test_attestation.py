@@ -43,7 +43,10 @@ def test_a_statement_has_the_layout_of_in_toto_and_says_what_was_done(tmp_path: 
     assert predicate["revision"] == MANIFEST.revision
     assert predicate["dataAsOf"] == "2026-11-22T01:00:00+00:00"
     assert predicate["checks"] == ["shop.yaml:12"]
-    assert predicate["scan"] == {"full": True, "files": 3, "bytes": 16387, "samples": 500, "excluded": {"short": 2}}
+    assert predicate["scan"] == {
+        "full": True, "files": 3, "bytes": 16387, "samples": 500, "excluded": {"short": 2}, "holding": [],
+        "rules": "r" * 64, "lastFull": {"snapshot": MANIFEST.snapshot, "at": "2026-11-22T02:00:00.123456+00:00"},
+    }  # fmt: skip
     table, other = predicate["masking"]["tables"]
     assert (table["database"], table["table"], other["table"]) == ("shop", "public.customer", "public.zoo")
     assert table["columns"] == [

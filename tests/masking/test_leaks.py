@@ -7,7 +7,6 @@ import logging
 import os
 import traceback
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import CancelledError, MaskingError
-from reconciler.masking import leaks, matcher
-from reconciler.masking.leaks import BLOCK, Base, Hit, judge, must_be_full, scan
+from reconciler.masking import matcher, reader
+from reconciler.masking.evidence import Base, Hit
+from reconciler.masking.leaks import judge, scan
 from reconciler.masking.matcher import Matcher
+from reconciler.masking.reader import BLOCK
 from reconciler.proc import CancelToken
 
 from .originals import sample_of
@@ -65,9 +66,9 @@ def test_an_original_across_a_border_is_found(tmp_path: Path, border: int, encod
 
 @given(st.integers(0, 300), st.integers(0, 300), st.text("abc@.xyz0123", min_size=8, max_size=40))
 def test_whatever_is_around_it_an_original_is_found(before: int, after: int, text: str) -> None:
-    search = Matcher([sample_of([text])])
+    made = Matcher([sample_of([text])])
     data = b"\xab" * before + text.encode() + b"\xcd" * after
-    assert search.search().find(data) == ({(0, 0)} if search.ids else set())
+    assert made.search(0).find(data) == ({(0, 0)} if made.looks_for((0, 0)) else set())
 
 
 def test_one_pass_gives_the_digest_of_every_file(tmp_path: Path) -> None:
@@ -132,19 +133,30 @@ def test_a_column_whose_control_is_not_found_is_named_as_blind(tmp_path: Path) -
 
 def test_a_search_that_misses_what_was_planted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Matcher([sample_of([SECRET])])
-    (database,) = made._databases
+    (database,) = made.compiled(0)._databases
     monkeypatch.setattr(database, "planted", (b"never compiled",))
     with pytest.raises(MaskingError, match="planted"):
-        made.search()
+        made.search(0)
 
 
 def test_many_values_are_searched_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matcher, "_PER_DATABASE", 1000)
-    originals = [f"person-{number:05}@example.org" for number in range(300)]
-    write(tmp_path, "all", b"\x00".join(text.encode() for text in originals))
-    made = Matcher([sample_of(originals)])
-    assert len(made._databases) > 5
-    assert scan(tmp_path, [sample_of(originals)], matcher=made).columns[0].hits == (Hit("all", 300),)
+    monkeypatch.setattr(matcher, "_ROOM", 0)
+    monkeypatch.setattr(matcher, "_FEWEST", 100)
+    monkeypatch.setattr(matcher, "_PER_PART", 500)
+    originals = [f"person-{number:05}@example.org" for number in range(600)]
+    samples = [sample_of(originals[start : start + 100], controls=[f"masked-{start}"]) for start in range(0, 600, 100)]
+    write(tmp_path, "all", b"\x00".join(text.encode() for text in originals) + b"masked-300")
+    write(tmp_path, "some", b"\x00".join(text.encode("utf-16-le") for text in originals[450:470]))
+    made = Matcher(samples)
+    assert (len(made.parts), len(made.compiled(0)._databases)) == (3, 5)
+    found = scan(tmp_path, samples, threads=2, matcher=made)
+    assert [column.hits for column in found.columns[:4]] == [(Hit("all", 100),)] * 4
+    assert found.columns[4].hits == (Hit("all", 100), Hit("some", 20))
+    assert [column.controls_found for column in found.columns] == [0, 0, 0, 1, 0, 0]
+    assert found.digests == scan(tmp_path, []).digests
+    (tmp_path / "some").unlink()
+    again = scan(tmp_path, samples, matcher=made, earlier=found)  # nothing wrote to it since
+    assert again.columns[4].hits == (Hit("all", 100),)
 
 
 def test_one_value_of_several_columns_is_found_for_each(tmp_path: Path) -> None:
@@ -180,23 +192,25 @@ def test_a_file_that_was_written_a_moment_ago_is_read_again(tmp_path: Path) -> N
 
 
 def refreshed(tmp_path: Path) -> tuple[Path, Base]:
-    """A volume that is a copy of a base of which a full scan found three files clean."""
+    """A volume that is a copy of a base, two files of which were found to hold nothing."""
     base, volume = tmp_path / "base", tmp_path / "volume"
-    contents = {"same": b"abc", "touched": b"def", "other": b"ghi"}
+    contents = {"same": b"abc", "touched": b"def", "large": bytes(5 << 20), "other": b"ghi"}
     for directory in (base, volume):
         for name, content in contents.items():
             write(directory, name, content)
-    return volume, Base(directory=base, digests=scan(base, []).digests, skippable=lambda name: name != "other")
+    digests = scan(base, []).digests
+    return volume, Base(directory=base, digests={name: digests[name] for name in ("same", "touched", "large")})
 
 
-def test_on_a_refresh_only_files_that_changed_and_no_relations_are_searched(tmp_path: Path) -> None:
+def test_on_a_refresh_only_what_changed_or_is_not_known_to_be_clean_is_searched(tmp_path: Path) -> None:
     volume, base = refreshed(tmp_path)
     (volume / "touched").write_bytes(SECRET.encode())
     write(volume, "new", b"jkl")
     found = scan(volume, [sample_of([SECRET])], base=base)
-    assert {file.path for file in found.files if not file.searched} == {"same"}
+    assert {file.path for file in found.files if not file.searched} == {"same", "large"}
+    assert (found.full, found.searched_files, found.skipped_bytes) == (False, 3, 3 + (5 << 20))
     assert found.columns[0].hits == (Hit("touched", 1),)
-    assert not found.full
+    assert found.holding == ("touched",)
     assert found.digests["same"] == hashlib.sha256(b"abc").hexdigest()
 
 
@@ -209,12 +223,18 @@ def test_a_changed_file_with_the_old_size_and_time_is_searched(tmp_path: Path) -
     assert found.columns[0].hits == (Hit("same", 1),)
 
 
-def test_a_scan_is_full_when_rules_changed_and_every_week() -> None:
-    now = datetime(2026, 1, 8, tzinfo=UTC)
-    assert must_be_full(None, now, same_rules=True)
-    assert must_be_full(now, now, same_rules=False)
-    assert must_be_full(now - timedelta(days=7), now, same_rules=True)
-    assert not must_be_full(now - timedelta(days=6), now, same_rules=True)
+def test_a_large_file_that_differs_between_the_pages_that_are_compared_is_searched(tmp_path: Path) -> None:
+    volume, base = refreshed(tmp_path)
+    with (volume / "large").open("r+b") as file:
+        file.seek(100_000)
+        file.write(SECRET.encode())
+    found = scan(volume, [sample_of([SECRET])], base=base)
+    assert found.columns[0].hits == (Hit("large", 1),)
+
+
+def test_a_base_that_is_gone_meanwhile_only_costs_time(tmp_path: Path) -> None:
+    volume, base = refreshed(tmp_path)
+    assert scan(volume, [sample_of([SECRET])], base=replace(base, directory=tmp_path / "gone")).full
 
 
 # -- what is no file ---------------------------------------------------------------------------
@@ -236,7 +256,7 @@ def test_a_cancelled_scan_ends(tmp_path: Path) -> None:
 
 def test_progress_says_how_much_is_left(tmp_path: Path) -> None:
     with write(tmp_path, "a", b"").open("r+b") as file:
-        file.truncate(leaks._TELL_EVERY)
+        file.truncate(reader._TELL_EVERY)
     told: list[str] = []
     scan(tmp_path, [], progress=told.append)
     assert told == ["searching files for originals: 64.0 MiB of 64.0 MiB"]
@@ -251,7 +271,7 @@ def test_nothing_that_can_be_shown_has_an_original(tmp_path: Path, caplog: pytes
     samples = [sample_of([SECRET, OTHER], controls=[CONTROL])]
     made = Matcher(samples)
     found = scan(tmp_path, samples, matcher=made)
-    shown = [repr(samples), repr(made), repr(found), repr(made.search()), str(found.columns), caplog.text]
+    shown = [repr(samples), repr(made), repr(found), repr(made.search(0)), str(found.columns), caplog.text]
     try:
         judge(found)
     except MaskingError as error:

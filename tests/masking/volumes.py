@@ -74,7 +74,15 @@ def a_volume(path: Path) -> Path:
 def proof_of(volume: Path) -> Proof:
     names, _strange = attestation._listed(volume)
     digests = {name: attestation._sha256(volume / name) for name in names}
-    return Proof(digests=digests, files=3, bytes=16_387, samples=500, excluded={"short": 2}, checks=("shop.yaml:12",))
+    return Proof(
+        digests=digests,
+        rules="r" * 64,
+        files=3,
+        bytes=16_387,
+        samples=500,
+        excluded={"short": 2},
+        checks=("shop.yaml:12",),
+    )
 
 
 def written(volume: Path, signer: Signer | None, manifest: SnapshotManifest = MANIFEST) -> SnapshotManifest:

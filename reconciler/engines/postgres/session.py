@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
     from reconciler.masking.classify.profiles import DatabaseProfile
-    from reconciler.masking.leaks import Evidence
+    from reconciler.masking.evidence import Base, Evidence
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, Script
 
@@ -102,10 +102,10 @@ class PostgresSession:
         facts = settle.settle_cluster(self._work, self._installed, self._masked)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
 
-    def prove(self, masked: Masked) -> Evidence:
+    def prove(self, masked: Masked, base: Base | None = None) -> Evidence:
         from reconciler.engines.postgres.masking import prove  # noqa: PLC0415 - what masks is large, and only builds need it
 
-        return prove.prove(self._work, masked)
+        return prove.prove(self._work, masked, base)
 
     def _create_databases(self) -> None:
         """Make the databases that an empty image asks for; they are owned like everything that scripts make."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import server
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork
     from reconciler.engines.postgres.masking.findings import Findings
-    from reconciler.masking.leaks import Accepted, Scan
+    from reconciler.masking.evidence import Accepted, Scan
     from reconciler.masking.matcher import Search, ValueId
 
 _FILE = re.compile(r"data/(?:base/(?P<database>[0-9]+)|global)/(?P<node>[0-9]+)(?:_[a-z]+)?(?:\.[0-9]+)?")
@@ -61,6 +61,10 @@ class _Met:
 
     found: frozenset[ValueId] = frozenset()
     accepted: frozenset[ValueId] = frozenset()
+
+    def add(self, other: _Met) -> None:
+        self.found |= other.found
+        self.accepted |= other.accepted
 
 
 def explain(work: BuildWork, scanned: Scan, findings: Findings) -> Accepted:
@@ -106,8 +110,7 @@ def judge_statistics(
     """Judge the originals that the planner's statistics hold."""
     met = _Met()
     for relation, columns, ids in list(streams.statistics(conn, search)):
-        met.found |= ids
-        met.accepted |= findings.accept(conn, database, relation, columns, ids, beside=beside)
+        met.add(_Met(ids, findings.accept(conn, database, relation, columns, ids, beside=beside)))
     return met
 
 
@@ -171,8 +174,7 @@ def _live(
     for cut in (slice(None, -1), slice(1, None)):
         left = findings.few_of(wanted - met.found - accepted)
         if left:
-            shorter = [replace(one, originals=tuple(text[cut] for text in one.originals)) for one in findings.samples]
-            matcher = Matcher(shorter, left, shortest=SHORTEST - 1)
+            matcher = Matcher(findings.samples, left, cut=cut, shortest=SHORTEST - 1)
             accepted |= _look(conn, findings, database, owner, matcher, beside=True).accepted & left
     return accepted
 
@@ -186,11 +188,12 @@ def _look(
     *,
     beside: bool = False,
 ) -> _Met:
-    search = matcher.search()
-    if owner.name in _STATISTICS:
-        return judge_statistics(conn, findings, database, search, beside=beside)
     met = _Met()
-    for column, ids in streams.live(conn, owner, search, matcher.overlap).items():
-        met.found |= ids
-        met.accepted |= findings.accept(conn, database, owner, [column], ids, beside=beside)
+    for part in matcher.parts:
+        search = matcher.search(part)
+        if owner.name in _STATISTICS:
+            met.add(judge_statistics(conn, findings, database, search, beside=beside))
+            continue
+        for column, ids in streams.live(conn, owner, search, matcher.overlap).items():
+            met.add(_Met(ids, findings.accept(conn, database, owner, [column], ids, beside=beside)))
     return met

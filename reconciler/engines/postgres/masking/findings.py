@@ -15,7 +15,7 @@ from reconciler.engines.postgres.masking import reasons
 from reconciler.engines.postgres.masking.sample import quoted
 from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
 from reconciler.errors import MaskingError
-from reconciler.masking.leaks import Exposure
+from reconciler.masking.evidence import Exposure
 from reconciler.masking.matcher import KEY, is_control
 from reconciler.masking.originals import drawn, json_paths
 from reconciler.masking.vocabulary import erases

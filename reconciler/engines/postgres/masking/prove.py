@@ -29,10 +29,11 @@ from psycopg import sql
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import explain, reasons, streams
 from reconciler.engines.postgres.masking.findings import Findings
-from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak
+from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak, together
+from reconciler.engines.postgres.masking.unchanged import narrowed
 from reconciler.errors import MaskingError
 from reconciler.masking import leaks, preserve
-from reconciler.masking.leaks import Evidence
+from reconciler.masking.evidence import Evidence
 from reconciler.masking.matcher import Matcher
 from reconciler.masking.originals import drawn
 from reconciler.masking.schema import Family, TableName
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork
-    from reconciler.masking.leaks import Base, Scan
+    from reconciler.masking.evidence import Base, Scan
     from reconciler.masking.report import ColumnCounts, Masked, Sample
 
 RELATIONS = ("data/base", "data/global")
@@ -63,10 +64,10 @@ _STRICT = frozenset({"null"})
 _EVERY_LETTER = frozenset({"hash", "email"})
 
 
-def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evidence:
+def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence:
     """Prove that no drawn original is left where a running server can see it, or in the files of its relations.
 
-    ``base``: files that an earlier full scan has found clean need not be searched again.
+    ``base``: files in which an earlier scan has found nothing need not be searched again while they are as they were.
 
     Raises:
         MaskingError: one is left, a rule changed too little, or the search is blind; all
@@ -82,9 +83,11 @@ def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evide
             speak(conn)
             _judge_counts(conn, masked, findings, name)
             _judge_values(work, conn, findings, name)
-            _judge_hidden(work, conn, findings, matcher, name)
+    for part in matcher.parts:
+        _judge_hidden(work, findings, matcher, part, names)
     with server.connect(work, "template1") as conn:
         conn.execute("CHECKPOINT")
+    base = narrowed(work, base, masked, names)
     scanned = leaks.scan(
         work.directory,
         masked.samples,
@@ -108,6 +111,7 @@ def prove(work: BuildWork, masked: Masked, *, base: Base | None = None) -> Evide
         exposed=findings.exposed,
         scan=scanned,
         matcher=matcher,
+        base=base,
     )
 
 
@@ -166,15 +170,16 @@ def _tolerated(conn: psycopg.Connection, sample: Sample, counts: ColumnCounts) -
 
 
 def _judge_values(work: BuildWork, conn: psycopg.Connection, findings: Findings, database: str) -> None:
-    """Compare every value of the masked columns with the column's originals, one pass per table."""
+    """Compare every value of the masked columns with the column's originals."""
     tables: dict[TableName, list[int]] = {}
     for number, sample in enumerate(findings.samples):
         if sample.database == database and sample.originals and _comparable(sample):
             tables.setdefault(sample.table, []).append(number)
     for table, numbers in tables.items():
-        work.cancel.check()
-        with guarded(database, table, "its values cannot be compared"):
-            _compare(conn, findings, table, numbers)
+        for some in together(numbers):
+            work.cancel.check()
+            with guarded(database, table, "its values cannot be compared"):
+                _compare(conn, findings, table, some)
 
 
 def _compare(conn: psycopg.Connection, findings: Findings, table: TableName, numbers: Sequence[int]) -> None:
@@ -242,14 +247,18 @@ def _spelled(sample: Sample) -> list[str]:
     return list(sample.originals)
 
 
-def _judge_hidden(work: BuildWork, conn: psycopg.Connection, findings: Findings, matcher: Matcher, name: str) -> None:
+def _judge_hidden(work: BuildWork, findings: Findings, matcher: Matcher, part: int, names: Sequence[str]) -> None:
     """Search what files do not show: compressed values of every table, and the planner's statistics."""
-    search = matcher.search()
-    for relation in streams.relations(conn):
-        work.cancel.check()
-        with guarded(name, relation.name, "its compressed values cannot be read"):
-            found = streams.compressed(conn, relation, search, matcher.overlap)
-            for column, ids in found.items():
-                findings.accept(conn, name, relation, [column], ids)
-    with guarded(name, "pg_statistic", "statistics cannot be read"):
-        explain.judge_statistics(conn, findings, name, search)
+    search = matcher.search(part)
+    for name in names:
+        work.progress(f"searching compressed values of {name}")
+        with server.connect(work, name) as conn:
+            speak(conn)
+            for relation in streams.relations(conn):
+                work.cancel.check()
+                with guarded(name, relation.name, "its compressed values cannot be read"):
+                    found = streams.compressed(conn, relation, search, matcher.overlap)
+                    for column, ids in found.items():
+                        findings.accept(conn, name, relation, [column], ids)
+            with guarded(name, "pg_statistic", "statistics cannot be read"):
+                explain.judge_statistics(conn, findings, name, search)

@@ -1,14 +1,15 @@
 """Draws what a proof looks for: originals before masking, masked values (controls) after it.
 
 Called by the session's ``mask``. It only reads. Each table is read once, in part when it
-is large; whole rows never leave the server, which cuts every value before it sends it.
+is large, and once more for every few masked columns that it has; whole rows never leave the
+server, which cuts every value before it sends it. So memory is bounded.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -25,6 +26,7 @@ from reconciler.masking.originals import (
 )
 from reconciler.masking.report import Sample
 from reconciler.masking.schema import Family
+from reconciler.masking.vault import Vault
 from reconciler.masking.vocabulary import name_of
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
     from reconciler.masking.schema import Column, TableName
+
+_T = TypeVar("_T")
 
 WANTED = 500
 """Distinct originals per column."""
@@ -43,9 +47,11 @@ _PAGES = 250
 _PARTS = 16
 """Values that are read of one array or document."""
 _FREE_TEXT = 2000
-_ROOM = 100_000
-"""Distinct values that are kept of all columns of a table while it is read: some 50 MB of long ones."""
-_AT_ONCE = 4 << 20
+TOGETHER = 25
+"""Columns of a table that are read together; more are read in turns, so that memory does not grow with them."""
+_ROOM = 50_000
+"""Distinct values that are kept of these columns while they are read: some 25 MB of long ones."""
+_AT_ONCE = 1 << 20
 """Characters that one fetch brings."""
 _CONTROL_ROWS = 2000
 _SQL_ASCII = "SQL_ASCII"
@@ -93,12 +99,13 @@ def draw(conn: psycopg.Connection, masking: DatabaseMasking, *, wanted: int = WA
 
     """
     encoding, binary = speak(conn)
-    found: list[Sample] = []
+    vault, found = Vault(), list[Sample]()
     for table in masking.tables:
         with guarded(masking.database, table.name, "originals cannot be read"):
             for sample in _draw(conn, masking.database, table, wanted):
                 raw = binary or sample.masking.column.family is Family.BYTES
-                found.append(replace(sample, encoding=encoding, binary=raw))
+                kept = vault.keep(sample.originals)
+                found.append(replace(sample, originals=kept, encoding=encoding, binary=raw))
     return tuple(found)
 
 
@@ -181,23 +188,33 @@ def speak(conn: psycopg.Connection) -> tuple[str, bool]:
 
 
 def _draw(conn: psycopg.Connection, database: str, table: TableMasking, wanted: int) -> Iterator[Sample]:
-    probes = [probe(column) for column in table.columns if drawn(column.method)]
-    if not probes:
-        return
+    for probes in together([probe(column) for column in table.columns if drawn(column.method)]):
+        for one, (originals, complete) in zip(probes, _pick(conn, table.name, probes, wanted), strict=True):
+            yield Sample(database, table.name, one.masking, originals, complete)
+
+
+def together(columns: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Yield as many of a table's columns as are read together."""
+    return (columns[start : start + TOGETHER] for start in range(0, len(columns), TOGETHER))
+
+
+def _pick(
+    conn: psycopg.Connection, table: TableName, probes: Sequence[Probe], wanted: int
+) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield the originals of some columns, and whether they are all."""
     room = min(max(_ROOM // len(probes), 2 * wanted), 10 * wanted)
     pickers = [Picker(wanted, room) for _ in probes]
-    pages = _pages(conn, table.name)
+    pages = _pages(conn, table)
     in_part = pages > 2 * _PAGES
-    for row in _rows(conn, _some(table.name, probes, 100 * _PAGES / pages if in_part else None), probes):
+    for row in _rows(conn, _some(table, probes, 100 * _PAGES / pages if in_part else None), probes):
         for one, picker, value in zip(probes, pickers, row, strict=True):
             for text in one.texts(value):
                 picker.add(text)
     lacking = [pair for pair in zip(probes, pickers, strict=True) if in_part and not pair[1].enough]
-    _read_all(conn, table.name, lacking)
-    _prefer_statistics(conn, table.name, probes, pickers)
-    for one, picker in zip(probes, pickers, strict=True):
-        complete = picker.all_taken and (not in_part or any(picker is other for _, other in lacking))
-        yield Sample(database, table.name, one.masking, picker.pick(), complete)
+    _read_all(conn, table, lacking)
+    _prefer_statistics(conn, table, probes, pickers)
+    for picker in pickers:
+        yield picker.pick(), picker.all_taken and (not in_part or any(picker is other for _, other in lacking))
 
 
 def _read_all(conn: psycopg.Connection, table: TableName, lacking: Sequence[tuple[Probe, Picker]]) -> None:
@@ -284,17 +301,25 @@ def _controls(conn: psycopg.Connection, table: TableMasking) -> dict[tuple[Table
         for column in table.columns
         if drawn(column.method) and name_of(column.method) != "null"
     ]
+    controls: dict[tuple[TableName, str], tuple[str, ...]] = {}
+    for some in together(probes):
+        controls |= _controls_of(conn, table.name, some)
+    return controls
+
+
+def _controls_of(
+    conn: psycopg.Connection, table: TableName, probes: Sequence[Probe]
+) -> dict[tuple[TableName, str], tuple[str, ...]]:
     found: dict[int, dict[str, None]] = {number: {} for number in range(len(probes))}
-    if probes:
-        limited = _some(table.name, probes, None) + sql.SQL(" LIMIT {}").format(sql.Literal(_CONTROL_ROWS))
-        for row in _rows(conn, limited, probes):
-            for number, value in enumerate(row):
-                found[number] |= dict.fromkeys(filter(searchable, probes[number].texts(value)))
+    limited = _some(table, probes, None) + sql.SQL(" LIMIT {}").format(sql.Literal(_CONTROL_ROWS))
+    for row in _rows(conn, limited, probes):
+        for number, value in enumerate(row):
+            found[number] |= dict.fromkeys(filter(searchable, probes[number].texts(value)))
     for number, one in enumerate(probes):
         if not found[number]:  # most rows have none
-            for (value,) in _rows(conn, _present(table.name, one), [one]):
+            for (value,) in _rows(conn, _present(table, one), [one]):
                 found[number] |= dict.fromkeys(filter(searchable, one.texts(value)))
-    names = [(table.name, one.masking.column.name) for one in probes]
+    names = [(table, one.masking.column.name) for one in probes]
     return {name: _chosen(tuple(found[number])) for number, name in enumerate(names)}
 
 

@@ -34,8 +34,10 @@ LARGE_OBJECTS_DATA = TableName("pg_catalog", "pg_largeobject"), "data"
 PIECE = 1 << 20
 SMALL = 2000
 """Bytes below which a value is sent with many others; a larger one may lie outside of its row."""
+_AT_ONCE = 2 << 20
+"""Bytes of a table whose rows are sent at once, with what of them lies outside of its pages."""
 _BLOCKS = 128
-"""Pages whose rows are sent at once: a MiB."""
+"""Pages, at most: a MiB."""
 
 _RELATIONS = f"""
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'm' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -88,8 +90,9 @@ def live(conn: psycopg.Connection, relation: Relation, search: Search, overlap: 
     found: dict[str, set[ValueId]] = defaultdict(set)
     query = sql.SQL("SELECT {} FROM ONLY {} t WHERE ctid >= {}::tid AND ctid < {}::tid")
     gathered = sql.SQL(", ").join(_gathered(*column) for column in columns)
-    for block in range(0, _pages(conn, relation.oid), _BLOCKS):
-        first, last = (sql.Literal(f"({number},0)") for number in (block, block + _BLOCKS))
+    pages, step = _pages(conn, relation.oid)
+    for block in range(0, pages, step):
+        first, last = (sql.Literal(f"({number},0)") for number in (block, block + step))
         row = (
             conn.execute(query.format(gathered, sql.Identifier(*relation.name), first, last), binary=True).fetchone()
             or ()
@@ -109,7 +112,7 @@ def statistics(conn: psycopg.Connection, search: Search) -> Iterator[tuple[Relat
     """
     for query in (_STATISTICS, _EXTENDED):
         with conn.transaction(), conn.cursor(name="reconciler_statistics", binary=True) as cursor:
-            cursor.itersize = 20
+            cursor.itersize = 4  # each may have megabytes
             for oid, schema, name, materialised, columns, data in cursor.execute(query):
                 found = search.find(data) if data else set()
                 if found:
@@ -181,8 +184,11 @@ def _pieces(
     return {column: frozenset(values) for column, values in found.items()}
 
 
-def _pages(conn: psycopg.Connection, relation: int) -> int:
-    row = conn.execute(
-        "SELECT pg_relation_size(%s::oid::regclass) / current_setting('block_size')::int", [relation]
-    ).fetchone()
-    return int(row[0]) if row else 0
+def _pages(conn: psycopg.Connection, relation: int) -> tuple[int, int]:
+    """Return the pages of a table, and how many are read at once: few, where rows lie mostly outside of them."""
+    query = (
+        "SELECT pg_relation_size(oid) / current_setting('block_size')::int, pg_table_size(oid)"
+        " FROM (SELECT %s::oid::regclass AS oid) t"
+    )
+    pages, size = conn.execute(query, [relation]).fetchone() or (0, 0)
+    return pages, max(1, min(_BLOCKS, _AT_ONCE * pages // max(size, 1)))

@@ -14,16 +14,17 @@ from reconciler.engines.postgres.masking import sample, streams
 from reconciler.ids import PolicyName, SecretName
 from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
 from reconciler.masking.matcher import Matcher
+from reconciler.masking.report import Sample
 from reconciler.masking.schema import Family, TableName
+from reconciler.masking.vault import Vault
 from reconciler.spec.masking_policy import Sql
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import psycopg
 
-    from reconciler.masking.matcher import ValueId
-    from reconciler.masking.report import Sample
+    from reconciler.masking.matcher import Search, ValueId
     from reconciler.masking.schema import DatabaseSchema
 
 _WITH_TEXT = frozenset({Family.TEXT, Family.JSON, Family.BYTES})
@@ -61,26 +62,40 @@ def gone(conn: psycopg.Connection, drawn: Sequence[Sample]) -> tuple[Sample, ...
     """Return what is left of samples of one database without the values that their columns still have."""
     sample.speak(conn)
     matcher = Matcher(drawn)
-    search = matcher.search()
-    still: dict[int, frozenset[ValueId]] = {}
     numbers = {(one.table, one.masking.column.name): number for number, one in enumerate(drawn)}
     names = sorted({one.table for one in drawn})
     rows = conn.execute(_OIDS, [[name.schema for name in names], [name.name for name in names]]).fetchall()
-    for oid, schema, table in rows:
-        relation = streams.Relation(oid, TableName(schema, table))
-        for column, found in streams.live(conn, relation, search, matcher.overlap).items():
-            if (relation.name, column) in numbers:
-                still[numbers[relation.name, column]] = found
-    left = []
+    relations = [streams.Relation(oid, TableName(schema, table)) for oid, schema, table in rows]
+    still: set[ValueId] = set()
+    for part in matcher.parts:
+        still |= _at_home(conn, relations, matcher.search(part), matcher.overlap, numbers)
+    vault, left = Vault(), list[Sample]()
     for number, one in enumerate(drawn):
-        kept = still.get(number, frozenset())
         originals = tuple(
             text
             for index, text in enumerate(one.originals)
-            if (number, index) in matcher.ids and (number, index) not in kept
+            if matcher.looks_for((number, index)) and (number, index) not in still
         )
         if originals:
             left.append(
-                replace(one, masking=replace(one.masking, method=_UNKNOWN), originals=originals, complete=False)
+                replace(
+                    one, masking=replace(one.masking, method=_UNKNOWN), originals=vault.keep(originals), complete=False
+                )
             )
     return tuple(left)
+
+
+def _at_home(
+    conn: psycopg.Connection,
+    relations: Sequence[streams.Relation],
+    search: Search,
+    overlap: int,
+    numbers: Mapping[tuple[TableName, str], int],
+) -> set[ValueId]:
+    """Return the values that are in the columns that they were drawn from."""
+    found: set[ValueId] = set()
+    for relation in relations:
+        for column, ids in streams.live(conn, relation, search, overlap).items():
+            own = numbers.get((relation.name, column))
+            found.update(value for value in ids if value[0] == own)
+    return found

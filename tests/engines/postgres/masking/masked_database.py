@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork
     from reconciler.masking.assignment import DatabaseMasking
-    from reconciler.masking.leaks import Evidence
+    from reconciler.masking.evidence import Evidence
     from reconciler.masking.report import Sample
     from tests.engines.postgres.conftest import Cluster
 

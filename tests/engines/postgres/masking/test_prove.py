@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import traceback
@@ -15,11 +16,12 @@ from reconciler.engines.postgres.masking import reasons, streams
 from reconciler.engines.postgres.masking.prove import prove
 from reconciler.errors import MaskingError
 from reconciler.masking import leaks
+from reconciler.masking.matcher import Matcher
 from reconciler.masking.schema import TableName
 from reconciler.spec.masking_policy import Sql
 from tests.masking.originals import masked_column, sample_of
 
-from .masked_database import CUSTOMERS, MASK, RULES, at_most, make_shop, masking_of
+from .masked_database import CUSTOMERS, MASK, RULES, at_most, make_database, make_shop, masking_of, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,6 +249,19 @@ def test_huge_values_are_searched_to_their_end_in_bounded_memory(cluster: Cluste
     masked = replace(shop.masked(), samples=shop.samples)
     with at_most(60), pytest.raises(MaskingError, match=r"customer\.notes still has 1 of 1 originals"):
         prove(shop.work, masked)
+
+
+def test_rows_that_lie_mostly_outside_of_their_pages_do_not_cost_memory(cluster: Cluster) -> None:
+    columns = [f"c{number}" for number in range(40)]
+    values = [f"(SELECT string_agg(md5(n || '{name}' || k), '') FROM generate_series(1, 40) k)" for name in columns]
+    make_database(cluster, f"CREATE TABLE t ({', '.join(f'{name} text' for name in columns)})")
+    run(cluster, f"INSERT INTO t SELECT {', '.join(values)} FROM generate_series(1, 1500) n")
+    wanted = hashlib.md5(b"1499c3940").hexdigest()
+    search = Matcher([sample_of([wanted])]).search(0)
+    ((oid,),) = cluster.query("shop", "SELECT 't'::regclass::oid::int8")
+    with server.connect(cluster.work(), "shop") as conn, at_most(30):
+        found = streams.live(conn, streams.Relation(int(str(oid)), TableName("public", "t")), search, 99)
+    assert {column: ids for column, ids in found.items() if ids} == {"c39": {(0, 0)}}
 
 
 # -- what may be there ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from reconciler.masking.assignment import DatabaseMasking, TableMasking
 from reconciler.masking.schema import Table, TableName
 from tests.masking.originals import masked_column
 
-from .masked_database import CUSTOMERS, MASK, at_most, make_database, make_shop, masking_of
+from .masked_database import CUSTOMERS, MASK, at_most, make_database, make_shop, masking_of, run
 
 if TYPE_CHECKING:
     from reconciler.masking.report import Sample
@@ -67,7 +67,7 @@ def test_a_column_with_few_distinct_values_of_a_large_table_is_read_in_full(clus
     FROM generate_series(1, 20000) n;
     """
     found = drawn(cluster, statements, {"often": "hash", "seldom": "hash", "filler": "keep"}, wanted=50)
-    assert found["often"].originals == ("the same value",)
+    assert tuple(found["often"].originals) == ("the same value",)
     assert found["often"].complete
     assert set(found["seldom"].originals) == {f"seldom value {n}" for n in range(1000, 20001, 1000)}
 
@@ -85,13 +85,13 @@ def test_a_large_table_with_many_values_is_read_in_part(cluster: Cluster) -> Non
 def test_only_values_that_a_rule_selects_are_drawn(cluster: Cluster) -> None:
     statements = "CREATE TABLE t (c text, a text); INSERT INTO t VALUES ('US', 'kept value'), ('FR', 'masked value')"
     found = drawn(cluster, statements, {"a": "hash", "c": "keep"}, when="c <> 'US' -- a note")
-    assert found["a"].originals == ("masked value",)
+    assert tuple(found["a"].originals) == ("masked value",)
 
 
 def test_a_condition_may_end_in_a_comment(cluster: Cluster) -> None:
     statements = "CREATE TABLE t (c text, a text); INSERT INTO t VALUES ('US', 'kept value'), ('FR', 'masked value')"
     found = drawn(cluster, statements, {"a": "hash", "c": "keep"}, when="c <> 'US' -- they have a law of their own")
-    assert found["a"].originals == ("masked value",)
+    assert tuple(found["a"].originals) == ("masked value",)
 
 
 def test_of_arrays_documents_and_texts_the_parts_that_must_go_are_drawn(cluster: Cluster) -> None:
@@ -138,7 +138,7 @@ def test_values_are_drawn_as_the_database_encodes_them(cluster: Cluster) -> None
         conn.execute("INSERT INTO public.t VALUES ('Jürgen Groß')")
         masking = masking_of(cluster, {"table": "public.t", "columns": {"a": "hash"}})
         (found,) = sample.draw(conn, masking)
-    assert found.originals == ("Jürgen Groß",)
+    assert tuple(found.originals) == ("Jürgen Groß",)
     assert "Jürgen".encode("latin-1") == "Jürgen".encode(found.encoding)
 
 
@@ -150,7 +150,7 @@ def test_a_database_without_encoding_is_drawn_byte_by_byte(cluster: Cluster) -> 
         column = masked_column("a", "hash")
         table = TableMasking(Table(name=name, columns=(column.column,)), (column,))
         (found,) = sample.draw(conn, DatabaseMasking("shop", (table,)))
-    assert found.originals == ("odd \xff\xfe value",)
+    assert tuple(found.originals) == ("odd \xff\xfe value",)
     assert found.binary
 
 
@@ -161,7 +161,7 @@ def test_names_may_have_any_characters(cluster: Cluster) -> None:
     masking = masking_of(cluster, {"table": 'public.a "%s" {}', "columns": {"50%% {x}": "hash"}})
     with server.connect(cluster.work(), "shop") as conn:
         (found,) = sample.draw(conn, masking)
-        assert found.originals == ("odd one",)
+        assert tuple(found.originals) == ("odd one",)
         assert sample.with_controls(conn, masking, [found])[0].controls == ()
 
 
@@ -192,6 +192,34 @@ def test_huge_values_do_not_cost_memory(cluster: Cluster) -> None:
     with server.connect(cluster.work(), "shop") as conn, at_most(20):
         (found,) = sample.draw(conn, masking)
     assert len(found.originals[0]) <= 64
+
+
+def test_a_table_with_many_columns_is_read_in_turns(cluster: Cluster) -> None:
+    columns = [f"c{number}" for number in range(2 * sample.TOGETHER + 5)]
+    values = [f"'value {name} of ' || n" for name in columns]
+    make_database(cluster, f"CREATE TABLE t ({', '.join(f'{name} text' for name in columns)})")
+    run(cluster, f"INSERT INTO t SELECT {', '.join(values)} FROM generate_series(1, 40) n")
+    masking = masking_of(cluster, {"table": "public.t", "columns": {"*": "hash"}})
+    with server.connect(cluster.work(), "shop") as conn:
+        found = {one.masking.column.name: one for one in sample.draw(conn, masking)}
+        run(cluster, f"UPDATE t SET {', '.join(f'{name} = md5({name})' for name in columns)}")
+        controls = sample.with_controls(conn, masking, list(found.values()))
+    assert {name: set(one.originals) for name, one in found.items()} == {
+        name: {f"value {name} of {n}" for n in range(1, 41)} for name in columns
+    }
+    assert all(one.complete for one in found.values())
+    assert all(len(one.controls) == sample.CONTROLS for one in controls)
+
+
+def test_many_columns_of_wide_text_do_not_cost_memory(cluster: Cluster) -> None:
+    columns = [f"c{number}" for number in range(60)]
+    values = [f"repeat(md5(n || '{name}') || 'ж', 8)" for name in columns]
+    make_database(cluster, f"CREATE TABLE t ({', '.join(f'{name} text' for name in columns)})")
+    run(cluster, f"INSERT INTO t SELECT {', '.join(values)} FROM generate_series(1, 2500) n")
+    masking = masking_of(cluster, {"table": "public.t", "columns": {"*": "hash"}})
+    with server.connect(cluster.work(), "shop") as conn, at_most(60):
+        found = sample.draw(conn, masking)
+    assert {len(set(one.originals)) for one in found} == {500}
 
 
 def test_an_error_of_the_database_shows_no_value(cluster: Cluster) -> None:
