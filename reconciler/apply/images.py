@@ -68,7 +68,7 @@ def build(work: Work, action: BuildSnapshot) -> None:
         _unchanged(work, engine, image, action)
         manifest = replace(_manifest(work, image, action, sealed), verified=verified)
         if storage.traits.files:
-            scanned = sealing.search(work, job.directory, proved)
+            scanned = sealing.search(work, image, job.directory, proved)
             work.cancel.check()
             manifest = sealing.attest(work, image, job, manifest, scanned, proved, signer)
         work.progress("sealing")

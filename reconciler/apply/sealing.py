@@ -15,6 +15,7 @@ from reconciler.errors import RefusedError
 from reconciler.handover import lock_away
 from reconciler.ids import VolumeId
 from reconciler.masking import attestation
+from reconciler.plan.schedule import started_at
 from reconciler.state.observed import SnapshotManifest, VolumeState
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, BuildWork
     from reconciler.masking.dsse import Signer
-    from reconciler.masking.evidence import Evidence, Exposure, Scan
+    from reconciler.masking.evidence import Base, Evidence, Exposure, Scan
     from reconciler.masking.lineage import Lineage
     from reconciler.masking.report import Masked
     from reconciler.plan.actions import BuildSnapshot
@@ -65,29 +66,48 @@ def _lineage(work: Work, image: DesiredImage, rules: str) -> Lineage | None:
     """Return what the image's last snapshot in the pool allows; see :mod:`reconciler.masking.lineage`."""
     from reconciler.masking.lineage import lineage  # noqa: PLC0415 - as above
 
-    if image.maskers:
+    last = None if image.maskers else _last(work, image)
+    if last is None:
         return None
-    storage = work.storage(image.pool)
-    manifests = [volume.manifest for volume in storage.volumes() if volume.state is VolumeState.COMPLETE]
-    sealed = [one for one in manifests if isinstance(one, SnapshotManifest) and one.image == image.name]
-    if not sealed:
-        return None
-    last, trust = max(sealed, key=lambda one: one.created_at), work.host.trust
-    try:
-        refuse_quarantined(work, last.snapshot)
-    except RefusedError:
-        return None
+    trust = work.host.trust
     return lineage(
-        storage.path(VolumeId(last.snapshot)),
+        work.storage(image.pool).path(VolumeId(last.snapshot)),
         last,
         trust.keys,
         signed=bool(trust.keys or trust.problems),
         rules=rules,
         now=work.host.clock.now(),
+        begun_at=started_at(last),
     )
 
 
-def search(work: Work, directory: Path, proved: Proved) -> Scan:
+def _last(work: Work, image: DesiredImage) -> SnapshotManifest | None:
+    """Return the image's last snapshot in the pool, unless it is quarantined."""
+    volumes = work.storage(image.pool).volumes()
+    manifests = [volume.manifest for volume in volumes if volume.state is VolumeState.COMPLETE]
+    sealed = [one for one in manifests if isinstance(one, SnapshotManifest) and one.image == image.name]
+    last = max(sealed, key=lambda one: one.created_at, default=None)
+    if last is not None:
+        try:
+            refuse_quarantined(work, last.snapshot)
+        except RefusedError:
+            return None
+    return last
+
+
+def _same_files(work: Work, image: DesiredImage) -> Base | None:
+    """Return what the files of an unmasked build are compared with: the image's last snapshot."""
+    from reconciler.masking.lineage import same_files  # noqa: PLC0415 - as above
+
+    last, trust = _last(work, image), work.host.trust
+    if last is None:
+        return None
+    directory = work.storage(image.pool).path(VolumeId(last.snapshot))
+    signed = bool(trust.keys or trust.problems)
+    return same_files(directory, last, trust.keys, signed=signed, begun_at=started_at(last))
+
+
+def search(work: Work, image: DesiredImage, directory: Path, proved: Proved) -> Scan:
     """Read every file of a build: its digests, and whether an original is left in it.
 
     Raises:
@@ -107,7 +127,7 @@ def search(work: Work, directory: Path, proved: Proved) -> Scan:
         progress=work.progress,
         earlier=earlier.scan if earlier is not None else None,
         matcher=earlier.matcher if earlier is not None else None,
-        base=earlier.base if earlier is not None else None,
+        base=earlier.base if earlier is not None else _same_files(work, image),
     )
     leaks.judge(scanned, earlier.accepted if earlier is not None else {})
     return scanned

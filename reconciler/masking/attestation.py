@@ -245,8 +245,9 @@ def _scan(manifest: SnapshotManifest, proof: Proof) -> Json:
         "holding": sorted(proof.holding),
         "lastFull": {"snapshot": last[0], "at": _time(last[1])},
     }
-    if known is not None:
+    if files or known is not None:
         said["skipped"] = {"files": files, "bytes": size}
+    if known is not None:
         said["comparedWith"] = {"snapshot": known.snapshot, "sha256": known.attestation.digest}
     return said
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler.masking.matcher import is_control
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from reconciler.masking.matcher import Matcher, ValueId
@@ -112,6 +113,9 @@ class Base:
 
     directory: Path
     digests: Mapping[str, str] = field(repr=False)
+    begun_at: datetime | None = None
+    """Before the base itself was begun. A file with the same inode, size and time, which is older than
+    that, was written to in neither since they were one: its digest is known without reading it."""
 
 
 Accepted = Mapping[str, frozenset["ValueId"]]

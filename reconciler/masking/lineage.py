@@ -95,18 +95,15 @@ def lineage(
     signed: bool,
     rules: str,
     now: datetime,
+    begun_at: datetime | None = None,
 ) -> Lineage | None:
     """Return what need not be searched again of the snapshot in ``directory``; None when a scan has to be full.
 
     ``signed``: only a signature of one of the ``keys`` makes its attestation credible, which
-    has to be the one that the manifest means in any case.
+    has to be the one that the manifest means in any case. ``begun_at`` is when that snapshot was begun.
     """
-    try:
-        data = attestation.read(directory)
-    except UnavailableError:
-        return None
-    seen = attestation.examine(data, manifest, keys) if data is not None else None
-    if seen is None or seen.problems or (signed and seen.signer is None) or manifest.attestation is None:
+    seen = _believed(directory, manifest, keys, signed=signed)
+    if seen is None or manifest.attestation is None:
         return None
     scan = _Scan.of(seen.predicate)
     if scan is None or must_be_full(scan.last_full.at, now, same_rules=scan.rules == rules):
@@ -118,8 +115,38 @@ def lineage(
         base=Base(
             directory=directory,
             digests={path: digest for path, digest in seen.subjects.items() if path not in scan.holding},
+            begun_at=begun_at,
         ),
     )
+
+
+def same_files(
+    directory: Path,
+    manifest: SnapshotManifest,
+    keys: Mapping[str, PublicKey],
+    *,
+    signed: bool,
+    begun_at: datetime,
+) -> Base | None:
+    """Return what the files of a build that is not masked are compared with, so that their digests need no reading.
+
+    As :func:`lineage`; there is nothing to search for.
+    """
+    seen = _believed(directory, manifest, keys, signed=signed)
+    return None if seen is None else Base(directory=directory, digests=seen.subjects, begun_at=begun_at)
+
+
+def _believed(
+    directory: Path, manifest: SnapshotManifest, keys: Mapping[str, PublicKey], *, signed: bool
+) -> attestation.Examination | None:
+    try:
+        data = attestation.read(directory)
+    except UnavailableError:
+        return None
+    seen = attestation.examine(data, manifest, keys) if data is not None else None
+    if seen is None or seen.problems or (signed and seen.signer is None) or manifest.attestation is None:
+        return None
+    return seen
 
 
 @dataclass(frozen=True, slots=True)

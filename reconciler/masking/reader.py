@@ -34,6 +34,7 @@ BLOCK = 4 << 20
 _BLOCKS = 32 << 20
 """Bytes that all threads hold together, each one block."""
 _MOST_THREADS = 32
+_SECOND_NS = 1_000_000_000
 _RACY_NS = 100_000_000
 """A file written so shortly before it was read may be written again with the same time."""
 _TELL_EVERY = 64 << 20
@@ -156,6 +157,10 @@ class Reader:
             if known is not None and (known.size, known.stamp) == (before.st_size, _stamp(before)):
                 self._advance(before.st_size * len(self._matcher.parts))
                 return known
+            if self._base is not None and self._is_the_same(path, before, self._base):
+                self._advance(before.st_size * len(self._matcher.parts))
+                digest = self._base.digests[path]
+                return FileScan(path=path, size=before.st_size, sha256=digest, searched=False, stamp=_stamp(before))
             settled = time.time_ns() - before.st_mtime_ns > _RACY_NS
             file = self._content(path, descriptor, None if self._is_expected(path, descriptor) else search, buffer)
             if not file.searched and self._base is not None and file.sha256 != self._base.digests[path]:
@@ -204,6 +209,17 @@ class Reader:
     def _refuse_written(self, path: str) -> None:
         if not self._running:
             raise MaskingError(f"{path} was written to while it was searched")
+
+    def _is_the_same(self, path: str, status: os.stat_result, base: Base) -> bool:
+        """Tell whether a file shares its blocks with that of the base, as copies on write do until one is written."""
+        begun = None if base.begun_at is None else int(base.begun_at.timestamp()) * _SECOND_NS
+        if begun is None or path not in base.digests or status.st_mtime_ns >= begun - _RACY_NS:
+            return False
+        try:
+            there = (base.directory / path).stat(follow_symlinks=False)
+        except OSError:
+            return False
+        return (there.st_size, _stamp(there)) == (status.st_size, _stamp(status))
 
     def _is_expected(self, path: str, descriptor: int) -> bool:
         """Tell whether a file is likely to be as in the base; its digest decides, and may cost another reading."""

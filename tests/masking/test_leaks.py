@@ -7,6 +7,7 @@ import logging
 import os
 import traceback
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -230,6 +231,25 @@ def test_a_large_file_that_differs_between_the_pages_that_are_compared_is_search
         file.write(SECRET.encode())
     found = scan(volume, [sample_of([SECRET])], base=base)
     assert found.columns[0].hits == (Hit("large", 1),)
+
+
+@pytest.mark.parametrize(
+    ("begun", "written", "read"),
+    [("after", False, False), ("before", False, True), ("after", True, True), (None, False, True)],
+)
+def test_a_file_that_is_one_with_that_of_the_base_since_before_it_was_begun_is_not_even_read(
+    tmp_path: Path, *, begun: str | None, written: bool, read: bool
+) -> None:
+    volume, base = refreshed(tmp_path)
+    (volume / "same").unlink()
+    os.link(base.directory / "same", volume / "same")  # as in a copy on write: one inode, one time, one content
+    at = datetime.fromtimestamp((volume / "same").stat().st_mtime, UTC)
+    moments = {"after": at + timedelta(hours=1), "before": at - timedelta(hours=1), None: None}
+    if written:
+        os.utime(volume / "same", (at.timestamp() + 7200, at.timestamp() + 7200))
+    known = replace(base, digests={"same": "as it was then"}, begun_at=moments[begun])
+    found = scan(volume, [sample_of([SECRET])], base=known)
+    assert (found.digests["same"] == "as it was then") is not read
 
 
 def test_a_base_that_is_gone_meanwhile_only_costs_time(tmp_path: Path) -> None:
