@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _NOBODY = 65534
 USER, PASSWORD = "follower", "nobody may see this"
 _HBA = f"""local all all trust
+local replication all trust
 host all {USER} 127.0.0.1/32 scram-sha-256
 host replication {USER} 127.0.0.1/32 scram-sha-256
 host replication boss 127.0.0.1/32 trust

@@ -44,8 +44,12 @@ _TELL_EVERY = 1.0
 _STOP = ((signal.SIGINT, 120.0), (signal.SIGQUIT, 30.0))
 _RECOVERY_SECONDS = 3600.0
 _PASSFILE = "primary.pass"
+# While it has replayed no transaction since it started, all in it are older than its restart point, told in seconds.
 _FOLLOWING = """
-SELECT pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp(), pg_get_wal_replay_pause_state(),
+SELECT pg_last_wal_replay_lsn()::text,
+       coalesce(pg_last_xact_replay_timestamp(),
+                (SELECT checkpoint_time + interval '1 second' FROM pg_control_checkpoint())),
+       pg_get_wal_replay_pause_state(),
        EXISTS (SELECT FROM pg_stat_wal_receiver), (SELECT system_identifier::text FROM pg_control_system())
 """
 _SIZE = "SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')"
