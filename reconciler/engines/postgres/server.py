@@ -25,6 +25,7 @@ from psycopg import sql
 from reconciler import proc
 from reconciler.engines.base import BuildWork, InstalledServer
 from reconciler.engines.postgres import files, software
+from reconciler.engines.postgres.cancellable import CancellableConnection
 from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
     triggers: nothing that a clone's user left behind may run with its rights; and their
     statements are not logged, because they carry verifiers of passwords. Scripts
     that are granted superuser rights pass ``role=admin_role(work)`` for a plain session.
+    Statements of a build end when the build is cancelled.
 
     Raises:
         UnavailableError: the server does not answer or refuses the connection.
@@ -194,7 +196,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
 
     """
     try:
-        return psycopg.connect(
+        conn = CancellableConnection.connect(
             host=str(work.run_directory),
             port=socket_port(work),
             dbname=database,
@@ -207,6 +209,9 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
             sslmode="disable",
             gssencmode="disable",
         )
+        if isinstance(work, BuildWork):
+            conn.token = work.cancel
+        return conn
     except psycopg.OperationalError as error:
         if _ABSENT_LOCALE.search(str(error)):
             message = f"this host lacks the locale of database {database}: {error}"
