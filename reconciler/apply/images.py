@@ -28,7 +28,8 @@ from reconciler.state.grants import Grants
 from reconciler.state.observed import BuildManifest, CloneManifest, Quarantine, SnapshotManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, Engine, Sealed
@@ -252,8 +253,15 @@ def _run(
     engine: Engine, runtime: Runtime, image: DesiredImage, job: BuildWork, masking: MaskingWork
 ) -> tuple[Sealed, Proved]:
     spec = start(engine, runtime, job)
+
+    @contextmanager
+    def stopped() -> Iterator[None]:
+        runtime.stop(job.server, spec=spec)
+        yield
+        runtime.start(spec, cancel=job.cancel)
+
     with engine.session(job) as session:
-        proved = _fill(session, image, job, masking)
+        proved = _fill(session, image, job, masking, stopped)
     job.progress("stopping the build server")
     runtime.stop(job.server, spec=spec)
     return engine.finish(job), proved
@@ -285,7 +293,13 @@ def _run_scripts(session: BuildSession, image: DesiredImage, job: BuildWork, pha
             session.run(script)
 
 
-def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: MaskingWork) -> Proved:
+def _fill(
+    session: BuildSession,
+    image: DesiredImage,
+    job: BuildWork,
+    masking: MaskingWork,
+    stopped: Callable[[], AbstractContextManager[None]],
+) -> Proved:
     load(session, image, job)
     masked = session.mask(masking) if masking.steps else None
     _run_scripts(session, image, job, Phase.AFTER_MASKING)
@@ -296,7 +310,10 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
     session.isolate()
     job.progress("vacuuming and analysing")
     session.settle()
-    return Proved(masked, session.prove(masked) if masked is not None else None)
+    if masked is None:
+        return Proved()
+    session.wipe(stopped)
+    return Proved(masked, session.prove(masked))
 
 
 def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:

@@ -42,7 +42,8 @@ from reconciler.state.desired import Script
 from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from reconciler.engines.base import BuildSession, BuildWork, CloneWork, LocalSource, MaskingWork, UserWish
     from reconciler.ids import ServerName
@@ -230,6 +231,9 @@ class _MemorySession:
     def profile(self) -> tuple[DatabaseProfile, ...]:
         """Databases without tables: its rows have no columns."""
         return tuple(DatabaseProfile(DatabaseSchema(name, ()), {}) for name in self._content.databases)
+
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+        """Nothing of it is in files."""
 
     def prove(self, masked: Masked) -> Evidence:
         """Nothing of it is in files."""

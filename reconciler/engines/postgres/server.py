@@ -209,14 +209,14 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
             sslmode="disable",
             gssencmode="disable",
         )
-        if isinstance(work, BuildWork):
-            conn.token = work.cancel
-        return conn
     except psycopg.OperationalError as error:
         if _ABSENT_LOCALE.search(str(error)):
             message = f"this host lacks the locale of database {database}: {error}"
             raise NotInstalledError(message, hint="generate it (Debian: dpkg-reconfigure locales)") from error
         raise UnavailableError(f"cannot connect to database {database} of server {work.server}: {error}") from error
+    if isinstance(work, BuildWork):
+        conn.token = work.cancel
+    return conn
 
 
 def socket_environment(work: Work, database: str, user: str) -> dict[str, str]:

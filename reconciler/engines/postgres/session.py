@@ -14,6 +14,9 @@ from reconciler.engines.postgres import isolate, logical, scripts, server, settl
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     import psycopg
 
     from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
@@ -96,6 +99,13 @@ class PostgresSession:
     def settle(self) -> None:
         facts = settle.settle_cluster(self._work, self._installed)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
+
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+        if self._work.source.kind not in PHYSICAL and self._work.source.base is None:
+            return  # nothing was removed but by scripts, and what they wrote was rewritten
+        from reconciler.engines.postgres.masking import remains  # noqa: PLC0415 - what masks is large, and only builds need it
+
+        remains.wipe(self._work, self._installed, stopped)
 
     def prove(self, masked: Masked) -> Evidence:
         from reconciler.engines.postgres.masking import prove  # noqa: PLC0415 - what masks is large, and only builds need it

@@ -35,7 +35,7 @@ _LOCAL = (
 _FORGET = ("DELETE FROM pg_statistic", "DELETE FROM pg_statistic_ext_data")
 # The large tables one by one, so that several connections can share them; ANALYZE alone knows partitioned ones.
 _LARGE_TABLES = """
-SELECT format('VACUUM (FREEZE, ANALYZE) %%s', oid::regclass) FROM pg_class
+SELECT format('VACUUM (FREEZE, ANALYZE, INDEX_CLEANUP ON) %%s', oid::regclass) FROM pg_class
 WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND oid <> ALL(%s) AND pg_relation_size(oid) > %s
 ORDER BY pg_relation_size(oid) DESC
 """
@@ -100,9 +100,9 @@ def _vacuum(work: BuildWork, conn: psycopg.Connection) -> None:
             for lane in [pool.submit(_own_lane, work, conn.info.dbname, queue) for _ in range(lanes)]:
                 lane.result()
     work.cancel.check()
-    conn.execute(
-        "VACUUM (FREEZE)" if reaching_out else "VACUUM (FREEZE, ANALYZE)"
-    )  # passes over what is frozen already
+    conn.execute(  # passes over what is frozen already
+        "VACUUM (FREEZE, INDEX_CLEANUP ON)" if reaching_out else "VACUUM (FREEZE, ANALYZE, INDEX_CLEANUP ON)"
+    )
     for query in (_LOCAL_TABLES, _PARTITIONED) if reaching_out else (_PARTITIONED,):
         for (statement,) in conn.execute(query, [reaching_out]).fetchall():
             conn.execute(sql.SQL(statement))
@@ -127,4 +127,4 @@ def _rewrite(conn: psycopg.Connection, tables: tuple[str, ...]) -> None:
 def _freeze_catalogs(conn: psycopg.Connection) -> None:
     """Freeze what the statements before wrote into catalogs; without ANALYZE, which writes again."""
     rows = conn.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid < 16384").fetchall()
-    conn.execute(sql.SQL("VACUUM (FREEZE) " + ", ".join(row[0] for row in rows)))
+    conn.execute(sql.SQL("VACUUM (FREEZE, INDEX_CLEANUP ON) " + ", ".join(row[0] for row in rows)))
