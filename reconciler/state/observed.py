@@ -264,10 +264,12 @@ class Tombstone:
     expired_at: datetime
 
 
-Verb = Literal["apply", "refresh", "reset", "undo", "approve", "quarantine", "release"]
+Verb = Literal["apply", "refresh", "reset", "undo", "approve", "quarantine", "release", "classify"]
 """What can be wished for."""
+UNPLANNED: frozenset[Verb] = frozenset({"classify"})
+"""Wishes that change nothing that lasts: no pass plans them, and they wait for no valid commit."""
 
-_KINDS = {"refresh": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
+_KINDS = {"refresh": Kind.IMAGE, "classify": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
