@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.plan.render import plan_json
 from reconciler.state.conditions import Kind
+from reconciler.state.observed import UNPLANNED
 from reconciler.status.requests import ObjectResult, Outcome
 from reconciler.view import together
 
@@ -80,11 +81,12 @@ class Answers:
                 self._inbox.answer(request.id, Outcome(status="refused", message=refusal, at=view.at))
 
     def refuse(self, view: View) -> None:
-        """Answer every request while there is no commit to serve it with."""
+        """Answer every request that needs a commit while there is none."""
         why = "; ".join(c.message for c in view.commit.conditions if c.type == "Stalled")
         outcome = Outcome(status="refused", message=f"there is no valid commit yet: {why}", at=view.at)
         for request in self._inbox.pending():
-            self._inbox.answer(request.id, outcome)
+            if request.verb not in UNPLANNED:
+                self._inbox.answer(request.id, outcome)
 
     def finish(self) -> None:
         """Write the outcome of every request whose work is done."""

@@ -1,21 +1,24 @@
 """Proposing a MaskingPolicy for an image of this host.
 
-Called by the command line. It takes the newest commit, also where an image names a policy
-that nobody wrote yet: that is when a proposal is wanted. What it looks at is gone when it
-returns; what it returns holds no value of the data.
+Called by the command line, and by :mod:`.classify_requests` for whoever asks while a loop
+runs. It takes the newest commit, also where an image names a policy that nobody wrote yet:
+that is when a proposal is wanted. What it looks at is gone when it returns; what it
+returns holds no value of the data.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from reconciler.apply.classification import profile
+from reconciler.apply.classification import look, profile
 from reconciler.apply.context import Work
-from reconciler.errors import InputError, SpecError
+from reconciler.errors import InputError, SpecError, UnavailableError
 from reconciler.host import configured_repository
 from reconciler.ids import ImageName
 from reconciler.masking.classify.proposal import propose
+from reconciler.masking.classify.render import proposal_json, proposed
+from reconciler.proc import CancelToken
 from reconciler.repository.base import Entry
 from reconciler.spec.documents import image_of
 from reconciler.spec.loader import load_tree
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from reconciler.apply.classification import Look
     from reconciler.host import Host
     from reconciler.ids import Revision
     from reconciler.masking.classify.proposal import Proposed
@@ -70,9 +74,20 @@ def classify(host: Host, name: str, progress: Callable[[str], None]) -> Proposal
         ReconcilerError: its data could not be looked at.
 
     """
+    chosen, work = choose(host, name, CancelToken())
+    return look_at(replace(work, progress=progress), chosen)
+
+
+def choose(host: Host, name: str, cancel: CancelToken) -> tuple[Look, Work]:
+    """Return how an image will be looked at; raises as :func:`classify` does."""
     tree, desired = _commit(host)
-    image = _image(desired, name)
-    found = profile(Work(host=host, desired=desired, tree=tree, progress=progress), image)
+    work = Work(host=host, desired=desired, tree=tree, cancel=cancel)
+    return look(work, _image(desired, name)), work
+
+
+def look_at(work: Work, chosen: Look) -> Proposal:
+    """Look at the data of an image and propose; raises as :func:`classify` does."""
+    found, image = profile(work, chosen), work.desired.images[chosen.action.image]
     policy = image.policies[0] if image.policies else None
     return Proposal(
         image=image.name,
@@ -82,6 +97,39 @@ def classify(host: Host, name: str, progress: Callable[[str], None]) -> Proposal
         rows=tuple(row for one in found for row in propose(one)),
         large_objects=sum(one.schema.large_objects for one in found),
     )
+
+
+def proposal_document(proposal: Proposal) -> dict[str, object]:
+    """Return a proposal as an answer to a request carries it."""
+    return {
+        "policy": proposal.policy,
+        "key": proposal.key,
+        "databases": list(proposal.databases),
+        "largeObjects": proposal.large_objects,
+        **proposal_json(proposal.image, proposal.rows),
+    }
+
+
+def proposal_of(document: Mapping[str, Any]) -> Proposal:
+    """Return the proposal that an answer carries; it was written by this version of the program, or by another one.
+
+    Raises:
+        UnavailableError: that was another one, which writes it otherwise.
+
+    """
+    try:
+        return Proposal(
+            image=ImageName(document["image"]),
+            policy=document["policy"],
+            key=document["key"],
+            databases=tuple(document["databases"]),
+            rows=proposed(document),
+            large_objects=document["largeObjects"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnavailableError(
+            "the loop's answer cannot be read", hint="it runs another version of the program: restart it"
+        ) from error
 
 
 def _image(desired: Desired, name: str) -> DesiredImage:

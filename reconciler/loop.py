@@ -17,9 +17,10 @@ import structlog
 
 from reconciler.answers import Answers
 from reconciler.apply.executor import Executor, Task
+from reconciler.classify_requests import Classifications
 from reconciler.errors import ReconcilerError
 from reconciler.housekeeping import sweep, tend
-from reconciler.ids import CloneName, ImageName, Revision, VolumeId
+from reconciler.ids import CloneName, ImageName, Revision
 from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
 from reconciler.plan.diff import plan as make_plan
 from reconciler.plan.policy import judge
@@ -65,6 +66,7 @@ class Reconciler:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._answers = Answers(host)
+        self._classifications = Classifications(host, on_done=self._wake.set)
         self._executor = Executor(host, concurrency=host.config.concurrency, on_done=lambda _task: self._wake.set())
 
     @property
@@ -96,8 +98,8 @@ class Reconciler:
             return View(commit, None, None, now)
         tasks = self._executor.in_flight  # before anything is observed: what ends meanwhile is counted twice, not never
         elsewhere = in_flight_elsewhere(self._host)
-        in_use = None if elsewhere else frozenset[VolumeId]().union(*(task.in_use for task in tasks.values()))
-        in_flight = elsewhere.union(tasks)
+        in_flight = elsewhere.union(tasks, self._classifications.in_flight)
+        in_use = None if elsewhere else self._classifications.in_use.union(*(task.in_use for task in tasks.values()))
         seen = observe(self._host, commit.desired, now, in_flight=in_flight, in_use=in_use)
         observed = self._answers.unserved(seen)
         planned = make_plan(commit.desired, observed, now, settings=self._host.plan_settings)
@@ -146,12 +148,14 @@ class Reconciler:
                 while not self._stopping.is_set():
                     self._wake.clear()
                     view = self._guarded_pass()
+                    self._classifications.begin()
                     self._host.clock.wait(self._wake, self._pause(view))
         finally:
             self.close(abandon=True)
 
     def close(self, *, abandon: bool) -> None:
         """End the work in flight. Servers go on."""
+        self._classifications.close()
         self._executor.close(abandon=abandon)
         self._answers.finish()
 
@@ -187,6 +191,7 @@ class Reconciler:
         manifests = (volume.manifest for volume in observed.volumes)
         known = quarantined(desired, observed, (m for m in manifests if isinstance(m, SnapshotManifest)))
         if known:
+            self._classifications.cancel(known)
             self._executor.cancel(
                 key for key, task in self._executor.in_flight.items() if not task.starts_from.isdisjoint(known)
             )
@@ -256,6 +261,9 @@ class Reconciler:
             before = {key: known for key, known in self._host.store.conditions().items() if key != PASSES}
             return {**before, REPOSITORY: view.commit.conditions}
         conditions = {**view.plan.conditions, REPOSITORY: view.commit.conditions}
+        for key in self._classifications.in_flight:
+            others = tuple(c for c in conditions.get(key, ()) if c.type != "Reconciling")
+            conditions[key] = (*others, reconciling(PROGRESSING, "its data is looked at, to be classified"))
         for key, task in self._executor.in_flight.items():
             others = tuple(c for c in conditions.get(key, ()) if c.type != "Reconciling")
             conditions[key] = (*others, reconciling(PROGRESSING, task.progress))

@@ -17,7 +17,7 @@ from reconciler.plan.fingerprints import GENERATED
 from reconciler.plan.leftovers import is_ending
 from reconciler.sources import identify, live_server, repositories
 from reconciler.state.grants import Grants
-from reconciler.state.observed import CloneManifest, Input, Observed, ObservedPool
+from reconciler.state.observed import UNPLANNED, CloneManifest, Input, Observed, ObservedPool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +61,7 @@ def observe(
         failures=host.store.failures(),
         in_flight=in_flight,
         in_use=in_use,
-        requests=host.state.requests.pending(),
+        requests=tuple(one for one in host.state.requests.pending() if one.verb not in UNPLANNED),
         recent_deletions=host.state.recent_deletions(now),
         refreshed=host.store.refreshed(),
         answered=host.store.answered(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import PROGRAM, document, image, until
+from tests.support import PROGRAM, clone, document, image, until
 
 if TYPE_CHECKING:
     from tests.support import World
@@ -132,10 +132,55 @@ def test_a_commit_that_is_wrong_otherwise_is_shown_as_such(world: World) -> None
     assert "enigne" in result.stderr
 
 
-def test_while_a_loop_runs_on_the_state_nothing_is_begun(world: World) -> None:
-    world.write("crm.yaml", people())
+def test_a_running_loop_looks_for_whoever_asks_and_goes_on_with_its_work(world: World) -> None:
+    world.write("crm.yaml", people(), clone("dev", image="crm"))
     with world.loop():
-        until(lambda: len(world.snapshots()) == 1, what="the snapshot")
+        until(lambda: world.servers() == {"dev.1"}, what="the clone")
+        built = world.snapshots()
+        assert methods(world) == METHODS
+        result = world.run("classify", "crm", "--write", str(world.root / "specs" / "pii.yaml"))
+        assert result.returncode == 0, result.stderr
+        assert "email: email # 0.98: the name says an e-mail address" in (world.root / "specs" / "pii.yaml").read_text()
+        assert world.snapshots() == built
+        assert world.sql("dev", "SELECT count(*) FROM customer") == [(300,)]
+    answers = [path.read_text() for path in (world.state / "outcomes").iterdir()]
+    assert len(answers) == 2
+    assert not any("@mail.example" in answer or "Hannah" in answer for answer in answers)
+    world.remove("pii.yaml")
+    world.converge()
+    assert [volume.id for volume in world.volumes() if volume.id not in built] == ["dev.1"]
+    assert world.leftovers() == []
+
+
+def test_a_running_loop_looks_also_while_no_commit_is_valid_for_want_of_the_policy(world: World) -> None:
+    world.write("crm.yaml", people(masking=["pii"]))
+    with world.loop():
+        assert methods(world) == METHODS
+        result = world.run("classify", "cmr")
+        assert result.returncode == 1
+        assert "there is no image cmr" in result.stderr
+    assert world.volumes() == ()
+
+
+def test_what_fails_in_a_running_loop_is_told_and_leaves_nothing(world: World) -> None:
+    world.write("crm.yaml", image("crm", scripts=[{"inline": "SELECT 1/0", "database": "shop"}]))
+    with world.loop():
         result = world.run("classify", "crm")
-    assert result.returncode == 1
-    assert "a loop runs on the state" in result.stderr
+        assert result.returncode == 1
+        assert "division by zero" in result.stderr
+    assert world.volumes() == ()
+
+
+def test_a_loop_that_is_ended_while_it_looks_ends_at_once_and_leaves_nothing(world: World) -> None:
+    slow = "CREATE TABLE item (id integer); SELECT pg_sleep(3600)"
+    world.write("crm.yaml", image("crm", masking=["pii"], scripts=[{"inline": slow, "database": "shop"}]))
+    with world.loop():
+        asking = subprocess.Popen(
+            [PROGRAM, "--config", world.config_file, "classify", "crm"], stderr=subprocess.PIPE, text=True
+        )
+        until(lambda: any("SELECT" in title for title in world.titles()), what="the long script")
+    _, told = asking.communicate()
+    assert asking.returncode == 1
+    assert "the loop ended without an answer; the wish is withdrawn" in told
+    assert world.volumes() == ()
+    assert [path for path in (world.state / "requests").iterdir() if path.suffix == ".json"] == []

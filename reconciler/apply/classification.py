@@ -1,21 +1,21 @@
 """Looking at the data of an image as it is before masking, on a private copy that nobody else sees.
 
-Called for ``reconciler classify``. An image whose newest snapshot was not masked is looked
-at through a copy of that; any other is built from its source as far as masking would
-begin. The volume is one of a build that never ends: killed at any point, it is dropped by
-the next pass.
+Called for ``reconciler classify``, by the command itself or by the loop. An image whose
+newest snapshot was not masked is looked at through a copy of that; any other is built from
+its source as far as masking would begin. The volume is one of a build that never ends:
+killed at any point, it is dropped by the next pass.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.apply.delivery import refuse_quarantined
 from reconciler.apply.images import discard, load, private_build, start
 from reconciler.errors import BusyError, RefusedError
 from reconciler.ids import SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot
+from reconciler.plan.actions import BuildSnapshot, volumes_in_use
 from reconciler.plan.schedule import snapshot_id_stamp
 from reconciler.sources import identify, live_server, repositories
 from reconciler.state.desired import ImageSource
@@ -32,14 +32,37 @@ if TYPE_CHECKING:
 _SUFFIX = "classify"
 
 
-def profile(work: Work, image: DesiredImage) -> tuple[DatabaseProfile, ...]:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is built privately to be looked at, and how."""
+
+    image: DesiredImage
+    action: BuildSnapshot
+
+    @property
+    def volumes(self) -> frozenset[VolumeId]:
+        """The private volume, and what it is a copy of."""
+        return volumes_in_use(self.action)
+
+
+def look(work: Work, image: DesiredImage) -> Look:
+    """Return how an image will be looked at: on its newest snapshot if that has the data as it is, else by a build.
+
+    Raises:
+        BusyError: what it is built on has no snapshot.
+
+    """
+    return Look(*_build(work, image))
+
+
+def profile(work: Work, chosen: Look) -> tuple[DatabaseProfile, ...]:
     """Return the schema of each database of an image, and some values of each column; leave nothing behind.
 
     Raises:
         ReconcilerError: of the class that says whether trying again can help.
 
     """
-    wanted, action = _build(work, image)
+    wanted, action = chosen.image, chosen.action
     engine, runtime = work.host.engine(wanted.engine), work.runtime(wanted.runtime)
     _require_room(work, wanted, action)
     try:
@@ -53,7 +76,6 @@ def profile(work: Work, image: DesiredImage) -> tuple[DatabaseProfile, ...]:
 
 
 def _build(work: Work, image: DesiredImage) -> tuple[DesiredImage, BuildSnapshot]:
-    """Return what is built privately: on the newest snapshot if that has the data as it is, else as the image says."""
     newest = _newest(work, image)
     if newest is not None and not newest[1].masked_by:
         volume, manifest = newest

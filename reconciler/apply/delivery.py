@@ -12,7 +12,7 @@ from reconciler.errors import RefusedError
 from reconciler.ids import VolumeId
 from reconciler.masking.attestation import examine, read
 from reconciler.state.observed import SnapshotManifest
-from reconciler.state.quarantine import mark, named
+from reconciler.state.quarantine import asked_for, mark, named
 
 if TYPE_CHECKING:
     from reconciler.apply.context import Work
@@ -47,19 +47,19 @@ def admit(work: Work, storage: Storage, manifest: SnapshotManifest, runtime: Run
 
 
 def refuse_quarantined(work: Work, wanted: SnapshotId) -> None:
-    """Insist that neither a snapshot nor what it is built on is quarantined.
+    """Insist that neither a snapshot nor what it is built on is quarantined, or about to be.
 
     Raises:
         RefusedError: one is.
 
     """
-    documents, step, seen = named(work.desired), wanted, set[str]()
+    said, step, seen = {**asked_for(work.host.state.requests.pending()), **named(work.desired)}, wanted, set[str]()
     while step not in seen:
         seen.add(step)
         volume = work.volume(VolumeId(step))
         manifest = volume.manifest if volume is not None else None
         known = manifest if isinstance(manifest, SnapshotManifest) else None
-        why = documents.get(step) or (mark(known) if known is not None else None)
+        why = said.get(step) or (mark(known) if known is not None else None)
         if why is not None:
             below = "" if step == wanted else f", on which {wanted} is built"
             raise RefusedError(f"snapshot {step} is quarantined{below}: {why}", reason="Quarantined")

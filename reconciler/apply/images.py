@@ -267,8 +267,17 @@ def _run(work: Work, action: BuildSnapshot, engine: Engine, job: BuildWork) -> t
     runtime, clock = work.runtime(image.runtime), work.host.clock
     masking = _masking(work, image)
     spec = start(engine, runtime, job)
+
+    @contextmanager
+    def stopped() -> Iterator[None]:
+        runtime.stop(job.server, spec=spec)
+        yield
+        runtime.start(spec, cancel=job.cancel)
+
     with engine.session(job) as session:
         masked = _fill(session, image, job, masking)
+        if masked is not None:
+            session.wipe(stopped)
         verified = verify_final(session, image, job, clock.now())
         proved = sealing.prove(work, image, action, session, masked) if masked is not None else Proved()
     job.progress("stopping the build server")

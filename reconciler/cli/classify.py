@@ -33,8 +33,6 @@ def classify(
 
     Looks at a private copy of data that is not masked yet, and throws it away. Shows no value.
     """
-    from reconciler.classification import classify as propose
-    from reconciler.cli.requests import loop_runs
     from reconciler.masking.classify.render import proposal_json, proposal_text
 
     context: Context = ctx.obj
@@ -42,14 +40,7 @@ def classify(
         raise InputError(
             f"{file} exists already", hint="name a new file: a policy that people edited is not overwritten"
         )
-    with context.host() as host:
-        if loop_runs(host):
-            raise RefusedError(
-                f"a loop runs on the state of this host ({host.state.path}), and classify needs it for itself",
-                hint="stop the loop while you classify, or classify on another host; clones go on",
-            )
-    with context.host(writes=True) as host:
-        proposal = propose(host, image, _progress(verbose=context.verbose))
+    proposal = _proposal(context, image)
     if file is not None:
         _write_policy(proposal, file)
     if output is Output.JSON:
@@ -57,6 +48,21 @@ def classify(
     else:
         write(proposal_text(proposal.rows, databases=len(proposal.databases), colour=colours()))
     return 0
+
+
+def _proposal(context: Context, image: str) -> Proposal:
+    """Let the running loop look at the data, which alone may write to the pools then; else look ourselves."""
+    from reconciler.classification import classify, proposal_of
+    from reconciler.cli.requests import answered, loop_runs
+
+    with context.host() as host:
+        if loop_runs(host):
+            outcome = answered(host, verb="classify", target=image)
+            if not outcome.ok or outcome.document is None:
+                raise RefusedError(outcome.message)
+            return proposal_of(outcome.document)
+    with context.host(writes=True) as host:
+        return classify(host, image, _progress(verbose=context.verbose))
 
 
 def _write_policy(proposal: Proposal, file: Path) -> None:

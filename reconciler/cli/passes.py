@@ -90,7 +90,7 @@ def apply(
 
     While a loop runs on this state, the wish is handed over to it, and its outcome awaited.
     """
-    from reconciler.cli.requests import approval_withdrawn, hand_over, loop_runs, submit
+    from reconciler.cli.requests import hand_over, loop_runs, submit, withdrawn
 
     context: Context = ctx.obj
     with context.host() as host:
@@ -103,7 +103,7 @@ def apply(
         if not approve:
             return one_pass(host, revision, output)
         request = submit(host, verb="approve", plan_hash=_hash(approve))
-        with approval_withdrawn(host, request):
+        with withdrawn(host, request):
             code = one_pass(host, revision, output)
         outcome = host.state.requests.outcome(request.id)
         if outcome is not None and outcome.status == "refused":

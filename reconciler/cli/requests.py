@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.status.requests import Outcome
 
 _POLL_SECONDS = 0.1
+_FOR_NOW: frozenset[Verb] = frozenset({"approve", "classify"})
 
 
 def loop_runs(host: Host) -> bool:
@@ -68,12 +69,16 @@ def hand_over(
     timeout: float = 86_400,
 ) -> int:
     """Leave a wish for the running loop and wait for its outcome; return the exit code."""
-    request = submit(
-        host, verb=verb, target=target, plan_hash=plan_hash, note=remark, snapshot=snapshot, at_once=at_once
+    outcome = answered(
+        host,
+        verb=verb,
+        target=target,
+        plan_hash=plan_hash,
+        remark=remark,
+        snapshot=snapshot,
+        at_once=at_once,
+        timeout=timeout,
     )
-    note("handed over to the running loop")
-    with approval_withdrawn(host, request):
-        outcome = _await(host, request, timeout)
     if not outcome.ok:
         for finding in host.store.revisions().diagnostics:
             note(finding)
@@ -83,18 +88,47 @@ def hand_over(
     return 0 if outcome.ok else 1
 
 
+def answered(
+    host: Host,
+    *,
+    verb: Verb,
+    target: str = "",
+    plan_hash: str | None = None,
+    remark: str = "",
+    snapshot: str = "",
+    at_once: bool = False,
+    timeout: float = 86_400,
+) -> Outcome:
+    """Leave a wish for the running loop and return its outcome.
+
+    Raises:
+        UnavailableError: the loop ended without one.
+        TimeoutExceededError: there is none after ``timeout`` seconds.
+
+    """
+    request = submit(
+        host, verb=verb, target=target, plan_hash=plan_hash, note=remark, snapshot=snapshot, at_once=at_once
+    )
+    note("handed over to the running loop")
+    with withdrawn(host, request):
+        return _await(host, request, timeout)
+
+
 @contextmanager
-def approval_withdrawn(host: Host, request: Request) -> Iterator[None]:
-    """Take an approval back when the block ends and no pass took it: it is meant for now, not for any later plan."""
+def withdrawn(host: Host, request: Request) -> Iterator[None]:
+    """Take a wish back that is meant for now, when the block ends and nobody took it.
+
+    An approval is for no later plan; and nobody else would look at what is found out about data.
+    """
     try:
         yield
     finally:
-        if request.verb == "approve":
+        if request.verb in _FOR_NOW:
             host.state.requests.withdraw(request.id)
 
 
 def _await(host: Host, request: Request, timeout: float) -> Outcome:
-    kept = "the approval is withdrawn" if request.verb == "approve" else "the wish is kept and served by the next pass"
+    kept = "the wish is withdrawn" if request.verb in _FOR_NOW else "the wish is kept and served by the next pass"
     deadline = time.monotonic() + timeout
     told: str | None = None
     while time.monotonic() < deadline:

@@ -350,6 +350,13 @@ class BuildSession(Protocol):
         """Do the work that clones would each do again (vacuum, freeze, analyse, reindex), and collect facts."""
         ...
 
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+        """Wipe from the files of a masked build what was removed from its data before it began; after ``settle``.
+
+        ``stopped`` gives a block in which the build's server does not run, if that takes one.
+        """
+        ...
+
     def prove(self, masked: Masked, base: Base | None = None) -> Evidence:
         """Look for originals with the database's own eyes: in masked columns, and where files hide them (compressed).
 

@@ -43,7 +43,8 @@ from reconciler.state.observed import Activity, ObservedMirror
 from reconciler.state.servers import ServerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from reconciler.engines.base import (
@@ -330,6 +331,9 @@ class _MemorySession:
     def profile(self) -> tuple[DatabaseProfile, ...]:
         """Databases without tables: its rows have no columns."""
         return tuple(DatabaseProfile(DatabaseSchema(name, ()), {}) for name in self._content.databases)
+
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+        """Nothing of it is in files."""
 
     def prove(self, masked: Masked, base: Base | None = None) -> Evidence:  # noqa: ARG002 - there are no files
         """Nothing of it is in files."""

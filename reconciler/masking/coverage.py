@@ -2,7 +2,7 @@
 
 Called by an engine's session, with what its introspection read, before the first write.
 It reads no rows and changes nothing. In order: rules are matched with tables and columns
-(:mod:`.matching`), keys are masked alike (:mod:`.keys`), unique columns stay unique
+(:mod:`.matching`), keys are masked alike (:mod:`.references`), unique columns stay unique
 (:mod:`.uniqueness`), each method has to fit its column (:mod:`.vocabulary`), and what is
 left open is treated as ``unclassified`` and ``unlisted`` say; of several policies the
 strictest (``fail``, ``report``, ``keep``) decides.
@@ -20,9 +20,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
-from reconciler.masking.findings import Finding, Gap, uncovered
-from reconciler.masking.keys import decide, declared_links
 from reconciler.masking.matching import Cell, Decision, Matched, match
+from reconciler.masking.mismatches import Finding, Gap, uncovered
+from reconciler.masking.references import decide, declared_links
 from reconciler.masking.uniqueness import unique_cells
 from reconciler.masking.vocabulary import why_not
 from reconciler.spec.masking_policy import Fake, Json, Noise, ShiftDays, Shuffle
@@ -31,7 +31,7 @@ from reconciler.spec.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from reconciler.masking.keys import Link
+    from reconciler.masking.references import Link
     from reconciler.masking.schema import Column, DatabaseSchema, Table, TableName
     from reconciler.spec.masking_policy import Column as Method
     from reconciler.state.desired import Policy

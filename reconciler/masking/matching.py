@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.masking.findings import Finding
+from reconciler.masking.mismatches import Finding
 from reconciler.masking.schema import TableName
 from reconciler.masking.vocabulary import name_of
 from reconciler.spec.masking_policy import Email, Hash

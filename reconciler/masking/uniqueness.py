@@ -17,15 +17,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.masking.findings import Finding
 from reconciler.masking.matching import Cell
+from reconciler.masking.mismatches import Finding
 from reconciler.masking.vocabulary import can_repeat, distinct_methods, name_of, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from reconciler.masking.keys import Decisions
     from reconciler.masking.matching import Decision
+    from reconciler.masking.references import Decisions
     from reconciler.masking.schema import Column, DatabaseSchema, Table
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from reconciler.masking import documents, fakes, offsets, preserve, scrub
+from reconciler.masking import fakes, json_paths, offsets, preserve, scrub
 from reconciler.masking.keyed import canonical, canonical_text, keyed
 from reconciler.masking.schema import Column, Family
 from reconciler.masking.vocabulary import EMAIL_TOKEN, as_text, gives_null_a_value, name_of, pattern_places
@@ -244,10 +244,10 @@ def _bucket(step: float | str, value: object, column: Column) -> object:
 
 
 def _document(method: spec.Json, value: object, key: bytes, row: Sequence[str]) -> object:
-    tree = documents.tree(method.json_)
+    tree = json_paths.tree(method.json_)
     if tree is None:
         raise ValueError("paths that are not paths, or overlap")
-    return documents.apply(tree, value, lambda inner, one: _leaf(inner, one, key, row))
+    return json_paths.apply(tree, value, lambda inner, one: _leaf(inner, one, key, row))
 
 
 def _leaf(method: Method, value: Any, key: bytes, row: Sequence[str]) -> Any:  # noqa: ANN401 - JSON

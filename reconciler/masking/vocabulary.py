@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from reconciler.masking import documents, fakes
+from reconciler.masking import fakes, json_paths
 from reconciler.masking.keyed import VERSION as VERSION  # noqa: PLC0414 - part of every image's spec digest
 from reconciler.masking.schema import Column, Family
 from reconciler.spec import masking_policy as spec
@@ -349,13 +349,13 @@ def _json(method: Method, _column: Column) -> Iterator[str]:
         return
     for path, inner in method.json_.items():
         name = name_of(inner)
-        if documents.parse(path) is None:
+        if json_paths.parse(path) is None:
             yield f'has the path {path}, which cannot be read: write it like $.contact.email, $.items[*].name, $."a b"'
         if name not in LEAVES:
             yield f"has {name} for {path}: inside JSON write one of {', '.join(sorted(LEAVES))}"
         elif name in _CHECKS:
             yield from (f"at {path} {objection}" for objection in _CHECKS[name](inner, _LEAF))
-    if documents.tree(method.json_) is None:
+    if json_paths.tree(method.json_) is None:
         yield "has a path below another one, or [*] beside a number: write one rule for each place"
 
 

@@ -422,10 +422,12 @@ class ObservedMirror:
     """Whether its server waits for a restart with settings that the primary has by now."""
 
 
-Verb = Literal["apply", "refresh", "reset", "rebase", "undo", "start", "approve", "quarantine", "release"]
+Verb = Literal["apply", "refresh", "reset", "rebase", "undo", "start", "approve", "quarantine", "release", "classify"]
 """What can be wished for."""
+UNPLANNED: frozenset[Verb] = frozenset({"classify"})
+"""Wishes that change nothing that lasts: no pass plans them, and they wait for no valid commit."""
 
-_KINDS = {"refresh": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
+_KINDS = {"refresh": Kind.IMAGE, "classify": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The inbox of requests: durable one-time wishes from the command line to the next pass.
 
-Written by ``apply``, ``reset``, ``rebase``, ``refresh``, ``quarantine`` and approvals; listed and answered by
-the loop; outcomes are read by whoever asked. One file per request, named so that
+Written by ``apply``, ``reset``, ``rebase``, ``refresh``, ``quarantine``, ``classify`` and approvals; listed and
+answered by the loop; outcomes are read by whoever asked. One file per request, named so that
 names sort by time. A request is answered by writing its outcome and then removing
 it, so a crash in between leaves both, and the outcome counts. An approval is taken
 before what it approves is begun: it never counts for a second pass, whatever crashes.
@@ -54,7 +54,7 @@ class Outcome:
     at: datetime
     results: tuple[ObjectResult, ...] = ()
     document: dict[str, object] | None = None
-    """The pass as ``apply -o json`` writes it, for who asked for one."""
+    """The pass as ``apply -o json`` writes it, or a proposal of ``classify``, for who asked for one."""
 
     @property
     def ok(self) -> bool:

@@ -43,6 +43,10 @@ class Production:
         """Run SQL as its superuser, statement by statement."""
         self._run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, stdin=script)
 
+    def ask(self, query: str, database: str = "shop") -> list[str]:
+        """Return the rows of a query as text."""
+        return self._run("psql", "-X", "-A", "-t", "-c", query, database).splitlines()
+
     def stop(self) -> None:
         self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._root / "data")
 
@@ -58,11 +62,14 @@ class Production:
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(self._root / "backup", target)
 
-    def _run(self, program: str, *words: str | Path, stdin: str | None = None) -> None:
+    def _run(self, program: str, *words: str | Path, stdin: str | None = None) -> str:
         argv = [server.program(self._programs, program), *words]
         env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PGHOST": str(self._root), "PGUSER": "boss"}
         account = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        subprocess.run(argv, env=env, cwd="/", check=True, input=stdin, text=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload] # keywords for one platform
+        # pg_ctl leaves a server behind that keeps what it writes to
+        told = subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE
+        done = subprocess.run(argv, env=env, cwd="/", check=True, input=stdin, text=True, stdout=told, **account)  # type: ignore[call-overload] # keywords for one platform
+        return done.stdout or ""
 
 
 @contextmanager

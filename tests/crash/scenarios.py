@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reconciler.state.observed import MirrorPhase
+from reconciler.state.observed import MirrorPhase, SnapshotManifest
 from tests.crash.production import production
 from tests.followed.primary import primary
 from tests.followed.world import follow, mirror_of
@@ -50,6 +50,8 @@ class Scenario:
     """A scenario that does the same with something else: what both do at the same point is killed there only."""
     part: str = ""
     """The part of the program that differs, in which every place counts all the same."""
+    unwell: bool = False
+    """Whether ``apply`` tells, by its exit code, that something is not as the specs ask for, though nothing failed."""
     root: bool = False
     """Whether it needs root: other accounts, mounts."""
     around: Callable[[World], AbstractContextManager[None]] = lambda _world: nullcontext()
@@ -151,6 +153,19 @@ def masked(world: World) -> None:
     assert len(world.snapshots()) == 1
     files = [path for path in world.pool_path.rglob("*") if path.is_file()]
     assert [path for path in files if b"Product 1" in path.read_bytes()] == []
+
+
+def quarantine(world: World) -> None:
+    """Ask for it; the commit goes on to ask for the clones."""
+    world.request("quarantine", *world.snapshots())
+
+
+def quarantined(world: World) -> None:
+    """Nobody is served any more, the snapshot itself says why, and nothing of what people did is gone."""
+    assert world.servers() == set()
+    (manifest,) = (v.manifest for v in world.volumes() if isinstance(v.manifest, SnapshotManifest))
+    assert manifest.quarantine is not None
+    assert [list(world.generations(name)) for name in ("dev", "bystander")] == [[1], [1]]
 
 
 def git(world: World, *words: str) -> None:
@@ -384,5 +399,6 @@ SCENARIOS = {
     "delete": Scenario(reset_before, remove_dev, gone),
     "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond="delete", part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
+    "quarantine": Scenario(working_clone, quarantine, quarantined, unwell=True),
     "retention": Scenario(old_snapshot, lambda world: write_shop(world, "SELECT 1", keep=1), one_snapshot),
 }

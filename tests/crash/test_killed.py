@@ -47,7 +47,7 @@ class Crashes:
         self._saved = saved_of(world)
         subprocess.run([*COPY, world.root, self._saved], check=True)
         self.begin()
-        self.places = count(world.config_file)
+        self.places = count(world.config_file, unwell=scenario.unwell)
         world.converge()
         self._expected = summary(world)
         scenario.check(world)

@@ -134,6 +134,21 @@ def test_what_was_planned_before_a_quarantine_is_refused_after_it(world: World) 
     assert (world.running(), "dev.9" in world.volumes()) == ([], False)
 
 
+def test_a_quarantine_that_no_pass_has_seen_yet_holds_for_work_under_way(world: World) -> None:
+    snapshot = delivered(world)
+    view = world.reconciler.look()
+    assert view.commit.desired is not None
+    assert view.commit.tree is not None
+    work = Work(host=world.host, desired=view.commit.desired, tree=view.commit.tree)
+    start = StartClone(clone=CloneName("dev"), volume=VolumeId("dev.1"), fingerprint="", reason="late")
+    world.state.requests.submit("quarantine", snapshot, now=world.clock.now(), note="a leak")
+    with pytest.raises(RefusedError, match=r"is quarantined: asked for just now: a leak"):
+        clones.start_clone(work, start)
+    world.clock.advance(seconds=1)
+    world.state.requests.submit("release", snapshot, now=world.clock.now())
+    clones.start_clone(work, start)
+
+
 def test_an_unknown_snapshot_is_answered(world: World) -> None:
     delivered(world)
     assert ask(world, "quarantine", "shop-20200101t000000z-00000000") == "refused"

@@ -55,6 +55,12 @@ DELETE FROM person WHERE id > 10000;
 CREATE TABLE session (id integer, token text);
 INSERT INTO session SELECT n, 'zq7scripted' || n FROM generate_series(1, 50) AS n;
 
+-- a table that no rule masks, with compressed values in TOAST; its rows are deleted later
+CREATE TABLE diary (id integer, said text);
+INSERT INTO diary
+SELECT n, (SELECT string_agg(md5(n || '.' || i), '') FROM generate_series(1, 100) AS i) || repeat('zq7buried', 3000)
+FROM generate_series(1, 40) AS n;
+
 SELECT lo_from_bytea(0, convert_to('zq7largeobject1' || repeat('x', 100), 'UTF8'));
 BEGIN;
 INSERT INTO person (id, email) VALUES (30000, 'zq7prepared1');

@@ -51,9 +51,18 @@ POLICY: dict[str, Any] = {
         {"table": "public.animal", "columns": {"id": "keep", "owner": "hash"}},
         {"table": "public.dog", "columns": {"breed": "keep"}},
         {"table": "public.session", "columns": {"*": "keep"}},
+        {"table": "public.diary", "columns": {"*": "keep"}},
         {"table": "public.product", "columns": {"*": "keep"}},
     ],
 }
+
+
+PACKED = """
+SELECT format('SELECT encode(substr(chunk_data, 9, 100), ''hex'') FROM %s WHERE chunk_seq = 0', reltoastrelid::regclass)
+FROM pg_class WHERE relname = 'diary'
+"""
+packed: list[bytes] = []
+"""Parts of compressed values of rows that the source deleted, as they lie in its files."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +73,8 @@ def masked() -> Iterator[tuple[World, Path]]:
         backup = world.root / "backups" / "shop"
         with production("max_prepared_transactions=4") as source:
             source.psql(SOURCE.read_text())
+            packed[:] = [bytes.fromhex(row) for row in source.ask(source.ask(PACKED)[0])]
+            source.psql("DELETE FROM diary WHERE id > 1; VACUUM diary; CHECKPOINT;")
             (source.data / "server.key.bak").write_text("zq7keyfile1")
             relations = next(path for path in (source.data / "base").iterdir() if (path / "PG_VERSION").exists())
             (relations / "987654").write_text("zq7orphan1")
@@ -92,6 +103,22 @@ def test_the_scanner_sees_every_marker_in_the_source(masked: tuple[World, Path])
 def test_no_file_of_the_snapshot_or_a_clone_has_a_marker(masked: tuple[World, Path]) -> None:
     world, _backup = masked
     assert markers(world.pool_path) == {}
+
+
+def test_no_file_has_a_compressed_value_of_a_row_that_production_deleted_from_a_table_without_rules(
+    masked: tuple[World, Path],
+) -> None:
+    world, backup = masked
+    assert len(packed) == 40
+    assert [value for value in packed if not any(value in data for data in contents(backup))] == []
+    for volume in world.volumes():
+        here = list(contents(world.pool_path / "volumes" / volume.id))
+        assert [value for value in packed if any(value in data for data in here)] == packed[:1], volume.id
+    assert world.sql("dev", "SELECT id, right(said, 9) FROM diary") == [(1, "zq7buried")]
+
+
+def contents(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
 
 
 def test_nothing_that_the_reconciler_wrote_has_a_marker_or_the_key(masked: tuple[World, Path]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from reconciler.masking import documents, vocabulary
+from reconciler.masking import json_paths, vocabulary
 from reconciler.masking.schema import Column, Family
 from reconciler.spec import masking_policy as spec
 
@@ -172,9 +172,9 @@ def test_a_backslash_makes_the_next_character_of_a_pattern_stand_for_itself() ->
 
 @pytest.mark.parametrize("path", ["a", "$.", "$..a", "$[", "$[-1]", "$.a b", '$."a', "$[*", "$$", "$.a[]"])
 def test_what_is_no_path_is_told_apart(path: str) -> None:
-    assert documents.parse(path) is None
+    assert json_paths.parse(path) is None
 
 
 def test_paths_are_read_step_by_step() -> None:
-    assert documents.parse(r'$.a."b \"c\""[*][12]') == ("a", 'b "c"', None, 12)
-    assert documents.parse("$") == ()
+    assert json_paths.parse(r'$.a."b \"c\""[*][12]') == ("a", 'b "c"', None, 12)
+    assert json_paths.parse("$") == ()

@@ -7,6 +7,7 @@ given directory, so that a server cannot make root write somewhere else.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -92,6 +93,23 @@ def remove(directory: Path, inside: str) -> None:
     parent, _, name = inside.rpartition("/")
     with suppress(FileNotFoundError), _opened(directory, parent) as handle:
         os.unlink(name, dir_fd=handle)
+
+
+def open_to_change(directory: Path, inside: str) -> int | None:
+    """Return a descriptor of the regular file ``inside`` a directory, to read and write; None when there is none.
+
+    Raises:
+        OSError: it is no regular file, or one on the way to it is a link.
+
+    """
+    parent, _, name = inside.rpartition("/")
+    with suppress(FileNotFoundError), _opened(directory, parent) as handle:
+        descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "no regular file", inside)
+        return descriptor
+    return None
 
 
 def links_in(directory: Path) -> Iterator[str]:

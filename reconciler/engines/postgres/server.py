@@ -25,6 +25,7 @@ from psycopg import sql
 from reconciler import proc
 from reconciler.engines.base import BuildWork, InstalledServer
 from reconciler.engines.postgres import files, software
+from reconciler.engines.postgres.cancellable import CancellableConnection
 from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError, UnsupportedError
 from reconciler.state.servers import ServerSpec
 
@@ -216,6 +217,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
     triggers: nothing that a clone's user left behind may run with its rights; and their
     statements are not logged, because they carry verifiers of passwords. Scripts
     that are granted superuser rights pass ``role=admin_role(work)`` for a plain session.
+    Statements of a build end when the build is cancelled.
 
     Raises:
         UnavailableError: the server does not answer or refuses the connection.
@@ -223,7 +225,7 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
 
     """
     try:
-        return psycopg.connect(
+        conn = CancellableConnection.connect(
             host=str(work.run_directory),
             port=socket_port(work),
             dbname=database,
@@ -241,6 +243,9 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
             message = f"this host lacks the locale of database {database}: {error}"
             raise NotInstalledError(message, hint="generate it (Debian: dpkg-reconfigure locales)") from error
         raise UnavailableError(f"cannot connect to database {database} of server {work.server}: {error}") from error
+    if isinstance(work, BuildWork):
+        conn.token = work.cancel
+    return conn
 
 
 def socket_environment(work: Work, database: str, user: str) -> dict[str, str]:

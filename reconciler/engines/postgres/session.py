@@ -14,6 +14,9 @@ from reconciler.engines.postgres import copying, isolate, logical, scripts, serv
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     import psycopg
 
     from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
@@ -99,8 +102,15 @@ class PostgresSession:
         server.retire_builder(self._work)
 
     def settle(self) -> None:
-        facts = settle.settle_cluster(self._work, self._installed, self._masked)
+        facts = settle.settle_cluster(self._work, self._installed, masked=self._masked is not None)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
+
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+        if not self._work.source.physical and self._work.source.base is None:
+            return  # nothing was removed but by scripts, and what they wrote was rewritten
+        from reconciler.engines.postgres.masking import remains  # noqa: PLC0415 - what masks is large, and only builds need it
+
+        remains.wipe(self._work, self._installed, stopped)
 
     def prove(self, masked: Masked, base: Base | None = None) -> Evidence:
         from reconciler.engines.postgres.masking import prove  # noqa: PLC0415 - what masks is large, and only builds need it

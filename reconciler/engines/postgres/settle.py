@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork, InstalledServer
-    from reconciler.masking.report import Masked
 
 # Shared by all databases; they held password hashes, connection strings or settings.
 _SHARED = ("pg_authid", "pg_subscription", "pg_db_role_setting")
@@ -36,7 +35,7 @@ _LOCAL = (
 _FORGET = ("DELETE FROM pg_statistic", "DELETE FROM pg_statistic_ext_data")
 # The large tables one by one, so that several connections can share them; ANALYZE alone knows partitioned ones.
 _LARGE_TABLES = """
-SELECT format('VACUUM (FREEZE, ANALYZE) %%s', oid::regclass) FROM pg_class
+SELECT format('VACUUM (FREEZE, ANALYZE, INDEX_CLEANUP ON) %%s', oid::regclass) FROM pg_class
 WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND oid <> ALL(%s) AND pg_relation_size(oid) > %s
 ORDER BY pg_relation_size(oid) DESC
 """
@@ -58,23 +57,20 @@ WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND oid <> ALL(%s)
 """
 _LARGE_BYTES = 64 << 20
 """Smaller tables are not worth a connection of their own."""
-
-
-# What the server counted since the build began; and what a rewrite of masking let begin anew.
+# What the server counted since the build began.
 _WRITTEN = """
 SELECT format('VACUUM (FREEZE, ANALYZE) %%s', oid::regclass) FROM pg_class
 WHERE relkind IN ('r', 'm') AND relpersistence <> 't' AND oid <> ALL(%s) AND oid >= 16384
-  AND (pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid) > 0
-    OR (relnamespace::regnamespace::text, relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])))
+  AND pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid) > 0
 """
 
 
-def settle_cluster(work: BuildWork, installed: InstalledServer, masked: Masked | None = None) -> dict[str, str]:
+def settle_cluster(work: BuildWork, installed: InstalledServer, *, masked: bool = False) -> dict[str, str]:
     """Settle every database; return facts for the snapshot's manifest.
 
     A copy of a mirror is the next one of many: it keeps what production did for its own
-    files, so that it costs what was changed and not what there is. ``masked`` tells
-    which tables were rewritten.
+    files, so that it costs what was changed and not what there is; where it is ``masked``,
+    dead rows are taken off their pages all the same, and all statistics are made anew.
     """
     used: set[str] = set()
     with server.connect(work, "template1") as conn:
@@ -83,7 +79,7 @@ def settle_cluster(work: BuildWork, installed: InstalledServer, masked: Masked |
         work.progress(f"vacuuming {name}")
         with server.connect(work, name) as conn:
             if work.source.kind == "mirror":
-                used |= _settle_mirrored(work, conn, masked)
+                used |= _settle_mirrored(work, conn, masked=masked)
             else:
                 used |= _settle_database(work, conn)
     with server.connect(work, "template1") as conn:
@@ -106,20 +102,18 @@ def _settle_database(work: BuildWork, conn: psycopg.Connection) -> set[str]:
     return used
 
 
-def _settle_mirrored(work: BuildWork, conn: psycopg.Connection, masked: Masked | None) -> set[str]:
-    """Settle what the build has written, and all statistics where they may show what was masked."""
+def _settle_mirrored(work: BuildWork, conn: psycopg.Connection, *, masked: bool) -> set[str]:
+    """Settle what the build has written; freezing more would change pages that are as production has them."""
     collations.repair(conn)
     used = collations.dependencies(conn)
     reaching_out = [row[0] for row in conn.execute(_REACHING_OUT).fetchall()]
-    tables = [counts.table for counts in masked.tables if counts.database == conn.info.dbname] if masked else []
-    schemas, names = [schema for schema, _ in tables], [name for _, name in tables]
-    statements = [row[0] for row in conn.execute(_WRITTEN, [reaching_out, schemas, names]).fetchall()]
-    if masked is not None:
+    if masked:
         for forget in _FORGET:
             conn.execute(sql.SQL(forget))
-        statements += [row[0] for row in conn.execute(_LOCAL_TABLES, [reaching_out]).fetchall()]
-    statements += [row[0] for row in conn.execute(_PARTITIONED, [reaching_out]).fetchall()]
-    for statement in statements:
+        work.cancel.check()
+        conn.execute("VACUUM (INDEX_CLEANUP ON)")
+    queries = (_LOCAL_TABLES if masked else _WRITTEN, _PARTITIONED)
+    for (statement,) in [row for query in queries for row in conn.execute(query, [reaching_out]).fetchall()]:
         work.cancel.check()
         conn.execute(sql.SQL(statement))
     _rewrite(conn, _LOCAL)
@@ -139,9 +133,9 @@ def _vacuum(work: BuildWork, conn: psycopg.Connection) -> None:
             for lane in [pool.submit(_own_lane, work, conn.info.dbname, queue) for _ in range(lanes)]:
                 lane.result()
     work.cancel.check()
-    conn.execute(
-        "VACUUM (FREEZE)" if reaching_out else "VACUUM (FREEZE, ANALYZE)"
-    )  # passes over what is frozen already
+    conn.execute(  # passes over what is frozen already
+        "VACUUM (FREEZE, INDEX_CLEANUP ON)" if reaching_out else "VACUUM (FREEZE, ANALYZE, INDEX_CLEANUP ON)"
+    )
     for query in (_LOCAL_TABLES, _PARTITIONED) if reaching_out else (_PARTITIONED,):
         for (statement,) in conn.execute(query, [reaching_out]).fetchall():
             conn.execute(sql.SQL(statement))
@@ -166,4 +160,4 @@ def _rewrite(conn: psycopg.Connection, tables: tuple[str, ...]) -> None:
 def freeze_catalogs(conn: psycopg.Connection) -> None:
     """Freeze what the statements before wrote into catalogs; without ANALYZE, which writes again."""
     rows = conn.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid < 16384").fetchall()
-    conn.execute(sql.SQL("VACUUM (FREEZE) " + ", ".join(row[0] for row in rows)))
+    conn.execute(sql.SQL("VACUUM (FREEZE, INDEX_CLEANUP ON) " + ", ".join(row[0] for row in rows)))

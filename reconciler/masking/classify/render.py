@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reconciler.masking.classify.kinds import Kind
 from reconciler.masking.classify.policy import written
+from reconciler.masking.classify.proposal import Proposed
+from reconciler.masking.classify.verdict import Verdict
+from reconciler.masking.schema import TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from reconciler.masking.classify.proposal import Proposed
+    from collections.abc import Mapping, Sequence
 
 _HEADS = ("COLUMN", "TYPE", "METHOD", "SURE", "WHY")
 _FOLLOWS = "-"
@@ -49,6 +51,27 @@ def proposal_json(image: str, rows: Sequence[Proposed]) -> dict[str, Any]:
             for row in rows
         ],
     }
+
+
+def proposed(document: Mapping[str, Any]) -> tuple[Proposed, ...]:
+    """Return what :func:`proposal_json` was given, as far as people are shown it.
+
+    Raises:
+        KeyError: the document is not as that function writes it; likewise ValueError.
+
+    """
+    return tuple(
+        Proposed(
+            row["database"],
+            TableName(row["schema"], row["table"]),
+            row["column"],
+            row["type"],
+            row["method"],
+            Verdict(None if row["kind"] is None else Kind(row["kind"]), row["confidence"], row["reason"]),
+            row["reason"],
+        )
+        for row in document["columns"]
+    )
 
 
 def _cells(row: Proposed, databases: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.masking.classify import documents, names, values
+from reconciler.masking.classify import json_values, names, values
 from reconciler.masking.classify.kinds import WORDS, Kind, fits
 from reconciler.masking.classify.profiles import Drawn
 from reconciler.masking.schema import Column, Family
@@ -289,9 +289,9 @@ def _is_prose(one: _Evidence, *, things: bool) -> bool:
 
 
 def _document(one: _Evidence) -> Verdict:
-    parsed = documents.paths(one.drawn.values)
+    parsed = json_values.paths(one.drawn.values)
     kinds = {path: kind for path, found in parsed.known.items() if (kind := _leaf(path, found)) is not None}
-    if any(_leaf("", found) is not None for found in parsed.others.values()) or documents.overlap(kinds):
+    if any(_leaf("", found) is not None for found in parsed.others.values()) or json_values.overlap(kinds):
         return Verdict(Kind.JSON, _PROBABLY, "its documents hold something personal under keys that differ")
     if not kinds:
         return Verdict(None, 0.0, "nothing personal was found in its documents" if parsed.known else _nothing(one))

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from reconciler.engines.postgres.masking import documents, functions, moves, texts
+from reconciler.engines.postgres.masking import functions, json_rules, moves, texts
 from reconciler.engines.postgres.masking.keys import ONCE, digest, once, open_session, subkey
 from reconciler.errors import MaskingError
-from reconciler.masking import documents as paths
-from reconciler.masking import values
+from reconciler.masking import json_paths, values
 from reconciler.masking.schema import Family
 from reconciler.masking.vocabulary import as_text, gives_null_a_value, name_of
 from reconciler.spec import masking_policy as spec
@@ -146,10 +145,10 @@ def _of_value(masking: ColumnMasking, table: TableMasking, value: sql.Composable
         return moves.masked(method, value, column, source, masking.key)
     scope = texts.Scope(masking.key, column.length, _names(masking, table))
     if isinstance(method, spec.Json):
-        node = paths.tree(method.json_)
+        node = json_paths.tree(method.json_)
         if node is None:
             raise _unusable(masking, table, "has paths that overlap or cannot be read")
-        return documents.masked(node, sql.SQL("{}::jsonb").format(value), replace(scope, length=None))
+        return json_rules.masked(node, sql.SQL("{}::jsonb").format(value), replace(scope, length=None))
     return _of_scalar(masking, value, scope)
 
 

@@ -70,7 +70,7 @@ def scrub_cluster(work: BuildWork) -> None:
         names = server.connectable_databases(conn)
     for database in names:
         with server.connect(work, database) as conn:
-            written.scrub_written(work, conn, ())
+            written.scrub_written(work, conn)
     orphans.remove_orphans(work)
 
 
@@ -128,8 +128,6 @@ class _Cluster:
             cells = covered.kept | ({LARGE_OBJECTS_DATA} if covered.keep_large_objects else frozenset())
             kept = frozenset((covered.database, table, column) for table, column in cells)
             self.masked = replace(self.masked, kept=self.masked.kept | kept)
-            with server.connect(self._work, covered.database) as conn:
-                conn.execute("SELECT pg_stat_reset()")  # what was written until now is rewritten: see scrub_cluster
 
     def _schemas(self) -> list[DatabaseSchema]:
         """Return what policies decide about: with the maintenance databases, if somebody keeps rows in them."""

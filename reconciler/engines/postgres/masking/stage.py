@@ -115,12 +115,12 @@ class _Masking:
                 with _quiet(conn):
                     self._rewrite(conn, jobs)
                     reports, computed = views.refresh_all(conn, relations)
+                written.begin_anew(conn, {*relations, *computed})
                 for text in reports:
                     self._report(text)
             if self._masking.remove_large_objects:
                 self._work.progress(f"removing the large objects of {self._masking.database}")
                 written.remove_large_objects(self._work, conn)
-            written.scrub_written(self._work, conn, {*relations, *(computed if jobs else ())})
             if jobs:
                 for statement in _FORGET:
                     conn.execute(statement)

@@ -1,6 +1,6 @@
 """Methods whose result is a text, as SQL: what :func:`reconciler.masking.values.mask_text` computes.
 
-Called by :mod:`.expressions` for columns and by :mod:`.documents` for values inside JSON.
+Called by :mod:`.expressions` for columns and by :mod:`.json_rules` for values inside JSON.
 Every function takes an expression of type text, canonical and with the collation "C", and
 gives one of type text.
 """

@@ -1,8 +1,10 @@
 """Old rows elsewhere: tables that scripts wrote, and large objects.
 
-Called by :mod:`.stage` after the tables with rules were rewritten. What a script
-deleted or updated stays in the file of its table as dead rows, until the table is
-rewritten.
+What a script deleted or updated stays in the file of its table as dead rows, until the
+table is rewritten. The server counts what is written; :mod:`.stage` lets the counts of
+tables begin anew that it rewrote itself, and :mod:`.run` has everything else rewritten
+once, after the last script. Rows that were dead before the build began are counted
+nowhere: see :mod:`reconciler.engines.postgres.remains`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
 # Counted since the server started; rows of transactions that failed are dead as well.
 _WRITTEN = """
 SELECT n.nspname, c.relname, pg_table_size(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid <> ALL(%s::oid[])
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
   AND (c.oid >= 16384 OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
   AND n.nspname NOT IN ('pg_toast', 'reconciler_masking') AND pg_table_size(c.oid) > 0
   AND (pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) + pg_stat_get_dead_tuples(c.oid) > 0
@@ -42,18 +44,22 @@ _LARGE_OBJECTS = "SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobj
 """Each takes a lock until its transaction ends, and locks are few."""
 
 
-def scrub_written(work: BuildWork, conn: psycopg.Connection, already: Collection[int]) -> int:
+def begin_anew(conn: psycopg.Connection, tables: Collection[int]) -> None:
+    """Forget what was written to tables until now: their files were made anew, and have nothing old."""
+    conn.execute("SELECT pg_stat_reset_single_table_counters(oid) FROM unnest(%s::oid[]) AS oid", [list(tables)])
+
+
+def scrub_written(work: BuildWork, conn: psycopg.Connection) -> int:
     """Rewrite the tables of the connected database that were written and not just loaded; return how many.
 
-    ``already``: oids of tables that have nothing old. Sessions that wrote must be over:
-    they report when they end, which is waited for.
+    Sessions that wrote must be over: they report when they end, which is waited for.
 
     Raises:
         UnavailableError: another session does not end.
 
     """
     _await_reports(conn)
-    rows = conn.execute(_WRITTEN, [list(already)]).fetchall()
+    rows = conn.execute(_WRITTEN).fetchall()
     pieces = [Piece(f"{schema}.{name}", size, (schema, name)) for schema, name, size in rows]
     Lanes(work, conn.info.dbname).run("rewriting", "tables that scripts wrote", pieces, _vacuum)
     return len(rows)

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking.introspect import read_schema
+from reconciler.engines.postgres.masking.run import scrub_cluster
 from reconciler.engines.postgres.masking.stage import mask_database
 from reconciler.ids import PolicyName, SecretName
 from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
@@ -92,6 +93,14 @@ def mask(
     assert cluster.query(database, staged) == []
     execute(cluster, "SET client_min_messages = warning; DROP SCHEMA IF EXISTS reconciler_masking CASCADE", database)
     return found
+
+
+def scrub(cluster: Cluster) -> list[str]:
+    """Scrub a build once its scripts and masking are over; return which tables were rewritten, as it is told."""
+    said: list[str] = []
+    scrub_cluster(replace(cluster.work(), progress=said.append))
+    execute(cluster, "CHECKPOINT")
+    return [text.partition(":")[0] for text in said]
 
 
 def counts(found: tuple[TableCounts, ...]) -> dict[str, tuple[int, int, int, int]]:

@@ -305,10 +305,16 @@ def test_tables_without_rules_are_neither_rewritten_nor_read(cluster: Cluster) -
 
 def test_a_table_with_rules_is_read_once(cluster: Cluster) -> None:
     make(cluster, "CREATE TABLE t (a text, b text); INSERT INTO t SELECT i, i FROM generate_series(1, 10) i;")
-    reads = "SELECT seq_tup_read FROM pg_stat_all_tables WHERE relname = 't'"
-    assert one(cluster, reads) == 0
-    mask(cluster, {"public.t": {"a": "md5(t.a)", "b": "md5(t.b)"}})
-    assert one(cluster, reads) == 10
+    execute(cluster, "CREATE INDEX ON t (a)")
+    query = "SELECT seq_tup_read FROM pg_stat_all_tables WHERE relname = 't'"
+    before, reads = one(cluster, query), dict[str, int]()
+
+    class Said(list[str]):
+        def append(self, text: str) -> None:
+            reads[text.partition(" public")[0]] = one(cluster, query) - before
+
+    mask(cluster, {"public.t": {"a": "md5(t.a)", "b": "md5(t.b)"}}, said=Said())
+    assert reads == {"masking": 0, "building indexes of": 10}  # counted anew at the end, as all of it is new
 
 
 def test_what_rows_had_before_their_column_was_added_is_gone(cluster: Cluster) -> None:

@@ -1,6 +1,6 @@
 """Rules by path inside JSON documents, as one expression over jsonb.
 
-Called by :mod:`.expressions`; computes what :mod:`reconciler.masking.documents` and the
+Called by :mod:`.expressions`; computes what :mod:`reconciler.masking.json_paths` and the
 leaves of :mod:`reconciler.masking.values` do.
 """
 
@@ -20,7 +20,7 @@ from reconciler.spec import masking_policy as spec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.masking.documents import Node, Step
+    from reconciler.masking.json_paths import Node, Step
     from reconciler.spec.masking_policy import Column as Method
 
 _FOR_NULL = (spec.Hash, spec.Email, spec.Fake, spec.Pattern)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from reconciler.masking.findings import Finding
 from reconciler.masking.matching import Cell, Decision, difference
+from reconciler.masking.mismatches import Finding
 from reconciler.masking.schema import Family, TableName
 from reconciler.masking.vocabulary import deterministic, distinct_methods, name_of
 from reconciler.spec.suggest import did_you_mean
