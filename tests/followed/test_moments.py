@@ -154,8 +154,8 @@ def test_a_refresh_and_a_moment_go_side_by_side(world: World, production: Primar
     production.enter(3)
     caught_up(world, production)
     ((last,),) = production.sql("SELECT max(id) FROM ledger")
-    world.write("clones.yaml", of("then", committed(production, last - 1)), clone("now"))
     refresh(world)
+    world.write("clones.yaml", of("then", committed(production, last - 1)), clone("now"))
     world.converge()
     assert world.sql("now", CHAIN)[0][1] == last
     assert world.sql("then", CHAIN)[0][1] == last - 1

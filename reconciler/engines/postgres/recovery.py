@@ -39,6 +39,7 @@ QUERY = b"SELECT 'reached:' || coalesce(to_char(pg_last_xact_replay_timestamp() 
 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '-') || ' ' || coalesce(pg_last_wal_replay_lsn()::text, '-') AS name;\n\n"
 """For the single-user session that recovered: shared memory forgets the answer when it ends."""
 _REACHED = re.compile(r"reached:(\S+) (\S+?)\"")
+_PREFETCH_SETTING = 15
 _TARGET_MISSED = "recovery ended before configured recovery target was reached"
 _TOO_EARLY = re.compile(r"WAL ends before (?:end of online backup|consistent recovery point)")
 _AS_OF, _END = "data_as_of", "end_lsn"
@@ -88,6 +89,10 @@ def request(work: BuildWork, recovery: Recovery) -> dict[str, str]:
         # else limits of the primary, which change with time, would have to be ours before the WAL says so
         "hot_standby": "off",
     }
+    data = server.data_directory(work)
+    if recovery.source is not None and int(control.data_major(data) or 0) >= _PREFETCH_SETTING:
+        # it asks for files far ahead of what is replayed, and what was asked for before is removed
+        values["recovery_prefetch"] = "off"
     if recovery.target_time is not None:
         at = recovery.target_time.astimezone(UTC)
         values |= {
