@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from reconciler.engines.postgres.masking.refusals import about_code, condition_told
 from reconciler.errors import MaskingError
 from reconciler.masking.originals import (
     READ,
@@ -95,7 +96,8 @@ def draw(conn: psycopg.Connection, masking: DatabaseMasking, *, wanted: int = WA
     encoding, binary = speak(conn)
     found: list[Sample] = []
     for table in masking.tables:
-        with guarded(masking.database, table.name, "originals cannot be read"):
+        unread = guarded(masking.database, table.name, "originals cannot be read")
+        with unread, condition_told(conn, masking.database, table):
             for sample in _draw(conn, masking.database, table, wanted):
                 raw = binary or sample.masking.column.family is Family.BYTES
                 found.append(replace(sample, encoding=encoding, binary=raw))
@@ -140,7 +142,7 @@ def guarded(database: str, table: object, what: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise MaskingError(f"{database}: {table}: {what}: {type(error).__name__}") from None
+        raise MaskingError(f"{database}: {table}: {what}: {type(error).__name__}", hint=about_code(error)) from None
 
 
 def _expression(masking: ColumnMasking, column: sql.Identifier) -> tuple[sql.Composable, int]:
