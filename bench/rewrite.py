@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from psycopg.sql import Composable
 
     from reconciler.engines.base import BuildWork
+    from reconciler.engines.postgres.masking.query import Rows
 
 _ROWS = {"quick": 20_000, "default": 1_000_000, "full": 5_000_000}
 _COLUMNS = ("email", "first_name", "last_name", "phone")
@@ -43,6 +44,8 @@ FROM generate_series(1::bigint, {}) i
 class _Value:
     sql: Composable
     joins: tuple[Composable, ...] = ()
+    users: bool = False
+    typed: bool = False
 
 
 def run(options: Options) -> list[Figure]:
@@ -91,7 +94,7 @@ def _ours(work: BuildWork) -> float:
     return time.perf_counter() - start
 
 
-def _express(column: ColumnMasking, _table: TableMasking) -> _Value:
+def _express(column: ColumnMasking, _table: TableMasking, _rows: Rows) -> _Value:
     return _Value(sql.SQL("md5({})").format(sql.Identifier("t", column.column.name)))
 
 

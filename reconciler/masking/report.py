@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reconciler.masking.assignment import ColumnMasking
     from reconciler.masking.schema import TableName
+
+    Place = tuple[str, TableName, str]
+    """Database, table, column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,11 @@ class Sample:
         """``database: schema.table.column``, for messages."""
         return f"{self.database}: {self.table}.{self.masking.column.name}"
 
+    @property
+    def cell(self) -> Place:
+        """Database, table and column."""
+        return self.database, self.table, self.masking.column.name
+
 
 @dataclass(frozen=True, slots=True)
 class Masked:
@@ -75,8 +83,10 @@ class Masked:
 
     tables: tuple[TableCounts, ...] = ()
     samples: tuple[Sample, ...] = ()
-    kept: frozenset[tuple[str, TableName, str]] = frozenset()
+    kept: frozenset[Place] = frozenset()
     """Database, table and column of what a rule keeps."""
+    left_out: Mapping[Place, frozenset[str]] = field(default_factory=dict, repr=False)
+    """Originals that rows had which a rule with a condition does not select, by the rule's column."""
     reports: tuple[str, ...] = ()
     traces: frozenset[bytes] = field(default=frozenset(), repr=False)
     """Bytes by which the masking keys would show: see :func:`reconciler.masking.keyed.traces`."""

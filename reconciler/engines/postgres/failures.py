@@ -51,18 +51,36 @@ _QUOTED = re.compile(r"\"([^\"]*)\"?")
 _BYTES = re.compile(r": 0x.*", re.DOTALL)
 _CODE = re.compile(r"exec_stmt_(?:raise|assert)|plperl_\w+|PLy_\w+|throw_tcl_error")
 """Functions of PostgreSQL that report what code of users raises."""
-_PLACE = re.compile(r"PL/\w+ function [^\n]+ line \d+ at \w+")
+_PLACE = re.compile(
+    r"^(?:PL/\w+ function [^\n]+ line \d+ at \w+|PL/\w+ function [^\n]+|SQL function \"[^\"\n]+\")", re.MULTILINE
+)
+_OWN_TEXT = re.compile(r"SQL function \"[^\"\n]+\" during (?:inlining|startup)")
+"""Such a function's body is being parsed: it is the text that its author wrote."""
+_WORKER = "parallel worker"
+_PERMISSION = "42501"
+"""Names what is there."""
+_MISSING_ROLE = re.compile(r"role \"(.+)\" does not exist")
 
 
 class SqlError(Exception):
     """The server refused a statement; ``str()`` is safe to show: it quotes no value of a row."""
 
-    def __init__(self, state: str, message: str, *, copy_line: int | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        state: str,
+        message: str,
+        *,
+        copy_line: int | None = None,
+        hint: str | None = None,
+        missing_role: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.state = state
         self.copy_line = copy_line
         """1-based line within the rows of a COPY."""
         self.hint = hint
+        self.missing_role = missing_role
+        """Name of a role that there is not; to be made or not, never to be shown: code may have taken it from a row."""
 
 
 @contextmanager
@@ -91,8 +109,8 @@ def translated() -> Iterator[None]:
         raise
 
 
-def translation(error: psycopg.Error) -> ReconcilerError:
-    """Return the error of this package for one of psycopg's, without any value of a row."""
+def translation(error: psycopg.Error, *, rows: bool = False) -> ReconcilerError:
+    """Return the error of this package for one of psycopg's, without any value of a row; ``rows``: see safe_message."""
     state = error.sqlstate
     if state is None:
         if isinstance(error, psycopg.OperationalError):
@@ -104,7 +122,7 @@ def translation(error: psycopg.Error) -> ReconcilerError:
     if state.startswith(_BUSY):
         return BusyError(f"another session of the server is in the way ({what})")
     if state.startswith(_ABOUT_NAMES) and state != _SYNTAX:
-        return PermanentError(f"the server refused a statement: {safe_message(error.diag)} ({what})")
+        return PermanentError(f"the server refused a statement: {safe_message(error.diag, rows=rows)} ({what})")
     return PermanentError(f"the server refused a statement ({what})")
 
 
@@ -120,21 +138,33 @@ def _pool_full(what: str) -> RefusedError:
     return RefusedError(f"there is no room left in the pool: {what}", reason="PoolFull")
 
 
-def safe_message(diag: Diagnostic) -> str:
+def safe_message(diag: Diagnostic, *, rows: bool = False) -> str:
     """Return an error's first line without any value of a row.
 
-    What code of users raises is any text: only where it was raised is told.
+    What code of users raises is any text: only where it was raised is told. So is what
+    the server says of statements that such code runs: their text can have been put
+    together from rows (EXECUTE). ``rows``: the statement evaluates rows; names that it
+    looked up when it ran, and not when it was parsed, can be values (``name::regclass``).
     """
     message = diag.message_primary or "the server closed the connection"
     if _raised_by_code(diag):
-        where = _PLACE.match(diag.context or "")
-        return f"SQLSTATE {diag.sqlstate} raised by {where[0] if where else 'code'}; its text may quote rows"
+        return f"SQLSTATE {diag.sqlstate} raised by {place_in_code(diag) or 'code'}; its text may quote rows"
+    if _in_code(diag):
+        return f"SQLSTATE {diag.sqlstate} in {place_in_code(diag) or 'code'}; its text may quote rows"
+    if rows and _looked_up(diag):
+        return f"SQLSTATE {diag.sqlstate} while rows were computed; its text may quote them"
     return without_values(message, _names(diag)) if _quotes_values(diag) else message
+
+
+def missing_role(diag: Diagnostic) -> str | None:
+    """Return the name of the role that is missing, if that is the error."""
+    found = _MISSING_ROLE.fullmatch(diag.message_primary or "")
+    return None if found is None or _raised_by_code(diag) else found[1]
 
 
 def safe_hint(diag: Diagnostic) -> str | None:
     """Return an error's hint without any value of a row."""
-    if diag.message_hint is None or _raised_by_code(diag):
+    if diag.message_hint is None or _raised_by_code(diag) or _in_code(diag):
         return None
     return without_values(diag.message_hint, _names(diag)) if _quotes_values(diag) else diag.message_hint
 
@@ -153,6 +183,31 @@ def without_values(message: str, names: Collection[str]) -> str:
 
 def _raised_by_code(diag: Diagnostic) -> bool:
     return _CODE.fullmatch(diag.source_function or "") is not None
+
+
+def place_in_code(diag: Diagnostic) -> str | None:
+    """Return the function of users in which an error arose, as the server names it; None when it arose in none."""
+    found = _PLACE.search(diag.context or "")
+    return None if found is None else found[0]
+
+
+def _in_code(diag: Diagnostic) -> bool:
+    """Tell whether a statement that code runs was refused, rather than ours; disks and data have their own words."""
+    context = [line for line in (diag.context or "").splitlines() if line != _WORKER]
+    state = diag.sqlstate or ""
+    if state.startswith((*_UNAVAILABLE, *_BUSY, _PERMISSION, "22", "23")) or (
+        context and context[0].startswith("COPY ")
+    ):
+        return False
+    if context and _OWN_TEXT.fullmatch(context[0]) is not None:
+        return False
+    return bool(context) or diag.internal_query is not None
+
+
+def _looked_up(diag: Diagnostic) -> bool:
+    """Tell whether names are told that were not in the statement's text."""
+    state = diag.sqlstate or ""
+    return state.startswith(_ABOUT_NAMES) and state != _PERMISSION and diag.statement_position is None
 
 
 def _quotes_values(diag: Diagnostic) -> bool:

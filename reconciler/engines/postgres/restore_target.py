@@ -40,7 +40,6 @@ _EVERYWHERE = frozenset({"template0", "template1", _MAINTENANCE})
 _NO_SUCH_OBJECT = "42704"
 _LACKS_RIGHT = "42501"
 _UNKNOWN_OPTION = "22023"
-_MISSING_ROLE = re.compile(r"role \"(.+)\" does not exist")
 _DENIED = re.compile(r"permission denied for (schema|database|foreign-data wrapper|foreign server|language) (.+)")
 _LENT = {
     "schema": "CREATE, USAGE",
@@ -231,9 +230,8 @@ class RestoreTarget:
 
     def _remedy(self, error: SqlError, text: bytes) -> bool:
         """Do what lets the statement succeed when it is tried again; False when there is nothing to do."""
-        role = _MISSING_ROLE.fullmatch(str(error))
-        if role is not None and error.state == _NO_SUCH_OBJECT:
-            return _DEFINITION.match(text) is not None and self.roles.ensure(role[1])
+        if error.missing_role is not None and error.state == _NO_SUCH_OBJECT:
+            return _DEFINITION.match(text) is not None and self.roles.ensure(error.missing_role)
         denied = _DENIED.fullmatch(str(error))
         if denied is None or error.state != _LACKS_RIGHT:
             return False
@@ -342,8 +340,7 @@ class RestoreTarget:
         try:
             wire.execute_one(text)
         except SqlError as error:
-            role = _MISSING_ROLE.fullmatch(str(error))
-            if role is None or not self.roles.ensure(role[1]):
+            if error.missing_role is None or not self.roles.ensure(error.missing_role):
                 raise
             wire.execute_one(text)
 

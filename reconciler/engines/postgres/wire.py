@@ -15,7 +15,7 @@ import psycopg
 from psycopg.errors import Diagnostic
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from reconciler.engines.postgres.failures import SqlError, safe_hint, safe_message
+from reconciler.engines.postgres.failures import SqlError, missing_role, safe_hint, safe_message
 from reconciler.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -192,4 +192,10 @@ def _error_of(result: PGresult) -> SqlError | None:
     copy_line = _COPY_LINE.match(diag.context or "")
     if copy_line is not None and copy_line[2]:
         message = f"{message} (column {copy_line[2]})"
-    return SqlError(state, message, copy_line=int(copy_line[1]) if copy_line else None, hint=safe_hint(diag))
+    return SqlError(
+        state,
+        message,
+        copy_line=int(copy_line[1]) if copy_line else None,
+        hint=safe_hint(diag),
+        missing_role=missing_role(diag),
+    )

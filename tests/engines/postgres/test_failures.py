@@ -60,6 +60,14 @@ def test_the_class_of_an_error_says_whether_it_passes(build: Cluster, statement:
         f"SELECT 1 '{_VALUE}'",
         f"DO $$BEGIN RAISE EXCEPTION '{_VALUE}' USING ERRCODE = '53100'; END$$",
         f"DO $$BEGIN RAISE EXCEPTION '{_VALUE}' USING ERRCODE = '42P01'; END$$",
+        f"DO $$BEGIN EXECUTE 'SELECT FROM \"{_VALUE}\"'; END$$",
+        f"DO $$BEGIN EXECUTE 'SELECT \"{_VALUE}\"()'; END$$",
+        f"DO $$BEGIN EXECUTE 'SELECT \"{_VALUE}\" FROM pg_class'; END$$",
+        f"DO $$BEGIN EXECUTE 'DROP TABLE \"{_VALUE}\"'; END$$",
+        f"DO $$BEGIN PERFORM '{_VALUE}'::regrole; END$$",
+        f"DO $$DECLARE c refcursor := '{_VALUE}'; r record; BEGIN FETCH c INTO r; END$$",
+        f"SELECT query_to_xml('SELECT FROM \"{_VALUE}\"', true, true, '')",
+        f"SELECT query_to_xml('DROP TABLE \"{_VALUE}\"', true, true, '')",
     ],
 )
 def test_no_message_quotes_a_value(build: Cluster, statement: str) -> None:
@@ -72,6 +80,12 @@ def test_no_message_quotes_a_value(build: Cluster, statement: str) -> None:
 
 def test_a_refusal_names_the_object(build: Cluster) -> None:
     assert 'database "absent" does not exist' in str(refused(build, "DROP DATABASE absent"))
+
+
+def test_a_function_is_named_that_does_not_find_what_its_text_names(build: Cluster) -> None:
+    function = "CREATE FUNCTION pg_temp.lost() RETURNS int LANGUAGE sql AS $$ SELECT nowhere() $$"
+    told = str(refused(build, f"SET check_function_bodies = off; {function}; SELECT pg_temp.lost()"))
+    assert "function nowhere() does not exist" in told
 
 
 def test_what_a_build_session_runs_into_is_translated(build: Cluster) -> None:

@@ -512,7 +512,8 @@ BEGIN EXECUTE format('ALTER TABLE pg_temp.t OWNER TO %I', 'r' || random()); RETU
 def test_code_that_names_ever_new_roles_ends_the_restore(build: Cluster, tmp_path: Path, statement: str) -> None:
     message = fails(build, tmp_path, f"CREATE TEMP TABLE t (a int);{_ENDLESS}{statement};")
 
-    assert re.search(r'bad\.sql:4: role "r0\.\d+" does not exist', message)
+    assert re.search(r"bad\.sql:4: SQLSTATE 42704 in PL/pgSQL function \S+ line 2 at EXECUTE", message)
+    assert "r0." not in message
 
 
 def test_an_error_names_file_line_and_statement(build: Cluster, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Called by :mod:`.stage`. No constraint is taken down to be made again: the rows were
 exchanged behind all of them, so they stand as they were, and only have to be true. Asks
-on connections of the builder, because CHECK constraints call functions of users.
+on connections of the builder, because CHECK constraints call functions of users; those
+find names as in any session of the database (its own search_path).
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import sql
 
+from reconciler.engines.postgres import server
+from reconciler.engines.postgres.masking.query import SCHEMA, unused_name
 from reconciler.errors import MaskingError
 from reconciler.masking.schema import TableName
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    import psycopg
     from psycopg.sql import Composable
 
-    from reconciler.engines.postgres.masking.shape import Relation
+    from reconciler.engines.postgres.masking.shape import Relation, RowCheck
 
 # Those of partitions follow from that of their parent. One that was never validated may be broken.
 _FOREIGN_KEYS = """
@@ -139,25 +142,45 @@ def _equal(pair: _Pair) -> Composable:
     )
 
 
+def count_rows(conn: psycopg.Connection, stage: sql.Identifier, columns: Sequence[str]) -> tuple[int, list[int]]:
+    """Count staged rows, and NULLs per column."""
+    asked = [sql.SQL("count(*)"), *(sql.SQL("count({})").format(sql.Identifier(name)) for name in columns)]
+    row = conn.execute(sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(asked), stage)).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate
+    return row[0], [row[0] - given for given in row[1:]]
+
+
 def check_rows(
-    conn: psycopg.Connection, relation: Relation, stage: sql.Identifier, columns: Sequence[str]
+    admin: psycopg.Connection,
+    builder: psycopg.Connection,
+    relation: Relation,
+    stage: sql.Identifier,
+    columns: Sequence[str],
 ) -> tuple[int, list[int]]:
-    """Count staged rows, and NULLs per masked column, in one scan that asks the CHECK constraints that this concerns.
+    """Count staged rows, and NULLs per masked column, in one scan that asks the constraints that this concerns.
+
+    Those of domains, NOT NULL and CHECK. The question is a view, made by ``admin``:
+    names in it mean what they mean to the server, whatever the path on which the
+    functions that it calls look for theirs.
 
     Raises:
-        MaskingError: a row violates NOT NULL or a CHECK constraint.
+        MaskingError: a row violates one of them.
 
     """
     changed = {one.number for one in relation.attributes if one.name in columns or one.generated}
     checks = [one for one in relation.checks if not one.columns or one.columns & (changed | {0})]
-    generated = [one.name for one in relation.attributes if one.generated == "s" and not one.dropped]
-    names = [*columns, *generated]
+    names = [*columns, *(one.name for one in relation.attributes if one.generated and not one.dropped)]
     asked = [sql.SQL("count(*)"), *(sql.SQL("count({})").format(sql.Identifier(name)) for name in names)]
     asked += [sql.SQL("count(*) FILTER (WHERE (") + sql.SQL(one.expression) + sql.SQL(") IS FALSE)") for one in checks]
-    row = conn.execute(sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(asked), stage)).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate
+    numbered = [sql.SQL("{} AS {}").format(one, sql.Identifier(f"a{place}")) for place, one in enumerate(asked)]
+    question = sql.Identifier(SCHEMA, f"c_{relation.oid}")
+    select = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(numbered), _typed(relation, stage, checks))
+    admin.execute(sql.SQL("CREATE VIEW {} AS {}").format(question, select), binary=True)
+    admin.execute(sql.SQL("ALTER VIEW {} OWNER TO {}").format(question, sql.Identifier(server.BUILDER)))
+    row = _answer(builder, relation, question)
+    admin.execute(sql.SQL("DROP VIEW {}").format(question))
     rows, filled, broken = row[0], row[1 : 1 + len(names)], row[1 + len(names) :]
-    where = f"database {conn.info.dbname}: masked rows of {relation.name} violate"
+    where = f"database {builder.info.dbname}: masked rows of {relation.name} violate"
     for name, given in zip(names, filled, strict=True):
         if given != rows and name in relation.not_null:
             hint = f"give {relation.name}.{name} a rule whose values are not NULL"
@@ -168,3 +191,56 @@ def check_rows(
             hint = f"give columns of it another rule: {concerned}"
             raise MaskingError(f"{where} the constraint {check.name} in {number} of {rows}", hint=hint)
     return rows, [rows - given for given in filled[: len(columns)]]
+
+
+def _typed(relation: Relation, stage: sql.Identifier, checks: Sequence[RowCheck]) -> Composable:
+    """Return staged rows as those of the table, under its name: of its own types, with its virtual columns."""
+    present = [one for one in relation.attributes if not one.dropped]
+    columns = [
+        sql.SQL("CAST(s.{name} AS {type}) AS {name}").format(name=sql.Identifier(one.name), type=sql.SQL(one.type))
+        if one.stored.type != one.type
+        else sql.Identifier("s", one.name)
+        for one in present
+        if one.generated != "v"
+    ]
+    virtual = [
+        sql.SQL("CAST(({}) AS {}) AS {}").format(sql.SQL(one.expression), sql.SQL(one.type), sql.Identifier(one.name))
+        for one in present
+        if one.generated == "v" and one.expression is not None
+    ]
+    rows = sql.SQL("SELECT {} FROM {} AS s").format(sql.SQL(", ").join(columns), stage)
+    if virtual:
+        rows = sql.SQL("SELECT v.*, {} FROM ({}) AS v").format(sql.SQL(", ").join(virtual), rows)
+    alias = sql.Identifier(relation.name.name)
+    if not any(0 in one.columns for one in checks):
+        return sql.SQL("({}) AS {}").format(rows, alias)
+    whole = sql.Identifier(
+        unused_name(relation, "row")
+    )  # a check that takes the whole row wants one of the table's type
+    return sql.SQL(
+        "(SELECT CAST(ROW({names}) AS {table}) AS {whole} FROM ({rows}) AS r) AS r,"
+        " LATERAL pg_catalog.unnest(ARRAY[r.{whole}]) AS {alias}"
+    ).format(
+        names=sql.SQL(", ").join(sql.Identifier("r", one.name) for one in present),
+        table=sql.Identifier(*relation.name),
+        whole=whole,
+        rows=rows,
+        alias=alias,
+    )
+
+
+def _answer(builder: psycopg.Connection, relation: Relation, question: sql.Identifier) -> tuple[int, ...]:
+    try:
+        with builder.transaction():
+            builder.execute("SET LOCAL search_path TO DEFAULT")
+            row = builder.execute(sql.SQL("SELECT * FROM {}").format(question)).fetchone()
+    except (psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation) as error:
+        domain, name = error.diag.datatype_name, error.diag.constraint_name
+        if domain is None:
+            raise
+        columns = ", ".join(one.name for one in relation.attributes if one.type.rpartition(".")[2].strip('"') == domain)
+        where = f"database {builder.info.dbname}: masked rows of {relation.name} violate"
+        what = f"the constraint {name} of the domain {domain}" if name else f"NOT NULL of the domain {domain}"
+        raise MaskingError(f"{where} {what}", hint=f"give another rule to columns of that type: {columns}") from None
+    assert row is not None  # noqa: S101 - an aggregate
+    return tuple(row)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler.engines.postgres.masking import functions, json_rules, moves, texts
-from reconciler.engines.postgres.masking.keys import ONCE, digest, once, open_session, subkey
+from reconciler.engines.postgres.masking import keys as sessions
+from reconciler.engines.postgres.masking.keys import ONCE, digest, once, subkey
+from reconciler.engines.postgres.masking.query import Rows, table_rows
 from reconciler.errors import MaskingError
 from reconciler.masking import json_paths, values
 from reconciler.masking.schema import Family
@@ -35,10 +37,16 @@ _MOVING = (spec.ShiftDays, spec.Shift, spec.Noise, spec.Bucket)
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """``sql`` is a scalar over the row ``t``, of the column's type; ``joins`` each find at most one row for it."""
+    """``sql`` is a scalar over the row ``t``; ``joins`` each find at most one row for it.
+
+    It is cast to the column's type by whoever uses it, unless it is ``typed``. ``users``:
+    it is an expression of a policy's author, which must not be computed beside the keys.
+    """
 
     sql: Composable
     joins: tuple[Composable, ...] = ()
+    users: bool = False
+    typed: bool = False
 
 
 def install(conn: psycopg.Connection, _keys: Keys, masking: DatabaseMasking) -> None:
@@ -53,7 +61,7 @@ def install(conn: psycopg.Connection, _keys: Keys, masking: DatabaseMasking) -> 
 
 def open_keys(conn: psycopg.Connection, keys: Keys, _masking: DatabaseMasking) -> None:
     """Prepare a connection: with the keys as settings, and with what expressions rely on (UTC, ISO dates)."""
-    open_session(conn, keys)
+    sessions.open_keys(conn, keys)
 
 
 def remove(conn: psycopg.Connection) -> None:
@@ -61,27 +69,25 @@ def remove(conn: psycopg.Connection) -> None:
     functions.remove(conn)
 
 
-def express(masking: ColumnMasking, table: TableMasking) -> Expression:
-    """Return what a column gets: NULL kept as the method says, rows that ``when`` leaves out as they are.
+def express(masking: ColumnMasking, table: TableMasking, rows: Rows | None = None) -> Expression:
+    """Return what a column gets in rows that its rule selects; NULL kept as the method says.
+
+    ``rows``: where they are read from, if not from the table itself.
 
     Raises:
         MaskingError: the method names a column that the table does not have.
 
     """
     value = _of_row(masking.column.name)
-    joins: tuple[sql.Composable, ...] = ()
     if name_of(masking.method) == "shuffle":
-        result, joins = _shuffled(masking, table)
-    elif isinstance(masking.method, spec.Sql):
-        result = _keeping_null(sql.SQL("({}\n)").format(sql.SQL(masking.method.sql)), value, masking.method)
-    elif masking.column.array and masking.method != "null":
-        result = _of_array(masking, table)
-    else:
-        result = _of_value(masking, table, value)
-    result = sql.SQL("CAST({} AS {})").format(result, sql.SQL(masking.column.type))
-    if masking.when is not None:
-        result = sql.SQL("CASE WHEN ({}\n) THEN {} ELSE {} END").format(sql.SQL(masking.when), result, value)
-    return Expression(result, joins)
+        result, joins = _shuffled(masking, table, table_rows(table.name) if rows is None else rows)
+        return Expression(result, joins, typed=True)
+    if isinstance(masking.method, spec.Sql):
+        written = sql.SQL("({}\n)").format(sql.SQL(masking.method.sql))
+        return Expression(_keeping_null(written, value, masking.method), users=True)
+    if masking.column.array and masking.method != "null":
+        return Expression(_of_array(masking, table))
+    return Expression(_of_value(masking, table, value))
 
 
 def canonical(value: sql.Composable, column: Column) -> sql.Composable:
@@ -209,18 +215,29 @@ _SHUFFLE = """
 LEFT JOIN (
     SELECT t.ctid AS place, CASE WHEN row_number() OVER w = count(*) OVER (PARTITION BY {group})
         THEN first_value({value}) OVER w ELSE lead({value}) OVER w END AS value
-    FROM ONLY {table} AS t WHERE {selected}
+    FROM {table} AS t WHERE {selected}
     WINDOW w AS (PARTITION BY {group} ORDER BY sha256({key} || convert_to(t.ctid::text, 'UTF8')))
 ) AS {alias} ({place}, {result}) ON {alias}.{place} = t.ctid"""
 """Each row takes the value of the next one in a keyed order, the last one that of the first: none keeps its own."""
 
 
-def _shuffled(masking: ColumnMasking, table: TableMasking) -> tuple[sql.Composable, tuple[sql.Composable, ...]]:
+def _grouping(column: Column) -> Composable:
+    """Return what equal values of a column have in common, without operators that users made."""
+    if column.folds_case or column.array or column.family in {Family.ENUM, Family.JSON, Family.OTHER}:
+        return canonical(_of_row(column.name), column)
+    return _of_row(column.name)
+
+
+def _shuffled(
+    masking: ColumnMasking, table: TableMasking, rows: Rows
+) -> tuple[sql.Composable, tuple[sql.Composable, ...]]:
     method, value = masking.method, _of_row(masking.column.name)
     group: sql.Composable = sql.SQL("NULL")
     if isinstance(method, spec.Shuffle):
-        group = _of_row(_column(method.shuffle.within, masking, table).name)
-    conditions: list[Composable] = [sql.SQL("true")] if masking.when is None else [sql.SQL(f"({masking.when}\n)")]
+        group = _grouping(_column(method.shuffle.within, masking, table))
+    conditions: list[Composable] = [sql.SQL("true")]
+    if masking.when is not None:
+        conditions = [_of_row(rows.selected[masking.when])]
     if masking.keep_null:
         conditions.append(sql.SQL("{} IS NOT NULL").format(value))
     alias, place, result = (
@@ -229,7 +246,7 @@ def _shuffled(masking: ColumnMasking, table: TableMasking) -> tuple[sql.Composab
     join = sql.SQL(_SHUFFLE).format(
         group=group,
         value=value,
-        table=sql.Identifier(*table.name),
+        table=rows.source,
         selected=sql.SQL(" AND ").join(conditions),
         key=subkey(masking.key, "shuffle"),
         alias=alias,

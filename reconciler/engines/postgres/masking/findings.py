@@ -26,12 +26,9 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.postgres.masking.streams import Relation
+    from reconciler.masking.assignment import ColumnMasking
     from reconciler.masking.matcher import ValueId
-    from reconciler.masking.report import Masked, Sample
-    from reconciler.masking.schema import TableName
-
-    _Place = tuple[str, TableName, str]
-    """Database, table, column."""
+    from reconciler.masking.report import Masked, Place, Sample
 
 _NAMED = 10
 _CATALOG, _LARGE_OBJECTS = "pg_catalog", "pg_largeobject"
@@ -60,9 +57,10 @@ class Findings:
         }
         self._reasons: dict[str, set[ValueId]] = defaultdict(set)
         self._kept = masked.kept
+        self._left_out = masked.left_out
         self._vouched: frozenset[ValueId] = frozenset()
         self._derived: list[tuple[str, frozenset[ValueId]]] = []
-        self._exposed: dict[tuple[int, _Place], set[ValueId]] = defaultdict(set)
+        self._exposed: dict[tuple[int, Place], set[ValueId]] = defaultdict(set)
         self._leaks: dict[tuple[int, str], set[ValueId]] = defaultdict(set)
         self._failures: list[str] = []
 
@@ -107,7 +105,7 @@ class Findings:
         self._vouched |= accepted
         return frozenset(accepted)
 
-    def _note(self, value: ValueId, why: str, place: _Place) -> None:
+    def _note(self, value: ValueId, why: str, place: Place) -> None:
         self._reasons[why].add(value)
         if why in {reasons.KEPT, reasons.UNDECIDED, reasons.CATALOG}:
             self._exposed[value[0], place].add(value)
@@ -167,7 +165,7 @@ class Findings:
         strict = self._strict()
         return tuple(one for one in found if not one.catalog or one.place in strict or _is_copy(one))
 
-    def _exposure(self, number: int, place: _Place, values: int) -> Exposure:
+    def _exposure(self, number: int, place: Place, values: int) -> Exposure:
         database, table, column = place
         return Exposure(
             self.samples[number].place,
@@ -222,10 +220,18 @@ class Findings:
         same = (sample.database, sample.table, sample.masking.column.name) == place
         if same and json_paths(sample.masking.method):
             left = self._at_paths(conn, sample, ids)
+            left -= self._left_out.get(place, frozenset())
             return {value: None if sample.originals[value[1]] in left else reasons.KEPT_PART for value in ids}
-        return {value: reasons.reason(sample.originals[value[1]], sample, rule, same=same) for value in ids}
+        return {value: self.reason(value, place, rule) for value in ids}
 
-    def _unmasked(self, relation: Relation, place: _Place) -> str:
+    def reason(self, value: ValueId, place: Place, rule: ColumnMasking) -> str | None:
+        """Return why an original may be in a column with a rule; None when it is a leak."""
+        sample = self.samples[value[0]]
+        text = sample.originals[value[1]]
+        left_out = text in self._left_out.get(place, ())
+        return reasons.reason(text, sample, rule, same=sample.cell == place, left_out=left_out)
+
+    def _unmasked(self, relation: Relation, place: Place) -> str:
         """Return why originals may be in a column of which nothing is drawn."""
         if place in self._ruled:
             return reasons.KEPT_PART

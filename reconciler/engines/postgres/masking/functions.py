@@ -6,6 +6,7 @@ Called by :mod:`.expressions`. The functions are the permutations of
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -35,11 +36,27 @@ CREATE TABLE {schema}.shifts (table_ bytea NOT NULL);
 """
 
 
+# Names in our functions mean what pg_catalog says, where a superuser can have put something that fits better.
+_INTRUDERS = """
+SELECT string_agg(pg_describe_object(class, oid, 0), ', ' ORDER BY oid) FROM (
+    SELECT 'pg_proc'::regclass AS class, oid FROM pg_proc
+    WHERE pronamespace = 'pg_catalog'::regnamespace AND oid >= 16384 AND proname = ANY(%(names)s)
+  UNION ALL
+    SELECT 'pg_operator'::regclass, oid FROM pg_operator
+    WHERE oprnamespace = 'pg_catalog'::regnamespace AND oid >= 16384
+  UNION ALL
+    SELECT 'pg_cast'::regclass, oid FROM pg_cast
+    WHERE oid >= 16384 AND castfunc <> 0 AND castsource < 16384 AND casttarget < 16384 AND %(casts)s
+) AS intruders
+"""
+
+
 def install(conn: psycopg.Connection, methods: Iterable[Method]) -> None:
     """Make everything that expressions of ``methods`` need.
 
     Raises:
-        MaskingError: the encoding of the database lacks characters of a word list.
+        MaskingError: the encoding of the database lacks characters of a word list, or it
+            has code of its own where our functions would run it.
 
     """
     remove(conn)
@@ -51,8 +68,25 @@ def install(conn: psycopg.Connection, methods: Iterable[Method]) -> None:
     conn.execute(_into("shifts", "table_"), [preserve.shift_table()])
     for statement in _functions():
         conn.execute(statement)
+    _refuse_intruders(conn, every)
     for table in ("words", "names", "shifts"):
         conn.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(SCHEMA, table)))
+
+
+def _refuse_intruders(conn: psycopg.Connection, methods: Iterable[Method]) -> None:
+    """Refuse code of users that our functions, which are handed keys, would take for the server's own."""
+    bodies = " ".join(statement.as_string(conn) for statement in _functions())
+    facts = {
+        "names": list(set(re.findall(r"(\w+)\(", bodies))),
+        "casts": any(name_of(one) == "preserve" for one in methods),
+    }
+    ((found,),) = conn.execute(_INTRUDERS, facts).fetchall()
+    if found is not None:
+        raise MaskingError(
+            f"database {conn.info.dbname} has code of its own in place of the server's, which masking would run beside"
+            f" the key: {found}",
+            hint="drop it in a script that runs before masking",
+        )
 
 
 def remove(conn: psycopg.Connection) -> None:

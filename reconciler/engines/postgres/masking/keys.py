@@ -4,6 +4,9 @@ Called by :mod:`.expressions` and its siblings. Keys are bound parameters that b
 settings of the session: no statement has one in its text, and the session logs no
 parameters. Parallel workers inherit settings. The server needs no extension: HMAC is
 made of the built-in ``sha256``.
+
+What runs in a session can read its settings, so a session with keys runs nothing that
+users made: :mod:`.beside` insists on that, and other sessions have no keys.
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ SELECT set_config(name, value, false) FROM (VALUES
     ('log_parameter_max_length_on_error', '0'),
     ('client_encoding', 'UTF8'),
     ('DateStyle', 'ISO'), ('TimeZone', 'UTC'), ('IntervalStyle', 'iso_8601'), ('bytea_output', 'hex'),
-    ('extra_float_digits', '1'), ('standard_conforming_strings', 'on'), ('jit', 'off')
+    ('extra_float_digits', '1'), ('standard_conforming_strings', 'on'), ('jit', 'off'),
+    ('constraint_exclusion', 'off')
 ) AS settings(name, value)
 """
-"""Values have one form as text; compiling long expressions costs more than they do."""
+"""Values have one form as text; compiling long expressions costs more than they do; planning looks at no CHECK."""
 _SILENT = """
 SELECT set_config(name, value, false) FROM (VALUES
     ('log_parameter_max_length', '0'), ('log_statement', 'none'), ('log_min_duration_statement', '-1'),
@@ -42,10 +46,15 @@ SELECT set_config(name, value, false) FROM (VALUES
 _SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS settings(name, value)"
 
 
-def open_session(conn: psycopg.Connection, keys: Keys) -> None:
-    """Give a connection the keys, and the settings that expressions rely on."""
+def open_session(conn: psycopg.Connection) -> None:
+    """Give a connection the settings that expressions rely on, and no key."""
     conn.execute(_SILENT)
     conn.execute(_SESSION)
+
+
+def open_keys(conn: psycopg.Connection, keys: Keys) -> None:
+    """Give a connection the keys as well; nothing that users made may run on it, before or after."""
+    open_session(conn)
     settings = {
         name: value.hex()
         for secret, key in keys.values.items()

@@ -51,39 +51,62 @@ class Piece(Generic[T]):
 
 
 class Lane:
-    """Connections of one lane; ``admin`` changes things."""
+    """Connections of one lane; ``admin`` changes things, and may run what users made, as the builder."""
 
-    def __init__(self, admin: psycopg.Connection, open_builder: Callable[[], psycopg.Connection]) -> None:
+    def __init__(
+        self,
+        admin: psycopg.Connection,
+        open_builder: Callable[[], psycopg.Connection],
+        open_keyed: Callable[[], psycopg.Connection],
+    ) -> None:
         self.admin = admin
-        self._open_builder = open_builder
+        self._open_builder, self._open_keyed = open_builder, open_keyed
         self._builder: psycopg.Connection | None = None
+        self._keyed: psycopg.Connection | None = None
+        self._workers = 0
 
     @property
     def builder(self) -> psycopg.Connection:
         """Ask on this one, without superuser rights, what calls functions of users; opened when it is needed."""
         if self._builder is None:
             self._builder = self._open_builder()
+            _set_workers(self._builder, self._workers)
         return self._builder
+
+    @property
+    def keyed(self) -> psycopg.Connection:
+        """Compute on this one what needs the masking keys, and nothing else: no code of users ever ran in it."""
+        if self._keyed is None:
+            self._keyed = self._open_keyed()
+            _set_workers(self._keyed, self._workers)
+        return self._keyed
 
     def share(self, jobs: int, share: float) -> None:
         """Give its connections a share of the processes: what is most of the work gets most of them."""
-        workers = max(0, min(jobs, round(jobs * share)) - 1)
-        for conn in (self.admin,) if self._builder is None else (self.admin, self._builder):
-            _set_workers(conn, workers)
+        self._workers = max(0, min(jobs, round(jobs * share)) - 1)
+        for conn in (self.admin, self._builder, self._keyed):
+            if conn is not None:
+                _set_workers(conn, self._workers)
 
     def close(self) -> None:
         """Close what was opened here."""
-        if self._builder is not None:
-            self._builder.close()
+        for conn in (self._builder, self._keyed):
+            if conn is not None:
+                conn.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """Where the pieces run: ``prepare`` is called on each administrative connection that is opened."""
+    """Where the pieces run.
+
+    ``prepare`` is called on each administrative connection that is opened, ``open_keys``
+    on those of them that get the masking keys.
+    """
 
     work: BuildWork
     database: str
     prepare: Callable[[psycopg.Connection], None] = lambda _conn: None
+    open_keys: Callable[[psycopg.Connection], None] = lambda _conn: None
 
     def run(self, doing: str, unit: str, pieces: Iterable[Piece[T]], do: Callable[[Lane, Piece[T]], None]) -> None:
         """Do all pieces; ``doing`` and ``unit`` (plural) are words for people."""
@@ -110,7 +133,10 @@ class Lanes:
         stop: threading.Event,
     ) -> None:
         try:
-            with server.connect(self.work, self.database) as admin, closing(Lane(admin, self._builder)) as lane:
+            with (
+                server.connect(self.work, self.database) as admin,
+                closing(Lane(admin, self._builder, self._keyed)) as lane,
+            ):
                 self._open(admin)
                 while not stop.is_set():
                     self.work.cancel.check()
@@ -132,10 +158,15 @@ class Lanes:
         admin.execute(_MEMORY, [self.work.jobs])
         self.prepare(admin)
 
+    def _keyed(self) -> psycopg.Connection:
+        conn = server.connect(self.work, self.database)
+        self._open(conn)
+        self.open_keys(conn)
+        return conn
+
     def _builder(self) -> psycopg.Connection:
         conn = server.connect(self.work, self.database, role=server.BUILDER)
         conn.execute("SELECT set_config('search_path', 'pg_catalog', false)")
-        _set_workers(conn, self.work.jobs - 1)
         return conn
 
 

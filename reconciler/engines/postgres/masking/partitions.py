@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from reconciler.engines.postgres.masking.query import layout, unused_name
-from reconciler.engines.postgres.masking.rewrite import fill_stage, make_stage, stage_name, take_over
+from reconciler.engines.postgres.masking.query import finished_rows, unused_name
+from reconciler.engines.postgres.masking.rewrite import empty_stage, fill_stage, make_stage, stage_name, take_over
 from reconciler.errors import MaskingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import psycopg
     from psycopg.sql import Composable
@@ -26,11 +26,18 @@ if TYPE_CHECKING:
     from reconciler.engines.postgres.masking.shape import Relation
 
 
-def move_rows(conn: psycopg.Connection, root: int, staged: Sequence[tuple[Relation, sql.Identifier]]) -> None:
+def move_rows(
+    conn: psycopg.Connection,
+    root: int,
+    staged: Sequence[tuple[Relation, sql.Identifier]],
+    check: Callable[[Relation, sql.Identifier], None],
+) -> None:
     """Give each partition of ``root`` its part of the staged rows of all, and drop those.
 
+    ``check`` is called with each partition and the rows that it will have.
+
     Raises:
-        MaskingError: there is no partition for a masked value.
+        MaskingError: there is no partition for a masked value, or ``check`` refuses.
 
     """
     everything = stage_name("p", root)
@@ -38,7 +45,7 @@ def move_rows(conn: psycopg.Connection, root: int, staged: Sequence[tuple[Relati
     make_stage(conn, everything, _sorted(staged, number), None)
     fill_stage(conn, everything, [])
     for _, stage in staged:
-        conn.execute(sql.SQL("REFRESH MATERIALIZED VIEW {} WITH NO DATA").format(stage))
+        empty_stage(conn, stage)
     _insist(conn, root, everything, number)
     conn.execute(sql.SQL("CREATE INDEX ON {} ({})").format(everything, number))
     conn.execute(sql.SQL("ANALYZE {}").format(everything))
@@ -46,6 +53,7 @@ def move_rows(conn: psycopg.Connection, root: int, staged: Sequence[tuple[Relati
         part = stage_name("l", relation.oid)
         make_stage(conn, part, _part(relation, everything, number, place), relation)
         fill_stage(conn, part, [])
+        check(relation, part)
         take_over(conn, relation, part)
     for stage in (everything, *(stage for _, stage in staged)):
         conn.execute(sql.SQL("DROP MATERIALIZED VIEW {}").format(stage))
@@ -65,9 +73,7 @@ def _sorted(staged: Sequence[tuple[Relation, sql.Identifier]], number: sql.Ident
 
 
 def _part(relation: Relation, everything: sql.Identifier, number: sql.Identifier, place: int) -> Composable:
-    return sql.SQL("SELECT {} FROM {} AS f WHERE f.{} = {}").format(
-        sql.SQL(", ").join(layout(relation)), everything, number, sql.SQL(str(place))
-    )
+    return finished_rows(relation, everything, sql.SQL("w.{} = {}").format(number, sql.SQL(str(place))))
 
 
 def _insist(conn: psycopg.Connection, root: int, everything: sql.Identifier, number: sql.Identifier) -> None:

@@ -206,7 +206,7 @@ def _judge_column(conn: psycopg.Connection, findings: Findings, number: int, sam
     left = {row[0] for row in conn.execute(query, [spelled, spelled])}
     met = [(number, index) for index, text in enumerate(spelled) if text in left]
     for value_id in met:
-        why = reasons.reason(sample.originals[value_id[1]], sample, sample.masking, same=True)
+        why = findings.reason(value_id, sample.cell, sample.masking)
         if why is None:
             findings.leak(number, sample.place, [value_id])
         elif why == reasons.NOT_SELECTED:

@@ -1,15 +1,20 @@
-"""The one SELECT that a masked table is made of: its rows as they are to be, in the order of its attributes.
+"""The SELECTs that a masked table is made of: its rows as they are to be, in the order of its attributes.
 
-Called by :mod:`.stage`. Three levels: the innermost computes every masked value once,
-beside the original; the middle one computes generated columns from them and a bit
-mask that says which rows ``when`` selected and which values stayed the same; the
-outermost passes rows on and counts set bits by calling a function for each. The two
-inner ones run in parallel workers.
+Called by :mod:`.beside`. What expressions of users say (``when``, ``sql``) is computed
+first, as columns of a copy of the table (:func:`prepared_rows`). The SELECT of the
+masked rows has three levels: the innermost computes every masked value once, beside the
+original; the middle one computes generated columns from them and a bit mask that says
+which rows ``when`` selected and which values stayed the same; the outermost passes rows
+on and counts set bits by calling a function for each. The two inner ones run in
+parallel workers, beside the keys: masked values are of types that nobody made
+(:mod:`.storage`), and what they have to be cast to, or is computed from them by code of
+users, is left to :func:`finished_rows`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from psycopg import sql
@@ -18,15 +23,17 @@ from reconciler.errors import MaskingError
 from reconciler.masking.schema import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from psycopg.sql import Composable
 
     from reconciler.engines.postgres.masking.shape import Attribute, Relation
     from reconciler.masking.assignment import ColumnMasking, TableMasking
+    from reconciler.masking.schema import TableName
 
 SCHEMA = "reconciler_masking"
 """Holds functions, dictionaries and staged rows while a database is masked."""
+_ALL = sql.SQL("true")
 _COLUMNS_PER_WORD = 31
 _COMPARED = frozenset(
     {Family.INTEGER, Family.NUMBER, Family.DATE, Family.TIME, Family.BOOLEAN, Family.UUID, Family.BYTES}
@@ -38,12 +45,41 @@ which would compute every masked value twice."""
 
 
 class Valued(Protocol):
-    """What a column gets: ``sql`` is a scalar over the row ``t``, ``joins`` find at most one row each for it."""
+    """What a column gets: ``sql`` is a scalar over the row ``t``, ``joins`` find at most one row each for it.
+
+    ``users``: it is an expression of users, and needs no key. ``typed``: it has the
+    column's own type; else it is cast.
+    """
 
     @property
     def sql(self) -> Composable: ...
     @property
     def joins(self) -> tuple[Composable, ...]: ...
+    @property
+    def users(self) -> bool: ...
+    @property
+    def typed(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where values are computed from, as the row ``t``: a table, or its copy with what expressions of users said.
+
+    ``source`` stands behind FROM. ``selected`` are the columns that say for a condition
+    which rows it takes, ``given`` those that hold the value of a column, by its name.
+    """
+
+    source: Composable
+    selected: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
+
+
+Express = Callable[["ColumnMasking", "TableMasking", Rows], Valued]
+
+
+def table_rows(name: TableName) -> Rows:
+    """Return a table as it is."""
+    return Rows(sql.SQL("ONLY {}").format(sql.Identifier(*name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +104,11 @@ def counting_function(number: int) -> sql.Identifier:
     return sql.Identifier(SCHEMA, f"count_{number}")
 
 
-def staged_rows(
-    relation: Relation, masking: TableMasking, express: Callable[[ColumnMasking, TableMasking], Valued]
-) -> sql.Composed:
-    """Return the SELECT of a table's masked rows.
+def insist(relation: Relation, masking: TableMasking) -> None:
+    """Insist that a table has the columns that are to be masked.
 
     Raises:
-        MaskingError: the table lacks a column, or it is a generated one.
+        MaskingError: it lacks one, or computes it by itself.
 
     """
     for column in masking.columns:
@@ -82,15 +116,96 @@ def staged_rows(
         if attribute is None or not attribute.written:
             why = "has no column" if attribute is None else "computes by itself the column"
             raise MaskingError(f"table {relation.name} {why} {column.column.name}, which was to be masked")
+
+
+def needs_copy(relation: Relation, masking: TableMasking, express: Express) -> Rows | None:
+    """Return the names of what users' expressions give, if there are any; None where the table is read as it is.
+
+    Its ``source`` is still the table.
+    """
     prefix = _unused_prefix(relation)
-    inner = _values(relation, masking, express, prefix)
+    conditions = dict.fromkeys(column.when for column in masking.columns if column.when is not None)
+    rows = replace(
+        table_rows(relation.name),
+        selected={when: f"{prefix}selected_{place}" for place, when in enumerate(conditions)},
+    )
+    values = ((column, express(column, masking, rows)) for column in masking.columns)
+    given = [column.column.name for column, value in values if _is_given(relation, column, value)]
+    if not (conditions or given or (relation.planned and masking.columns)):
+        return None
+    return replace(rows, given={name: f"{prefix}given_{place}" for place, name in enumerate(given)})
+
+
+def _is_given(relation: Relation, column: ColumnMasking, value: Valued) -> bool:
+    """Tell whether a value is computed without keys: by an expression of users, or as a value of a type of theirs."""
+    return value.users or (_attribute(relation, column).stored.own and not value.typed)
+
+
+def prepared_rows(
+    relation: Relation, masking: TableMasking, express: Express, rows: Rows, *, only: str | None = None
+) -> sql.Composed:
+    """Return the SELECT of a table's rows with what expressions of users say about each, named by :func:`needs_copy`.
+
+    ``only``: of them the one condition, or the value of the one column, with nothing
+    else; to find out which one fails.
+    """
+    chosen: list[Composable] = []
+    if only is None:
+        names = [one.name for one in relation.attributes if one.written]
+        chosen += [_named(sql.Identifier("t", name), sql.Identifier(name)) for name in names]
+    for when, name in rows.selected.items():
+        if only in {None, when}:
+            chosen.append(_named(sql.SQL("coalesce(({}\n), false)").format(sql.SQL(when)), sql.Identifier(name)))
+    for column in masking.columns:
+        if column.column.name not in rows.given or only not in {None, column.column.name}:
+            continue
+        value = _cast(express(column, masking, rows), _attribute(relation, column))
+        if column.when is not None:
+            value = sql.SQL("CASE WHEN ({}\n) THEN {} END").format(sql.SQL(column.when), value)
+        chosen.append(_named(value, sql.Identifier(rows.given[column.column.name])))
+    return sql.SQL("SELECT {} FROM {} AS t").format(_list(chosen), rows.source)
+
+
+def needs_finish(relation: Relation, masking: TableMasking) -> bool:
+    """Tell whether rows that were computed beside the keys are not yet those of the table."""
+    inexact = any(not _attribute(relation, column).stored.same for column in masking.columns)
+    return inexact or any(one.generated == "s" and one.by_users and not one.dropped for one in relation.attributes)
+
+
+def staged_rows(
+    relation: Relation, masking: TableMasking, express: Express, rows: Rows, *, finished: bool = True
+) -> sql.Composed:
+    """Return the SELECT of a table's masked rows; of their written columns alone, if others are left to finish."""
+    prefix = _unused_prefix(relation)
+    inner = _values(relation, masking, express, rows)
     words = _words(masking, prefix)
     flags = [sql.Identifier(f"{prefix}flags_{number}") for number in range(len(words))]
+    written = [one.name for one in relation.attributes if one.written]
+    names = layout_names(relation) if finished else written
+    columns = layout(relation) if finished else list(map(sql.Identifier, written))
     middle = sql.SQL("SELECT {} FROM ({}) AS i").format(
-        _list([*layout(relation), *(_named(word, flag) for word, flag in zip(words, flags, strict=True))]), inner
+        _list([*columns, *(_named(word, flag) for word, flag in zip(words, flags, strict=True))]), inner
     )
     return sql.SQL("SELECT {} FROM ({}) AS f WHERE {}").format(
-        _list(sql.Identifier("f", name) for name in layout_names(relation)), middle, _counted(masking, flags)
+        _list(sql.Identifier("f", name) for name in names), middle, _counted(masking, flags)
+    )
+
+
+def finished_rows(relation: Relation, source: Composable, condition: Composable = _ALL) -> sql.Composed:
+    """Return the SELECT of a table's rows from those of their written columns; it may run code of users."""
+    computing = any(one.by_users for one in relation.attributes)
+    written = [
+        _named(
+            sql.SQL("CAST(w.{} AS {})").format(sql.Identifier(one.name), sql.SQL(one.type))
+            if one.stored.type != one.type and (computing or not one.stored.same)
+            else sql.Identifier("w", one.name),
+            sql.Identifier(one.name),
+        )
+        for one in relation.attributes
+        if one.written
+    ]
+    return sql.SQL("SELECT {} FROM (SELECT {} FROM {} AS w WHERE {} OFFSET 0) AS f").format(
+        _list(layout(relation)), _list(written), source, condition
     )
 
 
@@ -117,38 +232,53 @@ def _laid_out(attribute: Attribute) -> Composable:
     if attribute.generated == "v":
         return sql.SQL(f"NULL::{attribute.type}")
     if attribute.expression is not None and attribute.generated:
-        return _collated(sql.SQL(f"CAST(({attribute.expression}) AS {attribute.type})"), attribute)
+        type_ = attribute.stored.type if attribute.stored.same else attribute.type
+        return _collated(sql.SQL(f"CAST(({attribute.expression}) AS {type_})"), attribute)
     return sql.Identifier(attribute.name)
 
 
-def _values(
-    relation: Relation,
-    masking: TableMasking,
-    express: Callable[[ColumnMasking, TableMasking], Valued],
-    prefix: str,
-) -> sql.Composed:
+def _values(relation: Relation, masking: TableMasking, express: Express, rows: Rows) -> sql.Composed:
+    prefix = _unused_prefix(relation)
     masked = {column.column.name: (place, column) for place, column in enumerate(masking.columns)}
     chosen: list[Composable] = []
     joins: dict[str, Composable] = {}
     for attribute in relation.attributes:
         if not attribute.written:
             continue
-        name, original = sql.Identifier(attribute.name), sql.Identifier("t", attribute.name)
+        name: Composable = sql.Identifier(attribute.name)
+        original: Composable = sql.Identifier("t", attribute.name)
         if attribute.name not in masked:
             chosen.append(_named(original, name))
             continue
         place, column = masked[attribute.name]
-        value = express(column, masking)
-        joins |= {join.as_string(None): join for join in value.joins}
-        chosen.append(_named(_collated(value.sql, attribute), name))
-        chosen.append(_named(original, sql.Identifier(f"{prefix}was_{place}")))
+        value = express(column, masking, rows)
+        if not value.typed and attribute.stored.type != attribute.type:
+            original = sql.SQL("CAST({} AS {})").format(original, sql.SQL(attribute.stored.type))
+        if attribute.name in rows.given:
+            result: Composable = sql.Identifier("t", rows.given[attribute.name])
+        else:
+            joins |= {join.as_string(None): join for join in value.joins}
+            result = _cast(value, attribute)
         if column.when is not None:
-            selected = sql.SQL("coalesce(({}\n), false)").format(sql.SQL(column.when))
-            chosen.append(_named(selected, sql.Identifier(f"{prefix}selected_{place}")))
+            selected = sql.Identifier("t", rows.selected[column.when])
+            result = sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(selected, result, original)
+            chosen.append(_named(selected, sql.Identifier(f"{prefix}took_{place}")))
+        chosen.append(_named(_collated(result, attribute), name))
+        chosen.append(_named(original, sql.Identifier(f"{prefix}was_{place}")))
     chosen.append(_named(sql.SQL(_FENCE), sql.Identifier(f"{prefix}fence")))
-    return sql.SQL("SELECT {} FROM ONLY {} AS t {}").format(
-        _list(chosen), sql.Identifier(*relation.name), sql.SQL(" ").join(joins.values())
-    )
+    return sql.SQL("SELECT {} FROM {} AS t {}").format(_list(chosen), rows.source, sql.SQL(" ").join(joins.values()))
+
+
+def _attribute(relation: Relation, column: ColumnMasking) -> Attribute:
+    found = relation.attribute(column.column.name)
+    assert found is not None  # noqa: S101 - see insist
+    return found
+
+
+def _cast(value: Valued, attribute: Attribute) -> Composable:
+    if value.typed:
+        return value.sql
+    return sql.SQL("CAST({} AS {})").format(value.sql, sql.SQL(attribute.stored.type))
 
 
 def _collated(value: Composable, attribute: Attribute) -> Composable:
@@ -181,7 +311,7 @@ def _bits(place: int, column: ColumnMasking, prefix: str) -> Composable:
     if column.when is None:
         return same
     return sql.SQL("CASE WHEN i.{} THEN {}::bigint | {} ELSE 0::bigint END").format(
-        sql.Identifier(f"{prefix}selected_{place}"), sql.SQL(str(equal >> 1)), same
+        sql.Identifier(f"{prefix}took_{place}"), sql.SQL(str(equal >> 1)), same
     )
 
 

@@ -32,14 +32,15 @@ _CERTAIN = 12
 """Letters and digits from which on a value that keeps its format does not appear twice by chance: 10^12 at least."""
 
 
-def reason(text: str, sample: Sample, column: ColumnMasking, *, same: bool) -> str | None:
+def reason(text: str, sample: Sample, column: ColumnMasking, *, same: bool, left_out: bool = False) -> str | None:
     """Return why the original ``text`` of ``sample`` may be in a column; None when it is a leak.
 
     ``column`` is that column's masking. ``same``: it is the column that the sample was
-    drawn from. Documents (``json``) are judged by their paths
+    drawn from. ``left_out``: rows that the column's rule does not select had it, and keep
+    it; that a rule has a condition is no reason by itself. Documents (``json``) are judged by their paths
     elsewhere: here a value of theirs that is still in the same column is a leak.
     """
-    if column.when is not None:
+    if left_out:
         return NOT_SELECTED
     method = column.method
     name = name_of(method)

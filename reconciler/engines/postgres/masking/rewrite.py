@@ -1,6 +1,6 @@
 """Rows beside a table, and the one step that makes them the table's.
 
-Called by :mod:`.stage` and :mod:`.partitions`. Staged rows are a materialised view in
+Called by :mod:`.beside`, :mod:`.stage` and :mod:`.partitions`. Staged rows are a materialised view in
 our own schema, because its REFRESH is what the server has for this: it plans in
 parallel, writes frozen rows in the storage form that was asked for, skips WAL
 (wal_level minimal), and runs expressions of policies and functions of users as the
@@ -38,7 +38,9 @@ _ALL_FROZEN = 180000
 _UNLIKE = """
 SELECT coalesce(a.attname, b.attname) FROM (SELECT * FROM pg_attribute WHERE attrelid = %(table)s AND attnum > 0) a
 FULL JOIN (SELECT * FROM pg_attribute WHERE attrelid = %(stage)s AND attnum > 0) b USING (attnum)
-WHERE a.attrelid IS NULL OR b.attrelid IS NULL OR NOT a.attisdropped AND (a.atttypid, a.attlen, a.attalign, a.attbyval,
+LEFT JOIN unnest(%(numbers)s::int2[], %(types)s::oid[]) AS s(attnum, type) USING (attnum)
+WHERE a.attrelid IS NULL OR b.attrelid IS NULL OR NOT a.attisdropped
+  AND (CASE b.atttypid WHEN s.type THEN s.type ELSE a.atttypid END, a.attlen, a.attalign, a.attbyval,
     a.attstorage) IS DISTINCT FROM (b.atttypid, b.attlen, b.attalign, b.attbyval, b.attstorage)
 """
 _EXCHANGE = """
@@ -130,6 +132,11 @@ def fill_stage(conn: psycopg.Connection, stage: sql.Identifier, functions: Seque
         return [now - then for now, then in zip(_calls(conn, functions), before, strict=True)]
 
 
+def empty_stage(conn: psycopg.Connection, stage: sql.Identifier) -> None:
+    """Give back the room of staged rows that other ones were computed from, and depend on."""
+    conn.execute(sql.SQL("REFRESH MATERIALIZED VIEW {} WITH NO DATA").format(stage))
+
+
 def make_counting_functions(conn: psycopg.Connection, number: int) -> None:
     """Make functions whose calls the server counts (track_functions).
 
@@ -174,7 +181,9 @@ def take_over(conn: psycopg.Connection, relation: Relation, stage: sql.Identifie
     with conn.transaction():
         conn.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(*relation.name)))
         oids = {"table": relation.oid, "stage": _oid(conn, stage)}
-        unlike = ", ".join(row[0] for row in conn.execute(_UNLIKE, oids).fetchall())
+        same = [one for one in relation.attributes if one.stored.same and not one.dropped]
+        stored = {"numbers": [one.number for one in same], "types": [one.stored.oid for one in same]}
+        unlike = ", ".join(row[0] for row in conn.execute(_UNLIKE, {**oids, **stored}).fetchall())
         if unlike:
             raise MaskingError(
                 f"table {relation.name} of database {conn.info.dbname}: the masked values have another type than"

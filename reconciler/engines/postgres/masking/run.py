@@ -16,9 +16,11 @@ from psycopg import sql
 
 from reconciler.engines.postgres import scripts, server
 from reconciler.engines.postgres.masking import (
+    conditions,
     expressions,
     external,
     orphans,
+    query,
     sample,
     sequences,
     stage,
@@ -27,6 +29,7 @@ from reconciler.engines.postgres.masking import (
 )
 from reconciler.engines.postgres.masking.introspect import read_schema
 from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
+from reconciler.errors import MaskingError
 from reconciler.masking import keyed
 from reconciler.masking.classify.proposal import personal_by_name
 from reconciler.masking.coverage import cover
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork, MaskingWork
     from reconciler.masking.assignment import DatabaseMasking, Keys
-    from reconciler.masking.report import Sample, TableCounts
+    from reconciler.masking.report import Place, Sample, TableCounts
     from reconciler.masking.schema import DatabaseSchema
 
 
@@ -52,6 +55,9 @@ def mask_cluster(work: BuildWork, masking: MaskingWork, databases: Sequence[str]
 
     """
     done = _Cluster(work, masking, databases)
+    with server.connect(work, "template1") as conn:
+        names = server.connectable_databases(conn)
+    _refuse_reserved(work, names)
     with _builder_reads(work):
         for step in masking.steps:
             work.cancel.check()
@@ -122,12 +128,17 @@ class _Cluster:
     def _apply_policies(self) -> None:
         policies = [step for step in self._masking.steps if isinstance(step, Policy)]
         schemas = self._schemas()
-        for schema, covered in zip(schemas, cover(policies, schemas), strict=True):
+        covers = cover(policies, schemas)
+        drawn = [_draw(self._work, covered) for covered in covers]
+        every = [sample for samples in drawn for sample in samples]
+        for schema, covered, samples in zip(schemas, covers, drawn, strict=True):
+            left_out = _left_out(self._work, covered, every)
             told = (*covered.reports, *_look_personal(schema, covered))
-            self._add(*_mask_database(self._work, replace(covered, reports=told), self._masking.keys))
+            self._add(*_mask_database(self._work, replace(covered, reports=told), self._masking.keys, samples))
             cells = covered.kept | ({LARGE_OBJECTS_DATA} if covered.keep_large_objects else frozenset())
             kept = frozenset((covered.database, table, column) for table, column in cells)
-            self.masked = replace(self.masked, kept=self.masked.kept | kept)
+            known = self.masked
+            self.masked = replace(known, kept=known.kept | kept, left_out={**known.left_out, **left_out})
 
     def _schemas(self) -> list[DatabaseSchema]:
         """Return what policies decide about: with the maintenance databases, if somebody keeps rows in them."""
@@ -165,14 +176,26 @@ def _idle(counts: Sequence[TableCounts]) -> Iterator[str]:
                 yield f"{table.database}: the condition of the rule for {table.table}.{column.column} takes no row"
 
 
+def _draw(work: BuildWork, masking: DatabaseMasking) -> tuple[Sample, ...]:
+    work.progress(f"drawing originals of {masking.database}")
+    with server.connect(work, masking.database, role=server.BUILDER) as conn:
+        return sample.draw(conn, masking)
+
+
+def _left_out(work: BuildWork, masking: DatabaseMasking, samples: Sequence[Sample]) -> dict[Place, frozenset[str]]:
+    """Return which originals stay in rows that rules do not select; of any database, as they are known by now."""
+    if not any(column.when for table in masking.tables for column in table.columns):
+        return {}
+    work.progress(f"reading rows of {masking.database} that rules do not select")
+    with server.connect(work, masking.database, role=server.BUILDER) as conn:
+        return conditions.left_out(conn, masking, samples)
+
+
 def _mask_database(
-    work: BuildWork, masking: DatabaseMasking, keys: Keys
+    work: BuildWork, masking: DatabaseMasking, keys: Keys, samples: tuple[Sample, ...]
 ) -> tuple[tuple[TableCounts, ...], tuple[Sample, ...], tuple[str, ...]]:
     """Return what was done in one database, what to look for afterwards, and what is worth telling."""
     reports = list(masking.reports)
-    work.progress(f"drawing originals of {masking.database}")
-    with server.connect(work, masking.database, role=server.BUILDER) as conn:
-        samples = sample.draw(conn, masking)
     with server.connect(work, masking.database) as conn:
         expressions.install(conn, keys, masking)
     counts = stage.mask_database(
@@ -189,6 +212,18 @@ def _mask_database(
     with server.connect(work, masking.database, role=server.BUILDER) as conn:
         samples = sample.with_controls(conn, masking, samples)
     return counts, samples, tuple(reports)
+
+
+def _refuse_reserved(work: BuildWork, names: Sequence[str]) -> None:
+    """Refuse sources with a schema of our name, before anything is made in it or read without it."""
+    for name in names:
+        with server.connect(work, name) as conn:
+            if conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [query.SCHEMA]).fetchone() is not None:
+                raise MaskingError(
+                    f"database {name} has a schema {query.SCHEMA}, a name that masking needs for its own",
+                    hint=f"ALTER SCHEMA {query.SCHEMA} RENAME TO … in a script that runs before masking",
+                    reason="MaskingUncovered",
+                )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import sql
 
+from reconciler.engines.postgres.masking.refusals import about_code, condition_told
 from reconciler.errors import MaskingError
 from reconciler.masking.originals import (
     READ,
@@ -101,7 +102,8 @@ def draw(conn: psycopg.Connection, masking: DatabaseMasking, *, wanted: int = WA
     encoding, binary = speak(conn)
     vault, found = Vault(), list[Sample]()
     for table in masking.tables:
-        with guarded(masking.database, table.name, "originals cannot be read"):
+        unread = guarded(masking.database, table.name, "originals cannot be read")
+        with unread, condition_told(conn, masking.database, table):
             for sample in _draw(conn, masking.database, table, wanted):
                 raw = binary or sample.masking.column.family is Family.BYTES
                 kept = vault.keep(sample.originals)
@@ -147,7 +149,7 @@ def guarded(database: str, table: object, what: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise MaskingError(f"{database}: {table}: {what}: {type(error).__name__}") from None
+        raise MaskingError(f"{database}: {table}: {what}: {type(error).__name__}", hint=about_code(error)) from None
 
 
 def _expression(masking: ColumnMasking, column: sql.Identifier) -> tuple[sql.Composable, int]:

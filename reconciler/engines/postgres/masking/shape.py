@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler.engines.postgres.masking.storage import Stored, stored
 from reconciler.errors import MaskingError
 from reconciler.masking.schema import TableName
 
@@ -31,16 +32,22 @@ WHERE l.isleaf AND c.relkind = 'r' ORDER BY 1
 _RELATIONS = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relpersistence::text, a.amname, s.spcname, coalesce(c.reloptions, '{}'),
     pg_table_size(c.oid), CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::int8 END,
-    CASE WHEN c.relispartition THEN pg_get_partition_constraintdef(c.oid) END
+    CASE WHEN c.relispartition THEN pg_get_partition_constraintdef(c.oid) END,
+    EXISTS (SELECT FROM pg_statistic_ext e WHERE e.stxrelid = c.oid AND e.stxexprs IS NOT NULL)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_am a ON a.oid = c.relam LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
 WHERE c.oid = ANY(%s::oid[]) AND c.relkind = 'r'
 """
+# Before version 15 what an expression depends on is noted of its column.
 _ATTRIBUTES = """
-SELECT a.attrelid::int8, a.attnum, a.attname, a.attisdropped, format_type(a.atttypid, a.atttypmod),
-    a.attgenerated::text, CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+SELECT a.attrelid::int8, a.atttypid::int8, a.atttypmod, a.attnum, a.attname, a.attisdropped,
+    format_type(a.atttypid, a.atttypmod), a.attgenerated::text,
+    CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
     a.attlen = -1, CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END, a.attcompression::text,
-    n.nspname, l.collname
+    n.nspname, l.collname, a.attgenerated <> '' AND EXISTS (
+        SELECT FROM pg_depend p WHERE (p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
+            OR p.classid = 'pg_class'::regclass AND p.objid = a.attrelid AND p.objsubid = a.attnum)
+        AND p.refobjid >= 16384 AND p.refclassid NOT IN ('pg_class'::regclass, 'pg_collation'::regclass))
 FROM pg_attribute a LEFT JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN pg_collation l ON l.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = l.collnamespace
@@ -59,6 +66,8 @@ WHERE a.attnotnull AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(
                   AND NOT c.convalidated AND a.attnum = ANY(c.conkey))
 """
 
+_DROPPED = Stored("", 0, same=True, own=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
@@ -76,6 +85,9 @@ class Attribute:
     compression: str
     collation_schema: str | None
     collation_name: str | None
+    by_users: bool
+    """Whether its expression runs what users made."""
+    stored: Stored
 
     @property
     def written(self) -> bool:
@@ -106,6 +118,8 @@ class Relation:
     root: int | None
     bound: str | None
     """Condition for rows of this partition; None for a table, and for the default partition of an empty tree."""
+    planned: bool
+    """Whether the planner evaluates expressions of users when it plans a query of this table (extended statistics)."""
     attributes: tuple[Attribute, ...]
     checks: tuple[RowCheck, ...]
     not_null: frozenset[str]
@@ -139,8 +153,10 @@ def read(conn: psycopg.Connection, oids: Iterable[int]) -> dict[int, Relation]:
     """Return the tables with rows of their own among ``oids``."""
     wanted = list(oids)
     attributes: defaultdict[int, list[Attribute]] = defaultdict(list)
-    for oid, *fields in conn.execute(_ATTRIBUTES, [wanted]).fetchall():
-        attributes[oid].append(Attribute(*fields))
+    rows = conn.execute(_ATTRIBUTES, [wanted]).fetchall()
+    forms = stored(conn, ((type_, modifier) for _, type_, modifier, *_ in rows if type_))
+    for oid, type_, modifier, *fields in rows:
+        attributes[oid].append(Attribute(*(*fields, forms.get((type_, modifier), _DROPPED))))
     checks: defaultdict[int, list[RowCheck]] = defaultdict(list)
     for oid, name, expression, columns in conn.execute(_CHECKS, [wanted]).fetchall():
         checks[oid].append(RowCheck(name, expression, frozenset(columns)))
@@ -158,11 +174,12 @@ def read(conn: psycopg.Connection, oids: Iterable[int]) -> dict[int, Relation]:
             bytes=size,
             root=root,
             bound=bound,
+            planned=planned,
             attributes=tuple(attributes[oid]),
             checks=tuple(checks[oid]),
             not_null=frozenset(not_null[oid]),
         )
-        for oid, schema, name, persistence, method, tablespace, options, size, root, bound in conn.execute(
+        for oid, schema, name, persistence, method, tablespace, options, size, root, bound, planned in conn.execute(
             _RELATIONS, [wanted]
         ).fetchall()
     }

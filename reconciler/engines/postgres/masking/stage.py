@@ -2,7 +2,7 @@
 
 Called by :mod:`.run` for each database, on a private build server (fsync off, wal_level
 minimal, nobody else connected) whose failed builds are thrown away: nothing here can be
-resumed. Per table: masked rows beside it (:mod:`.query`), exchanged with its own
+resumed. Per table: masked rows beside it (:mod:`.beside`), exchanged with its own
 (:mod:`.rewrite`); then all indexes, foreign keys, materialised views. The figures that
 led to this are in docs/decisions/0011. It makes no rule and computes no value.
 """
@@ -10,15 +10,17 @@ led to this are in docs/decisions/0011. It makes no rule and computes no value.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import (
+    beside,
     constraints,
     indexes,
+    keys,
     partitions,
     query,
     rewrite,
@@ -28,7 +30,6 @@ from reconciler.engines.postgres.masking import (
 )
 from reconciler.engines.postgres.masking.lanes import Lane, Lanes, Piece
 from reconciler.engines.postgres.masking.refusals import building, refused
-from reconciler.errors import MaskingError
 from reconciler.masking.assignment import TableMasking
 from reconciler.masking.report import ColumnCounts, TableCounts
 from reconciler.masking.schema import Table
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork
-    from reconciler.masking.assignment import ColumnMasking, DatabaseMasking
+    from reconciler.masking.assignment import DatabaseMasking
     from reconciler.masking.schema import TableName
 
 _FORGET = ("VACUUM (FULL, FREEZE) pg_catalog.pg_rewrite", "VACUUM (FULL, FREEZE) pg_catalog.pg_attribute")
@@ -66,17 +67,17 @@ class _Job:
 def mask_database(
     work: BuildWork,
     masking: DatabaseMasking,
-    express: Callable[[ColumnMasking, TableMasking], query.Valued],
-    prepare: Callable[[psycopg.Connection], None],
+    express: query.Express,
+    open_keys: Callable[[psycopg.Connection], None],
     *,
     report: Callable[[str], None] = lambda _text: None,
 ) -> tuple[TableCounts, ...]:
     """Mask all tables of a database; return the proof per table, in the order given.
 
     The builder can read every table meanwhile (pg_read_all_data). ``express`` gives the
-    SQL of a column, ``prepare`` is called on every connection that computes it,
-    ``report`` gets what is worth telling beside the counts. The schema of ``express``'s
-    functions exists.
+    SQL of a column, ``open_keys`` is called on every connection that computes it and on
+    no other, ``report`` gets what is worth telling beside the counts. The schema of
+    ``express``'s functions exists.
 
     Raises:
         MaskingError: the schema is not as the policy was made for, or the database refuses a value.
@@ -84,7 +85,7 @@ def mask_database(
         CancelledError: the work became pointless.
 
     """
-    return _Masking(work, masking, express, prepare, report).run()
+    return _Masking(work, masking, express, open_keys, report).run()
 
 
 class _Masking:
@@ -94,17 +95,17 @@ class _Masking:
         self,
         work: BuildWork,
         masking: DatabaseMasking,
-        express: Callable[[ColumnMasking, TableMasking], query.Valued],
-        prepare: Callable[[psycopg.Connection], None],
+        express: query.Express,
+        open_keys: Callable[[psycopg.Connection], None],
         report: Callable[[str], None],
     ) -> None:
         self._work = work
         self._masking = masking
-        self._express = express
+        self._computing = beside.Computing(masking.database, express)
         self._report = report
         self._where = f"database {masking.database}"
         self._counts: dict[int, TableCounts] = {}
-        self._lanes = Lanes(work, masking.database, prepare)
+        self._lanes = Lanes(work, masking.database, keys.open_session, open_keys)
 
     def run(self) -> tuple[TableCounts, ...]:
         with server.connect(self._work, self._masking.database) as conn, refused(self._where):
@@ -132,6 +133,7 @@ class _Masking:
         masked = {(relation.oid, column.column.name) for relation, masking in tables for column in masking.columns}
         references = constraints.masked_references(conn, masked)
         old = indexes.read(conn, [relation.oid for relation, _ in tables])
+        beside.disarm(conn, [relation.oid for relation, _ in tables])
         _make_counters(conn, max(2 * len(masking.columns) for _, masking in tables))
         self._lanes.run("masking", "tables", [Piece(job.name, job.bytes, job) for job in jobs], self._mask)
         pieces = [Piece(str(index.table), index.bytes, index) for index in old]
@@ -141,56 +143,54 @@ class _Masking:
 
     def _mask(self, lane: Lane, piece: Piece[_Job]) -> None:
         job = piece.what
-        staged = [(relation, self._stage(lane, relation, masking)) for relation, masking in job.tables]
+        moving = job.root is not None
+        staged: list[tuple[shape.Relation, sql.Identifier]] = []
+        below: list[sql.Identifier] = []
+        for relation, masking in job.tables:
+            made = self._computing.rows(lane, relation, masking, moving=moving)
+            staged.append((relation, made.name))
+            below += made.below
+            self._count(lane, relation, masking, made, moving=moving)
         with refused(f"{self._where}: table {job.name} cannot be rewritten"):
             if job.root is None:
                 rewrite.take_over(lane.admin, *staged[0])
             else:
-                partitions.move_rows(lane.admin, job.root, staged)
+                partitions.move_rows(lane.admin, job.root, staged, self._checking(lane, job))
+            for name in below:
+                beside.drop(lane.admin, name)
 
-    def _stage(self, lane: Lane, relation: shape.Relation, masking: TableMasking) -> sql.Identifier:
-        stage = rewrite.stage_name("s", relation.oid)
+    def _count(
+        self, lane: Lane, relation: shape.Relation, masking: TableMasking, staged: beside.Staged, *, moving: bool
+    ) -> None:
+        """Take the counts of a table, and ask its constraints, save for rows that have still to move."""
         counters = query.counters(masking)
         functions = [number for one in counters for number in (one.selected, one.equal) if number is not None]
-        try:
-            calls = self._fill(lane.admin, stage, relation, masking)
-        except MaskingError as error:
-            raise self._blamed(lane.admin, relation, masking, error) from None
-        called = dict(zip(functions, calls, strict=True))
+        called = dict(zip(functions, staged.calls, strict=True))
         names = [column.column.name for column in masking.columns]
-        with refused(f"{self._where}: the constraints of {relation.name} cannot be asked"):
-            rows, nulls = constraints.check_rows(lane.builder, relation, stage, names)
+        if moving:
+            rows, nulls = constraints.count_rows(lane.builder, staged.name, names)
+        else:
+            rows, nulls = self._check_rows(lane, relation, staged.name, names)
         self._counts[relation.oid] = TableCounts(
             self._masking.database,
             relation.name,
             tuple(_counts(one, rows, null, called) for one, null in zip(counters, nulls, strict=True)),
         )
-        return stage
 
-    def _fill(
-        self, conn: psycopg.Connection, stage: sql.Identifier, relation: shape.Relation, masking: TableMasking
-    ) -> list[int]:
-        """Compute staged rows; return the calls of the counting functions in their order."""
-        counters = query.counters(masking)
-        with refused(f"{self._where}: values of table {relation.name} cannot be masked", advise=True):
-            rewrite.make_stage(conn, stage, query.staged_rows(relation, masking, self._express), relation)
-            functions = [number for one in counters for number in (one.selected, one.equal) if number is not None]
-            return rewrite.fill_stage(conn, stage, functions)
+    def _checking(self, lane: Lane, job: _Job) -> Callable[[shape.Relation, sql.Identifier], None]:
+        """Return what asks the constraints of a partition that has got its rows, which can be masked in any column."""
+        names = sorted({column.column.name for _, masking in job.tables for column in masking.columns})
 
-    def _blamed(
-        self, conn: psycopg.Connection, relation: shape.Relation, masking: TableMasking, error: MaskingError
-    ) -> MaskingError:
-        """Return the error with the columns that it is about: those that fail by themselves as well."""
-        guilty = []
-        for column in masking.columns if len(masking.columns) > 1 else ():
-            alone = replace(masking, columns=(column,))
-            try:
-                self._fill(conn, rewrite.stage_name("x", relation.oid), relation, alone)
-            except MaskingError:
-                guilty.append(column.column.name)
-            conn.execute(sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(rewrite.stage_name("x", relation.oid)))
-        names = guilty or [column.column.name for column in masking.columns]
-        return MaskingError(f"{error.message}, columns: {', '.join(names)}", hint=error.hint)
+        def check(relation: shape.Relation, stage: sql.Identifier) -> None:
+            self._check_rows(lane, relation, stage, names)
+
+        return check
+
+    def _check_rows(
+        self, lane: Lane, relation: shape.Relation, stage: sql.Identifier, names: Sequence[str]
+    ) -> tuple[int, list[int]]:
+        with refused(f"{self._where}: the constraints of {relation.name} cannot be asked"):
+            return constraints.check_rows(lane.admin, lane.builder, relation, stage, names)
 
     def _build(self, lane: Lane, piece: Piece[indexes.Index]) -> None:
         with building(self._masking.database, piece.what):

@@ -16,7 +16,7 @@ from psycopg import sql
 from reconciler.masking.schema import TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import psycopg
 
@@ -36,6 +36,7 @@ SMALL = 2000
 """Bytes below which a value is sent with many others; a larger one may lie outside of its row."""
 _AT_ONCE = 2 << 20
 """Bytes of a table whose rows are sent at once, with what of them lies outside of its pages."""
+_EVERY = sql.SQL("true")
 _BLOCKS = 128
 """Pages, at most: a MiB."""
 
@@ -82,26 +83,35 @@ def compressed(conn: psycopg.Connection, relation: Relation, search: Search, ove
     return _pieces(conn, relation.name, columns, tests, search, overlap)
 
 
-def live(conn: psycopg.Connection, relation: Relation, search: Search, overlap: int) -> Found:
-    """Search all values of a table that have text."""
-    columns = _columns(conn, relation.oid)
+def live(
+    conn: psycopg.Connection,
+    relation: Relation,
+    search: Search,
+    overlap: int,
+    only: Collection[str] | None = None,
+    rows: sql.Composable = _EVERY,
+) -> Found:
+    """Search all values of a table that have text; or of some columns alone, in some rows (a condition over ``t``)."""
+    columns = [one for one in _columns(conn, relation.oid) if only is None or one[0] in only]
     if not columns:
         return {}
     found: dict[str, set[ValueId]] = defaultdict(set)
-    query = sql.SQL("SELECT {} FROM ONLY {} t WHERE ctid >= {}::tid AND ctid < {}::tid")
+    query = sql.SQL("SELECT {} FROM ONLY {} t WHERE t.ctid >= {}::tid AND t.ctid < {}::tid AND ({})")
     gathered = sql.SQL(", ").join(_gathered(*column) for column in columns)
     pages, step = _pages(conn, relation.oid)
     for block in range(0, pages, step):
         first, last = (sql.Literal(f"({number},0)") for number in (block, block + step))
         row = (
-            conn.execute(query.format(gathered, sql.Identifier(*relation.name), first, last), binary=True).fetchone()
+            conn.execute(
+                query.format(gathered, sql.Identifier(*relation.name), first, last, rows), binary=True
+            ).fetchone()
             or ()
         )
         for (column, _), data in zip(columns, row, strict=True):
             if data:
                 found[column] |= search.find(data)
     tests = [sql.SQL("octet_length({}) > {}").format(_bytes(*column), sql.Literal(SMALL)) for column in columns]
-    large = _pieces(conn, relation.name, columns, tests, search, overlap)
+    large = _pieces(conn, relation.name, columns, tests, search, overlap, rows)
     return {column: frozenset(found[column] | large.get(column, frozenset())) for column, _ in columns}
 
 
@@ -156,6 +166,7 @@ def _pieces(
     tests: Sequence[sql.Composable],
     search: Search,
     overlap: int,
+    rows: sql.Composable = _EVERY,
 ) -> Found:
     """Search the values that pass their column's test, piece by piece; each value is decompressed once."""
     found: dict[str, set[ValueId]] = defaultdict(set)
@@ -169,13 +180,14 @@ def _pieces(
         "COPY (SELECT v.n, substr(v.b, 1 + g.piece * {piece}, {length}) FROM ONLY {table} t,"
         " LATERAL (VALUES {values} OFFSET 0) v(n, b),"
         " LATERAL generate_series(0, (octet_length(v.b) - 1) / {piece}) g(piece)"
-        " WHERE {tests}) TO STDOUT (FORMAT BINARY)"
+        " WHERE ({tests}) AND ({rows})) TO STDOUT (FORMAT BINARY)"
     ).format(
         piece=sql.Literal(PIECE),
         length=sql.Literal(PIECE + overlap),
         table=sql.Identifier(*name),
         values=sql.SQL(", ").join(values),
         tests=sql.SQL(" OR ").join(tests),
+        rows=rows,
     )
     with conn.cursor() as cursor, cursor.copy(query) as copy:
         copy.set_types(["int4", "bytea"])

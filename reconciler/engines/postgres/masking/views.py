@@ -61,7 +61,7 @@ def _refresh(conn: psycopg.Connection, name: tuple[str, str]) -> str | None:
     try:
         conn.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(sql.Identifier(*name)))
     except psycopg.Error as error:
-        told = failures.translation(error)
+        told = failures.translation(error, rows=True)
         if not isinstance(told, PermanentError):
             raise told from None
         return f"it cannot be computed ({told.message})"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler.engines.postgres import server, settle
-from reconciler.engines.postgres.masking import sample
+from reconciler.engines.postgres.masking import conditions, sample
 from reconciler.engines.postgres.masking.introspect import read_schema
 from reconciler.engines.postgres.masking.prove import prove
 from reconciler.ids import PolicyName
@@ -19,12 +19,12 @@ from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.desired import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from reconciler.engines.base import BuildWork
     from reconciler.masking.assignment import DatabaseMasking
     from reconciler.masking.evidence import Evidence
-    from reconciler.masking.report import Sample
+    from reconciler.masking.report import Place, Sample
     from tests.engines.postgres.conftest import Cluster
 
 CUSTOMERS = """
@@ -62,6 +62,7 @@ class Shop:
     cluster: Cluster
     masking: DatabaseMasking
     samples: tuple[Sample, ...]
+    left_out: Mapping[Place, frozenset[str]] = field(default_factory=dict)
 
     @property
     def work(self) -> BuildWork:
@@ -93,7 +94,7 @@ class Shop:
                 for table in self.masking.tables
             )  # fmt: skip
         kept = frozenset(("shop", *cell) for cell in self.masking.kept)
-        return Masked(tables, samples, kept=kept)
+        return Masked(tables, samples, kept=kept, left_out=self.left_out)
 
     def settled(self) -> Shop:
         settle.settle_cluster(self.work, self.cluster.programs)
@@ -120,12 +121,20 @@ def make_database(cluster: Cluster, statements: str, options: str = "") -> None:
     run(cluster, statements)
 
 
-def make_shop(cluster: Cluster, statements: str = CUSTOMERS, **changes: Any) -> Shop:  # noqa: ANN401 - methods of policies
+def make_shop(
+    cluster: Cluster,
+    statements: str = CUSTOMERS,
+    *,
+    when: str | None = None,
+    **changes: Any,  # noqa: ANN401 - methods of policies
+) -> Shop:
     """Make the database and draw originals; ``changes`` are other rules for columns."""
     make_database(cluster, statements)
-    masking = masking_of(cluster, {"table": "public.customer", "columns": {**RULES, **changes}})
+    condition = {} if when is None else {"when": when}
+    masking = masking_of(cluster, {"table": "public.customer", "columns": {**RULES, **changes}, **condition})
     with server.connect(cluster.work(), "shop") as conn:
-        return Shop(cluster, masking, sample.draw(conn, masking))
+        samples = sample.draw(conn, masking)
+        return Shop(cluster, masking, samples, conditions.left_out(conn, masking, samples))
 
 
 @contextmanager

@@ -227,5 +227,32 @@ def test_an_error_of_the_database_shows_no_value(cluster: Cluster) -> None:
     masking = masking_of(cluster, {"table": "public.t", "when": "a::int > 1", "columns": {"a": "hash"}})
     with server.connect(cluster.work(), "shop") as conn, pytest.raises(MaskingError) as caught:
         sample.draw(conn, masking)
-    assert "shop: public.t: originals cannot be read: InvalidTextRepresentation" in str(caught.value)
+    told = "shop: the condition of the rule for public.t.a (policy pii; when: a::int > 1) cannot be evaluated: invalid"
+    assert told in str(caught.value)
+    assert "zq7secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ("b >\n  1", 'when: b > 1) cannot be evaluated: column "b" does not exist'),
+        (
+            "length(a)",
+            "cannot be evaluated: argument of FILTER must be type boolean, not type integer",
+        ),
+        ("a::regclass IS NULL", "cannot be evaluated: SQLSTATE 42P01 while rows were computed"),
+        ("a > )", "when: a > )) cannot be evaluated: syntax error"),
+        ("public.look(a)", "cannot be evaluated: SQLSTATE 42P01 in PL/pgSQL function public.look(text)"),
+    ],
+)
+def test_a_condition_that_fails_is_named(cluster: Cluster, when: str, told: str) -> None:
+    statements = """CREATE TABLE t (a text); INSERT INTO t VALUES ('zq7secret');
+    CREATE FUNCTION look(text) RETURNS bool LANGUAGE plpgsql AS
+    $$ BEGIN EXECUTE 'SELECT FROM ' || $1; RETURN true; END $$;"""
+    make_database(cluster, statements)
+    masking = masking_of(cluster, {"table": "public.t", "when": when, "columns": {"a": "hash"}})
+    with server.connect(cluster.work(), "shop") as conn, pytest.raises(MaskingError) as caught:
+        sample.draw(conn, masking)
+    assert str(caught.value).startswith("shop: the condition of the rule for public.t.a (policy pii; when: ")
+    assert told in str(caught.value)
     assert "zq7secret" not in "".join(traceback.format_exception(caught.value))
