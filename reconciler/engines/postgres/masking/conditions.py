@@ -61,7 +61,7 @@ def left_out(
 
 
 def _conditions(table: TableMasking) -> Iterator[tuple[sql.Composable, list[ColumnMasking]]]:
-    """Yield what holds for the rows that a condition of a table leaves out, and the columns that have that condition."""
+    """Yield what holds for rows that a condition leaves out, and the columns that have that condition."""
     by_condition: dict[str, list[ColumnMasking]] = defaultdict(list)
     for column in table.columns:
         if column.when is not None and drawn(column.method):
