@@ -384,7 +384,10 @@ def test_what_does_not_fit_a_real_schema_is_told_all_at_once(cluster: Cluster) -
             " (rule public.customer of the policy pii), and both belong to one key with public.sale.buyer,"
             " public.sale_2.buyer (the foreign key sale_buyer_fkey): write the same for both, or for one of them only"
         ),
-        "- shop: public.booking.room must stay unique, but fake draws from a list, so that values repeat: write hash",
+        (
+            "- shop: public.booking.room must stay unique, but fake draws from a list, so that values repeat:"
+            " write hash or preserve"
+        ),
         "- shop: public.employee.badge holds 8 characters, fewer than the hash has: write {hash: {length: 8}}",
         "- columns that no rule names (unclassified: fail); decide about each under rules of the policy pii:",
         "    - table: public.booking",
