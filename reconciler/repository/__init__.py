@@ -8,14 +8,16 @@ This package is the one door to git. The names below are its interface; the
 submodules are its business, and ``git`` itself is imported when first needed.
 """
 
-from reconciler.repository.base import Change, Entry, Limits, Repository, SourceTree
+from reconciler.repository.base import Author, Change, Edit, Entry, Limits, Repository, SourceTree
 from reconciler.repository.directory import DirectoryTree
 from reconciler.repository.opening import open_repository
 from reconciler.repository.paths import checked_path
 
 __all__ = [
+    "Author",
     "Change",
     "DirectoryTree",
+    "Edit",
     "Entry",
     "Limits",
     "Repository",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -32,6 +32,22 @@ class Change(NamedTuple):
     commit: str
     author: str
     at: datetime
+
+
+class Edit(NamedTuple):
+    """What a commit changes: the new bytes of files by path (None: the file goes), and what it says."""
+
+    files: Mapping[str, bytes | None]
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    """Whose commits ours are. ``key`` gives the SSH private key (without passphrase) that signs them."""
+
+    name: str
+    email: str
+    key: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,5 +159,19 @@ class Repository(Protocol):
         """Return who changed each file of the newest revision last, as far as history was looked at.
 
         Empty for a plain directory.
+        """
+        ...
+
+    def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
+        """Commit a change on top of the newest revision, there where everybody sees it; None: nothing to change.
+
+        ``edit`` is asked again, of the newer revision, when somebody else was quicker:
+        nothing of theirs is ever overwritten.
+
+        Raises:
+            UnavailableError: as :meth:`fetch`, or the remote does not take the commit (``PushRefused``).
+            SecretError: the commit cannot be signed.
+            UnsupportedError: it is a plain directory.
+
         """
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from reconciler.errors import InputError
+from reconciler.errors import InputError, UnsupportedError
 from reconciler.ids import Revision
 from reconciler.repository.committed import GitTree
 from reconciler.repository.directory import DirectoryTree
@@ -18,10 +18,10 @@ from reconciler.repository.paths import directories, tree_bytes, tree_ids
 from reconciler.repository.plumbing import Mirror
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from reconciler.repository.base import Change, Limits, SourceTree
+    from reconciler.repository.base import Author, Change, Edit, Limits, SourceTree
 
 LAST_GOOD = "refs/reconciler/last-good"
 
@@ -71,6 +71,10 @@ class DirectoryRepository:
     def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
         del paths
         return {}
+
+    def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
+        del edit, author
+        raise UnsupportedError(f"{self._root} is a plain directory, which only people change")
 
     def _kept(self) -> SourceTree | None:
         root = self._mirror.tree(LAST_GOOD, ".")

@@ -151,7 +151,13 @@ class Mirror:
         """Whether there is something to read."""
         return self._ready or (self.path / "HEAD").is_file()
 
-    def run(self, *words: str, stdin: bytes | BinaryIO | None = None, timeout: float | None = None) -> Output:
+    def run(
+        self,
+        *words: str,
+        stdin: bytes | BinaryIO | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Output:
         """Run a command that should succeed.
 
         Raises:
@@ -159,7 +165,7 @@ class Mirror:
             TimeoutExceededError: it took longer than ``timeout`` seconds.
 
         """
-        output = self.attempt(*words, stdin=stdin, timeout=timeout)
+        output = self.attempt(*words, stdin=stdin, timeout=timeout, env=env)
         if output.status != 0:
             raise CommandError(("git", *words), output.status, output.stderr)
         return output

@@ -8,6 +8,7 @@ remote, what the mirror holds stays readable.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shlex
 import tempfile
@@ -22,11 +23,12 @@ from reconciler.ids import Revision
 from reconciler.repository.committed import GitTree
 from reconciler.repository.history import History
 from reconciler.repository.plumbing import Mirror
+from reconciler.repository.writing import write_commit, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from reconciler.repository.base import Change, Limits
+    from reconciler.repository.base import Author, Change, Edit, Limits, SourceTree
     from reconciler.repository.plumbing import Output
 
 LAST_GOOD = "refs/reconciler/last-good"
@@ -34,6 +36,9 @@ _FOLLOWED = "refs/reconciler/followed"
 """The head of the branch that was marked good last. Unlike the mirror's own branch, looking does not move it."""
 ASKED_FOR = "refs/reconciler/asked-for"
 """What somebody asked to plan and is not on the branch; fetched anew each time."""
+_WRITTEN = "refs/reconciler/written"
+"""The head that a commit of ours goes upon; not the mirror's own branch, which a pass may be fetching meanwhile."""
+_COMMIT_TRIES = 5
 _SHOWN_BRANCHES = 10
 _FETCHABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _ID_DIGITS = 40
@@ -97,13 +102,9 @@ class Access:
         if self.credentials is None:
             yield None
             return
-        key = self.credentials().strip()
-        if not key.startswith("-----BEGIN"):
-            raise SecretError("the repository's credentials for ssh must be a private key without passphrase")
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory, "key")
-            file.touch(mode=0o600)
-            file.write_text(key + "\n")
+            write_key(file, self.credentials(), of="the repository's credentials for ssh")
             yield file
 
     def _ssh(self, key: Path | None, limits: Limits) -> str:
@@ -177,6 +178,41 @@ class GitRepository:
     def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
         head = self._newest.treeish if self._newest else self._mirror.exists and self._mirror.commit(self._ref)
         return self._history.changes(head, paths) if head else {}
+
+    def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
+        self._mirror.prepare()
+        tried = ""
+        refusal = "others were quicker each time"
+        for _ in range(_COMMIT_TRIES):
+            head = self._fetch_head()
+            if head == tried:  # nobody was quicker: the remote does not want it
+                break
+            change = edit(self._at(head, rewrite=self._moved(self._mirror.commit(_FOLLOWED), head)))
+            if change is None:
+                return None
+            files = {posixpath.normpath(posixpath.join(self._path, path)): data for path, data in change.files.items()}
+            made = write_commit(self._mirror, head, files, message=change.message, author=author)
+            output = self._push(made, over=head)
+            if output.status == 0:
+                return Revision(f"{self._branch}@sha1:{made}")
+            tried, refusal = head, _one_line(output.stderr)
+        reason = next((reason for text, reason in _CAUSES if text in refusal), "PushRefused")
+        raise UnavailableError(f"{self._access.url} does not take a commit of ours: {refusal}", reason=reason)
+
+    def _fetch_head(self) -> str:
+        """Fetch the branch aside, and return its head."""
+        output = self._run_fetch(f"+{self._ref}:{_WRITTEN}")
+        head = self._mirror.commit(_WRITTEN) if output.status == 0 else None
+        if head is None:
+            raise self._unavailable(output.stderr)
+        return head
+
+    def _push(self, commit: str, *, over: str) -> Output:
+        """Push a commit onto the branch, if that is still where it was when the commit was made."""
+        lease = f"--force-with-lease={self._ref}:{over}"
+        words = ("push", "--quiet", lease, "--end-of-options", self._access.url, f"{commit}:{self._ref}")
+        with self._access.environment(self._limits) as env, self._mirror.trusting(self._access.scheme) as trust:
+            return self._mirror.attempt(*words, env=env | trust)
 
     def _follow(self) -> GitTree:
         """Fetch the branch; return the tree of its head, which is the one of before when it did not move."""
@@ -254,6 +290,10 @@ class GitRepository:
         if reason == "BranchNotFound":
             what = f"{self._access.url} has no branch {self._branch} (any more){self._branches()}"
         else:
-            lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-            what = f"{self._access.url} cannot be fetched: {' '.join(lines)[:500] or 'no reason given'}"
+            what = f"{self._access.url} cannot be fetched: {_one_line(stderr)}"
         return UnavailableError(f"{what}; {force}", reason=reason)
+
+
+def _one_line(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return " ".join(lines)[:500] or "no reason given"
