@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reconciler.ids import InstallationId
     from reconciler.masking.dsse import Signer
     from reconciler.masking.trust import Trust
-    from reconciler.repository import Repository
+    from reconciler.repository import Author, Repository
     from reconciler.runtimes.base import Runtime
     from reconciler.secrets import SecretStore
     from reconciler.spec.config import Config, Pool
@@ -184,7 +184,24 @@ class Host:
 
     def commits(self) -> Commits:
         """Return a reader of this host's repository."""
-        return Commits(configured_repository(self.config, self.state.mirror, self.secrets), self.config)
+        return Commits(self.repository(), self.config)
+
+    def repository(self) -> Repository:
+        """Return this host's repository, for one thread; all work on one mirror, each with refs of its own."""
+        return configured_repository(self.config, self.state.mirror, self.secrets)
+
+    @property
+    def author(self) -> Author:
+        """Whose commits those of this host are."""
+        from reconciler.repository import Author
+
+        settings = self.config.repository.write_back
+        key = settings.signing_key
+        return Author(
+            name=settings.name,
+            email=settings.email,
+            key=(lambda: self.secrets.get(SecretName(key.secret))) if key is not None else None,
+        )
 
 
 def plan_settings(
@@ -197,6 +214,7 @@ def plan_settings(
         runtimes=runtimes,
         serverless=frozenset(),
         attestation=attestation_rules(config),
+        write_back=config.repository.write_back.enabled,
     )
 
 

@@ -260,7 +260,7 @@ class Reconciler:
         if view.plan is None:
             before = {key: known for key, known in self._host.store.conditions().items() if key != PASSES}
             return {**before, REPOSITORY: view.commit.conditions}
-        conditions = {**view.plan.conditions, REPOSITORY: view.commit.conditions}
+        conditions = dict(view.conditions)
         for key in self._classifications.in_flight:
             others = tuple(c for c in conditions.get(key, ()) if c.type != "Reconciling")
             conditions[key] = (*others, reconciling(PROGRESSING, "its data is looked at, to be classified"))

@@ -47,6 +47,12 @@ class View:
         return replace(self.observed, refreshed=refreshed, skipped=skipped)
 
     @property
+    def conditions(self) -> Mapping[ObjectKey, tuple[Condition, ...]]:
+        """What planning says of every object, and of the repository besides what is said of its newest commit."""
+        planned = self.plan.conditions if self.plan is not None else {}
+        return {**planned, REPOSITORY: (*self.commit.conditions, *planned.get(REPOSITORY, ()))}
+
+    @property
     def unwell(self) -> Mapping[ObjectKey, str]:
         """What is not as the newest commit asks for: stalled, unknown, or failing and waiting for another try.
 
@@ -55,7 +61,7 @@ class View:
         if self.plan is None or self.observed is None:
             return {}
         failing = self.observed.failures.keys() - {action.key for action in self.plan.actions}
-        said = {REPOSITORY: self.commit.conditions, **dict(sorted(self.plan.conditions.items()))}
+        said = {REPOSITORY: (), **dict(sorted(self.conditions.items()))}
         told = {
             key: "; ".join(dict.fromkeys(c.message or c.reason for c in known if _is_bad(c, failing=key in failing)))
             for key, known in said.items()

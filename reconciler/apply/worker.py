@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from reconciler.apply import clones, images, mirrors
+from reconciler.apply import clones, documents, images, mirrors
 from reconciler.plan.actions import (
     BuildSnapshot,
     ClearTombstone,
@@ -20,6 +20,7 @@ from reconciler.plan.actions import (
     LeavePrimary,
     QuarantineSnapshot,
     ReleaseSnapshot,
+    RemoveDocuments,
     RenameClone,
     RenameImage,
     ReplaceClone,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from reconciler.plan.actions import Action
 
 
-def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
+def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915 - one flat match over the closed union
     """Perform one action.
 
     Raises:
@@ -86,6 +87,8 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one fl
             clones.expire(work, action)
         case ClearTombstone():
             work.host.state.clear_tombstone(action.clone)
+        case RemoveDocuments():
+            documents.remove(work, action)
         case DropVolume():
             clones.drop(work, action)
         case StopServer():

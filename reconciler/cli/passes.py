@@ -163,7 +163,8 @@ def one_pass(host: Host, revision: str | None, output: Output | None) -> int:
     if final.observed is not None:
         measure(host, final.observed)
     failed = progress.report()
-    _tell({key: message for key, message in final.unwell.items() if key not in (REPOSITORY, *failed)})
+    told = {REPOSITORY, *failed} if any(c.type == "Stalled" for c in final.commit.conditions) else set(failed)
+    _tell({key: message for key, message in final.unwell.items() if key not in told})
     if output is Output.JSON:
         from reconciler.answers import pass_json
 

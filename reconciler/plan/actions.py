@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import ClassVar, Literal
 
 from reconciler.ids import CloneName, ImageName, PoolName, Revision, RuntimeName, ServerName, SnapshotId, VolumeId
-from reconciler.state.conditions import Condition, Kind, ObjectKey
+from reconciler.state.conditions import REPOSITORY, Condition, Kind, ObjectKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,6 +349,22 @@ class ClearTombstone(_CloneAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveDocuments:
+    """Remove the documents of clones that expired from the repository, by a commit."""
+
+    verb: ClassVar[str] = "remove"
+    destructive: ClassVar[bool] = False
+    documents: tuple[str, ...]
+    reason: str
+    volumes: tuple[VolumeId, ...] = ()
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return REPOSITORY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropVolume:
     """Delete a volume that is nobody's: an unfinished build or clone, or a retired generation past its grace."""
 
@@ -413,6 +429,7 @@ Action = (
     | DeleteClone
     | ExpireClone
     | ClearTombstone
+    | RemoveDocuments
     | DropVolume
     | StopServer
 )

@@ -194,7 +194,7 @@ def _rename(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, vol
 def _is_over(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> bool:
     """Plan the end of a clone whose time is over; return whether that is all there is to plan."""
     text = expiry_text(clone)
-    tombstone = _tombstone(index, clone)
+    tombstone = tombstone_of(index, clone)
     if tombstone is not None and tombstone.expiry != text:
         clear = ClearTombstone(clone=clone.name, reason="its ttl or expires changed since it expired")
         if not attempt(index, draft, clear):
@@ -210,7 +210,8 @@ def _is_over(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, vo
     return _expire(index, draft, clone, volumes, reason)
 
 
-def _tombstone(index: Index, clone: DesiredClone) -> Tombstone | None:
+def tombstone_of(index: Index, clone: DesiredClone) -> Tombstone | None:
+    """Return the tombstone of a clone that expired, also under its former name."""
     known = index.observed.tombstones.get(clone.name)
     if known is not None or clone.formerly is None or index.clone_names.get(clone.formerly) != clone.name:
         return known

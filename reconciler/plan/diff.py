@@ -25,6 +25,7 @@ from reconciler.plan.refreshes import opening_for
 from reconciler.plan.retention import drop_unfinished_builds, plan_moment_retention, plan_retention
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
+from reconciler.plan.write_back import plan_write_back
 from reconciler.state.conditions import Kind, ObjectKey, ready, unknown
 from reconciler.state.observed import CloneManifest
 
@@ -49,6 +50,7 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
     plan_images(index, draft)
     plan_clones(index, draft)
     plan_undeclared_clones(index, draft)
+    plan_write_back(index, draft)
     plan_retention(index, draft)
     plan_moment_retention(index, draft)
     plan_strays(index, draft)

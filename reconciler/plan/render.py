@@ -20,6 +20,7 @@ from reconciler.plan.actions import (
     ExpireClone,
     FollowPrimary,
     LeavePrimary,
+    RemoveDocuments,
     ReplaceClone,
     RestartClone,
     RestoreClone,
@@ -69,6 +70,8 @@ def action_json(action: Action) -> dict[str, Any]:
         row["cause"] = action.cause
     if isinstance(action, DeleteClone | ExpireClone):
         row["used"] = action.used
+    if isinstance(action, RemoveDocuments):
+        row["documents"] = list(action.documents)
     if action.after:
         row["after"] = [{"kind": str(key.kind), "name": key.name} for key in action.after]
     return row
@@ -104,7 +107,11 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
             return "No changes: everything is as the specs ask for."
         return "\n".join(["No changes now. Not as the specs ask for:", *pending])
     lines: list[str] = []
-    for title, kinds in (("Images", (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE)), ("Clones", (Kind.CLONE,))):
+    for title, kinds in (
+        ("Images", (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE)),
+        ("Clones", (Kind.CLONE,)),
+        ("Specs", (Kind.REPOSITORY,)),
+    ):
         rows = [line for action in plan.actions if action.key.kind in kinds for line in _action_lines(action, colour)]
         lines += [_style(title, _BOLD, colour), *rows, ""] if rows else []
     if plan.refused:
@@ -138,6 +145,8 @@ def _detail(action: Action) -> str:
             return f" from {action.snapshot}"
         case UpdateClone() | RestartClone():
             return f" ({', '.join(action.changes)})"
+        case RemoveDocuments():
+            return f": {', '.join(f'Clone/{name}' for name in action.documents)}"
         case DropVolume() | CopyPrimary() | FollowPrimary() | LeavePrimary():
             return f" {action.volume}"
         case _:

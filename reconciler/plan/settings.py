@@ -67,6 +67,8 @@ class PlanSettings:
     serverless: frozenset[RuntimeName] = frozenset({RuntimeName("none")})
     """Runtimes that run no server: their clones are files only."""
     attestation: AttestationRules = AttestationRules()
+    write_back: bool = False
+    """Whether documents of expired clones are removed from the repository."""
 
 
 class RuntimeAbilities(Protocol):

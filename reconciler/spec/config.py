@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     ValidationInfo,
@@ -102,6 +103,29 @@ class RepositoryLimits(Model):
     )
 
 
+def _identity(value: str) -> str:
+    if not value.isprintable() or set(value) & set("<>") or value != value.strip(" .,:;\"'\\"):
+        raise problem("git cannot write this into a commit", hint="leave out <, > and punctuation around it")
+    return value
+
+
+Identity = Annotated[NonEmpty, AfterValidator(_identity)]
+"""A name or an address that git takes as it is (git-commit-tree(1), "Commit Information")."""
+
+
+class WriteBack(Model):
+    """Whether documents of expired clones are removed from git, and by whom."""
+
+    enabled: bool = Field(False, description="Remove the documents of expired clones by commits.")
+    name: Identity = Field("reconciler", description="Author and committer.", examples=["reconciler"])
+    email: Identity = Field("reconciler@localhost", description="Address of both.", examples=["reconciler@db.example"])
+    signing_key: Maybe[SecretRef] = Field(
+        None,
+        description="Secret with the SSH private key that signs the commits; left out: they are not signed.",
+        examples=[{"secret": "git-signing"}],
+    )
+
+
 class Repository(Model):
     """Where the specs come from: a git URL, or a plain directory."""
 
@@ -121,6 +145,7 @@ class Repository(Model):
         "hold", description="Whether a rewritten branch waits for `apply --approve`, or is followed at once."
     )
     limits: RepositoryLimits = Field(RepositoryLimits.model_construct(), description="Bounds of what is read.")
+    write_back: WriteBack = Field(WriteBack.model_construct(), description="Commits that remove documents.")
 
     @field_validator("url")
     @classmethod
@@ -146,6 +171,9 @@ class Repository(Model):
     def _inside(self) -> Self:
         if self.url is not None and (self.path.startswith(("/", "~", "-")) or ".." in self.path.split("/")):
             raise problem("this path leads out of the repository", hint="write a directory inside it", at=("path",))
+        if self.url is None and self.write_back.enabled:
+            summary = "nothing is written back to a plain directory"
+            raise problem(summary, hint="name a git repository in url, or leave it out", at=("writeBack",), code="R017")
         return self
 
 

@@ -42,6 +42,7 @@ from reconciler.plan.actions import (
     Plan,
     QuarantineSnapshot,
     ReleaseSnapshot,
+    RemoveDocuments,
     RenameClone,
     RenameImage,
     ReplaceClone,
@@ -64,6 +65,7 @@ from reconciler.plan.fingerprints import (
 )
 from reconciler.plan.idle import rests
 from reconciler.plan.settings import PlanSettings
+from reconciler.plan.write_back import document_name
 from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.conditions import Condition, Kind, ObjectKey
 from reconciler.state.desired import (
@@ -473,6 +475,9 @@ class World:
             case ClearTombstone():
                 rest = {name: t for name, t in self.observed.tombstones.items() if name != action.clone}
                 self.observed = replace(self.observed, tombstones=rest)
+            case RemoveDocuments():
+                kept = {n: c for n, c in self.desired.clones.items() if document_name(c) not in action.documents}
+                self.desired = replace(self.desired, clones=kept)
             case KeepRaw():
                 mirror = self._mirror(action.mirror)
                 look = self.observed.mirrors[mirror.image]

@@ -164,3 +164,26 @@ def test_pools_and_runtimes_can_ask_for_attestations() -> None:
     assert (found.pools["default"].require_attestation, found.pools["lab"].require_attestation) == ("signed", None)
     assert (found.runtimes.process.require_attestation, found.runtimes.docker.require_attestation) == ("any", None)
     assert found.attestation.public_keys == (BASE / "keys/old.pub",)
+
+
+def test_write_back_is_off_and_its_author_has_a_name() -> None:
+    found = config(repository={"url": "https://git.example/specs.git", "writeBack": {"enabled": True}}).repository
+    assert config().repository.write_back.enabled is False
+    assert (found.write_back.name, found.write_back.email) == ("reconciler", "reconciler@localhost")
+    assert found.write_back.signing_key is None
+
+
+@pytest.mark.parametrize("value", ["", "a <b", "two\nlines", "ends with a dot.", '"quoted"'])
+@pytest.mark.parametrize("field", ["name", "email"])
+def test_what_git_cannot_write_into_a_commit_is_no_author(field: str, value: str) -> None:
+    with pytest.raises(ValidationError):
+        config(repository={"url": "https://git.example/specs.git", "writeBack": {"enabled": True, field: value}})
+
+
+def test_nothing_is_written_back_to_a_plain_directory(tmp_path: Path) -> None:
+    file = tmp_path / "reconciler.yaml"
+    file.write_text("repository:\n  path: specs\n  writeBack: {enabled: true}\n")
+    with pytest.raises(ConfigError, match=r"(?s)nothing is written back to a plain directory.*yaml:3:14"):
+        load_config(file)
+    file.write_text("repository:\n  path: specs\n  writeBack: {enabled: false}\n")
+    assert load_config(file).repository.url is None
