@@ -500,6 +500,8 @@ class World:
                 self._stop(ServerName(action.volume))
                 self._drop(action.volume)
             case RenameImage():
+                looks = {action.image if n == action.formerly else n: s for n, s in self.observed.mirrors.items()}
+                self.observed = replace(self.observed, mirrors=looks)
                 for volume in action.volumes:
                     manifest = self._volume(volume).manifest
                     self._write(volume, replace(manifest, image=action.image))
