@@ -65,7 +65,7 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         _leave(index, draft, key, whole, f"it cannot follow any more: {seen.lost}")
         _copy(index, draft, key, image)
     elif _is_old(index, image, whole):
-        age = f"no refresh has used it for {image.mirrored.raw_max_age}"
+        age = f"no refresh has used it for {words.span(image.mirrored.raw_max_age.total_seconds())}"
         _leave(index, draft, key, whole, age)
         draft.say(key, not_ready("RawTooOld", f"{age}; the next refresh copies the primary anew"))
     else:

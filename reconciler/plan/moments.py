@@ -18,6 +18,7 @@ from reconciler.plan.schedule import expires_at, snapshot_id_stamp
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.desired import SnapshotAt
 from reconciler.state.observed import VolumeState
+from reconciler.status import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,13 +57,19 @@ def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage)
     moving = key in draft.actions  # the mirror is started, or left
     usable = _usable(index, image, mirror)
     needed = set(usable[_first_needed(index, image, usable) :])
-    _drop(index, draft, key, [raw for raw in known if raw not in needed], f"the window is {past.window}")
+    _drop(
+        index,
+        draft,
+        key,
+        [raw for raw in known if raw not in needed],
+        f"the window is {words.span(past.window.total_seconds())}",
+    )
     seen = index.observed.mirrors.get(mirror.manifest.image)
     due = not usable or usable[-1].manifest.taken_at + past.every <= index.now
     if due and seen is not None and seen.following and not moving:
         volume = VolumeId(f"{image.name}.{RAW}{snapshot_id_stamp(index.now)}")
         if volume not in index.taken:
-            reason = f"a raw copy is kept every {past.every}, to replay log from"
+            reason = f"a raw copy is kept every {words.span(past.every.total_seconds())}, to replay log from"
             keep = KeepRaw(image=image.name, volume=volume, mirror=mirror.volume.id, reason=reason)
             attempt(index, draft, keep)
 

@@ -16,9 +16,11 @@ from reconciler.plan.actions import (
     CreateClone,
     DeleteClone,
     DeleteSnapshot,
+    DropRaw,
     DropVolume,
     ExpireClone,
     FollowPrimary,
+    KeepRaw,
     LeavePrimary,
     RemoveDocuments,
     ReplaceClone,
@@ -89,11 +91,11 @@ def summary(plan: Plan) -> dict[str, int]:
 
 def _effect(action: Action) -> str:
     match action:
-        case BuildSnapshot() | CreateClone() | CopyPrimary():
+        case BuildSnapshot() | CreateClone() | CopyPrimary() | KeepRaw():
             return "create"
         case ReplaceClone() | RestoreClone():
             return "replace"
-        case DeleteSnapshot() | DeleteClone() | ExpireClone() | DropVolume() | LeavePrimary():
+        case DeleteSnapshot() | DeleteClone() | ExpireClone() | DropVolume() | LeavePrimary() | DropRaw():
             return "delete"
         case _:
             return "update"
@@ -147,7 +149,7 @@ def _detail(action: Action) -> str:
             return f" ({', '.join(action.changes)})"
         case RemoveDocuments():
             return f": {', '.join(f'Clone/{name}' for name in action.documents)}"
-        case DropVolume() | CopyPrimary() | FollowPrimary() | LeavePrimary():
+        case DropVolume() | CopyPrimary() | FollowPrimary() | LeavePrimary() | KeepRaw() | DropRaw():
             return f" {action.volume}"
         case _:
             return ""

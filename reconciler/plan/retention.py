@@ -195,6 +195,9 @@ def why_kept(
             words += ["suspended"] if image is not None and image.suspend else []
             words += ["unknown"] if unknown_users else []
             found[snapshot.manifest.snapshot] = tuple(words)
+    for snapshot in (moment for known in index.moments.values() for moment in known):
+        words = _users(index, uses, snapshot.manifest.snapshot) + (["unknown"] if unknown_users else [])
+        found[snapshot.manifest.snapshot] = tuple(words)
     return found
 
 

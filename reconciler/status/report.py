@@ -199,7 +199,7 @@ def _image(facts: Facts, index: _Index, name: ImageName) -> Json:
         "pool": _image_pool(desired, snapshots),
         "suspended": desired.suspend if desired is not None else False,
         "nextRefreshAt": _time(facts.next_refreshes.get(name)),
-        "lastRefresh": _last_refresh(facts, name, [manifest for _volume, manifest in snapshots]),
+        "lastRefresh": _last_refresh(facts, name, [manifest for _volume, manifest in snapshots if manifest.at is None]),
         **_document(facts, desired),
     }
 
