@@ -161,10 +161,14 @@ class FollowPrimary(_MirrorAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeavePrimary(_MirrorAction):
-    """Remove a mirror: its data first, then what is left of it at the primary, and then its manifest."""
+    """Remove a mirror: its data first, then what is left of it at the primary, and then its manifest.
+
+    ``pruned``: because the document of its image vanished.
+    """
 
     verb: ClassVar[str] = "leave"
     pool: PoolName
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +181,11 @@ class KeepRaw(_MirrorAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropRaw(_MirrorAction):
-    """Drop a raw copy that no moment of the window needs, and the log that only it needed."""
+    """Drop a raw copy that no moment of the window needs, and the log that only it needed; ``pruned`` as above."""
 
     verb: ClassVar[str] = "forget"
     pool: PoolName
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,6 +183,7 @@ def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: s
         image=ImageName(key.name),
         volume=mirror.volume.id,
         pool=mirror.volume.pool,
+        pruned=not index.declared_image(ImageName(key.name)) and manifest.phase is not MirrorPhase.LEAVING,
         reason=reason,
     )
     if attempt(index, draft, leave):

@@ -46,7 +46,7 @@ def plan_raw_copies(index: Index, draft: Draft) -> None:
     for name in list(index.raws):
         key = ObjectKey(Kind.MIRROR, name)
         if not index.declared_image(name) and index.left_alone(key) is None and not index.away:
-            _drop(index, draft, key, index.raws[name], "nobody asks for its image any more")
+            _drop(index, draft, key, index.raws[name], "nobody asks for its image any more", pruned=True)
 
 
 def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:
@@ -98,13 +98,15 @@ def _first_needed(index: Index, image: DesiredImage, usable: list[Raw]) -> int:
     return before[-1] if before else 0
 
 
-def _drop(index: Index, draft: Draft, key: ObjectKey, raws: list[Raw], reason: str) -> None:
+def _drop(index: Index, draft: Draft, key: ObjectKey, raws: list[Raw], reason: str, *, pruned: bool = False) -> None:
     in_use = index.observed.in_use
     for raw in raws:
         if in_use is None and index.observed.in_flight:
             continue
         if in_use is None or raw.volume.id not in in_use:
-            drop = DropRaw(image=ImageName(key.name), volume=raw.volume.id, pool=raw.volume.pool, reason=reason)
+            drop = DropRaw(
+                image=ImageName(key.name), volume=raw.volume.id, pool=raw.volume.pool, pruned=pruned, reason=reason
+            )
             attempt(index, draft, drop)
 
 

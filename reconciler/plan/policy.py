@@ -16,7 +16,9 @@ from reconciler.plan.actions import (
     CreateClone,
     DeleteClone,
     DeleteSnapshot,
+    DropRaw,
     ExpireClone,
+    LeavePrimary,
     Refusal,
     ReplaceClone,
     RestartClone,
@@ -110,9 +112,18 @@ def judge(
 
 
 def pruned_objects(actions: tuple[Action, ...]) -> tuple[ObjectKey, ...]:
-    """Return the objects that actions delete because their documents vanished."""
-    keys = {a.key for a in actions if isinstance(a, DeleteClone) or (isinstance(a, DeleteSnapshot) and a.pruned)}
-    return tuple(sorted(keys))
+    """Return the objects that actions delete because their documents vanished; mirrors count with their images."""
+    return tuple(sorted({key for action in actions if (key := _pruned_object(action)) is not None}))
+
+
+def _pruned_object(action: Action) -> ObjectKey | None:
+    match action:
+        case DeleteClone():
+            return action.key
+        case DeleteSnapshot() | LeavePrimary() | DropRaw() if action.pruned:
+            return ObjectKey(Kind.IMAGE, action.image)
+        case _:
+            return None
 
 
 def _without(plan: Plan, refusals: tuple[Refusal, ...]) -> Plan:
@@ -264,15 +275,11 @@ def _prune_limit(case: Case) -> Iterator[Refusal]:
         return
     excess = _excess(case, keys)
     if excess is not None:
-        taken = tuple(action for action in case.plan.actions if action.key in keys and _is_prune(action))
+        taken = tuple(action for action in case.plan.actions if _pruned_object(action) in keys)
         used = [f"{a.clone} by {a.used}" for a in taken if isinstance(a, DeleteClone) and a.used]
         excess += f"; in use now: {_listed(used)}" if used else ""
         message = f"{excess}; approve with: reconciler apply --approve={case.plan.hash}"
         yield Refusal("prune-limit", message, taken)
-
-
-def _is_prune(action: Action) -> bool:
-    return isinstance(action, DeleteClone) or (isinstance(action, DeleteSnapshot) and action.pruned)
 
 
 def _begun(case: Case, key: ObjectKey) -> bool:

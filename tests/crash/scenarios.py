@@ -333,6 +333,7 @@ def with_way_in(world: World) -> None:
 
 def following(world: World) -> None:
     with_way_in(world)
+    world.write("other.yaml", image("other"))  # the last document of all would not go without being asked
     follow(world, _primaries[world.root])
     world.converge()
 
@@ -350,7 +351,7 @@ def followed(world: World) -> None:
 
 def left(world: World) -> None:
     assert _primaries[world.root].slots() == {}
-    assert world.volumes() == ()
+    assert [volume.manifest.image for volume in world.volumes()] == ["other"]
 
 
 def remove_followed(world: World) -> None:

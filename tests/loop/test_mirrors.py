@@ -9,7 +9,7 @@ import pytest
 from reconciler.engines.memory import MemoryMirrors, MemoryPrimary
 from reconciler.ids import ImageName
 from reconciler.state.observed import MirrorManifest, SnapshotManifest
-from tests.loop.conftest import CLONE
+from tests.loop.conftest import CLONE, IMAGE
 
 if TYPE_CHECKING:
     from tests.loop.conftest import World
@@ -83,7 +83,7 @@ def test_when_the_image_goes_nothing_is_left_at_the_primary_however_late_it_answ
     world.write(FOLLOWED)
     world.apply()
     production.away = True
-    world.write()
+    world.write(IMAGE.replace("name: shop", "name: other"))
     world.apply()
     assert production.slots
     assert [manifest.phase for manifest in mirrors(world)] == ["leaving"]

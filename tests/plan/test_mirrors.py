@@ -11,9 +11,19 @@ import pytest
 from reconciler.ids import ImageName, SecretName, SnapshotId, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary, Plan
 from reconciler.plan.fingerprints import mirror_input
+from reconciler.plan.policy import judge
+from reconciler.plan.settings import PolicySettings
 from reconciler.state.conditions import Condition, Kind, ObjectKey
 from reconciler.state.desired import PrimarySource, Refresh
-from reconciler.state.observed import MirrorPhase, Observed, ObservedMirror, SnapshotManifest, Volume, VolumeState
+from reconciler.state.observed import (
+    MirrorManifest,
+    MirrorPhase,
+    Observed,
+    ObservedMirror,
+    SnapshotManifest,
+    Volume,
+    VolumeState,
+)
 from tests.plan.world import (
     HOUR,
     NOW,
@@ -24,6 +34,7 @@ from tests.plan.world import (
     a_look,
     a_mirror,
     a_pool,
+    a_raw,
     a_request,
     a_server,
     a_snapshot,
@@ -207,3 +218,19 @@ def test_a_renamed_image_keeps_its_mirror() -> None:
 
 def _snapshots(world: Observed) -> tuple[Volume, ...]:
     return tuple(v for v in world.volumes if isinstance(v.manifest, SnapshotManifest) and SnapshotId(v.id))
+
+
+def test_a_commit_without_documents_takes_no_mirror_before_it_is_approved() -> None:
+    world = replace(mirrored(), volumes=(*mirrored().volumes, a_raw_of_the_mirror()))
+    judged = judge(planned(asked(), world), asked(), world, NOW, settings=PolicySettings())
+    assert judged.actions == ()
+    assert {a.verb for refusal in judged.refused for a in refusal.actions} == {"leave", "forget", "delete"}
+    leaving = seen(a_mirror(SHOP, phase=MirrorPhase.LEAVING))
+    again = judge(planned(asked(), leaving), asked(), leaving, NOW, settings=PolicySettings())
+    assert [action.verb for action in again.actions] == ["leave"]
+
+
+def a_raw_of_the_mirror() -> Volume:
+    manifest = a_mirror(SHOP).manifest
+    assert isinstance(manifest, MirrorManifest)
+    return a_raw(manifest, at=NOW - HOUR, until=NOW - HOUR)
