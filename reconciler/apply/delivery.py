@@ -12,7 +12,7 @@ from reconciler.errors import RefusedError
 from reconciler.ids import VolumeId
 from reconciler.masking.attestation import examine, read
 from reconciler.state.observed import SnapshotManifest
-from reconciler.state.quarantine import mark, named
+from reconciler.state.quarantine import ancestors, mark, named
 
 if TYPE_CHECKING:
     from reconciler.apply.context import Work
@@ -59,6 +59,11 @@ def refuse_quarantined(work: Work, wanted: SnapshotId) -> None:
         volume = work.volume(VolumeId(step))
         manifest = volume.manifest if volume is not None else None
         known = manifest if isinstance(manifest, SnapshotManifest) else None
+        gone = (
+            [f"{one} is quarantined: {documents[one]}" for one in ancestors(known) if one in documents] if known else []
+        )
+        if gone:
+            raise RefusedError(f"snapshot {wanted} goes back to what must not be used: {gone[0]}", reason="Quarantined")
         why = documents.get(step) or (mark(known) if known is not None else None)
         if why is not None:
             below = "" if step == wanted else f", on which {wanted} is built"

@@ -71,7 +71,7 @@ def build(work: Work, action: BuildSnapshot) -> None:
         work.progress("sealing")
         storage.seal(volume, manifest)
     work.forget_server(volume)
-    best_effort(lambda: _measure(work, storage, volume))
+    best_effort(lambda: measure(work, storage, volume))
 
 
 @contextmanager
@@ -322,7 +322,7 @@ def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSna
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
 
 
-def _measure(work: Work, storage: Storage, volume: VolumeId) -> None:
+def measure(work: Work, storage: Storage, volume: VolumeId) -> None:
     """Note the size of a new snapshot at once: the next pass has to know what a copy of it takes."""
     work.host.store.write_usage(storage.usage([volume]), work.host.clock.now())
 

@@ -90,6 +90,16 @@ def attest(
     return replace(manifest, attestation=attestation.write(job.directory, content, signer))
 
 
+def attest_point(
+    job: BuildWork, manifest: SnapshotManifest, scanned: Scan, base: Attestation | None, signer: Signer | None
+) -> SnapshotManifest:
+    """Attest a point in the life of a clone: what its files are and where they come from, and nothing else."""
+    found = attestation.Proof(digests=scanned.digests, full=scanned.full)
+    content = attestation.statement(manifest, found, base=base)
+    lock_away(job.directory, job.final_account)
+    return replace(manifest, attestation=attestation.write(job.directory, content, signer))
+
+
 def _told(proved: Proved) -> Masked | None:
     """Return what was masked, with where originals were found that may be there."""
     if proved.masked is None or proved.evidence is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from reconciler.apply import clones, images, mirrors
+from reconciler.apply import clones, images, mirrors, points
 from reconciler.plan.actions import (
     BuildSnapshot,
     ClearTombstone,
     CopyPrimary,
     CreateClone,
+    CutPoint,
     DeleteClone,
     DeleteSnapshot,
     DropRaw,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from reconciler.plan.actions import Action
 
 
-def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one flat match over the closed union
+def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915 - one flat match over the closed union
     """Perform one action.
 
     Raises:
@@ -46,6 +47,8 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912 - one fl
     match action:
         case BuildSnapshot():
             images.build(work, action)
+        case CutPoint():
+            points.cut(work, action)
         case DeleteSnapshot():
             images.delete(work, action)
         case RenameImage():

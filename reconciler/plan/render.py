@@ -104,7 +104,7 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
             return "No changes: everything is as the specs ask for."
         return "\n".join(["No changes now. Not as the specs ask for:", *pending])
     lines: list[str] = []
-    for title, kinds in (("Images", (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE)), ("Clones", (Kind.CLONE,))):
+    for title, kinds in (("Images", (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE)), ("Clones", (Kind.POINT, Kind.CLONE))):
         rows = [line for action in plan.actions if action.key.kind in kinds for line in _action_lines(action, colour)]
         lines += [_style(title, _BOLD, colour), *rows, ""] if rows else []
     if plan.refused:
