@@ -118,7 +118,8 @@ class MemoryEngine:
         self._require(major)
         content = _Content(major)
         if work.source.kind == "clone" and work.source.path is not None:
-            content = replace(self.content(work.source.path), connected={}, isolated=False)
+            there = self.content(work.source.path)
+            content = replace(there, users=dict(there.users), connected={}, isolated=False)
         elif work.source.base is not None:
             content = _restored(work.source.base.major, work.source.base.databases, work.source.base.facts)
         elif work.source.kind == "mirror" and work.source.path is not None:
