@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from reconciler.ids import VolumeId
 from reconciler.inspection import report
 from reconciler.state.conditions import Kind
-from reconciler.state.observed import SnapshotManifest
+from reconciler.state.observed import BuildManifest, SnapshotManifest, Volume, VolumeState
 from tests.loop.conftest import CLONE, IMAGE
 
 if TYPE_CHECKING:
@@ -168,8 +168,6 @@ def test_status_says_what_a_clone_started_from_and_shows_its_point_under_the_ima
 def test_a_cut_that_was_killed_is_dropped_and_made_again(world: World) -> None:
     start_from_dev(world)
     (point,) = points(world)
-    from reconciler.state.observed import BuildManifest, Volume, VolumeState  # noqa: PLC0415
-
     left = BuildManifest(
         installation=point.installation,
         image=point.image,
@@ -180,7 +178,8 @@ def test_a_cut_that_was_killed_is_dropped_and_made_again(world: World) -> None:
         revision=point.revision,
         started_at=point.created_at,
     )
-    world.storage.put(Volume(VolumeId("dev-20261101t000000z-00000000"), world.storage.name, VolumeState.COMPLETE, left), {})
+    volume = VolumeId("dev-20261101t000000z-00000000")
+    world.storage.put(Volume(volume, world.storage.name, VolumeState.COMPLETE, left), {})
     world.apply()
-    assert "dev-20261101t000000z-00000000" not in world.volumes()
+    assert volume not in world.volumes()
     assert rows(world, "second") == 3

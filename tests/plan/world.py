@@ -623,6 +623,7 @@ class World:
         image = self.desired.image_called(source.manifest.image)
         assert image is not None
         assert image.name == clone.image, "the snapshot is of the image"
+        assert isinstance(source.manifest, SnapshotManifest)
         assert source.manifest.clone == clone.source_clone, "it is a point of the clone that is asked for, or none"
         assert action.snapshot not in self._quarantined(), "nothing is made of what is quarantined"
         port = clone.port or 5600 + len(self.observed.volumes)
