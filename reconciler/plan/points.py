@@ -20,10 +20,11 @@ from reconciler.plan.schedule import snapshot_id_stamp
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 
 if TYPE_CHECKING:
-    from reconciler.ids import CloneName
+    from reconciler.ids import CloneName, ImageName
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Generation, Index, Snapshot
     from reconciler.state.desired import DesiredClone
+    from reconciler.state.observed import CloneManifest, SnapshotManifest
 
 _TEARING = ("fsync", "full_page_writes")
 """Settings without which the files of a running server are nothing that recovery makes whole, however they are copied.
@@ -47,12 +48,15 @@ def point_for(
     With ``anew`` a person asks for one of now.
     """
     if not anew and (known := _cut_before(index, clone, source)) is not None:
-        return known
+        renamed = known.manifest.clone == source
+        return known if renamed else reconciling("WaitingForClone", f"clone {source} is renamed first")
     if source in draft.points:
         return draft.points[source]
     found = _current(index, draft, source)
     if isinstance(found, Condition):
         return found
+    if (image := _image_of(index, found.manifest)) != clone.image:
+        return reconciling("WaitingForClone", f"clone {source} is of image {image} still, not of {clone.image}")
     if (problem := _unfit(index, source, found)) is not None:
         return problem
     cut = draft.points[source] = _cut(index, source, found)
@@ -66,12 +70,16 @@ def point_for(
 def _cut_before(index: Index, clone: DesiredClone, source: CloneName) -> Snapshot | None:
     """Return the newest point that no other clone has, but for those of the same document."""
     for snapshot in reversed(index.points.get(source, ())):
-        name = snapshot.manifest.snapshot
-        if name not in index.quarantined and all(
-            other == clone.name or _is_sibling(index, clone, other) for other in index.holders.get(name, ())
-        ):
+        name, holders = snapshot.manifest.snapshot, index.holders.get(snapshot.manifest.snapshot, ())
+        if name in index.quarantined or _image_of(index, snapshot.manifest) != clone.image:
+            continue
+        if all(other == clone.name or _is_sibling(index, clone, other) for other in holders):
             return snapshot
     return None
+
+
+def _image_of(index: Index, manifest: CloneManifest | SnapshotManifest) -> ImageName:
+    return index.image_names.get(manifest.image, manifest.image)
 
 
 def _is_sibling(index: Index, clone: DesiredClone, other: CloneName) -> bool:
@@ -145,7 +153,7 @@ def _cut(index: Index, source: CloneName, current: Generation) -> CutPoint:
     stops = "; its server stops meanwhile" if at_rest and index.server(volume.id) is not None else ""
     return CutPoint(
         clone=source,
-        image=index.image_names.get(manifest.image, manifest.image),
+        image=_image_of(index, manifest),
         volume=volume.id,
         snapshot=_point_id(index, source, volume.id),
         base=manifest.snapshot,

@@ -88,11 +88,13 @@ def plan_point_retention(index: Index, draft: Draft) -> None:
         return
     uses = _uses(index, draft)
     for name, known in index.points.items():
-        if index.left_alone(ObjectKey(Kind.POINT, name)) is not None:
+        key = ObjectKey(Kind.POINT, name)
+        if index.left_alone(key) is not None:
             continue
         for snapshot in known:
             waits = _free(snapshot, uses)
-            if waits is not None:
+            # What lets go of an old point may wait for a new one: then the old one goes later.
+            if waits is not None and not (waits and key in draft.actions):
                 reason = "no clone starts from it any more"
                 image = snapshot.manifest.image
                 deletion = _deletion(image, snapshot, waits, reason=reason, pruned=False)
