@@ -52,19 +52,24 @@ def point_for(
         return known if renamed else reconciling("WaitingForClone", f"clone {source} is renamed first")
     if source in draft.points:
         return draft.points[source]
+    cut = _fresh(index, draft, clone, source)
+    if isinstance(cut, Condition):
+        return cut
+    held = held_back(index, cut.key, cut.fingerprint)
+    if held is not None and not anew:
+        return held
+    draft.points[source] = cut
+    return cut
+
+
+def _fresh(index: Index, draft: Draft, clone: DesiredClone, source: CloneName) -> CutPoint | Condition:
+    """Return the cut of what a clone holds now, or why there can be none."""
     found = _current(index, draft, source)
     if isinstance(found, Condition):
         return found
     if (image := _image_of(index, found.manifest)) != clone.image:
         return reconciling("WaitingForClone", f"clone {source} is of image {image} still, not of {clone.image}")
-    if (problem := _unfit(index, source, found)) is not None:
-        return problem
-    cut = draft.points[source] = _cut(index, source, found)
-    held = held_back(index, cut.key, cut.fingerprint)
-    if held is not None and not anew:
-        del draft.points[source]
-        return held
-    return cut
+    return _unfit(index, source, found) or _cut(index, source, found)
 
 
 def _cut_before(index: Index, clone: DesiredClone, source: CloneName) -> Snapshot | None:

@@ -492,6 +492,9 @@ class World:
                 for volume in action.volumes:
                     manifest = self._volume(volume).manifest
                     self._write(volume, replace(manifest, image=action.image))
+                    if isinstance(manifest, MirrorManifest) and manifest.image in self.observed.mirrors:
+                        looks = {**self.observed.mirrors, action.image: self.observed.mirrors[manifest.image]}
+                        self.observed = replace(self.observed, mirrors=looks)
             case RenameClone():
                 self._lose(action.formerly, action.clone)
                 for volume in action.volumes:
