@@ -37,7 +37,7 @@ def check_references(
     everything = chain(
         duplicates,
         _configs(documents, allowed=config_allowed),
-        () if broken is None else _unknown(images, clones, frozenset({*objects, *broken})),
+        () if broken is None else _unknown(images, clones, frozenset({*objects, *broken}), broken),
         _lengths(clones),
         _circles(images),
         _clone_circles(clones),
@@ -110,7 +110,9 @@ def _lengths(clones: Iterable[Document]) -> Iterator[Diagnostic]:
             )
 
 
-def _unknown(images: Mapping[str, Document], clones: Iterable[Document], known: frozenset[Key]) -> Iterator[Diagnostic]:
+def _unknown(
+    images: Mapping[str, Document], clones: Iterable[Document], known: frozenset[Key], broken: frozenset[Key]
+) -> Iterator[Diagnostic]:
     for document in images.values():
         spec = image_of(document).spec
         if spec.source.image is not None and ("Image", spec.source.image) not in known:
@@ -121,7 +123,8 @@ def _unknown(images: Mapping[str, Document], clones: Iterable[Document], known: 
     for document in clones:
         image = clone_of(document).spec.image
         if not isinstance(image, str):
-            if ("Clone", image.clone) not in known:
+            numbered = Key("Clone", image.clone.rpartition("-")[0])  # how many a wrong document asks for nobody knows
+            if ("Clone", image.clone) not in known and numbered not in broken:
                 yield _no_such(document, Key("Clone", image.clone), known, "image", "clone")
         elif ("Image", image) not in known:
             yield _no_such(document, Key("Image", image), known, "image")
