@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import plugins
 from reconciler.errors import UnsupportedError
-from reconciler.spec.documents import clone_of, image_of
+from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,10 +27,11 @@ _REFUSED = "R032"
 def refused_parameters(documents: Sequence[Document]) -> tuple[Diagnostic, ...]:
     """Return an error for each server setting that its engine does not let documents have."""
     products = {document.name: image_of(document).spec.engine for document in documents if document.kind == "Image"}
+    clones = clones_by_name(documents)
     rules: dict[str, Rule | None] = {}
     found: list[Diagnostic] = []
     for document in documents:
-        product = _product(document, products)
+        product = _product(document, products, clones)
         if product is None or not _parameters(document):
             continue
         if product not in rules:
@@ -40,11 +41,12 @@ def refused_parameters(documents: Sequence[Document]) -> tuple[Diagnostic, ...]:
     return tuple(found)
 
 
-def _product(document: Document, products: Mapping[str, str]) -> str | None:
+def _product(document: Document, products: Mapping[str, str], clones: Mapping[str, Document]) -> str | None:
     """Return the engine of an image, or of a clone's image if that is among the documents."""
     if document.kind == "Image":
         return products[document.name]
-    return products.get(clone_of(document).spec.image) if document.kind == "Clone" else None
+    image = image_behind(document, clones) if document.kind == "Clone" else None
+    return products.get(image) if image is not None else None
 
 
 def _parameters(document: Document) -> dict[str, str]:

@@ -221,11 +221,18 @@ def _stop(work: Work, volume: VolumeId, manifest: CloneManifest) -> None:
 
 
 def rename(work: Work, action: RenameClone) -> None:
-    """Give every generation of a clone its new name; nothing restarts."""
+    """Give every generation of a clone its new name, and what is of its points; nothing restarts."""
     work.host.state.credentials.rename(action.formerly, action.clone)
-    for volume in action.volumes:
-        storage, manifest = work.clone(volume)
-        storage.update(volume, replace(manifest, clone=action.clone))
+    for wanted in action.volumes:
+        volume = work.volume(wanted)
+        if volume is None or not isinstance(volume.manifest, CloneManifest | SnapshotManifest):
+            continue
+        manifest = volume.manifest
+        if manifest.clone == action.formerly:
+            manifest = replace(manifest, clone=action.clone)
+        if isinstance(manifest, CloneManifest) and manifest.source_clone == action.formerly:
+            manifest = replace(manifest, source_clone=action.clone)
+        work.storage(volume.pool).update(wanted, manifest)
 
 
 def delete(work: Work, action: DeleteClone) -> None:
@@ -317,6 +324,10 @@ def _draft(
     image = work.desired.image_called(snapshot.image)
     if image is None or image.name != clone.image:
         raise PermanentError(f"snapshot {action.snapshot} is of image {snapshot.image}, not of {clone.image}")
+    if snapshot.clone != clone.source_clone:
+        raise BusyError(
+            f"snapshot {action.snapshot} is not what clone {clone.name} starts from", reason="SourceChanged"
+        )
     return CloneManifest(
         installation=work.host.installation,
         clone=clone.name,
@@ -324,6 +335,7 @@ def _draft(
         phase=ClonePhase.CREATING,
         image=clone.image,
         snapshot=action.snapshot,
+        source_clone=clone.source_clone,
         engine=snapshot.engine,
         major=snapshot.major,
         runtime=clone.runtime,

@@ -12,7 +12,7 @@ from reconciler.errors import RefusedError
 from reconciler.ids import VolumeId
 from reconciler.masking.attestation import examine, read
 from reconciler.state.observed import SnapshotManifest
-from reconciler.state.quarantine import asked_for, mark, named
+from reconciler.state.quarantine import ancestors, asked_for, mark, named
 
 if TYPE_CHECKING:
     from reconciler.apply.context import Work
@@ -59,6 +59,10 @@ def refuse_quarantined(work: Work, wanted: SnapshotId) -> None:
         volume = work.volume(VolumeId(step))
         manifest = volume.manifest if volume is not None else None
         known = manifest if isinstance(manifest, SnapshotManifest) else None
+        for older in ancestors(known) if known is not None else ():
+            if older in said:
+                message = f"snapshot {wanted} goes back to {older}, which is quarantined: {said[older]}"
+                raise RefusedError(message, reason="Quarantined")
         why = said.get(step) or (mark(known) if known is not None else None)
         if why is not None:
             below = "" if step == wanted else f", on which {wanted} is built"

@@ -68,13 +68,13 @@ def build(work: Work, action: BuildSnapshot) -> None:
         _unchanged(work, engine, image, action)
         manifest = replace(_manifest(work, image, action, sealed), verified=verified)
         if storage.traits.files:
-            scanned = sealing.search(work, image, job.directory, proved)
+            scanned = sealing.search(work, job.directory, proved, image)
             work.cancel.check()
             manifest = sealing.attest(work, image, job, manifest, scanned, proved, signer)
         work.progress("sealing")
         storage.seal(volume, manifest)
     work.forget_server(volume)
-    best_effort(lambda: _measure(work, storage, volume))
+    best_effort(lambda: measure(work, storage, volume))
 
 
 @contextmanager
@@ -339,7 +339,7 @@ def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSna
             raise BusyError("the source changed while it was being read; the build is repeated", reason="SourceChanged")
 
 
-def _measure(work: Work, storage: Storage, volume: VolumeId) -> None:
+def measure(work: Work, storage: Storage, volume: VolumeId) -> None:
     """Note the size of a new snapshot at once: the next pass has to know what a copy of it takes."""
     work.host.store.write_usage(storage.usage([volume]), work.host.clock.now())
 

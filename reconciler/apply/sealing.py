@@ -107,8 +107,10 @@ def _same_files(work: Work, image: DesiredImage) -> Base | None:
     return same_files(directory, last, trust.keys, signed=signed, begun_at=started_at(last))
 
 
-def search(work: Work, image: DesiredImage, directory: Path, proved: Proved) -> Scan:
+def search(work: Work, directory: Path, proved: Proved, image: DesiredImage | None = None) -> Scan:
     """Read every file of a build: its digests, and whether an original is left in it.
+
+    Files that are one with those of the last snapshot of ``image`` need not be read.
 
     Raises:
         MaskingError: one is (``MaskingLeak``).
@@ -119,6 +121,9 @@ def search(work: Work, image: DesiredImage, directory: Path, proved: Proved) -> 
     work.progress("searching the files")
     samples = proved.masked.samples if proved.masked is not None else ()
     earlier = proved.evidence
+    base = earlier.base if earlier is not None else None
+    if earlier is None and image is not None:
+        base = _same_files(work, image)
     scanned = leaks.scan(
         directory,
         samples,
@@ -127,7 +132,7 @@ def search(work: Work, image: DesiredImage, directory: Path, proved: Proved) -> 
         progress=work.progress,
         earlier=earlier.scan if earlier is not None else None,
         matcher=earlier.matcher if earlier is not None else None,
-        base=earlier.base if earlier is not None else _same_files(work, image),
+        base=base,
     )
     leaks.judge(scanned, earlier.accepted if earlier is not None else {})
     return scanned
@@ -169,6 +174,16 @@ def attest(
     if known is not None:
         written = replace(written, full_scan=known.last_full.snapshot)
     return replace(manifest, attestation=written)
+
+
+def attest_point(
+    job: BuildWork, manifest: SnapshotManifest, scanned: Scan, base: Attestation | None, signer: Signer | None
+) -> SnapshotManifest:
+    """Attest a point in the life of a clone: what its files are and where they come from, and nothing else."""
+    found = attestation.Proof(digests=scanned.digests)
+    content = attestation.statement(manifest, found, base=base)
+    lock_away(job.directory, job.final_account)
+    return replace(manifest, attestation=attestation.write(job.directory, content, signer))
 
 
 def _told(proved: Proved) -> Masked | None:

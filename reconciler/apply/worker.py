@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from reconciler.apply import clones, documents, images, mirrors
+from reconciler.apply import clones, documents, images, mirrors, points
 from reconciler.plan.actions import (
     BuildSnapshot,
     ClearTombstone,
     CopyPrimary,
     CreateClone,
+    CutPoint,
     DeleteClone,
     DeleteSnapshot,
     DropRaw,
@@ -47,6 +48,8 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915
     match action:
         case BuildSnapshot():
             images.build(work, action)
+        case CutPoint():
+            points.cut(work, action)
         case DeleteSnapshot():
             images.delete(work, action)
         case RenameImage():

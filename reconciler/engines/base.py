@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 """Told what is going on, in a few words for people ("restoring 1.2 of 4.0 GiB")."""
 
-SourceKind = Literal["dump", "backup", "files", "primary", "mirror", "image", "empty"]
+SourceKind = Literal["dump", "backup", "files", "primary", "mirror", "image", "clone", "empty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ class LocalSource:
     """A source with its files at hand on this host, or with what it takes to reach it.
 
     For ``image`` the build's directory already is a writable copy of the base
-    snapshot, described by ``base``; for ``mirror`` one of a mirror, taken in an instant or at rest.
+    snapshot, described by ``base``; for ``mirror`` one of a mirror, taken in an instant or at rest,
+    and for ``clone`` one of the clone at ``path``, taken likewise, which was made of ``base``.
     """
 
     kind: SourceKind
@@ -84,6 +85,8 @@ class LocalSource:
     """What the document calls the file of ``path``, which may have been a link to it."""
     primary: LiveServer | None = None
     """For ``primary``, copied by SQL."""
+    users: tuple[str, ...] = ()
+    """For ``clone``, its users, who are nobody in what is made of it."""
     at: datetime | None = None
     """For ``mirror``, whose directory is ``path``: its log is replayed up to this moment."""
 

@@ -119,7 +119,10 @@ class MemoryEngine:
         major = work.source.base.major if work.source.base is not None else work.version or self._majors[0]
         self._require(major)
         content = _Content(major)
-        if work.source.base is not None:
+        if work.source.kind == "clone" and work.source.path is not None:
+            there = self.content(work.source.path)
+            content = replace(there, users=dict(there.users), connected={}, isolated=False)
+        elif work.source.base is not None:
             content = _restored(work.source.base.major, work.source.base.databases, work.source.base.facts)
         elif work.source.kind == "mirror" and work.source.path is not None:
             content = replace(self.content(work.source.path), users={})

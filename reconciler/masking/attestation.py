@@ -92,6 +92,8 @@ def statement(
         "scan": _scan(manifest, proof),
         "checks": list(proof.checks),
     }
+    if manifest.clone is not None:
+        predicate["point"] = {"clone": manifest.clone, "origins": list(manifest.origins)}
     if base is not None:
         predicate["baseAttestation"] = {"sha256": base.digest}
     if masked is not None:
@@ -214,7 +216,10 @@ def differences(directory: Path, subjects: Mapping[str, str]) -> Iterator[str]:
 
 
 def _facts(manifest: SnapshotManifest) -> Json:
-    """Return what manifest and statement both say; the name of an image may change, and is not among it."""
+    """Return what manifest and statement both say; the name of an image may change, and is not among it.
+
+    A point in the life of a clone says nothing of masking, whatever its base says: its users have worked in it.
+    """
     return {
         "snapshot": manifest.snapshot,
         "installation": manifest.installation,
@@ -222,7 +227,7 @@ def _facts(manifest: SnapshotManifest) -> Json:
         "specDigest": manifest.spec_digest,
         "inputId": manifest.input_id,
         "keyId": manifest.key_id,
-        "maskedBy": list(manifest.masked_by),
+        "maskedBy": list(manifest.masked_by) if manifest.clone is None else [],
         "base": manifest.base,
         "engine": manifest.engine,
         "version": manifest.version,

@@ -70,8 +70,10 @@ def _masking(predicate: Json) -> Iterator[str]:
 
 
 def _unmasked(predicate: Json) -> Iterator[str]:
-    reason = predicate.get("unmasked", {}).get("reason")
-    if reason is not None:
+    reason, point = predicate.get("unmasked", {}).get("reason"), predicate.get("point")
+    if point is not None:
+        yield f"Nothing is said of masking: it is what clone {point['clone']} held, and its users worked in it"
+    elif reason is not None:
         yield f"Not masked: {reason}"
     elif predicate["base"] is not None:
         yield f"Masked as {predicate['base']} is, on which it is built"

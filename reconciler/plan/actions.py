@@ -53,12 +53,45 @@ class BuildSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutPoint:
+    """Make a snapshot of what a clone holds, for other clones to start from.
+
+    ``volume`` is the clone's current one, ``base`` the snapshot that it was made of.
+    """
+
+    verb: ClassVar[str] = "cut"
+    destructive: ClassVar[bool] = False
+    clone: CloneName
+    image: ImageName
+    volume: VolumeId
+    snapshot: SnapshotId
+    base: SnapshotId
+    at_rest: bool
+    """Nothing happens to the clone meanwhile, and its server stops for the copy if it runs."""
+    fingerprint: str
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(Kind.POINT, self.clone)
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (VolumeId(self.snapshot),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteSnapshot:
-    """Delete a snapshot that nothing uses any more. ``pruned``: because its document vanished."""
+    """Delete a snapshot that nothing uses any more. ``pruned``: because its document vanished.
+
+    With ``clone`` it is a point in that clone's life.
+    """
 
     verb: ClassVar[str] = "delete"
     destructive: ClassVar[bool] = True
     image: ImageName
+    clone: CloneName | None = None
     snapshot: SnapshotId
     pool: PoolName
     pruned: bool = False
@@ -67,7 +100,7 @@ class DeleteSnapshot:
 
     @property
     def key(self) -> ObjectKey:
-        return ObjectKey(Kind.IMAGE, self.image)
+        return ObjectKey(Kind.IMAGE, self.image) if self.clone is None else ObjectKey(Kind.POINT, self.clone)
 
     @property
     def volumes(self) -> tuple[VolumeId, ...]:
@@ -315,7 +348,7 @@ class StopClone(_CloneAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenameClone(_CloneAction):
-    """Give a clone's volumes its new name."""
+    """Give a clone's volumes its new name, its points, and what starts from them."""
 
     verb: ClassVar[str] = "rename"
     destructive: ClassVar[bool] = False
@@ -414,6 +447,7 @@ class StopServer:
 
 Action = (
     BuildSnapshot
+    | CutPoint
     | DeleteSnapshot
     | RenameImage
     | CopyPrimary
@@ -447,6 +481,9 @@ def volumes_in_use(action: Action) -> frozenset[VolumeId]:
             return frozenset((*action.volumes, action.volume, VolumeId(action.snapshot)))
         case RestoreClone():
             return frozenset((*action.volumes, action.volume))
+        case CutPoint():
+            source = (action.volume,) if action.at_rest else ()
+            return frozenset((*action.volumes, VolumeId(action.base), *source))
         case BuildSnapshot():
             origins = (VolumeId(action.base) if action.base is not None else None, action.mirror, action.raw)
             return frozenset((*action.volumes, *filter(None, origins)))
@@ -459,7 +496,7 @@ def origin(action: Action) -> SnapshotId | None:
     match action:
         case CreateClone() | ReplaceClone():
             return action.snapshot
-        case BuildSnapshot():
+        case BuildSnapshot() | CutPoint():
             return action.base
         case _:
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.ids import VolumeId
-from reconciler.plan.actions import BuildSnapshot, CreateClone, ReplaceClone, RestoreClone
+from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, ReplaceClone, RestoreClone
 from reconciler.state.observed import CloneManifest, SnapshotManifest
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from reconciler.plan.settings import AttestationRules, Need
     from reconciler.state.desired import Desired, DesiredClone
     from reconciler.state.observed import Manifest, Observed
+
+
+_NOT_PROVED = "nobody can attest what the users of a clone put there: make it of a snapshot of its image"
 
 
 def unattested(
@@ -35,6 +38,8 @@ def unattested(
         for action in plan.everything
         if isinstance(action, BuildSnapshot) and action.image in desired.images
     }
+    cuts = {VolumeId(a.snapshot): a for a in plan.everything if isinstance(a, CutPoint)}
+    pools |= {volume: pools[cut.volume] for volume, cut in cuts.items() if cut.volume in pools}
     for action in plan.actions:
         wanted, clone = _delivered(action, manifests), _clone(action, desired)
         if wanted is None or clone is None:
@@ -44,7 +49,11 @@ def unattested(
         if needed is None:
             continue
         need, who = needed
-        lacks, remedy = _lacks(rules, clone, manifests.get(volume), need, built=volume in pools)
+        lacks: str | None
+        if volume in cuts:
+            lacks, remedy = f"is to be a point in the life of clone {cuts[volume].clone}", _NOT_PROVED
+        else:
+            lacks, remedy = _lacks(rules, clone, manifests.get(volume), need, built=volume in pools)
         if lacks is not None:
             asks = f"{who} requires {'a signed one' if need == 'signed' else 'one'} (requireAttestation)"
             yield action, f"clone {clone.name} is not delivered: snapshot {wanted} {lacks}, and {asks}; {remedy}"
@@ -71,6 +80,8 @@ def _lacks(
 ) -> tuple[str | None, str]:
     """Return what a snapshot lacks, and the remedy; one that is built first is taken at its word."""
     if isinstance(known, SnapshotManifest):
+        if known.clone is not None:
+            return rules.problem(known, need), _NOT_PROVED
         return rules.problem(known, need), f"build another with: reconciler refresh {clone.image}"
     if built:
         unsigned = need == "signed" and not rules.signs

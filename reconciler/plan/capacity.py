@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import CloneName, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CreateClone, ReplaceClone
+from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, ReplaceClone
 from reconciler.state.conditions import Kind
 from reconciler.state.observed import BuildManifest, CloneManifest, ServerState, SnapshotManifest
 from reconciler.status import words
@@ -46,12 +46,15 @@ class _Needs:
             for volume in observed.volumes
             if isinstance(volume.manifest, SnapshotManifest | BuildManifest)
         }
+        self._clones = {v.id: v.pool for v in observed.volumes if isinstance(v.manifest, CloneManifest)}
         self._sizes: dict[SnapshotId, int] = {s: settings.sizes.get(VolumeId(s), 0) for s in self._places}
 
     def of(self, action: Action) -> _Need | None:
         """Return what an action takes; None if it takes nothing, or where that would be is not known."""
         if isinstance(action, BuildSnapshot):
             return self._of_build(action)
+        if isinstance(action, CutPoint):
+            return self._of_cut(action)
         if isinstance(action, CreateClone | ReplaceClone) and action.snapshot in self._places:
             pool = self._places[action.snapshot]
             size = 0 if self._instant(pool) else self._sizes[action.snapshot]
@@ -60,7 +63,7 @@ class _Needs:
 
     def forget(self, action: Action) -> None:
         """Leave out what would be made from the snapshot of a refused build."""
-        if isinstance(action, BuildSnapshot):
+        if isinstance(action, BuildSnapshot | CutPoint):
             del self._places[action.snapshot]
 
     def _of_build(self, action: BuildSnapshot) -> _Need | None:
@@ -72,6 +75,14 @@ class _Needs:
         self._sizes[action.snapshot] = size = self._build_size(action)
         shared = (action.base is not None or action.mirror is not None) and self._instant(pool)
         return _Need(pool, 0 if shared else size, f"a snapshot of {action.image}")
+
+    def _of_cut(self, action: CutPoint) -> _Need | None:
+        pool = self._clones.get(action.volume)
+        if pool is None:
+            return None
+        size = max(self._settings.sizes.get(action.volume, 0), self._sizes.get(action.base, 0))
+        self._places[action.snapshot], self._sizes[action.snapshot] = pool, size
+        return _Need(pool, 0 if self._instant(pool) else size, f"a point of clone {action.clone}")
 
     def _build_size(self, action: BuildSnapshot) -> int:
         """Estimate a build: as large as its base; else what its source lets expect, or its largest snapshot."""
@@ -133,7 +144,7 @@ def over_disk(
 
     ``under_way`` are actions of earlier plans that are not done: their room is taken.
     """
-    if not any(isinstance(action, BuildSnapshot | CreateClone | ReplaceClone) for action in plan.actions):
+    if not any(isinstance(action, BuildSnapshot | CutPoint | CreateClone | ReplaceClone) for action in plan.actions):
         return
     needs, room = _Needs(desired, observed, settings), _Room(observed)
     for action in under_way:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from reconciler.plan.actions import CutPoint
 from reconciler.plan.moments import built, unreachable
+from reconciler.plan.points import point_for
 from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.desired import SnapshotAt
@@ -16,11 +18,11 @@ from reconciler.state.desired import SnapshotAt
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from reconciler.ids import SnapshotId
+    from reconciler.ids import CloneName, SnapshotId
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Generation, Index, Snapshot
     from reconciler.state.desired import DesiredClone, DesiredImage
-    from reconciler.state.observed import SnapshotManifest
+    from reconciler.state.observed import CloneManifest, SnapshotManifest
 
 _SHOWN = 5
 
@@ -31,6 +33,8 @@ class Choice:
 
     snapshot: SnapshotId
     after: tuple[ObjectKey, ...] = ()
+    base: SnapshotId | None = None
+    """What it is cut from, where it is a point in a clone's life that is only to be cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,17 @@ class Replacement:
     reason: str
 
 
-def choose(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
-    """Return the snapshot that a new volume of a clone is made from, or what it waits for."""
-    found = _chosen(index, draft, clone)
+def choose(index: Index, draft: Draft, clone: DesiredClone, *, anew: bool = False) -> Choice | Condition:
+    """Return the snapshot that a new volume of a clone is made from, or what it waits for.
+
+    With ``anew``, a clone of a clone gets a point of now. One that is only to be cut has to be
+    :meth:`used <reconciler.plan.draft.Draft.use>` for that.
+    """
+    found = _chosen(index, draft, clone, anew=anew)
     if isinstance(found, Choice):
         if (problem := withheld(index, found.snapshot)) is not None:
             return stalled("Quarantined", problem)
-        if (problem := unmasked(index, clone, found.snapshot)) is not None:
+        if (problem := unmasked(index, clone, found.base or found.snapshot)) is not None:
             return stalled("Unmasked", problem)
     return found
 
@@ -55,12 +63,16 @@ def choose(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Conditio
 def unmasked(index: Index, clone: DesiredClone, wanted: SnapshotId) -> str | None:
     """Return why a snapshot is not handed out any more: it is from before its image named masking (safety rule 4)."""
     image, known = index.desired.images.get(clone.image), index.snapshots.get(wanted)
-    if image is None or known is None or not image.masking or known.manifest.masked_by:
+    if image is None or not image.masking or (known is not None and known.manifest.masked_by):
+        return None
+    if known is None and clone.source_clone is None:
         return None
     return f"snapshot {wanted} was built before image {clone.image} named masking, so nothing new is made of it"
 
 
-def _chosen(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
+def _chosen(index: Index, draft: Draft, clone: DesiredClone, *, anew: bool) -> Choice | Condition:
+    if clone.source_clone is not None and clone.snapshot == "latest":
+        return _point(index, draft, clone, clone.source_clone, anew=anew)
     if clone.snapshot == "latest":
         return _latest(index, draft, clone)
     if isinstance(clone.snapshot, SnapshotAt):
@@ -82,6 +94,17 @@ def _moment(index: Index, draft: Draft, image: DesiredImage, at: datetime) -> Ch
     return reconciling("WaitingForSnapshot", f"the moment {at.isoformat()} of image {image.name} is not built yet")
 
 
+def _point(index: Index, draft: Draft, clone: DesiredClone, source: CloneName, *, anew: bool) -> Choice | Condition:
+    """Return the point in another clone's life that a clone starts from; one that was cut for it is kept."""
+    found = point_for(index, draft, clone, source, anew=anew)
+    if isinstance(found, Condition):
+        return found
+    if isinstance(found, CutPoint):
+        return Choice(found.snapshot, after=(found.key,), base=found.base)
+    draft.wanted.add(found.manifest.snapshot)
+    return Choice(found.manifest.snapshot)
+
+
 def _latest(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Condition:
     newest = index.usable(clone.image)
     build = draft.builds.get(clone.image)
@@ -98,6 +121,11 @@ def _latest(index: Index, draft: Draft, clone: DesiredClone) -> Choice | Conditi
 
 def _explicit(index: Index, clone: DesiredClone, wanted: SnapshotId) -> Choice | Condition:
     known = index.snapshots.get(wanted)
+    if clone.source_clone is not None:
+        points = index.points.get(clone.source_clone, ())
+        there = ", ".join(s.manifest.snapshot for s in points[-_SHOWN:]) or "none"
+        missing = f"clone {clone.source_clone} has no point {wanted}; there are: {there}"
+        return Choice(wanted) if known in points else stalled("SnapshotMissing", missing)
     if known is not None and known in (*index.images.get(clone.image, ()), *index.moments.get(clone.image, ())):
         return Choice(wanted)
     return stalled("SnapshotMissing", f"image {clone.image} has no snapshot {wanted}; {_what_exists(index, clone)}")
@@ -134,18 +162,38 @@ def replacement(index: Index, draft: Draft, clone: DesiredClone, current: Genera
     ``onRefresh: recreate`` follows newer snapshots.
     """
     manifest = current.manifest
-    image = index.image_names.get(manifest.image, manifest.image)
-    if image != clone.image:
-        return Replacement("spec", f"its image is {clone.image} now, not {image}")
+    if (other := _of_another_origin(index, clone, manifest)) is not None:
+        return Replacement("spec", other)
     if manifest.runtime != clone.runtime:
         return Replacement("spec", f"its runtime is {clone.runtime} now, not {manifest.runtime}")
     if clone.snapshot == "latest":
-        return _follow(index, draft, clone, current) if clone.on_refresh == "recreate" else None
+        follows = clone.on_refresh == "recreate" and clone.source_clone is None
+        return _follow(index, draft, clone, current) if follows else None
     if isinstance(clone.snapshot, SnapshotAt):
         return _of_another_time(index, manifest.snapshot, clone.snapshot.at)
     if clone.snapshot != manifest.snapshot:
         return Replacement("spec", f"its snapshot is {clone.snapshot} now, not {manifest.snapshot}")
     return None
+
+
+def _of_another_origin(index: Index, clone: DesiredClone, manifest: CloneManifest) -> str | None:
+    """Say which image, or other clone, a clone is to be of now, where that is another one."""
+    image = index.image_names.get(manifest.image, manifest.image)
+    if image != clone.image:
+        return f"its image is {clone.image} now, not {image}"
+    if (source := source_of(index, manifest)) != clone.source_clone:
+        return f"it starts from {_origin(clone.source_clone)} now, not from {_origin(source)}"
+    return None
+
+
+def source_of(index: Index, manifest: CloneManifest) -> CloneName | None:
+    """Return the clone that one started from, by the name that it has now."""
+    source = manifest.source_clone
+    return None if source is None else index.clone_names.get(source, source)
+
+
+def _origin(source: CloneName | None) -> str:
+    return "its image" if source is None else f"clone {source}"
 
 
 def _of_another_time(index: Index, snapshot: SnapshotId, at: datetime) -> Replacement | None:
@@ -188,6 +236,8 @@ def matches(index: Index, clone: DesiredClone, retired: Generation) -> bool:
     manifest = retired.manifest
     image = index.image_names.get(manifest.image, manifest.image)
     if image != clone.image or manifest.runtime != clone.runtime or manifest.snapshot in index.quarantined:
+        return False
+    if source_of(index, manifest) != clone.source_clone:
         return False
     if clone.snapshot == "latest":
         return True

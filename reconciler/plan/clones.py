@@ -22,10 +22,10 @@ from reconciler.plan.schedule import expires_at, expiry_text
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from reconciler.ids import CloneName, SecretName
+    from reconciler.ids import CloneName, SecretName, VolumeId
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Generation, Index
     from reconciler.state.desired import DesiredClone, DesiredImage
@@ -53,7 +53,7 @@ def plan_clones(index: Index, draft: Draft) -> None:
     """Plan every clone that has a document."""
     quick = not (index.away or index.renaming or index.observed.unknown_runtimes)
     special = index.special_clones
-    for name, clone in index.desired.clones.items():
+    for name, clone in in_source_order(index.desired.clones):
         volumes = index.clones.get(name)
         if quick and volumes is not None and name not in special and _is_settled(index, draft, clone, volumes):
             draft.conditions[ObjectKey(Kind.CLONE, name)] = _UP_TO_DATE if clone.running else _STOPPED
@@ -61,6 +61,21 @@ def plan_clones(index: Index, draft: Draft) -> None:
             _plan_clone(index, draft, clone, volumes or _NONE)
         if volumes is not None:
             warn_of_end(index, draft, clone, volumes)
+
+
+def in_source_order(clones: Mapping[CloneName, DesiredClone]) -> Iterable[tuple[CloneName, DesiredClone]]:
+    """Return clones after those that they start from; a circle, which validation refuses, is cut."""
+    dependent = {name: clone.source_clone for name, clone in clones.items() if clone.source_clone is not None}
+    if not dependent:
+        return clones.items()
+
+    def depth(name: CloneName) -> int:
+        steps, source = 0, dependent.get(name)
+        while source is not None and steps <= len(dependent):
+            steps, source = steps + 1, dependent.get(source)
+        return steps
+
+    return sorted(clones.items(), key=lambda item: depth(item[0]) if item[0] in dependent else 0)
 
 
 def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> bool:
@@ -111,6 +126,7 @@ def _passwords(
     wanted = [(user.name, user.role) for user in clone.users]
     if (
         manifest.image != clone.image
+        or manifest.source_clone != clone.source_clone
         or manifest.runtime != clone.runtime
         or manifest.owner != clone.owner
         or manifest.protected != clone.protected
@@ -181,14 +197,28 @@ def _rename_conflict(clone: DesiredClone, volumes: CloneVolumes) -> Condition | 
 def _rename(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> bool:
     """Give the volumes of a former name the new one; return whether there is nothing left to wait for."""
     former = clone.formerly
+    if former is None or index.clone_names.get(former) != clone.name:
+        return True
     named = tuple(g.volume.id for g in volumes.ready if g.manifest.clone != clone.name)
-    if former is None or not named or index.clone_names.get(former) != clone.name:
+    named += tuple(_of_former(index, former))
+    if not named:
         return True
     reason = f"clone {former} is called {clone.name} now"
     planned = attempt(index, draft, RenameClone(clone=clone.name, formerly=former, volumes=named, reason=reason))
     if planned:
         draft.say(key, reconciling("Renaming", f"was called {former}"))
     return planned
+
+
+def _of_former(index: Index, former: CloneName) -> Iterator[VolumeId]:
+    """Yield the points of a clone under its former name, and what starts from them, but what work in flight uses."""
+    in_use = index.observed.in_use or frozenset()
+    for point in index.points.get(index.clone_names[former], ()):
+        if point.manifest.clone == former and point.volume.id not in in_use:
+            yield point.volume.id
+    for name, volumes in index.clones.items():
+        if ObjectKey(Kind.CLONE, name) not in index.in_flight:
+            yield from (g.volume.id for g in volumes.ready if g.manifest.source_clone == former)
 
 
 def _is_over(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> bool:
@@ -263,11 +293,12 @@ def _plan_new(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey) -
         draft.say(key, _absent(), choice)
         return
     fingerprint = delivery_fingerprint(clone, image, snapshot=choice.snapshot, secrets=index.observed.secrets)
-    draft.wanted.add(choice.snapshot)
     failure = index.observed.failure(key, fingerprint)
     if (held := held_back(index, key, fingerprint)) is not None:
+        draft.wanted.add(choice.snapshot)
         draft.say(key, _absent(failure), held)
         return
+    draft.use(choice.snapshot)
     volume, generation = index.free_volume(clone.name)
     reason = "there is no such clone yet"
     draft.add(

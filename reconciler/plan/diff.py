@@ -20,9 +20,15 @@ from reconciler.plan.leftovers import plan_problems, plan_strays, plan_undeclare
 from reconciler.plan.mirrors import plan_mirrors
 from reconciler.plan.moments import plan_raw_copies
 from reconciler.plan.order import ordered, wait_for_renames
+from reconciler.plan.points import drop_unfinished_points
 from reconciler.plan.quarantine import plan_requests, stop_quarantined
 from reconciler.plan.refreshes import opening_for
-from reconciler.plan.retention import drop_unfinished_builds, plan_moment_retention, plan_retention
+from reconciler.plan.retention import (
+    drop_unfinished_builds,
+    plan_moment_retention,
+    plan_point_retention,
+    plan_retention,
+)
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
 from reconciler.plan.write_back import plan_write_back
@@ -45,6 +51,7 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
     index = build_index(desired, observed, now, settings=settings)
     draft = Draft()
     drop_unfinished_builds(index, draft)
+    drop_unfinished_points(index, draft)
     plan_mirrors(index, draft)
     plan_raw_copies(index, draft)
     plan_images(index, draft)
@@ -53,13 +60,14 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
     plan_write_back(index, draft)
     plan_retention(index, draft)
     plan_moment_retention(index, draft)
+    plan_point_retention(index, draft)
     plan_strays(index, draft)
     plan_requests(index, draft)
     stop_quarantined(index, draft)
     plan_problems(index, draft)
     _plan_pools(index, draft)
     _answer_the_rest(index, draft)
-    if index.image_names:
+    if index.renaming:
         wait_for_renames(draft.actions, _owners(index))
     return Plan(
         revision=desired.revision,
@@ -133,8 +141,9 @@ def _answer_the_rest(index: Index, draft: Draft) -> None:
 
 
 def _owners(index: Index) -> dict[str, ObjectKey]:
-    return {
-        generation.volume.id: ObjectKey(Kind.CLONE, name)
-        for name, volumes in index.clones.items()
-        for generation in volumes.ready
-    }
+    owners: dict[str, ObjectKey] = {}
+    for name, points in index.points.items():
+        owners.update({point.volume.id: ObjectKey(Kind.POINT, name) for point in points})
+    for name, volumes in index.clones.items():
+        owners.update({generation.volume.id: ObjectKey(Kind.CLONE, name) for generation in volumes.ready})
+    return owners

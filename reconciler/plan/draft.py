@@ -16,8 +16,8 @@ from reconciler.state.conditions import Condition, ObjectKey, reconciling, stall
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from reconciler.ids import ImageName, SnapshotId
-    from reconciler.plan.actions import Action, BuildSnapshot
+    from reconciler.ids import CloneName, ImageName, SnapshotId
+    from reconciler.plan.actions import Action, BuildSnapshot, CutPoint
     from reconciler.plan.index import Index
 
 PROTECTED = "protected"
@@ -44,6 +44,8 @@ class Draft:
     """Builds of this plan, by image."""
     moments: dict[tuple[ImageName, datetime], BuildSnapshot] = field(default_factory=dict)
     """Builds of this plan for moments that clones ask for."""
+    points: dict[CloneName, CutPoint] = field(default_factory=dict)
+    """Points in the lives of clones that could be cut in this plan; they are once something starts from them."""
     outdated: dict[ImageName, str] = field(default_factory=dict)
     """Images whose snapshots are not what the commit asks for, and what is being done about it."""
     wanted: set[SnapshotId] = field(default_factory=set)
@@ -52,6 +54,14 @@ class Draft:
     def add(self, action: Action) -> None:
         """Add the next action of its object."""
         self.actions.setdefault(action.key, []).append(action)
+
+    def use(self, snapshot: SnapshotId) -> None:
+        """Need a snapshot; if it is a point that could be cut, it is."""
+        self.wanted.add(snapshot)
+        for cut in self.points.values():
+            if cut.snapshot == snapshot and cut not in self.actions.get(cut.key, ()):
+                self.add(cut)
+                self.say(cut.key, reconciling("Cutting", cut.reason))
 
     def say(self, key: ObjectKey, *conditions: Condition) -> None:
         """Add conditions of an object."""

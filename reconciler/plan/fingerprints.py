@@ -15,8 +15,9 @@ from reconciler.state.observed import AppliedUser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-    from reconciler.ids import SecretName, SnapshotId, VolumeId
+    from reconciler.ids import CloneName, SecretName, SnapshotId, VolumeId
     from reconciler.state.desired import DesiredClone, DesiredImage
     from reconciler.state.observed import CloneManifest
 
@@ -102,6 +103,19 @@ def build_fingerprint(
     )
 
 
+def point_digest(clone: CloneName, volume: VolumeId) -> str:
+    """Return what stands for the spec digest of a point in a clone's life: which clone, and which volume of it."""
+    return f"sha256:{hashlib.sha256(f'point {clone} {volume}'.encode()).hexdigest()}"
+
+
+def cut_fingerprint(volume: VolumeId, now: datetime) -> str:
+    """Return the fingerprint of cutting a point.
+
+    What a clone holds changes all the time, so that a permanent failure stands for an hour at most.
+    """
+    return _fingerprint("cut", volume, now.strftime("%Y-%m-%d %H"))
+
+
 def mirror_settings(url: SecretName, secrets: Mapping[SecretName, str | None], *, keep_log: bool) -> str:
     """Return the digest of what a mirror is started with: whom it follows, how it gets in, and whether it keeps log."""
     return digest(url, secrets.get(url), keep_log)
@@ -173,6 +187,7 @@ def document_digest(clone: DesiredClone) -> str:
         dict(clone.parameters),
         dict(clone.labels),
         [clone.resources.memory, clone.resources.cpus, clone.resources.disk],
+        *([clone.source_clone] if clone.source_clone is not None else []),
     )
 
 

@@ -160,6 +160,8 @@ def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> 
     in_use = index.observed.in_use or frozenset()
     snapshots = (s for s in index.images.get(image.name, ()) if s.volume.id not in in_use)
     named = [s.volume.id for s in snapshots if s.manifest.image == former]
+    points = (point for known in index.points.values() for point in known)
+    named += [p.volume.id for p in points if p.manifest.image == former and p.volume.id not in in_use]
     if mirror_key(image) not in index.in_flight:
         named += [m.volume.id for m in index.mirrors.get(image.name, ()) if m.manifest.image == former]
     for clone, volumes in index.clones.items():

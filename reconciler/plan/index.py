@@ -122,6 +122,9 @@ class Index:
     """Raw copies, the oldest first."""
     moments: dict[ImageName, list[Snapshot]] = field(default_factory=lambda: defaultdict(list))
     """Snapshots of moments that clones asked for: they are in ``snapshots``, and no image's newest."""
+    points: dict[CloneName, list[Snapshot]] = field(default_factory=lambda: defaultdict(list))
+    """Points in the lives of clones, the oldest first: they are in ``snapshots``, and of no image."""
+    point_leftovers: dict[CloneName, list[Volume]] = field(default_factory=lambda: defaultdict(list))
     clones: dict[CloneName, CloneVolumes] = field(default_factory=dict)
     hidden: dict[ObjectKey, str] = field(default_factory=dict)
     """Objects of which a volume exists that cannot be looked at, and why: on a pool that is away, or unreadable."""
@@ -129,6 +132,7 @@ class Index:
     """Volumes with unreadable manifests that bear the name of no document: they may be anybody's (renamed)."""
     in_flight: frozenset[ObjectKey] = frozenset()
     volume_ids: frozenset[VolumeId] | None = None
+    held_by: dict[SnapshotId, set[CloneName]] | None = None
     special_clones: frozenset[str] = frozenset()
     """Names of clones that have a failure, a tombstone, a request or the like: the quick path is not for them."""
     renaming: bool = False
@@ -205,6 +209,17 @@ class Index:
         return wanted
 
     @property
+    def holders(self) -> Mapping[SnapshotId, set[CloneName]]:
+        """The clones that have volumes of each snapshot, be they retired or unfinished."""
+        if self.held_by is None:
+            self.held_by = {}
+            for name, volumes in self.clones.items():
+                for volume in volumes.all:
+                    if isinstance(volume.manifest, CloneManifest):
+                        self.held_by.setdefault(volume.manifest.snapshot, set()).add(name)
+        return self.held_by
+
+    @property
     def taken(self) -> frozenset[VolumeId]:
         """The ids of all volumes."""
         if self.volume_ids is None:
@@ -230,7 +245,11 @@ class Index:
         if dot:
             former = CloneName(clone)
             return ObjectKey(Kind.CLONE, self.clone_names.get(former, former))
-        image = ImageName(volume.rsplit("-", 2)[0])
+        name = volume.rsplit("-", 2)[0]
+        image, cut = ImageName(name), CloneName(name)
+        cut = self.clone_names.get(cut, cut)
+        if image not in self.image_names and not self.declared_image(image) and self.declared_clone(cut):
+            return ObjectKey(Kind.POINT, cut)
         return ObjectKey(Kind.IMAGE, self.image_names.get(image, image))
 
     def away_text(self) -> str:
@@ -268,6 +287,8 @@ def build_index(desired: Desired, observed: Observed, now: datetime, *, settings
     for known in index.images.values():
         if len(known) > 1:
             known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
+    for known in index.points.values():
+        known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
     for raws in index.raws.values():
         raws.sort(key=lambda raw: (raw.manifest.taken_at, raw.volume.id))
     for volumes in index.clones.values():
@@ -314,17 +335,23 @@ def _place(index: Index, volumes: Iterable[Volume]) -> None:
 
 def _place_snapshot(index: Index, volume: Volume, manifest: BuildManifest | SnapshotManifest) -> None:
     image = index.image_names.get(manifest.image, manifest.image)
+    clone = None if manifest.clone is None else index.clone_names.get(manifest.clone, manifest.clone)
     if isinstance(manifest, BuildManifest) or volume.state is not VolumeState.COMPLETE:
-        index.image_leftovers[image].append(volume)
+        (index.image_leftovers[image] if clone is None else index.point_leftovers[clone]).append(volume)
+        return
+    snapshot = Snapshot(volume, manifest)
+    index.snapshots[manifest.snapshot] = snapshot
+    if clone is not None:
+        index.points[clone].append(snapshot)
     else:
-        snapshot = Snapshot(volume, manifest)
         (index.images if manifest.at is None else index.moments)[image].append(snapshot)
-        index.snapshots[manifest.snapshot] = snapshot
 
 
 def _object_of(index: Index, manifest: Manifest) -> ObjectKey:
     if isinstance(manifest, CloneManifest):
         return ObjectKey(Kind.CLONE, index.clone_names.get(manifest.clone, manifest.clone))
+    if isinstance(manifest, SnapshotManifest | BuildManifest) and manifest.clone is not None:
+        return ObjectKey(Kind.POINT, index.clone_names.get(manifest.clone, manifest.clone))
     kind = Kind.MIRROR if isinstance(manifest, MirrorManifest | RawManifest) else Kind.IMAGE
     return ObjectKey(kind, index.image_names.get(manifest.image, manifest.image))
 
@@ -396,8 +423,8 @@ def _in_flight(index: Index) -> frozenset[ObjectKey]:
     for key in index.observed.in_flight:
         if key.kind in (Kind.IMAGE, Kind.MIRROR) and ImageName(key.name) in index.image_names:
             heirs.append(ObjectKey(key.kind, index.image_names[ImageName(key.name)]))
-        elif key.kind is Kind.CLONE and CloneName(key.name) in index.clone_names:
-            heirs.append(ObjectKey(Kind.CLONE, index.clone_names[CloneName(key.name)]))
+        elif key.kind in (Kind.CLONE, Kind.POINT) and CloneName(key.name) in index.clone_names:
+            heirs.append(ObjectKey(key.kind, index.clone_names[CloneName(key.name)]))
     return index.observed.in_flight.union(heirs)
 
 

@@ -169,6 +169,8 @@ def _owner(index: Index, name: ServerName) -> ObjectKey:
     """Return whose a stray server is, from the volume id that is its name."""
     known = index.snapshots.get(SnapshotId(name))
     if known is not None:
-        image = known.manifest.image
+        image, clone = known.manifest.image, known.manifest.clone
+        if clone is not None:
+            return ObjectKey(Kind.POINT, index.clone_names.get(clone, clone))
         return ObjectKey(Kind.IMAGE, index.image_names.get(image, image))
     return index.owner_of(VolumeId(name))

@@ -10,7 +10,7 @@ import heapq
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.plan.actions import RenameImage
+from reconciler.plan.actions import RenameClone, RenameImage
 from reconciler.state.conditions import Kind
 
 if TYPE_CHECKING:
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from reconciler.plan.actions import Action
     from reconciler.state.conditions import ObjectKey
 
-_KINDS = {
-    kind: rank
-    for rank, kind in enumerate((Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY))
-}
+_ORDER = (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.POINT, Kind.CLONE, Kind.POOL, Kind.REPOSITORY)
+_KINDS = {kind: rank for rank, kind in enumerate(_ORDER)}
 
 
 def ordered(actions: Mapping[ObjectKey, list[Action]]) -> tuple[Action, ...]:
@@ -72,10 +70,10 @@ def _rank(key: ObjectKey) -> tuple[int, str, ObjectKey]:
 
 
 def wait_for_renames(actions: Mapping[ObjectKey, list[Action]], owners: Mapping[str, ObjectKey]) -> None:
-    """Let clones whose manifests a renamed image rewrites wait for that; ``owners`` maps volumes to clones."""
-    renames = [action for steps in actions.values() for action in steps if isinstance(action, RenameImage)]
+    """Let objects whose manifests the rename of another one rewrites wait for that; ``owners`` maps volumes to them."""
+    renames = [a for steps in actions.values() for a in steps if isinstance(a, RenameImage | RenameClone)]
     for rename in renames:
         for volume in rename.volumes:
             key = owners.get(volume)
-            if key is not None and key in actions:
+            if key is not None and key in actions and key != rename.key:
                 actions[key][:] = [replace(step, after=(*step.after, rename.key)) for step in actions[key]]

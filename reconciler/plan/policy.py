@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from reconciler.plan.actions import (
     BuildSnapshot,
     CreateClone,
+    CutPoint,
     DeleteClone,
     DeleteSnapshot,
     DropRaw,
@@ -197,7 +198,7 @@ def _unmasked(case: Case) -> Iterator[Refusal]:
 
 
 def _image_of(case: Case, action: Action) -> DesiredImage | None:
-    if isinstance(action, BuildSnapshot):
+    if isinstance(action, BuildSnapshot | CutPoint):
         return case.desired.images.get(action.image)
     if isinstance(action, CreateClone | ReplaceClone):
         clone = case.desired.clones.get(action.clone)

@@ -111,7 +111,7 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
     lines: list[str] = []
     for title, kinds in (
         ("Images", (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE)),
-        ("Clones", (Kind.CLONE,)),
+        ("Clones", (Kind.POINT, Kind.CLONE)),
         ("Specs", (Kind.REPOSITORY,)),
     ):
         rows = [line for action in plan.actions if action.key.kind in kinds for line in _action_lines(action, colour)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from reconciler.ids import SnapshotId
 from reconciler.plan.actions import ReplaceClone, RestoreClone
-from reconciler.plan.choice import Choice, choose, data_time, matches, replacement, unmasked
+from reconciler.plan.choice import Choice, choose, data_time, matches, replacement, source_of, unmasked
 from reconciler.plan.draft import held_back
 from reconciler.plan.fingerprints import delivery_fingerprint, missing_secrets
 from reconciler.plan.leftovers import retired_until
@@ -59,7 +59,7 @@ def plan_swap(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVol
         return None
     draft.add(found)
     if isinstance(found, ReplaceClone):
-        draft.wanted.add(found.snapshot)
+        draft.use(found.snapshot)
     draft.say(key, reconciling("Replacing" if isinstance(found, ReplaceClone) else "Restoring", found.reason))
     return found.volume
 
@@ -98,10 +98,10 @@ def _replace(
     choice = _pinned(index, draft, clone, volumes.current) or choose(index, draft, clone)
     if not isinstance(choice, Choice):
         return choice
-    if choice.after:
+    if choice.after and choice.base is None:
         # The clone lives: only once the snapshot exists is it taken out of its users' hands.
         return reconciling("WaitingForSnapshot", f"{wanted.reason}; snapshot {choice.snapshot} is built first")
-    return _made_new(index, clone, volumes, choice.snapshot, wanted.cause, wanted.reason, request)
+    return _made_new(index, clone, volumes, choice, wanted.cause, wanted.reason, request)
 
 
 def _pinned(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> Choice | None:
@@ -115,6 +115,8 @@ def _pinned(index: Index, draft: Draft, clone: DesiredClone, current: Generation
         return None
     same_runtime = manifest.runtime == clone.runtime
     if manifest.snapshot in index.quarantined:
+        return None
+    if source_of(index, manifest) != clone.source_clone:
         return None
     if same_runtime or image != clone.image or clone.snapshot not in ("latest", manifest.snapshot):
         return None
@@ -132,7 +134,7 @@ def _reset(
     elif (problem := unmasked(index, clone, wanted)) is not None:
         draft.declined[request.id] = problem
     else:
-        return _made_new(index, clone, volumes, wanted, "reset", "a reset was requested", request)
+        return _made_new(index, clone, volumes, Choice(wanted), "reset", "a reset was requested", request)
     return None
 
 
@@ -140,14 +142,14 @@ def _reset_elsewhere(
     index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, request: Request
 ) -> Swap | Condition | None:
     """Take a clone off its quarantined snapshot to one that its document lets it have."""
-    choice = choose(index, draft, clone)
+    choice = choose(index, draft, clone, anew=True)
     if not isinstance(choice, Choice):
         draft.declined[request.id] = choice.message
-    elif choice.after:
+    elif choice.after and choice.base is None:
         draft.declined[request.id] = f"snapshot {choice.snapshot} is built first; ask again then"
     else:
         reason = f"a reset was requested, and {volumes.current.manifest.snapshot} is quarantined"
-        return _made_new(index, clone, volumes, choice.snapshot, "reset", reason, request)
+        return _made_new(index, clone, volumes, choice, "reset", reason, request)
     return None
 
 
@@ -169,7 +171,7 @@ def _rebase(
         )
     else:
         reason = f"a rebase to {target.snapshot} was requested"
-        return _made_new(index, clone, volumes, target.snapshot, "rebase", reason, request)
+        return _made_new(index, clone, volumes, target, "rebase", reason, request)
     return None
 
 
@@ -180,10 +182,10 @@ def _rebase_target(
     if wanted is not None and wanted.cause == "spec":
         return f"the document asks for something else first ({wanted.reason})"
     named: SnapshotId | Literal["latest"] = SnapshotId(request.snapshot) if request.snapshot else "latest"
-    choice = choose(index, draft, replace(clone, snapshot=named))
+    choice = choose(index, draft, replace(clone, snapshot=named), anew=True)
     if not isinstance(choice, Choice):
         return choice.message
-    if choice.after:
+    if choice.after and choice.base is None:
         return f"snapshot {choice.snapshot} is built first; ask again then"
     if isinstance(clone.snapshot, SnapshotAt):
         if data_time(index.snapshots[choice.snapshot].manifest) > clone.snapshot.at:
@@ -255,7 +257,7 @@ def _made_new(
     index: Index,
     clone: DesiredClone,
     volumes: CloneVolumes,
-    snapshot: SnapshotId,
+    choice: Choice,
     cause: Literal["spec", "refresh", "reset", "rebase"],
     reason: str,
     request: Request | None,
@@ -265,7 +267,7 @@ def _made_new(
         return stalled("ImageMissing", f"image {clone.image} has no usable document")
     if missing := missing_secrets(clone, index.observed.secrets):
         return stalled("SecretUnavailable", f"there is no secret {', '.join(missing)} on this host")
-    fingerprint = delivery_fingerprint(clone, image, snapshot=snapshot, secrets=index.observed.secrets)
+    fingerprint = delivery_fingerprint(clone, image, snapshot=choice.snapshot, secrets=index.observed.secrets)
     held = held_back(index, ObjectKey(Kind.CLONE, clone.name), fingerprint)
     if held is not None and request is None:
         return held
@@ -273,11 +275,12 @@ def _made_new(
     return ReplaceClone(
         clone=clone.name,
         cause=cause,
-        snapshot=snapshot,
+        snapshot=choice.snapshot,
         volume=volume,
         generation=generation,
         current=volumes.current.volume.id,
         fingerprint=fingerprint,
         request=request.id if request is not None else None,
         reason=reason,
+        after=choice.after,
     )

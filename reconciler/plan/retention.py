@@ -10,7 +10,7 @@ known then.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId
@@ -83,6 +83,25 @@ def plan_moment_retention(index: Index, draft: Draft) -> None:
                 reason = "no clone is of that moment any more"
                 pruned = not index.declared_image(name)
                 attempt(index, draft, _deletion(name, snapshot, waits, reason=reason, pruned=pruned))
+
+
+def plan_point_retention(index: Index, draft: Draft) -> None:
+    """Plan the deletion of points in the lives of clones that no clone is of, or is to be made of, any more."""
+    if index.away or not index.points:
+        return
+    uses = _uses(index, draft)
+    for name, known in index.points.items():
+        key = ObjectKey(Kind.POINT, name)
+        if index.left_alone(key) is not None:
+            continue
+        for snapshot in known:
+            waits = _free(snapshot, uses)
+            # What lets go of an old point may wait for a new one: then the old one goes later.
+            if waits is not None and not (waits and key in draft.actions):
+                reason = "no clone starts from it any more"
+                image = snapshot.manifest.image
+                deletion = _deletion(image, snapshot, waits, reason=reason, pruned=False)
+                attempt(index, draft, replace(deletion, clone=name))
 
 
 def drop_unfinished_builds(index: Index, draft: Draft) -> None:

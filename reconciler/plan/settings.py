@@ -44,6 +44,8 @@ class AttestationRules:
 
     def problem(self, manifest: SnapshotManifest, need: Need) -> str | None:
         """Return why a snapshot, going by its manifest, has not what is needed."""
+        if manifest.clone is not None:
+            return f"is a point in the life of clone {manifest.clone}, of which nobody can say what its users put there"
         known = manifest.attestation
         if known is None:
             return "has no attestation (it was built before there were any)"

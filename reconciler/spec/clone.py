@@ -76,6 +76,21 @@ SnapshotChoice = Annotated[
 ]
 
 
+class SourceClone(Model):
+    """Another clone: what it holds when this one is made."""
+
+    clone: Name = Field(description="The clone whose state at that time is cloned.", examples=["shop-dev"])
+
+
+def _image_form(value: Any) -> str:  # noqa: ANN401 - whatever YAML gave
+    return "<clone>" if isinstance(value, dict | SourceClone) else "<name>"
+
+
+ImageChoice = Annotated[
+    Annotated[Name, Tag("<name>")] | Annotated[SourceClone, Tag("<clone>")], Discriminator(_image_form)
+]
+
+
 class User(Model):
     """A login of the clone."""
 
@@ -101,7 +116,10 @@ class CloneSpec(Ruled):
 
     model_config = ConfigDict(json_schema_extra={"not": {"required": ["ttl", "expires"]}})
 
-    image: Name = Field(description="The image whose snapshot is cloned.", examples=["shop"])
+    image: ImageChoice = Field(
+        description="The image whose snapshot is cloned, or {clone: NAME}: another clone, as it is then.",
+        examples=["shop", {"clone": "shop-dev"}],
+    )
     snapshot: SnapshotChoice = Field(
         "latest",
         description="latest (resolved once, then pinned), the id of a snapshot, or {at: TIME}.",
@@ -142,8 +160,14 @@ class CloneSpec(Ruled):
     )
     suspend: bool = Field(False, description="Neither applied nor pruned while true.")
 
+    @property
+    def source_clone(self) -> str | None:
+        """The clone that it starts from; None for one of an image."""
+        return None if isinstance(self.image, str) else self.image.clone
+
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        yield from _unlike_a_clone(given)
         if "ttl" in given and "expires" in given:
             hint = "remove one of the two"
             yield problem("a clone has ttl or expires, not both", hint=hint, at=("expires",), code="R017")
@@ -151,6 +175,18 @@ class CloneSpec(Ruled):
         if isinstance(port, int) and isinstance(count, int) and FIRST_PORT <= port <= LAST_PORT < port + count - 1:
             summary = f"{count} ports from {port} on go beyond {LAST_PORT}"
             yield problem(summary, hint="begin with a lower port, or leave it out", at=("port",), code="R017")
+
+
+def _unlike_a_clone(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+    """Yield what makes no sense for a clone of a clone."""
+    if not isinstance(given.get("image"), dict | SourceClone):
+        return
+    if isinstance(given.get("snapshot"), dict | SnapshotAt):
+        hint = "leave it out for what the clone holds now, or name the id of a point that there is"
+        yield problem("a clone of a clone cannot be of another time", hint=hint, at=("snapshot",), code="R017")
+    if given.get("onRefresh") == "recreate":
+        hint = "remove it; `reconciler rebase` takes the clone to what the other one holds by then"
+        yield problem("a clone has no refreshes to follow", hint=hint, at=("onRefresh",), code="R017")
 
 
 class Clone(Model):

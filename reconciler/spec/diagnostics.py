@@ -33,7 +33,7 @@ CODES: Mapping[str, str] = {
     "R017": "Fields contradict each other, or one needs another.",
     "R020": "Two documents have the same kind and name.",
     "R021": "A document refers to an object that does not exist.",
-    "R022": "Images are built on each other in a circle.",
+    "R022": "Images are built on each other, or clones start from each other, in a circle.",
     "R023": "Two clones want the same port.",
     "R024": "Renames contradict each other.",
     "R025": "The pinned snapshot is of another image.",

@@ -7,7 +7,7 @@ are looked up by parsing again, which only happens when there is something to re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -127,6 +127,29 @@ def clone_of(document: Document) -> Clone:
     if document.model.kind != "Clone":
         raise TypeError(document.model.kind)
     return document.model
+
+
+def image_behind(document: Document, clones: Mapping[str, Document]) -> str | None:
+    """Return the image that a clone is of, if need be of the clone that it starts from; None where that is nowhere.
+
+    ``clones`` are the documents of all clones, by each name that they ask for.
+    """
+    seen: set[Document] = set()
+    step: Document | None = document
+    while step is not None and step not in seen:
+        seen.add(step)
+        image = clone_of(step).spec.image
+        if isinstance(image, str):
+            return image
+        step = clones.get(image.clone)
+    return None
+
+
+def clones_by_name(documents: Iterable[Document]) -> dict[str, Document]:
+    """Return the documents of clones by each name that they ask for."""
+    return {
+        name: document for document in documents if document.kind == "Clone" for name, _ in clone_of(document).named
+    }
 
 
 def policy_of(document: Document) -> MaskingPolicy:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import chain, islice
 
 from reconciler.spec.diagnostics import Diagnostic
-from reconciler.spec.documents import Document, Key, clone_of, image_of
+from reconciler.spec.documents import Document, Key, clone_of, clones_by_name, image_of
 
 _HOST_RUNTIMES = frozenset({"process", "docker"})
 _MAX_DIAGNOSTICS = 200
@@ -37,9 +37,10 @@ def check_references(
     everything = chain(
         duplicates,
         _configs(documents, allowed=config_allowed),
-        () if broken is None else _unknown(images, clones, frozenset({*objects, *broken})),
+        () if broken is None else _unknown(images, clones, frozenset({*objects, *broken}), broken),
         _lengths(clones),
         _circles(images),
+        _clone_circles(clones),
         _ports(clones, selector),
         _renames(objects),
         _pins(images, clones),
@@ -109,7 +110,9 @@ def _lengths(clones: Iterable[Document]) -> Iterator[Diagnostic]:
             )
 
 
-def _unknown(images: Mapping[str, Document], clones: Iterable[Document], known: frozenset[Key]) -> Iterator[Diagnostic]:
+def _unknown(
+    images: Mapping[str, Document], clones: Iterable[Document], known: frozenset[Key], broken: frozenset[Key]
+) -> Iterator[Diagnostic]:
     for document in images.values():
         spec = image_of(document).spec
         if spec.source.image is not None and ("Image", spec.source.image) not in known:
@@ -118,9 +121,13 @@ def _unknown(images: Mapping[str, Document], clones: Iterable[Document], known: 
             if isinstance(name, str) and ("MaskingPolicy", name) not in known:
                 yield _no_such(document, Key("MaskingPolicy", name), known, "masking", index)
     for document in clones:
-        name = clone_of(document).spec.image
-        if ("Image", name) not in known:
-            yield _no_such(document, Key("Image", name), known, "image")
+        image = clone_of(document).spec.image
+        if not isinstance(image, str):
+            numbered = Key("Clone", image.clone.rpartition("-")[0])  # how many a wrong document asks for nobody knows
+            if ("Clone", image.clone) not in known and numbered not in broken:
+                yield _no_such(document, Key("Clone", image.clone), known, "image", "clone")
+        elif ("Image", image) not in known:
+            yield _no_such(document, Key("Image", image), known, "image")
 
 
 def _no_such(document: Document, missing: Key, known: Iterable[Key], *path: str | int) -> Diagnostic:
@@ -152,6 +159,34 @@ def _circles(images: Mapping[str, Document]) -> Iterator[Diagnostic]:
                 "image",
                 hint="one of them needs another source",
                 related=[images[other].related(f'"{other}" is', "spec", "source", "image") for other in circle[1:]],
+            )
+        done.update(trail)
+
+
+def _clone_circles(clones: Iterable[Document]) -> Iterator[Diagnostic]:
+    """Yield each circle of clones once, at the document of it that comes first by name."""
+    sources = {d: source for d in clones if (source := clone_of(d).spec.source_clone) is not None}
+    by_name = clones_by_name(sources)
+    done: set[Document] = set()
+    for start in sorted(sources, key=lambda document: document.name):
+        trail: dict[Document, None] = {}
+        step: Document | None = start
+        while step is not None and step not in done and step not in trail:
+            trail[step] = None
+            step = by_name.get(sources[step])
+        if step is not None and step in trail:
+            found = list(trail)
+            circle = found[found.index(step) :]
+            yield circle[0].diagnostic(
+                "R022",
+                f"clones start from each other in a circle: {_arrows([d.name for d in (*circle, circle[0])])}",
+                "spec",
+                "image",
+                "clone",
+                hint="one of them has to be of an image",
+                related=[
+                    other.related(f'"{other.name}" starts from', "spec", "image", "clone") for other in circle[1:]
+                ],
             )
         done.update(trail)
 
@@ -230,7 +265,9 @@ def _pins(images: Mapping[str, Document], clones: Iterable[Document]) -> Iterato
                 )
     for document in clones:
         spec = clone_of(document).spec
-        if not isinstance(spec.snapshot, str) or spec.snapshot == "latest" or spec.image not in images:
+        if not isinstance(spec.snapshot, str) or spec.snapshot == "latest" or not isinstance(spec.image, str):
+            continue
+        if spec.image not in images:
             continue
         image = spec.snapshot.rsplit("-", 2)[0]
         if image not in {spec.image, image_of(images[spec.image]).metadata.formerly}:

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     SNAPSHOT = "Snapshot"
     MIRROR = "Mirror"
     CLONE = "Clone"
+    POINT = "Point"
+    """The points in a clone's life that other clones start from, under the clone's name."""
     POOL = "Pool"
     REPOSITORY = "Repository"
     INSTALLATION = "Installation"
@@ -87,8 +89,8 @@ EXPIRING = "Expiring"
 ANNOUNCED = frozenset({EXPIRING})
 """Types of which an event tells once for each message, whenever they come and go."""
 
-WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase", "Quarantined"})
-"""Reasons of objects that wait for what another object's work makes: a snapshot, or the release of one."""
+WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase", "WaitingForClone", "Quarantined"})
+"""Reasons of objects that wait for what another object's work makes: a snapshot, a clone, or the release of one."""
 
 
 def is_pending(condition: Condition) -> bool:

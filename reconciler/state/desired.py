@@ -299,6 +299,9 @@ class DesiredClone:
     name: CloneName
     document: DocumentRef
     image: ImageName
+    """The image that its data is of, if need be that of the clone that it starts from."""
+    source_clone: CloneName | None = None
+    """The clone that it starts from, as that is when this one is made; None: it is of a snapshot of its image."""
     snapshot: SnapshotChoice = "latest"
     runtime: RuntimeName = DEFAULT_RUNTIME
     owner: str | None = None

@@ -41,6 +41,8 @@ class BuildManifest:
     revision: Revision
     started_at: datetime
     runtime: RuntimeName = DEFAULT_RUNTIME
+    clone: CloneName | None = None
+    """The clone of whose life it becomes a point."""
     kind: Literal["build"] = "build"
 
 
@@ -115,6 +117,11 @@ class SnapshotManifest:
     at: datetime | None = None
     """The moment that was asked for, where the log was replayed to one."""
     base: SnapshotId | None = None
+    clone: CloneName | None = None
+    """The clone of whose life it is a point: ``base`` is the snapshot that the clone was made of, and
+    ``masked_by`` what masked that. What the clone's users did since nobody looked at."""
+    origins: tuple[SnapshotId, ...] = ()
+    """For a point: the snapshots that its base goes back to, which may be gone by now."""
     databases: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
     required: Mapping[str, str] = field(default_factory=dict)
@@ -228,6 +235,8 @@ class CloneManifest:
     phase: ClonePhase
     image: ImageName
     snapshot: SnapshotId
+    source_clone: CloneName | None = None
+    """The clone of whose life ``snapshot`` is a point."""
     engine: str
     major: str
     runtime: RuntimeName
@@ -306,6 +315,8 @@ class ObservedPool:
     free_bytes: int = 0
     reserve_bytes: int = 0
     instant_clones: bool = False
+    atomic_snapshots: bool = False
+    """Whether what is being written can be copied as of one instant."""
     unknown: tuple[VolumeId, ...] = ()
     """Volumes whose manifest cannot be read: they exist, and nothing may be concluded or done about them."""
 

@@ -37,8 +37,8 @@ def quarantined(
     for manifest in snapshots:
         if (marked := mark(manifest)) is not None:
             found.setdefault(manifest.snapshot, marked)
-        if manifest.base is not None:
-            children.setdefault(manifest.base, []).append(manifest.snapshot)
+        for ancestor in ancestors(manifest):
+            children.setdefault(ancestor, []).append(manifest.snapshot)
     return _with_descendants(found, children) if found else {}
 
 
@@ -59,6 +59,11 @@ def mark(manifest: SnapshotManifest) -> str | None:
     by = f" by {known.by}" if known.by else ""
     why = f": {known.reason}" if known.reason else ""
     return f"asked for at {known.at.isoformat(timespec='seconds')}{by}{why}"
+
+
+def ancestors(manifest: SnapshotManifest) -> tuple[SnapshotId, ...]:
+    """Return what a snapshot is built on; for a point of a clone also what may be gone by now."""
+    return (*((manifest.base,) if manifest.base is not None else ()), *manifest.origins)
 
 
 def asked_for(requests: Iterable[Request]) -> dict[SnapshotId, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from reconciler.ids import CloneName, ImageName, PolicyName, PoolName, RuntimeName, SecretName, SnapshotId
 from reconciler.spec.collection import without_collection
 from reconciler.spec.diagnostics import Diagnostic, order
-from reconciler.spec.documents import clone_of, image_of, policy_of
+from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of, policy_of
 from reconciler.spec.envelope import REFRESH_ANNOTATION
 from reconciler.spec.image import MaskingScript
 from reconciler.state.conditions import Kind, ObjectKey
@@ -144,6 +144,7 @@ class _Commit:
     def __init__(self, documents: Sequence[Document], tree: SourceTree, grants: Grants, cache: ResolveCache) -> None:
         self.images = {document.name: document for document in documents if document.kind == "Image"}
         self.clones = {document.name: document for document in documents if document.kind == "Clone"}
+        self._named = clones_by_name(documents)
         self.grants = grants
         self.diagnostics: list[Diagnostic] = []
         self._policies = {document.name: document for document in documents if document.kind == "MaskingPolicy"}
@@ -175,7 +176,7 @@ class _Commit:
         entries = self._tree.entries()
         scripts = [entries.get(script.path) for script in _scripts_of(document) if script.path]
         if document.kind == "Clone":
-            return scripts, self.images[clone_of(document).spec.image]
+            return scripts, self._image_behind(document)
         spec = image_of(document).spec
         sources = [self._tree.object_id(path) for path in _source_paths(spec) if not path.startswith("/")]
         return scripts, sources, [self._policies[name] for name in spec.policies]
@@ -227,12 +228,14 @@ class _Commit:
     def clone(self, document: Document, name: str, formerly: str | None, *, port: int | None) -> DesiredClone:
         model = clone_of(document)
         spec = model.spec
-        image = image_of(self.images[spec.image])
+        behind = self._image_behind(document)
+        image = image_of(behind)
         scripts = self._rendered(document, spec.scripts, lambda: _clone_scope(model, name, image))
         return DesiredClone(
             name=CloneName(name),
             document=DocumentRef(document.file, document.line),
-            image=ImageName(spec.image),
+            image=ImageName(behind.name),
+            source_clone=CloneName(spec.source_clone) if spec.source_clone is not None else None,
             snapshot=_snapshot(model),
             runtime=RuntimeName(spec.runtime),
             owner=spec.owner,
@@ -254,8 +257,12 @@ class _Commit:
             formerly=CloneName(formerly) if formerly else None,
             suspend=spec.suspend,
             scripts_digest=scripts_digest(scripts, spec.params),
-            superuser_scripts=self.grants.superuser_scripts(spec.image),
+            superuser_scripts=self.grants.superuser_scripts(behind.name),
         )
+
+    def _image_behind(self, document: Document) -> Document:
+        """Return the document of the image that a clone's data is of; the loader found that there is one."""
+        return self.images[image_behind(document, self._named) or ""]
 
     def _rendered(self, document: Document, scripts: Iterable[CloneScript], scope: Scope) -> tuple[Script, ...]:
         rendered = []
@@ -420,6 +427,10 @@ def _not_selected(
         if name not in images:
             what = f"it needs image {name}, whose labels this host's selector does not take"
             yield key, ("ImageNotSelected", f"{what}; give both the same labels")
+    for clone in clones.values():
+        if clone.image in images and clone.source_clone is not None and clone.source_clone not in clones:
+            what = f"it starts from clone {clone.source_clone}, whose labels this host's selector does not take"
+            yield ObjectKey(Kind.CLONE, clone.name), ("CloneNotSelected", f"{what}; give both the same labels")
 
 
 def _refused(

@@ -173,6 +173,8 @@ def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:
     data = age(parse_time(snapshot["dataAsOf"]), now)
     used = str(len(snapshot["usedBy"]))
     state = Cell("quarantined", _BAD) if snapshot.get("quarantined") else "sealed"
+    if snapshot.get("clone") and not snapshot.get("quarantined"):
+        state = Cell(f"of clone {snapshot['clone']}")
     sizes = (size(snapshot["sizeBytes"]), size(snapshot.get("exclusiveBytes")))
     return _row(f"  {snapshot['id']}", snapshot["version"], state, data, *sizes, used, _notes(snapshot, now))
 

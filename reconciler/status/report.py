@@ -137,7 +137,7 @@ def _newest(index: _Index, withheld: Mapping[SnapshotId, str]) -> dict[ImageName
         manifest
         for known in index.snapshots.values()
         for _, manifest in known
-        if manifest.at is None and manifest.snapshot not in withheld
+        if manifest.at is None and manifest.clone is None and manifest.snapshot not in withheld
     )
     ordered = sorted(usable, key=lambda manifest: (manifest.created_at, manifest.snapshot))
     return {manifest.image: manifest for manifest in ordered}
@@ -270,6 +270,7 @@ def _snapshot(facts: Facts, index: _Index, volume: Volume, manifest: SnapshotMan
         "version": manifest.version,
         "at": _time(manifest.at),
         "base": manifest.base,
+        "clone": manifest.clone,
         "databases": list(manifest.databases),
         "pool": volume.pool,
         "quarantined": index.quarantined.get(manifest.snapshot),
@@ -304,6 +305,7 @@ def _clone(facts: Facts, index: _Index, name: CloneName) -> Json:
     return {
         "name": name,
         "image": _either(manifest, desired, "image"),
+        "sourceClone": _either(manifest, desired, "source_clone"),
         "snapshot": manifest.snapshot if manifest is not None else None,
         "runtime": _either(manifest, desired, "runtime"),
         "state": _state(facts, name, volume) if volume is not None or not volumes else "creating",
@@ -320,7 +322,7 @@ def _clone(facts: Facts, index: _Index, name: CloneName) -> Json:
         "generation": manifest.generation if manifest is not None else None,
         "dataAsOf": _time(index.data_as_of.get(manifest.snapshot)) if manifest is not None else None,
         "activity": _activity(facts, volume),
-        "newer": _newer(index, manifest) if manifest is not None else None,
+        "newer": _newer(index, manifest) if manifest is not None and manifest.source_clone is None else None,
         "protected": _protected(desired, manifest),
         "revision": manifest.revision if manifest is not None else None,
         "pool": volume.pool if volume is not None else None,

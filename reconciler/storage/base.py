@@ -33,6 +33,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from reconciler.state.observed import CloneManifest, ClonePhase, MirrorManifest, RawManifest, SnapshotManifest
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
@@ -62,6 +64,13 @@ class Usage:
 
     logical_bytes: int
     exclusive_bytes: int | None
+
+
+def can_be_cloned(manifest: Manifest) -> bool:
+    """Whether a volume is one that may be copied: no build, and no clone that nobody has yet."""
+    if isinstance(manifest, CloneManifest):
+        return manifest.phase is ClonePhase.READY
+    return isinstance(manifest, SnapshotManifest | MirrorManifest | RawManifest)
 
 
 class Storage(Protocol):
@@ -107,10 +116,10 @@ class Storage(Protocol):
         ...
 
     def clone(self, source: VolumeId, target: VolumeId, manifest: Manifest) -> Path:
-        """Make a writable copy of a sealed volume, or of a mirror, and return its directory.
+        """Make a writable copy of a sealed volume, a mirror or a ready clone, and return its directory.
 
-        A mirror that is being written is copied only by a driver with atomic snapshots; for
-        the others the caller sees to it that nothing writes.
+        What is being written is copied only by a driver with atomic snapshots; for the
+        others the caller sees to it that nothing writes.
         """
         ...
 

@@ -31,8 +31,9 @@ from reconciler.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from reconciler.state.observed import MirrorManifest, ObservedPool, RawManifest, SnapshotManifest, Volume, VolumeState
+from reconciler.state.observed import ObservedPool, SnapshotManifest, Volume, VolumeState
 from reconciler.status import words
+from reconciler.storage.base import can_be_cloned
 from reconciler.storage.manifests import Listing, Record, UnreadableError
 from reconciler.storage.pool import PoolDirectory, read_marker
 from reconciler.storage.room import Reserve, Room, filesystem_room
@@ -123,6 +124,7 @@ class DirectoryStorage(ABC):
             free_bytes=room.free,
             reserve_bytes=self._reserve.of(room.total),
             instant_clones=self.traits.instant_clones,
+            atomic_snapshots=self.traits.atomic_snapshots,
             unknown=tuple(sorted(unknown)),
         )
 
@@ -145,7 +147,7 @@ class DirectoryStorage(ABC):
     def clone(self, source: VolumeId, target: VolumeId, manifest: Manifest) -> Path:
         with self._translated(f"clone {source} to {target}"):
             record = self._complete(source)
-            if not isinstance(record.manifest, SnapshotManifest | MirrorManifest | RawManifest):
+            if not can_be_cloned(record.manifest):
                 raise TransientError(f"the volume {source} is not sealed: it cannot be cloned", reason="NotSealed")
             origin = self.path(source)
             needed = 0 if self.traits.instant_clones else self._usage(origin).exclusive_bytes or 0

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.errors import BusyError, RefusedError, TransientError
-from reconciler.state.observed import MirrorManifest, ObservedPool, RawManifest, SnapshotManifest, Volume, VolumeState
-from reconciler.storage.base import StorageTraits, Usage
+from reconciler.state.observed import ObservedPool, SnapshotManifest, Volume, VolumeState
+from reconciler.storage.base import StorageTraits, Usage, can_be_cloned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -67,6 +67,7 @@ class MemoryStorage:
             total_bytes=self._total,
             free_bytes=self._total - self._used(),
             instant_clones=True,
+            atomic_snapshots=True,
         )
 
     def volumes(self) -> tuple[Volume, ...]:
@@ -82,7 +83,7 @@ class MemoryStorage:
 
     def clone(self, source: VolumeId, target: VolumeId, manifest: Manifest) -> Path:
         with self._mutex:
-            if not isinstance(self._complete(source).manifest, SnapshotManifest | MirrorManifest | RawManifest):
+            if not can_be_cloned(self._complete(source).manifest):
                 raise TransientError(f"the volume {source} is not sealed: it cannot be cloned", reason="NotSealed")
             return self._make(target, manifest, self._data[source])
 

@@ -186,6 +186,17 @@ class StorageConformance(ABC):
             storage.clone(SNAPSHOT, CLONE, clone_manifest())
         assert [volume.id for volume in storage.volumes()] == [SNAPSHOT]
 
+    def test_a_clone_that_is_ready_can_be_cloned_and_one_in_the_making_cannot(self, storage: Storage) -> None:
+        self.sealed(storage)
+        storage.clone(SNAPSHOT, CLONE, clone_manifest())
+        with pytest.raises(TransientError, match="not sealed"):
+            storage.clone(CLONE, OTHER_CLONE, clone_manifest(2))
+        storage.update(CLONE, clone_manifest(phase=ClonePhase.READY))
+        self.write(storage, CLONE, "rows", b"changed")
+        storage.clone(CLONE, OTHER_CLONE, clone_manifest(2))
+        self.write(storage, CLONE, "rows", b"changed again")
+        assert self.read(storage, OTHER_CLONE, "rows") == b"changed"
+
     def test_absent_volumes_cannot_be_cloned_sealed_or_updated(self, storage: Storage) -> None:
         for attempt in (
             lambda: storage.clone(SNAPSHOT, CLONE, clone_manifest()),

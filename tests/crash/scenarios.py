@@ -367,6 +367,17 @@ def write_image(world: World) -> None:
     world.write("shop.yaml", image("shop"))
 
 
+def write_second(world: World) -> None:
+    world.write("second.yaml", clone("second", image={"clone": "dev"}))
+
+
+def started_from_dev(world: World) -> None:
+    """The new clone has the work of the other one, where it still is."""
+    for name in ("dev", "second"):
+        assert world.sql(name, "SELECT count(*) FROM product") == [(4,)]
+    bystander_lives(world)
+
+
 def remove_dev(world: World) -> None:
     world.remove("dev.yaml")
 
@@ -383,6 +394,10 @@ SCENARIOS = {
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),
+    "cut": Scenario(working_clone, write_second, started_from_dev, chain=4, beyond="clone"),
+    "cut-btrfs": Scenario(
+        on_btrfs(working_clone), write_second, started_from_dev, beyond="cut", part="storage/", root=True
+    ),
     "update": Scenario(with_guest, change_users, users_changed),
     "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit),
     "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated),

@@ -168,10 +168,21 @@ def commits(draw: st.DrawFn) -> Desired:
         made.append(draw(images("base")))
     if names:
         wanted = draw(st.lists(st.sampled_from(CLONES), unique=True))
-        made += [draw(clones(name, draw(st.sampled_from(names)))) for name in wanted]
+        documents = {name: draw(clones(name, draw(st.sampled_from(names)))) for name in wanted}
+        made += [draw(sourced(document, documents)) for document in documents.values()]
     problems = draw(st.dictionaries(st.sampled_from(KEYS), st.just(PROBLEM), max_size=2)) if draw(RARELY) else {}
-    documents, elsewhere = asked(*made, problems=problems), draw(RARELY)
-    return _without_image(documents, ImageName(draw(st.sampled_from(names)))) if names and elsewhere else documents
+    found, elsewhere = asked(*made, problems=problems), draw(RARELY)
+    return _without_image(found, ImageName(draw(st.sampled_from(names)))) if names and elsewhere else found
+
+
+@st.composite
+def sourced(draw: st.DrawFn, clone: DesiredClone, others: dict[str, DesiredClone]) -> DesiredClone:
+    """Let a clone start from one that comes before it by name, sometimes."""
+    source = others.get(draw(st.sampled_from(["a", "b", "c"])))
+    if source is None or source.name >= clone.name or source.source_clone is not None or draw(st.booleans()):
+        return clone
+    changes: dict[str, Any] = {"snapshot": "latest", "on_refresh": "keep"}
+    return replace(clone, image=source.image, source_clone=source.name, **changes)
 
 
 def _without_image(documents: Desired, other: ImageName) -> Desired:
@@ -190,6 +201,8 @@ def generations(draw: st.DrawFn, name: str, known: list[Volume]) -> list[Volume]
     for number in range(1, draw(st.integers(1, 3)) + 1):
         source = draw(st.sampled_from(known))
         document = draw(clones(name, source.manifest.image))
+        if source.manifest.kind == "snapshot":
+            document = replace(document, source_clone=source.manifest.clone)
         phase = draw(st.sampled_from([ClonePhase.READY] * 5 + [ClonePhase.CREATING]))
         volume = a_generation(
             replace(document, name=CloneName(name)),
@@ -200,6 +213,7 @@ def generations(draw: st.DrawFn, name: str, known: list[Volume]) -> list[Volume]
             phase=phase,
             ready_at=NOW - created + number * timedelta(minutes=20),
             port=5600 + 10 * ord(name) + number,
+            account=70000 + number if draw(RARELY) else None,
             idle=draw(st.sampled_from([None, None, Idle(NOW - 3 * HOUR, NOW - HOUR, document_digest(document))])),
         )
         state = draw(st.sampled_from([VolumeState.COMPLETE] * 9 + [VolumeState.DELETING]))
@@ -223,11 +237,24 @@ def volumes(draw: st.DrawFn) -> list[Volume]:
         if draw(RARELY):
             found.append(a_build(image, age=9 * HOUR))
     snapshots = [volume for volume in found if volume.manifest.kind == "snapshot"]
+    if snapshots:
+        found += (points := [draw(of_clone(name, snapshots)) for name in ("a", "z") if draw(st.booleans())])
+        snapshots += points
     found += [draw(mirrors(image)) for image in ("shop", "before") if draw(st.booleans())]
     if snapshots:
         for name in draw(st.lists(st.sampled_from((*CLONES, "z")), unique=True)):
             found += draw(generations(name, snapshots))
     return found
+
+
+@st.composite
+def of_clone(draw: st.DrawFn, name: str, known: list[Volume]) -> Volume:
+    """A point in a clone's life."""
+    base = draw(st.sampled_from(known))
+    age = draw(st.sampled_from(AGES))
+    clone, wanted = CloneName(name), snapshot_id(name, age=age, digest="00000000")
+    changes = {"clone": clone, "base": SnapshotId(base.id), "masked_by": ("pii",)}
+    return a_snapshot(base.manifest.image, age=age, snapshot=wanted, pool=base.pool, **changes)
 
 
 @st.composite
@@ -275,7 +302,7 @@ def worlds(draw: st.DrawFn) -> Observed:
     return Observed(
         installation=OURS,
         pools={
-            POOL: a_pool(free_bytes=2**50, reserve_bytes=0, unknown=hidden),
+            POOL: a_pool(free_bytes=2**50, reserve_bytes=0, unknown=hidden, atomic_snapshots=draw(st.booleans())),
             OTHER_POOL: a_pool(OTHER_POOL, available=not away, free_bytes=2**50, reserve_bytes=0),
         },
         volumes=tuple(found),

@@ -31,6 +31,7 @@ from reconciler.plan.actions import (
     ClearTombstone,
     CopyPrimary,
     CreateClone,
+    CutPoint,
     DeleteClone,
     DeleteSnapshot,
     DropRaw,
@@ -218,6 +219,7 @@ def a_pool(name: PoolName = POOL, **changes: Any) -> ObservedPool:
         "free_bytes": 900,
         "reserve_bytes": 100,
         "instant_clones": True,
+        "atomic_snapshots": True,
     }
     return ObservedPool(name=name, **{**values, **changes})
 
@@ -262,6 +264,7 @@ def a_generation(
         "generation": generation,
         "phase": ClonePhase.READY,
         "image": clone.image,
+        "source_clone": clone.source_clone,
         "snapshot": SnapshotId(snapshot or snapshot_id(clone.image)),
         "engine": "postgres",
         "major": "18",
@@ -434,6 +437,8 @@ class World:
         match action:
             case BuildSnapshot():
                 self._build(action)
+            case CutPoint():
+                self._cut(action)
             case CreateClone():
                 self._make(action, self.now)
             case ReplaceClone():
@@ -505,10 +510,13 @@ class World:
                 for volume in action.volumes:
                     manifest = self._volume(volume).manifest
                     self._write(volume, replace(manifest, image=action.image))
+                    if isinstance(manifest, MirrorManifest) and manifest.image in self.observed.mirrors:
+                        looks = {**self.observed.mirrors, action.image: self.observed.mirrors[manifest.image]}
+                        self.observed = replace(self.observed, mirrors=looks)
             case RenameClone():
                 self._lose(action.formerly, action.clone)
                 for volume in action.volumes:
-                    self._write(volume, replace(self._clone(volume), clone=action.clone))
+                    self._rename(volume, action)
             case _:
                 assert_never(action)
 
@@ -538,6 +546,40 @@ class World:
             volume = replace(volume, manifest=replace(manifest, input_id=input_id, at=action.at))
         assert action.base not in self._quarantined(), "nothing is built on what is quarantined"
         self._add(volume)
+
+    def _cut(self, action: CutPoint) -> None:
+        """Make a point of a clone's current volume."""
+        source = self._clone(action.volume)
+        ready = [v.manifest for v in self.observed.volumes if isinstance(v.manifest, CloneManifest)]
+        newest = max(m.generation for m in ready if m.clone == action.clone and m.phase is ClonePhase.READY)
+        assert source.generation == newest, "it is what the clone is served from"
+        assert source.snapshot == action.base
+        assert source.account is None, "no superuser was in it"
+        assert source.snapshot not in self._quarantined(), "nothing is made of what is quarantined"
+        running = ServerName(action.volume) in self.observed.servers
+        pool = self._volume(action.volume).pool
+        assert action.at_rest or self.observed.pools[pool].atomic_snapshots, "it is copied as of one instant"
+        assert not (action.at_rest and running and source.protected), "a protected clone is not stopped"
+        self._add(
+            a_snapshot(
+                action.image,
+                snapshot=action.snapshot,
+                clone=action.clone,
+                base=action.base,
+                masked_by=("pii",),
+                created_at=self.now,
+                pool=pool,
+            )
+        )
+
+    def _rename(self, volume: VolumeId, action: RenameClone) -> None:
+        manifest = self._volume(volume).manifest
+        assert isinstance(manifest, CloneManifest | SnapshotManifest)
+        if manifest.clone == action.formerly:
+            manifest = replace(manifest, clone=action.clone)
+        if isinstance(manifest, CloneManifest) and manifest.source_clone == action.formerly:
+            manifest = replace(manifest, source_clone=action.clone)
+        self._write(volume, manifest)
 
     def _copy(self, action: CopyPrimary) -> None:
         image = self.desired.images[action.image]
@@ -603,6 +645,8 @@ class World:
         image = self.desired.image_called(source.manifest.image)
         assert image is not None
         assert image.name == clone.image, "the snapshot is of the image"
+        assert isinstance(source.manifest, SnapshotManifest)
+        assert source.manifest.clone == clone.source_clone, "it is a point of the clone that is asked for, or none"
         assert action.snapshot not in self._quarantined(), "nothing is made of what is quarantined"
         port = clone.port or 5600 + len(self.observed.volumes)
         volume = a_generation(

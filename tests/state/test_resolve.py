@@ -482,3 +482,32 @@ def test_a_quarantine_asks_for_no_new_build(tmp_path: Path) -> None:
     snapshot = "shop-20261122t020000z-1a2b3c4d"
     before, after = image(tmp_path), image(tmp_path, f"{IMAGE.rstrip()}\n  quarantine: [{snapshot}]\n")
     assert (after.quarantine, after.spec_digest) == ((snapshot,), before.spec_digest)
+
+
+CHAIN = """\
+apiVersion: reconciler/v1
+kind: Clone
+metadata: {name: second, labels: {host: alpha}}
+spec: {image: {clone: third-2}}
+---
+apiVersion: reconciler/v1
+kind: Clone
+metadata: {name: third}
+spec: {image: {clone: shop-dev}, count: 2}
+"""
+
+
+def test_a_clone_of_a_clone_is_of_the_image_at_the_end_of_the_chain(tmp_path: Path) -> None:
+    found = desired(resolved(tmp_path, {"chain.yaml": CHAIN}))
+    origins = {str(name): (str(one.image), one.source_clone) for name, one in found.clones.items()}
+    assert origins == {
+        "shop-dev": ("shop", None),
+        "second": ("shop", "third-2"),
+        "third-1": ("shop", "shop-dev"),
+        "third-2": ("shop", "shop-dev"),
+    }
+
+
+def test_a_clone_of_a_clone_on_another_host_has_a_problem(tmp_path: Path) -> None:
+    found = desired(resolved(tmp_path, {"chain.yaml": CHAIN}, config="selector: {host: alpha}"))
+    assert found.problems[ObjectKey(Kind.CLONE, "second")][0] == "CloneNotSelected"

@@ -52,7 +52,7 @@ def open_source(work: BuildWork, installed: InstalledServer, wanted: Recovery | 
         SourceError: it cannot be opened, or does not become consistent.
 
     """
-    _note_preload(work)
+    note_preload(work)
     recovery.note_start(work, installed)
     source = wanted.source if wanted is not None else None
     try:
@@ -95,9 +95,9 @@ def _find_admin(work: BuildWork, installed: InstalledServer, asked: Mapping[str,
     server.note_build_facts(work, {"admin": bytes.fromhex(found[1]).decode()})
 
 
-def _note_preload(work: BuildWork) -> None:
-    """Remember which libraries of the source's configuration its data cannot be read without."""
-    found: list[str] = []
+def note_preload(work: BuildWork, known: str = "") -> None:
+    """Remember which libraries of the source's configuration its data cannot be read without, with those ``known``."""
+    found: list[str] = [*parameters.libraries(known)]
     for directory in (work.source.path, server.data_directory(work)):
         for name in ("postgresql.conf", "postgresql.auto.conf"):
             text = files.read_small(directory / name) if directory is not None else None

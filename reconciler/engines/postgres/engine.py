@@ -82,6 +82,9 @@ class PostgresEngine:
             physical.open_mirrored(work, installed)
         elif work.source.physical:
             physical.open_physical(work, installed)
+        elif work.source.kind == "clone" and work.source.base is not None:
+            collations.check(work.source.base.facts, installed)
+            physical.prepare_clone(work, installed)
         elif work.source.base is not None:
             collations.check(work.source.base.facts, installed)
             give_tree(work.directory, work.account)

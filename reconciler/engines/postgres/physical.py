@@ -169,6 +169,29 @@ def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:
     )
 
 
+def prepare_clone(work: BuildWork, installed: InstalledServer) -> None:
+    """Make a copy of a clone, which may be of a running one, a data directory that recovers when its server starts.
+
+    Raises:
+        SourceError: there is in it what no clone of ours has: a link, or something else in place of its data.
+
+    """
+    data = server.data_directory(work)
+    take_tree(work.directory)
+    links = next(files.links_in(work.directory), None)
+    if links is not None or not data.is_dir():
+        raise SourceError(f"the copy of the clone is no data directory of ours (a link: {links or 'none'})")
+    for entry in work.directory.iterdir():
+        if entry != data and entry.is_file():
+            entry.unlink()  # the attestation of its snapshot, which is not what this becomes
+    preload = work.source.base.facts.get("preload", "") if work.source.base is not None else ""
+    bootstrap.note_preload(work, preload)
+    _make_directories(data)
+    _check_tablespaces(data, installed)
+    _scrub(data)
+    give_tree(work.directory, work.account)
+
+
 def newest_timeline(data: Path) -> int | None:
     """Return the newest timeline that there is WAL of; None without any WAL."""
     names = (entry.name for entry in (data / "pg_wal").iterdir())

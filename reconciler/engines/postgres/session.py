@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from reconciler.engines.postgres import copying, isolate, logical, scripts, server, settle
+from reconciler.engines.postgres import copying, isolate, logical, scripts, server, settle, users
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class PostgresSession:
         if self._work.source.physical:
             self._work.progress("isolating from production")
             isolate.isolate_cluster(self._work)
+        if self._work.source.kind == "clone":
+            self._work.progress("leaving its users behind")
+            isolate.isolate_cluster(self._work)
+            users.leave_behind(self._work, self._work.source.users)
         with server.connect(self._work, "template1") as conn:
             server.ensure_builder(conn)
 

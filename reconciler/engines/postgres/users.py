@@ -19,7 +19,7 @@ from reconciler.errors import PermanentError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from reconciler.engines.base import CloneWork, UserWish
+    from reconciler.engines.base import BuildWork, CloneWork, UserWish
 
 _ATTRIBUTES = {
     "owner": "NOSUPERUSER CREATEDB",
@@ -60,6 +60,14 @@ def deliver_users(work: CloneWork, users: Sequence[UserWish], drop: Sequence[str
 def logins(conn: psycopg.Connection) -> tuple[str, ...]:
     """Return the roles that can log in."""
     return tuple(row[0] for row in conn.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin").fetchall())
+
+
+def leave_behind(work: BuildWork, names: Sequence[str]) -> None:
+    """Drop the users of a clone in a copy of it; what they own becomes the group's."""
+    with server.connect(work, "template1") as conn:
+        present = _existing(conn, names)
+    if present:
+        _drop(work, sorted(present))
 
 
 def settle_after_scripts(work: CloneWork, kept: Collection[str]) -> None:
@@ -141,7 +149,7 @@ def _statements(conn: psycopg.Connection, user: UserWish, groups: frozenset[str]
     return statements
 
 
-def _drop(work: CloneWork, names: Sequence[str]) -> None:
+def _drop(work: BuildWork | CloneWork, names: Sequence[str]) -> None:
     """Drop users; what they own stays, as the group's or the admin's. Their sessions end."""
     roles = {"users": sql.SQL(", ").join(map(sql.Identifier, names)), "owner": sql.Identifier(server.OWNER)}
     with server.connect(work, "template1") as conn:
