@@ -180,11 +180,14 @@ class Reconciler:
             if not task.long:
                 if task.waits and key.kind is Kind.CLONE and _asks_other(desired, task, CloneName(key.name)):
                     task.cancel.cancel()
-                continue
-            name = ImageName(key.name)
-            image, started_for = desired.images.get(name), task.work.desired.images.get(name)
-            if image is None or image.suspend or started_for is None or _builds_other(image, started_for):
-                task.cancel.cancel()
+            elif key.kind is Kind.POINT:
+                if not _is_started_from(desired, CloneName(key.name)):
+                    task.cancel.cancel()
+            else:
+                name = ImageName(key.name)
+                image, started_for = desired.images.get(name), task.work.desired.images.get(name)
+                if image is None or image.suspend or started_for is None or _builds_other(image, started_for):
+                    task.cancel.cancel()
 
     def _cancel_quarantined(self, desired: Desired, observed: Observed) -> None:
         """Stop what is being made of a snapshot that must not be handed out any more."""
@@ -298,6 +301,12 @@ class Reconciler:
 
 def _asks_other(desired: Desired, task: Task, name: CloneName) -> bool:
     return desired.clones.get(name) != task.work.desired.clones.get(name)
+
+
+def _is_started_from(desired: Desired, name: CloneName) -> bool:
+    """Whether a clone starts from the one of that name, be it its name until now."""
+    names = {name, *(clone.name for clone in desired.clones.values() if clone.formerly == name)}
+    return any(clone.source_clone in names for clone in desired.clones.values())
 
 
 def _builds_other(image: DesiredImage, before: DesiredImage) -> bool:

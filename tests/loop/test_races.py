@@ -58,6 +58,40 @@ def engine(world: World) -> Iterator[GatedEngine]:
     made.gate.set()
 
 
+SECOND = CLONE.replace("name: dev", "name: second").replace("image: shop", "image: {clone: dev}")
+
+
+def test_a_cut_goes_on_while_passes_do_and_the_clone_is_not_held_up_by_it(world: World, engine: GatedEngine) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    engine.shut()
+    world.write(SECOND, name="second.yaml")
+    view = world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    world.write(IMAGE, CLONE + "  state: stopped\n")
+    stopped = world.reconciler.one_pass()
+    assert [action.verb for action in planned(stopped).actions] == ["stop"]
+    engine.gate.set()
+    world.reconciler.settle(view)
+    assert world.running() == ["second.1"]
+
+
+def test_a_cut_that_nothing_starts_from_any_more_is_given_up(world: World, engine: GatedEngine) -> None:
+    world.write(IMAGE, CLONE)
+    world.apply()
+    engine.shut()
+    world.write(IMAGE, CLONE, SECOND)
+    world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    world.write(IMAGE, CLONE)
+    view = world.reconciler.one_pass()
+    engine.gate.set()
+    world.reconciler.settle(view)
+    world.apply()
+    assert len(world.snapshots()) == 1
+    assert world.running() == ["dev.1"]
+
+
 def devs(*numbers: int) -> list[str]:
     return [CLONE.replace("dev", f"dev{number:02}") for number in numbers]
 
