@@ -160,13 +160,19 @@ def _images(document: Json, now: datetime) -> Sheet:
 
 
 def _mirror_row(mirror: Json, now: datetime) -> tuple[Cell, ...]:
-    data = age(parse_time(mirror["lastCommitAt"]), now) if mirror["lastCommitAt"] else "-"
+    data = _since(mirror["lastCommitAt"], now)
+    past = f"moments since {_since(mirror['momentsSince'], now)}" if mirror.get("momentsSince") else ""
     if mirror["phase"] != "following":
         state = Cell(mirror["phase"], _BUSY)
     else:
         state = Cell("following", _GOOD) if mirror["following"] else Cell("not following", _BAD)
     sizes = (size(mirror["sizeBytes"]), size(mirror["exclusiveBytes"]))
-    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, *sizes, "", "")
+    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, *sizes, "", past)
+
+
+def _since(time: str | None, now: datetime) -> str:
+    """Return how long ago something was that the primary's clock says, which may be ahead of ours."""
+    return age(min(parse_time(time), now), now) if time else "-"
 
 
 def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:
