@@ -8,7 +8,8 @@ file does not tell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.engine_rules import refused_parameters
@@ -19,7 +20,6 @@ from reconciler.spec.loader import load, load_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from reconciler.spec.diagnostics import Diagnostic
 
@@ -45,8 +45,10 @@ class Result:
         return "not valid" if self.errors else f"valid: {self.documents} documents"
 
 
-def validate_paths(paths: Sequence[Path]) -> Result:
+def validate_paths(paths: Sequence[Path], *, rooted: bool = True) -> Result:
     """Check directories as spec repositories, and files together by themselves.
+
+    Findings of a directory name files as seen from there, or, unless ``rooted``, from where the program runs.
 
     Raises:
         InputError: a path does not exist, or a directory holds something that is refused as a whole.
@@ -55,7 +57,7 @@ def validate_paths(paths: Sequence[Path]) -> Result:
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise InputError(f"{missing[0]} does not exist")
-    parts = [_directory(path) for path in paths if path.is_dir()]
+    parts = [_directory(path) if rooted else _from_here(path) for path in paths if path.is_dir()]
     if files := [path for path in paths if not path.is_dir()]:
         parts.append(_files(files))
     return Result(sum(part.documents for part in parts), tuple(d for part in parts for d in part.diagnostics))
@@ -72,6 +74,20 @@ def _directory(root: Path) -> Result:
     resolution = resolve(loaded.documents, tree)
     found = (*loaded.diagnostics, *resolution.diagnostics, *refused_parameters(loaded.documents))
     return Result(len(loaded.documents), found)
+
+
+def _from_here(root: Path) -> Result:
+    """Check a directory, and name files as a checkout does: tools that show findings beside the lines look there."""
+    shown = root.resolve()
+    if shown.is_relative_to(Path.cwd()):
+        shown = shown.relative_to(Path.cwd())
+    result = _directory(root)
+    return replace(result, diagnostics=tuple(_moved(found, shown) for found in result.diagnostics))
+
+
+def _moved(found: Diagnostic, root: Path) -> Diagnostic:
+    related = tuple(replace(also, file=(root / also.file).as_posix()) for also in found.related)
+    return replace(found, file=(root / found.file).as_posix(), related=related)
 
 
 def _files(paths: Sequence[Path]) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,15 @@ _CHANGES = 2
 _NAMED = 5
 """How many objects with the same problem are named."""
 
+
+class PlanFormat(StrEnum):
+    """How a plan is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
 Revision = Annotated[str | None, typer.Option("--revision", help="A commit, branch or tag instead of the newest one.")]
 Format = Annotated[Output, typer.Option("-o", "--output", help="How the result is written.")]
 
@@ -44,7 +54,7 @@ def plan(
         Path | None,
         typer.Option("--observed", help="`status -o json` of another host: plan without access to it."),
     ] = None,
-    output: Format = Output.TEXT,
+    output: Annotated[PlanFormat, typer.Option("-o", "--output", help="How the plan is written.")] = PlanFormat.TEXT,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit with 2 when there are changes.")
     ] = False,
@@ -175,7 +185,7 @@ def one_pass(host: Host, revision: str | None, output: Output | None) -> int:
 def _settled(reconciler: Reconciler, view: View, output: Output | None, progress: Progress) -> View:
     """Show what a pass does, wait for its work, and return what there is then."""
     if output is Output.TEXT and view.plan is not None:
-        _show(view.plan, output)
+        _show(view.plan, PlanFormat.TEXT)
     return reconciler.settle(view, progress.show)
 
 
@@ -211,13 +221,17 @@ def _warn(made: Plan) -> None:
                 note(f"warning: {key} masking left some of it:{lines}{condition.message}")
 
 
-def _show(result: Plan, output: Output) -> None:
+def _show(result: Plan, output: PlanFormat) -> None:
+    from reconciler.plan.markdown import plan_markdown
     from reconciler.plan.render import plan_json, plan_text
 
-    if output is Output.JSON:
-        write_json(plan_json(result))
-    else:
-        write(plan_text(result, colour=colours()))
+    match output:
+        case PlanFormat.JSON:
+            write_json(plan_json(result))
+        case PlanFormat.MARKDOWN:
+            write(plan_markdown(result))
+        case PlanFormat.TEXT:
+            write(plan_text(result, colour=colours()))
 
 
 def _show_problems(view: View) -> bool:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import os
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.output import Output, colours, note, write, write_json
+from reconciler.cli.output import colours, note, write, write_json
+from reconciler.errors import InputError
+
+if TYPE_CHECKING:
+    from reconciler.validation import Result
+
+
+class Findings(StrEnum):
+    """How findings are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+    SARIF = "sarif"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     app.command("init")(init)
     app.command("validate")(validate)
+    app.command("explain")(explain)
     app.command("schema")(schema)
     app.command("demo")(demo)
 
@@ -30,24 +46,62 @@ def init(directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where;
 
 def validate(
     paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files or directories.")] = None,
-    output: Annotated[Output, typer.Option("--format", "-o", help="How findings are written.")] = Output.TEXT,
+    output: Annotated[Findings, typer.Option("--format", "-o", help="How findings are written.")] = Findings.TEXT,
 ) -> int:
     """Check specs and show every error at once.
 
     Needs no host, no configuration and no database. A directory is checked as a spec
     repository, together with the files that its specs name.
     """
-    from reconciler.spec.diagnostics import render_json, render_text
     from reconciler.validation import validate_paths
 
-    result = validate_paths(tuple(paths or [Path()]))
-    if output is Output.JSON:
-        write_json(render_json(result.diagnostics))
-    elif result.diagnostics:
-        write(render_text(result.diagnostics, colour=colours()))
-    if output is Output.TEXT:
+    rooted = output in (Findings.TEXT, Findings.JSON)  # others look files up in the checkout
+    result = validate_paths(tuple(paths or [Path()]), rooted=rooted)
+    _write_findings(result, output)
+    if output in (Findings.TEXT, Findings.GITHUB):
         note(result.summary)
     return 1 if result.errors else 0
+
+
+def _write_findings(result: Result, output: Findings) -> None:
+    found = result.diagnostics
+    match output:
+        case Findings.JSON:
+            from reconciler.spec.diagnostics import render_json
+
+            write_json(render_json(found))
+        case Findings.SARIF:
+            from reconciler.spec.sarif import render_sarif
+
+            write_json(render_sarif(found))
+        case Findings.GITHUB:
+            from reconciler.spec.github import render_github, render_summary
+
+            if found:
+                write(render_github(found))
+            if summary := os.environ.get("GITHUB_STEP_SUMMARY"):  # where a step of a workflow adds its own
+                with Path(summary).open("a", encoding="utf-8") as stream:
+                    stream.write(render_summary(found, f"Specs: {result.summary}"))
+        case Findings.TEXT:
+            from reconciler.spec.diagnostics import render_text
+
+            if found:
+                write(render_text(found, colour=colours()))
+
+
+def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="Such as R012.")]) -> int:
+    """Say what the code of a finding means, what to do, and show an example."""
+    from reconciler.spec.codes import CODES
+    from reconciler.spec.suggest import did_you_mean, one_of
+
+    known = CODES.get(code.upper())
+    if known is None:
+        raise InputError(f"there is no code {code}", hint=did_you_mean(code.upper(), CODES) or one_of(CODES))
+    parts = [f"{code.upper()}  {known.meaning}", known.advice]
+    if known.example:
+        parts += ["For example:", "\n".join(f"    {line}" for line in known.example.splitlines())]
+    write("\n\n".join(parts))
+    return 0
 
 
 def schema(

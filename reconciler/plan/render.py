@@ -103,7 +103,7 @@ def _effect(action: Action) -> str:
 
 def plan_text(plan: Plan, *, colour: bool = False) -> str:
     """Return a plan for people, images first; with ``colour`` as a terminal shows it."""
-    pending = list(_pending_lines(plan))
+    pending = list(pending_lines(plan))
     if not plan.actions and not plan.refused:
         if not pending:
             return "No changes: everything is as the specs ask for."
@@ -131,15 +131,16 @@ def _action_lines(action: Action, colour: bool) -> Iterator[str]:  # noqa: FBT00
     effect = _effect(action)
     mark = "!" if action.destructive else " "
     head = f"{_SYMBOLS[effect]}{mark}{action.verb} {action.key.name}"
-    yield f"  {_style(head, _COLOURS[effect], colour)}{_plain(_detail(action))}"
+    yield f"  {_style(head, _COLOURS[effect], colour)}{_plain(detail(action))}"
     yield f"      {_plain(action.reason)}"
     if action.destructive:
-        yield f"      {_plain(_loss(action))}"
+        yield f"      {_plain(loss(action))}"
     if action.after:
         yield f"      after {', '.join(map(str, action.after))}"
 
 
-def _detail(action: Action) -> str:
+def detail(action: Action) -> str:
+    """Say what an action is about besides its object, with a blank in front; empty when there is nothing."""
     match action:
         case BuildSnapshot() | DeleteSnapshot():
             return f" {action.snapshot}"
@@ -155,7 +156,7 @@ def _detail(action: Action) -> str:
             return ""
 
 
-def _loss(action: Action) -> str:
+def loss(action: Action) -> str:
     """Say what is lost, and whether it can be brought back."""
     volumes = ", ".join(action.volumes)
     match action:
@@ -175,7 +176,7 @@ def _refused_lines(plan: Plan, colour: bool) -> Iterator[str]:  # noqa: FBT001 -
         yield from (f"      {line}" for line in _unique(f"{a.verb} {a.key}" for a in refusal.actions))
 
 
-def _pending_lines(plan: Plan) -> Iterator[str]:
+def pending_lines(plan: Plan) -> Iterator[str]:
     """Yield the objects that are not as the specs ask for and that nothing in the plan is about."""
     shown = {action.key for action in plan.everything}
     for key, conditions in sorted(plan.conditions.items()):

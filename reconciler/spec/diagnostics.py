@@ -8,43 +8,13 @@ carries the lines around its place, bounded and without what looks like a passwo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from reconciler.spec.yaml12 import Span
 
 Severity = Literal["error", "warning"]
-
-CODES: Mapping[str, str] = {
-    "R001": "The file is not readable text.",
-    "R002": "The file is too large.",
-    "R003": "The file is not valid YAML.",
-    "R004": "A key is written twice in one mapping.",
-    "R005": "The file is nested too deep, or its aliases expand to too much.",
-    "R006": "A feature of YAML that specs do not use: tags, merge keys, keys that are not text.",
-    "R010": "The document is not of the reconciler.",
-    "R011": "The apiVersion or kind is not known.",
-    "R012": "The field is not known.",
-    "R013": "A required field is missing.",
-    "R014": "The value is of the wrong type.",
-    "R015": "The value is not one of those allowed.",
-    "R016": "The value is malformed or out of range.",
-    "R017": "Fields contradict each other, or one needs another.",
-    "R020": "Two documents have the same kind and name.",
-    "R021": "A document refers to an object that does not exist.",
-    "R022": "Images are built on each other, or clones start from each other, in a circle.",
-    "R023": "Two clones want the same port.",
-    "R024": "Renames contradict each other.",
-    "R025": "The pinned snapshot is of another image.",
-    "R026": "The document does not belong into a spec repository.",
-    "R027": "A numbered name is too long.",
-    "R030": "A path is not in the repository, or not allowed.",
-    "R031": "A template cannot be rendered.",
-    "R032": "A server setting is not for documents to decide.",
-    "R099": "There are more problems than are shown.",
-}
-"""Every code that a diagnostic can have, with its meaning; listed in docs/errors.md."""
 
 _CONTEXT_LINES = 2
 _BREAK = re.compile(rb"\r\n|\r|\n|\xc2\x85|\xe2\x80[\xa8\xa9]")
@@ -167,6 +137,12 @@ def counts(diagnostics: Iterable[Diagnostic]) -> tuple[int, int]:
     return severities.count("error"), severities.count("warning")
 
 
+def total(errors: int, warnings: int) -> str:
+    """Return the counts as people read them: ``2 errors and 1 warning``."""
+    parts = [f"{number} {word}{'s' * (number != 1)}" for number, word in ((errors, "error"), (warnings, "warning"))]
+    return " and ".join(part for part in parts if not part.startswith("0 "))
+
+
 _STYLES = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "gutter": "\x1b[1;34m", "help": "\x1b[1;36m"}
 
 
@@ -174,10 +150,7 @@ def render_text(diagnostics: Sequence[Diagnostic], *, colour: bool = False) -> s
     """Return all diagnostics as people read them, each with its lines and a caret, and a count at the end."""
     if not diagnostics:
         return ""
-    errors, warnings = counts(diagnostics)
-    parts = [f"{number} {word}{'s' * (number != 1)}" for number, word in ((errors, "error"), (warnings, "warning"))]
-    total = " and ".join(part for part in parts if not part.startswith("0 "))
-    return "\n\n".join([*(_one(found, colour=colour) for found in diagnostics), total])
+    return "\n\n".join([*(_one(found, colour=colour) for found in diagnostics), total(*counts(diagnostics))])
 
 
 def _one(found: Diagnostic, *, colour: bool) -> str:

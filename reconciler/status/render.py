@@ -6,6 +6,7 @@ None) no line is wrapped or cut, so that ``grep`` and ``awk`` see whole values.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from reconciler.status.files import format_second, parse_time
@@ -111,14 +112,21 @@ def _is_problem(condition: Json) -> bool:
 
 def _write_problems(page: Page, problems: Sequence[tuple[str, Json, Json]], now: datetime) -> None:
     page.write("PROBLEMS", "bold")
-    for who, condition, item in problems:
-        since = condition["lastTransitionTime"]
-        when = f" ({age(parse_time(since), now)})" if since else ""
-        name = "not ready" if condition["type"] == "Ready" else condition["type"]
-        page.write(f"✗ {plain(who)}  {name}: {plain(condition['reason'])}{when}", _problem_style(condition))
-        for line in (*condition["message"].splitlines(), _origin(item)):
+    for told, alike in groupby(problems, key=_told):
+        for who, condition, _item in alike:
+            since = condition["lastTransitionTime"]
+            when = f" ({age(parse_time(since), now)})" if since else ""
+            name = "not ready" if condition["type"] == "Ready" else condition["type"]
+            page.write(f"✗ {plain(who)}  {name}: {plain(condition['reason'])}{when}", _problem_style(condition))
+        for line in told:
             if text := plain(line):  # a message keeps its lines, below its object: it can be YAML to be copied
                 page.write(text, indent="  " + " " * (len(line) - len(line.lstrip(" "))))
+
+
+def _told(problem: tuple[str, Json, Json]) -> tuple[str, ...]:
+    """Return what is said of a problem; of many with one cause it is said once."""
+    _who, condition, item = problem
+    return (*condition["message"].splitlines(), _origin(item))
 
 
 def _problem_style(condition: Json) -> str:
@@ -149,7 +157,7 @@ def _images(document: Json, now: datetime) -> Sheet:
     for image in document["images"]:
         clones = {clone for snapshot in image["snapshots"] for clone in snapshot["usedBy"]}
         name = Cell(plain(image["name"]), "bold")
-        engine, state = image["engine"] or "-", _state_cell(image, "")
+        engine, state = image["engine"] or "-", _state_cell(image, "" if image["document"] else "no document")
         sheet.rows.append(_row(name, engine, state, "", "", "", str(len(clones)), _refreshes(image, now)))
         for build in image["builds"]:
             started = age(parse_time(build["startedAt"]), now)
@@ -160,13 +168,19 @@ def _images(document: Json, now: datetime) -> Sheet:
 
 
 def _mirror_row(mirror: Json, now: datetime) -> tuple[Cell, ...]:
-    data = age(parse_time(mirror["lastCommitAt"]), now) if mirror["lastCommitAt"] else "-"
+    data = _since(mirror["lastCommitAt"], now)
+    past = f"moments since {_since(mirror['momentsSince'], now)}" if mirror.get("momentsSince") else ""
     if mirror["phase"] != "following":
         state = Cell(mirror["phase"], _BUSY)
     else:
         state = Cell("following", _GOOD) if mirror["following"] else Cell("not following", _BAD)
     sizes = (size(mirror["sizeBytes"]), size(mirror["exclusiveBytes"]))
-    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, *sizes, "", "")
+    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, *sizes, "", past)
+
+
+def _since(time: str | None, now: datetime) -> str:
+    """Return how long ago something was that the primary's clock says, which may be ahead of ours."""
+    return age(min(parse_time(time), now), now) if time else "-"
 
 
 def _snapshot_row(snapshot: Json, now: datetime) -> tuple[Cell, ...]:
@@ -266,7 +280,7 @@ def _state_cell(item: Json, state: str) -> Cell:
     if conditions.get("Ready", {}).get("status") == "Unknown" or state == "unknown":
         return Cell("unknown", _BUSY)
     state = "idle" if "Idle" in conditions and state == "stopped" else state
-    return Cell(state or "ready", _DIM if state in ("idle", "stopped", "absent", "expired") else _GOOD)
+    return Cell(state or "ready", _DIM if state in ("idle", "stopped", "absent", "expired", "no document") else _GOOD)
 
 
 def _row(*cells: str | Cell) -> tuple[Cell, ...]:

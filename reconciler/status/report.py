@@ -18,6 +18,7 @@ from reconciler.state.observed import (
     CloneManifest,
     ClonePhase,
     MirrorManifest,
+    RawManifest,
     ServerState,
     SnapshotManifest,
     Volume,
@@ -77,6 +78,8 @@ class _Index:
     data_as_of: dict[SnapshotId, datetime]
     created_at: dict[SnapshotId, datetime]
     mirrors: dict[ImageName, list[tuple[Volume, MirrorManifest]]] = field(default_factory=dict)
+    raws: dict[VolumeId, list[RawManifest]] = field(default_factory=dict)
+    """Of each mirror the raw copies from which its log can be replayed."""
     quarantined: Mapping[SnapshotId, str] = field(default_factory=dict)
     newest: Mapping[ImageName, SnapshotManifest] = field(default_factory=dict)
     """Of each image the newest snapshot that something may be made of."""
@@ -94,6 +97,8 @@ class _Index:
                     index.builds.setdefault(manifest.image, []).append(manifest)
                 case MirrorManifest() as manifest:
                     index.mirrors.setdefault(manifest.image, []).append((volume, manifest))
+                case RawManifest() as manifest if volume.state is VolumeState.COMPLETE:
+                    index.raws.setdefault(manifest.mirror, []).append(manifest)
                 case CloneManifest() as manifest if volume.state is not VolumeState.DELETING:
                     index.clones.setdefault(manifest.clone, []).append(volume)
                     index.used_by.setdefault(manifest.snapshot, set()).add(manifest.clone)
@@ -137,10 +142,15 @@ def _newest(index: _Index, withheld: Mapping[SnapshotId, str]) -> dict[ImageName
         manifest
         for known in index.snapshots.values()
         for _, manifest in known
-        if manifest.at is None and manifest.clone is None and manifest.snapshot not in withheld
+        if _is_refresh(manifest) and manifest.snapshot not in withheld
     )
     ordered = sorted(usable, key=lambda manifest: (manifest.created_at, manifest.snapshot))
     return {manifest.image: manifest for manifest in ordered}
+
+
+def _is_refresh(manifest: SnapshotManifest) -> bool:
+    """Whether a snapshot is of its image's source as it was then: not of a moment, not of a clone."""
+    return manifest.at is None and manifest.clone is None
 
 
 def current_volume(volumes: Iterable[Volume], clone: CloneName) -> tuple[Volume, CloneManifest] | None:
@@ -195,17 +205,18 @@ def _image(facts: Facts, index: _Index, name: ImageName) -> Json:
             {"id": build.snapshot, "startedAt": _time(build.started_at), "revision": build.revision}
             for build in index.builds.get(name, ())
         ],
-        "mirrors": [_mirror(facts, volume, manifest) for volume, manifest in index.mirrors.get(name, ())],
+        "mirrors": [_mirror(facts, index, volume, manifest) for volume, manifest in index.mirrors.get(name, ())],
         "pool": _image_pool(desired, snapshots),
         "suspended": desired.suspend if desired is not None else False,
         "nextRefreshAt": _time(facts.next_refreshes.get(name)),
-        "lastRefresh": _last_refresh(facts, name, [manifest for _volume, manifest in snapshots if manifest.at is None]),
+        "lastRefresh": _last_refresh(facts, name, [manifest for _, manifest in snapshots if _is_refresh(manifest)]),
         **_document(facts, desired),
     }
 
 
-def _mirror(facts: Facts, volume: Volume, manifest: MirrorManifest) -> Json:
-    """Return what follows an image's primary, and what it costs there (``heldBytes``) and here."""
+def _mirror(facts: Facts, index: _Index, volume: Volume, manifest: MirrorManifest) -> Json:
+    """Return what follows an image's primary, its cost there (``heldBytes``) and here, and how far back it reaches."""
+    moments = [raw.until for raw in index.raws.get(volume.id, ()) if raw.until is not None]
     usage, seen = facts.usage.get(volume.id), facts.observed.mirrors.get(manifest.image)
     server = facts.observed.servers.get(ServerName(volume.id))
     return {
@@ -221,6 +232,8 @@ def _mirror(facts: Facts, volume: Volume, manifest: MirrorManifest) -> Json:
         "version": manifest.major or None,
         "startedAt": _time(manifest.started_at),
         "copiedAt": _time(manifest.copied_at),
+        "rawCopies": len(index.raws.get(volume.id, ())),
+        "momentsSince": _time(min(moments, default=None)),
         "sizeBytes": usage.logical_bytes if usage is not None else None,
         "exclusiveBytes": usage.exclusive_bytes if usage is not None else None,
         "pool": volume.pool,

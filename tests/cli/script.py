@@ -50,7 +50,7 @@ _FORMS = {
     "text": r".*",
 }
 _TIMEOUT = 120.0
-_CHANGING = ("RECONCILER_", "PG", "GIT_", "PYTHONUNBUFFERED")
+_CHANGING = ("RECONCILER_", "PG", "GIT_", "GITHUB_", "PYTHONUNBUFFERED")
 """Variables that change what commands do or how they write."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from reconciler.plan.markdown import plan_markdown
 from reconciler.plan.policy import judge
 from reconciler.plan.render import plan_json, plan_text, summary
 from reconciler.plan.settings import PolicySettings
@@ -127,3 +128,27 @@ def test_the_hash_names_the_destructive_actions_only() -> None:
 
 def test_a_replacement_counts_as_create_and_delete() -> None:
     assert summary(planned(*STORY)) == {"create": 3, "update": 0, "delete": 2}
+
+
+def test_markdown_shows_what_destroys_first_and_folds_what_is_long() -> None:
+    plan = planned(*STORY)
+    text = plan_markdown(plan)
+    assert text.index("#### Destroys data") < text.index("#### Changes")
+    assert f"Hash of what is destroyed: `{plan.hash}`" in text
+    assert all(str(action.key) in text for action in plan.actions)
+    assert "<details>" not in text
+    many = replace(plan, actions=tuple(a for a in plan.actions if not a.destructive) * 20)
+    assert plan_markdown(many).count("<details>") == 1
+
+
+def test_markdown_shows_what_is_refused_and_that_there_is_nothing() -> None:
+    desired, observed = asked(), STORY[1]
+    judged = judge(planned(desired, observed), desired, observed, NOW, settings=PolicySettings())
+    assert "#### Refused: the commit has no documents left" in plan_markdown(judged)
+    assert "**No changes**" in plan_markdown(planned(asked(), seen()))
+
+
+def test_text_from_specs_is_no_markup_in_a_comment() -> None:
+    plan = planned(*STORY)
+    hostile = replace(plan.actions[0], reason="<b>@everyone</b> | x")
+    assert r"\<b\>@&#8203;everyone\</b\> \| x" in plan_markdown(replace(plan, actions=(hostile,)))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.spec.diagnostics import CODES, diagnostic, redact, render_json, render_text
+from reconciler.spec.codes import CODES
+from reconciler.spec.diagnostics import diagnostic, redact, render_json, render_text
 from reconciler.spec.yaml12 import Span
+from reconciler.validation import validate_paths
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +82,13 @@ def test_colour_changes_nothing_but_colour() -> None:
 
 
 def test_every_code_is_documented() -> None:
-    rows = re.findall(
-        r"^\| (R\d{3}) \| (.*?) \|", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert dict(rows) == dict(CODES)
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (R\d{3}) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    assert rows == [(code, known.meaning, known.advice) for code, known in CODES.items()]
+
+
+@pytest.mark.parametrize("code", [code for code, known in CODES.items() if known.example is not None])
+def test_the_example_of_a_code_has_that_mistake_and_no_other(code: str, tmp_path: Path) -> None:
+    (tmp_path / "example.yaml").write_text(CODES[code].example or "", encoding="utf-8")
+    found = validate_paths([tmp_path]).diagnostics
+    assert {diagnostic.code for diagnostic in found} == {code}

@@ -17,7 +17,8 @@ from reconciler.plan.render import plan_json, plan_text
 from reconciler.plan.settings import PlanSettings, PolicySettings
 from reconciler.plan.timers import next_due
 from reconciler.repository import DirectoryTree
-from reconciler.spec.diagnostics import CODES, render_json, render_text
+from reconciler.spec.codes import CODES
+from reconciler.spec.diagnostics import render_json, render_text
 from reconciler.spec.documents import SpecFile
 from reconciler.spec.loader import LoadResult, load
 from reconciler.spec.values import DURATION_OR_ZERO_PATTERN

@@ -63,6 +63,7 @@ def _document(*clones: dict[str, Any]) -> dict[str, Any]:
         "snapshots": [snapshot],
         "builds": [],
         "suspended": False,
+        "document": {"file": "shop.yaml", "line": 1},
         "lastRefresh": {"at": "2026-11-22T04:00:00Z", "outcome": "UpToDate", "message": ""},
         "nextRefreshAt": None,
     }
@@ -139,6 +140,25 @@ def test_problems_come_first_with_where_to_look_and_who_to_ask() -> None:
         "  port 5601 is used by another program",
         "  clones.yaml:12, last changed by Ann in abcdef01",
     ]
+
+
+def test_what_keeps_many_objects_up_is_said_once_below_them() -> None:
+    clones = [_clone(name, BROKEN) for name in ("dev", "test")]
+    lines = render_status(_document(*clones)).splitlines()
+    assert lines[3:7] == [
+        "✗ Clone/dev  not ready: PortInUse (1 h ago)",
+        "✗ Clone/test  not ready: PortInUse (1 h ago)",
+        "  port 5601 is used by another program",
+        "  clones.yaml:12, last changed by Ann in abcdef01",
+    ]
+    clones[1]["document"] = {"file": "test.yaml", "line": 1}
+    assert "  test.yaml:1, last changed by Ann in abcdef01" in render_status(_document(*clones)).splitlines()
+
+
+def test_an_image_without_a_document_is_not_called_ready() -> None:
+    document = _document()
+    document["images"][0] |= {"document": None, "conditions": []}
+    assert " no document " in render_status(document)
 
 
 def test_a_problem_keeps_its_lines_so_that_what_it_says_to_write_can_be_copied() -> None:

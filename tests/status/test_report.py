@@ -16,6 +16,7 @@ from reconciler.ids import (
     PoolName,
     Revision,
     RuntimeName,
+    SecretName,
     ServerName,
     SnapshotId,
     VolumeId,
@@ -30,9 +31,12 @@ from reconciler.state.observed import (
     ClonePhase,
     Damage,
     Failure,
+    MirrorManifest,
+    MirrorPhase,
     Observed,
     ObservedPool,
     ObservedServer,
+    RawManifest,
     ServerState,
     SnapshotManifest,
     Tombstone,
@@ -41,6 +45,7 @@ from reconciler.state.observed import (
     VolumeState,
 )
 from reconciler.status.observation import observed_from_json
+from reconciler.status.render import render_status
 from reconciler.status.report import Facts, current_volume, status_document
 from reconciler.status.values import Revisions, VolumeUsage
 
@@ -224,6 +229,45 @@ def test_an_image_says_what_its_last_refresh_came_to_and_when_the_next_one_is() 
         assert image["nextRefreshAt"] == "2026-11-22T06:00:00Z"
     (image,) = status_document(_observing(volumes=()))["images"]
     assert (image["lastRefresh"], image["nextRefreshAt"]) == (None, None)
+
+
+def test_points_of_clones_and_moments_are_no_refreshes_of_their_image() -> None:
+    later = _snapshot(SnapshotId("shop-20261122t040000z-1a2b3c4d"), hours=1)
+    for changes in ({"clone": DEV}, {"at": NOW}):
+        assert isinstance(later.manifest, SnapshotManifest)
+        beside = replace(later, manifest=replace(later.manifest, **changes))
+        (image,) = status_document(_observing(volumes=(_snapshot(), beside)))["images"]
+        assert len(image["snapshots"]) == 2
+        assert image["lastRefresh"]["message"] == SNAPSHOT
+
+
+def test_a_mirror_says_since_when_moments_can_be_reached() -> None:
+    mirror = MirrorManifest(
+        installation=HOST,
+        image=SHOP,
+        engine="postgres",
+        phase=MirrorPhase.FOLLOWING,
+        url=SecretName("dsn"),
+        slot="reconciler_shop",
+        revision=R1,
+        started_at=NOW,
+    )
+    volumes = [Volume(VolumeId("shop.mirror"), POOL, VolumeState.COMPLETE, mirror)]
+    for number, (of, until) in enumerate((("shop.mirror", 2), ("shop.mirror", 5), ("other.mirror", 9))):
+        raw = RawManifest(
+            installation=HOST,
+            image=SHOP,
+            engine="postgres",
+            mirror=VolumeId(of),
+            taken_at=NOW,
+            until=NOW - timedelta(hours=until),
+        )
+        volumes.append(Volume(VolumeId(f"shop.raw-{number}"), POOL, VolumeState.COMPLETE, raw))
+    (image,) = status_document(_observing(volumes=tuple(volumes)))["images"]
+    (told,) = image["mirrors"]
+    assert (told["rawCopies"], told["momentsSince"]) == (2, "2026-11-22T00:00:00Z")
+    text = render_status(status_document(_observing(volumes=tuple(volumes))))
+    assert "moments since 5 h ago" in text
 
 
 def test_the_document_is_json_and_holds_the_whole_observation() -> None:
