@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.ids import ImageName
-from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary
+from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary, ReplayArchive
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import cannot_build, find_due
@@ -61,8 +61,8 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         _copy(index, draft, key, image)
         return
     seen = index.observed.mirrors.get(whole.manifest.image)
-    if seen is not None and seen.lost:
-        _leave(index, draft, key, whole, f"it cannot follow any more: {seen.lost}")
+    if lost := whole.manifest.lost or (seen.lost if seen is not None else ""):
+        _leave(index, draft, key, whole, f"it cannot follow any more: {lost}")
         _copy(index, draft, key, image)
     elif _is_old(index, image, whole):
         age = f"no refresh has used it for {words.span(image.mirrored.raw_max_age.total_seconds())}"
@@ -119,8 +119,13 @@ def _copy(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> No
 def _follow(
     index: Index, draft: Draft, key: ObjectKey, image: DesiredImage, mirror: Mirror, seen: ObservedMirror | None
 ) -> None:
-    url = image.mirrored.url if image.mirrored is not None else mirror.manifest.url
-    wanted = mirror_settings(url, index.observed.secrets, keep_log=image.point_in_time is not None)
+    source = image.mirrored
+    wanted = mirror_settings(
+        source.url if source is not None else mirror.manifest.url,
+        index.observed.secrets,
+        keep_log=image.point_in_time is not None,
+        archived=source is not None and source.archive is not None,
+    )
     running = index.server(mirror.volume.id) is not None
     why = ""
     if not running:
@@ -137,7 +142,19 @@ def _follow(
         draft.add(FollowPrimary(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=why))
         draft.say(key, not_ready("NotFollowing", why), reconciling("Starting", why))
         return
-    draft.say(key, *_state(image, seen))
+    held = _replay(index, draft, image, mirror, seen) if seen is not None and seen.pending else None
+    draft.say(key, *([not_ready("NotFollowing", held.message), held] if held is not None else _state(image, seen)))
+
+
+def _replay(index: Index, draft: Draft, image: DesiredImage, mirror: Mirror, seen: ObservedMirror) -> Condition | None:
+    """Plan that a mirror replays what has come into its archive; return why that has to wait after a failure."""
+    fingerprint = mirror_fingerprint("replay", image, index.observed.secrets)
+    key = ObjectKey(Kind.MIRROR, image.name)
+    if (held := held_back(index, key, fingerprint)) is not None:
+        return held
+    reason = f"{seen.pending} file{'s' if seen.pending > 1 else ''} of log came into its archive"
+    draft.add(ReplayArchive(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=reason))
+    return None
 
 
 def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition, ...]:
@@ -152,6 +169,8 @@ def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition,
             f"the primary keeps {words.size(seen.held_bytes)} of log for it; at {words.size(limit)} its slot is dropped"
         )
         held = (Condition(type="HoldsLog", status="True", reason="BehindPrimary", message=message),)
+    if seen.behind:
+        held = (*held, Condition(type="Behind", status="True", reason="ArchiveBehind", message=seen.behind))
     if not seen.following:
         return (not_ready("NotFollowing", seen.problem or "it is not connected to its primary"), *held)
     lag = "" if seen.lag_bytes is None else f"{words.size(seen.lag_bytes)} behind"
