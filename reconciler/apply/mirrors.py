@@ -126,7 +126,7 @@ def replay(work: Work, action: ReplayArchive) -> None:
 
 
 def leave(work: Work, action: LeavePrimary) -> None:
-    """Remove a mirror; what cannot be removed at the primary keeps its manifest, without data.
+    """Remove a mirror; what cannot be removed at the primary keeps its manifest, without data, until it is forgotten.
 
     Raises:
         UnavailableError: the primary does not answer.
@@ -141,7 +141,10 @@ def leave(work: Work, action: LeavePrimary) -> None:
         storage.delete(volume.id)
         return
     with work.host.cutting[volume.id]:
-        _leave(work, storage, volume.id, volume.manifest)
+        manifest = volume.manifest
+        if action.forgotten and manifest.phase is MirrorPhase.LEAVING:
+            manifest = replace(manifest, slot="")
+        _leave(work, storage, volume.id, manifest)
 
 
 def keep_raw(work: Work, action: KeepRaw) -> None:

@@ -65,6 +65,7 @@ class BackupRepository:
 
     tool: str
     stanza: str
+    """What the tool calls the server; empty for tools that know one server only."""
     config: Path
 
 

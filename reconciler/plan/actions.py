@@ -204,12 +204,13 @@ class ReplayArchive(_MirrorAction):
 class LeavePrimary(_MirrorAction):
     """Remove a mirror: its data first, then what is left of it at the primary, and then its manifest.
 
-    ``pruned``: because the document of its image vanished.
+    ``pruned``: because the document of its image vanished. With ``forgotten``, on request, nobody asks the primary.
     """
 
     verb: ClassVar[str] = "leave"
     pool: PoolName
     pruned: bool = False
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

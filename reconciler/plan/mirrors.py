@@ -41,6 +41,22 @@ def plan_mirrors(index: Index, draft: Draft) -> None:
     for name in list(index.mirrors):
         if not index.declared_image(name):
             _plan_undeclared(index, draft, name)
+    _answer(index, draft)
+
+
+def _answer(index: Index, draft: Draft) -> None:
+    """Decline wishes to forget what is not waited for."""
+    for key, requests in index.requests.items():
+        if key.kind is not Kind.MIRROR or key in index.in_flight:
+            continue
+        planned = draft.actions.get(key, ())
+        if not any(isinstance(action, LeavePrimary) and action.forgotten for action in planned):
+            away = f" among those that can be seen; away: {index.away_text()}" if index.away else ""
+            for request in requests:
+                draft.declined[request.id] = (
+                    f"nothing of image {key.name} waits for its primary to be removed there{away};"
+                    " only what is left of a mirror that was removed can be forgotten"
+                )
 
 
 def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
@@ -198,6 +214,9 @@ def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: s
         draft.say(key, reconciling("InUse", f"{reason}; it is removed when the build is done"))
         return
     manifest = mirror.manifest
+    if manifest.phase is MirrorPhase.LEAVING and manifest.slot and index.requests.get(key):
+        _forget(draft, key, mirror)
+        return
     leave = LeavePrimary(
         image=ImageName(key.name),
         volume=mirror.volume.id,
@@ -208,7 +227,24 @@ def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: s
     if attempt(index, draft, leave):
         draft.say(key, reconciling("Leaving", reason))
     elif manifest.phase is MirrorPhase.LEAVING:
-        draft.say(key, not_ready("LeftAtPrimary", f"the slot {manifest.slot} may still be at the primary: {reason}"))
+        told = f"the slot {manifest.slot} may still be at the primary: {reason}"
+        hint = f"if that is gone for good: reconciler forget {key.name}"
+        draft.say(key, not_ready("LeftAtPrimary", f"{told}; it is tried again until it is gone; {hint}"))
+
+
+def _forget(draft: Draft, key: ObjectKey, mirror: Mirror) -> None:
+    """Plan the end of a mirror whose primary nobody expects to answer any more."""
+    reason = f"it was requested: the slot {mirror.manifest.slot} stays at its primary, if that is still there"
+    draft.add(
+        LeavePrimary(
+            image=ImageName(key.name),
+            volume=mirror.volume.id,
+            pool=mirror.volume.pool,
+            forgotten=True,
+            reason=reason,
+        )
+    )
+    draft.say(key, reconciling("Forgetting", reason))
 
 
 def _plan_undeclared(index: Index, draft: Draft, name: ImageName) -> None:

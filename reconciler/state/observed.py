@@ -439,12 +439,20 @@ class ObservedMirror:
     """Why its archive has less than the primary has written, and what to do."""
 
 
-Verb = Literal["apply", "refresh", "reset", "rebase", "undo", "start", "approve", "quarantine", "release", "classify"]
+Verb = Literal[
+    "apply", "refresh", "reset", "rebase", "undo", "start", "approve", "quarantine", "release", "forget", "classify"
+]
 """What can be wished for."""
 UNPLANNED: frozenset[Verb] = frozenset({"classify"})
 """Wishes that change nothing that lasts: no pass plans them, and they wait for no valid commit."""
 
-_KINDS = {"refresh": Kind.IMAGE, "classify": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
+_KINDS = {
+    "refresh": Kind.IMAGE,
+    "classify": Kind.IMAGE,
+    "quarantine": Kind.SNAPSHOT,
+    "release": Kind.SNAPSHOT,
+    "forget": Kind.MIRROR,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

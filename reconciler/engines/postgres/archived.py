@@ -102,8 +102,15 @@ def ahead(work: MirrorWork, standing: Standing) -> Ahead:
     archive = directory_archive(work.archive, here, segment_bytes=standing.segment_bytes, own=own)
     reach = archive.reach()
     names = archive.segments()
-    # what the server has and did not get past may be damaged in its own files: it gets that again
-    return Ahead(archive, reach, names, sum(name[8:] > here.segment[8:] or name not in own for name in names))
+    # it has all of the segment in which it is when it asks for a later one: what it has of it may be a part, or damaged
+    done = max(here.segment[8:], _asked(files.read_small(work.directory / FED / _ASKED) or ""))
+    return Ahead(archive, reach, names, sum(name[8:] >= done for name in names))
+
+
+def _asked(note: str) -> str:
+    """Return the number of the segment in a server's note, as names have it; timelines play no part."""
+    found = _SEGMENT.match(note)
+    return found[0][8:] if found else ""
 
 
 def look(work: MirrorWork, standing: Standing, mirror: ObservedMirror) -> ObservedMirror:
@@ -247,7 +254,6 @@ class _Handing:
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
             with open(os.open(_ASKED, flags, dir_fd=self._handle), "rb") as file:  # noqa: PTH123 - a descriptor
-                found = _SEGMENT.match(file.read(64).decode("ascii", "replace"))
-                return (found[0][8:] if found else "", os.fstat(file.fileno()).st_mtime_ns)
+                return _asked(file.read(64).decode("ascii", "replace")), os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return self._note

@@ -31,7 +31,7 @@ _FILE = re.compile(r"([0-9A-F]{24}|[0-9A-F]{8}\.history)(\.gz|\.zst|\.lz4|\.bz2)
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".lz4": "lz4", ".bz2": "bzip2"}
 """By the ends of names."""
 _SWITCH = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
-_SEGMENT_SIZES = [1 << exponent for exponent in range(20, 31)]
+SEGMENT_SIZES = [1 << exponent for exponent in range(20, 31)]
 _DEFAULT_SEGMENT = 16 << 20
 _SMALL = 1 << 20
 
@@ -301,7 +301,7 @@ def _own_segments(backup: Path) -> frozenset[str]:
 def _segment_bytes(backup: Backup, files: dict[str, Stored]) -> int:
     """Return the size of segments: what the label's position and file name allow, or else what a file has."""
     low, index = backup.start & 0xFFFFFFFF, int(backup.segment[16:], 16)
-    fitting = [size for size in _SEGMENT_SIZES if low // size == index]
+    fitting = [size for size in SEGMENT_SIZES if low // size == index]
     if len(fitting) == 1:
         return fitting[0]
     plain = (file.size for name, file in files.items() if file.plain and not name.endswith(".history"))
