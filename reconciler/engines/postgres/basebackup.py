@@ -68,6 +68,12 @@ def copy(work: MirrorWork, installed: InstalledServer, wanted: Primary) -> None:
         _bring_in(data, oid, work.directory)
 
 
+def outside(data: Path) -> str | None:
+    """Return where a mirror has a tablespace outside of its volume; None when it has none."""
+    links = [entry for entry in (data / "pg_tblspc").iterdir() if entry.is_symlink()]
+    return str(links[0].readlink()) if links else None
+
+
 def new_tablespace(installed: InstalledServer, data: Path) -> str | None:
     """Return where the log that a stopped mirror has to replay creates a tablespace; None when it creates none.
 

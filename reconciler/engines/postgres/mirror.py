@@ -51,6 +51,7 @@ _LOOK_SECONDS = 3
 _STOP = ((signal.SIGINT, 120.0), (signal.SIGQUIT, 30.0))
 _RECOVERY_SECONDS = 3600.0
 _PASSFILE = "primary.pass"
+_TABLESPACE = "the primary made a tablespace in {}, which a mirror can only get by another copy"
 # While it has replayed no transaction since it started, all in it are older than its restart point, told in seconds.
 _FOLLOWING = """
 SELECT pg_last_wal_replay_lsn()::text,
@@ -117,10 +118,7 @@ class PostgresMirrors:
         wanted, data = _primary(work), work.directory / "data"
         installed = _installed(work, int(control.data_major(data) or 0))
         if (place := basebackup.new_tablespace(installed, data)) is not None:
-            raise SourceError(
-                f"the primary made a tablespace in {place}, which a mirror can only get by another copy",
-                reason=MIRROR_LOST,
-            )
+            raise SourceError(_TABLESPACE.format(place), reason=MIRROR_LOST)
         if work.archive is None:
             self._keep_slot(work, wanted)
         _write_settings(work, installed, wanted, data)
@@ -143,6 +141,8 @@ class PostgresMirrors:
             last_commit=last_commit,
             outdated=pause == "paused",
         )
+        if (place := basebackup.outside(work.directory / "data")) is not None:
+            return replace(mirror, following=False, lost=_TABLESPACE.format(place))
         if work.archive is not None:
             mirror = archived.look(work, _standing(work, position, segment_bytes, pause), mirror)
         return _with_primary(work, wanted, mirror, system, segment_bytes)
