@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import LiveServer, MirrorWork
-from reconciler.errors import ReconcilerError, UnsupportedError
+from reconciler.errors import ReconcilerError, SourceError, UnavailableError, UnsupportedError
 from reconciler.ids import ServerName
 from reconciler.proc import CancelToken
 from reconciler.sources import host_path
@@ -63,7 +63,7 @@ def mirror_work(
 
     Raises:
         SecretError: the secret with the primary's URL is not on this host.
-        SourceError: the archive of its log is not granted to the image.
+        UnavailableError: the archive of its log leads out of what is granted to the image.
         UnsupportedError: this host has not the runtime that serves it.
 
     """
@@ -96,7 +96,10 @@ def _archive(host: Host, manifest: MirrorManifest, source: PrimarySource | None)
     """Return where the mirror's log comes from, if an archive is what its image asks for."""
     if source is None or source.archive is None or manifest.phase is MirrorPhase.LEAVING:
         return None
-    return host_path(source.archive, Grants(host.config).roots(manifest.image))
+    try:
+        return host_path(source.archive, Grants(host.config).roots(manifest.image))
+    except SourceError as error:  # what a link leads to is no input whose change could be waited for
+        raise UnavailableError(error.message, reason=error.reason) from error
 
 
 def look(

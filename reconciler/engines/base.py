@@ -196,7 +196,7 @@ class Mirrors(Protocol):
         """Hand a running mirror what its archive has more than it, and return when it has replayed that.
 
         Raises:
-            SourceError: the archive cannot be read.
+            UnavailableError: the archive cannot be read.
             BusyError: it does not get on: the log is damaged, or its server waits for something.
 
         """

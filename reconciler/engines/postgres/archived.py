@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from reconciler.engines.postgres import feeding, files
 from reconciler.engines.postgres.label import Backup, lsn
 from reconciler.engines.postgres.walarchive import COMPRESSIONS, Archive, Reach, directory_archive
-from reconciler.errors import BusyError, SourceError
+from reconciler.errors import BusyError, SourceError, UnavailableError
 from reconciler.handover import give
 from reconciler.status import words
 
@@ -146,11 +146,14 @@ def replay(work: MirrorWork, ask: Callable[[], Standing]) -> None:
     """Hand over what the archive has, and return when the server has replayed it, or waits for other settings.
 
     Raises:
-        SourceError: the archive cannot be read.
+        UnavailableError: the archive cannot be read.
         BusyError: the server does not get on, or a file is damaged or still being written.
 
     """
-    found = ahead(work, ask())
+    try:
+        found = ahead(work, ask())
+    except SourceError as error:  # it may be a file system that is away
+        raise UnavailableError(error.message, reason="ArchiveUnavailable") from error
     if not found.pending:
         return
     handle = os.open(work.directory / FED, _DIRECTORY)

@@ -98,10 +98,14 @@ def put(source: WalSource, name: str, handle: int, account: Account | None) -> b
     temporary = f".{name}.new"
     _unlink(temporary, handle)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with opened as read, open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as write:  # noqa: PTH123 - a descriptor
-        shutil.copyfileobj(read, write, _BLOCK)
-        if account is not None and os.geteuid() == 0:
-            os.fchown(write.fileno(), account.uid, account.gid)
+    try:
+        with opened as read, open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as write:  # noqa: PTH123 - a descriptor
+            shutil.copyfileobj(read, write, _BLOCK)
+            if account is not None and os.geteuid() == 0:
+                os.fchown(write.fileno(), account.uid, account.gid)
+    except BaseException:
+        _unlink(temporary, handle)  # where there is no room, it would take some
+        raise
     os.replace(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
     return True
 
