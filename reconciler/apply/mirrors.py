@@ -85,10 +85,11 @@ def copy(work: Work, action: CopyPrimary) -> None:
 def follow(work: Work, action: FollowPrimary) -> None:
     """Start a mirror's server with the settings of today; one that runs is stopped before.
 
-    One that can never go on is noted as lost. What the image does not ask for any more is removed at the
+    What the image does not ask for any more is removed at the
     primary when the server does without it; until that is done the settings count as old.
 
     Raises:
+        BusyError: it can never go on; the next pass knows.
         UnavailableError: the primary does not answer, and a slot is left there.
 
     """
@@ -99,13 +100,7 @@ def follow(work: Work, action: FollowPrimary) -> None:
         if not archived and not manifest.slot:
             manifest = replace(manifest, slot=_slot(manifest.image))
             storage.update(action.volume, manifest)
-        try:
-            _start(work, storage, action.volume, manifest)
-        except SourceError as error:
-            if error.reason != MIRROR_LOST:
-                raise
-            storage.update(action.volume, replace(manifest, lost=error.message))
-            return
+        _start(work, storage, action.volume, manifest)
         if archived and manifest.slot:
             mirrors_of(work.host, manifest.engine).leave(_job(work, storage, action.volume, manifest))
             manifest = replace(manifest, slot="")
@@ -265,10 +260,18 @@ def _serve(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManif
 
 
 def _start(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:
+    """Start a mirror's server; one that can never go on is noted as lost, which a later pass acts on."""
     job = _job(work, storage, volume, manifest)
     work.run_directory(volume, job.account)
     work.progress("starting the mirror")
-    work.runtime(manifest.runtime).start(mirrors_of(work.host, manifest.engine).server(job), cancel=work.cancel)
+    try:
+        spec = mirrors_of(work.host, manifest.engine).server(job)
+    except SourceError as error:
+        if error.reason != MIRROR_LOST:
+            raise
+        storage.update(volume, replace(manifest, lost=error.message))
+        raise BusyError(error.message, reason=MIRROR_LOST) from error
+    work.runtime(manifest.runtime).start(spec, cancel=work.cancel)
 
 
 def _note_settings(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:

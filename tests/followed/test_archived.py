@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,13 @@ import pytest
 from reconciler.engines.postgres import server
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.observed import SnapshotManifest
-from tests.followed.primary import CHAIN, Primary, primary, remove
+from tests.followed.primary import CHAIN, Primary, archived, archiving, primary, remove
 from tests.followed.test_following import FOLLOWER
-from tests.followed.world import caught_up, follow, mirror_of, refresh
+from tests.followed.world import caught_up, follow, mirror_of, refresh, source_of
 from tests.support import clone, new_world, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from reconciler.state.conditions import Condition
     from tests.support import Pass, World
@@ -29,17 +27,6 @@ pytestmark = pytest.mark.postgres
 
 _PAGE_HEADER = 40
 MAJORS = sorted({installed.major for installed in server.installed_servers()})
-
-
-def archiving(made: Primary) -> Path:
-    """Have a primary archive from now on, into the directory that is returned."""
-    place = made.root / "archive"
-    place.mkdir(exist_ok=True)
-    os.chown(place, made.root.stat().st_uid, -1)
-    made.configure(archive_mode="on", archive_command=f'f="{place}/%f"; test ! -e "$f" && cp %p "$f"')
-    made.stop()
-    made.start()
-    return place
 
 
 @pytest.fixture(scope="module", params=MAJORS)
@@ -69,25 +56,6 @@ def following(production: Primary, **spec: Any) -> Iterator[World]:  # noqa: ANN
         yield made
     finally:
         made.close()
-
-
-def source_of(production: Primary) -> dict[str, Any]:
-    archive = str(production.root / "archive")
-    return {"primary": {"url": {"secret": "dsn"}, "mode": "archive", "archive": archive}}
-
-
-def archived(production: Primary, archive: Path | None = None) -> str:
-    """Have the log so far archived; return the last segment."""
-    place = archive or production.root / "archive"
-    ((last,),) = production.sql("SELECT pg_walfile_name(pg_switch_wal())")
-
-    def there() -> bool:
-        return (place / last).exists() and production.sql(
-            f"SELECT last_archived_wal >= '{last}' FROM pg_stat_archiver"
-        ) == [(True,)]
-
-    until(there, what=f"the archive of {last}")
-    return str(last)
 
 
 def told(world: World) -> dict[str, Condition]:

@@ -415,3 +415,29 @@ def test_a_primary_that_failed_over_without_what_the_mirror_has_is_copied_anew()
         finally:
             world.close()
             remove(other)
+
+
+@pytest.mark.long
+def test_what_is_left_at_a_primary_that_is_gone_for_good_is_forgotten_on_request() -> None:
+    with primary() as production:
+        world = new_world()
+        try:
+            follow(world, production)
+            world.apply().require()
+            slot = mirror_of(world).slot
+            refused = world.run("forget", "shop")
+            assert (refused.returncode, "nothing of image shop waits" in refused.stderr) == (1, True)
+            assert list(production.slots()) == [slot]
+            world.remove("shop.yaml")
+            production.stop()
+            world.apply(("approve", ""))
+            told = world.run("status", "-o", "json").stdout
+            assert "reconciler forget shop" in told
+            assert slot in told
+            done = world.run("forget", "shop")
+            assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "forget shop: 1 object changed")
+            assert slot in world.run("events").stdout, "what may be dropped by hand stays to be read"
+            assert (world.volumes(), world.leftovers()) == ((), [])
+            assert world.run("forget", "shop").returncode == 1
+        finally:
+            world.close()

@@ -66,6 +66,7 @@ _WARM = {
     "hot_standby": "on",
     "hot_standby_feedback": "off",
     "max_standby_streaming_delay": "1s",  # our own questions are the only ones that could wait
+    "max_standby_archive_delay": "1s",
     "wal_level": "replica",
     "wal_receiver_status_interval": "10s",
     "recovery_target_timeline": "latest",
