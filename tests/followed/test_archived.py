@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ _PAGE_HEADER = 40
 MAJORS = sorted({installed.major for installed in server.installed_servers()})
 
 
-@pytest.fixture(scope="module", params=MAJORS)
+@pytest.fixture(
+    scope="module", params=[MAJORS[-1], *(pytest.param(major, marks=pytest.mark.long) for major in MAJORS[:-1])]
+)
 def everywhere(request: pytest.FixtureRequest) -> Iterator[Primary]:
     with primary(request.param) as made:
         archiving(made)
@@ -113,6 +116,15 @@ def test_segments_may_be_compressed_and_log_is_kept_for_moments(production: Prim
             last.with_name(f"{last.name}.gz").write_bytes(gzip.compress(last.read_bytes()))
             last.unlink()
         world.converge()
+        production.enter(1)
+        whole = gzip.compress((last := production.root / "archive" / archived(production)).read_bytes())
+        last.unlink()
+        growing = last.with_name(f"{last.name}.gz")
+        growing.write_bytes(whole[:100])
+        timer = threading.Timer(2, growing.write_bytes, [whole])
+        timer.start()
+        world.apply().require()
+        timer.join()
         world.write("then.yaml", clone("then", snapshot={"at": at.isoformat()}))
         refreshed(world)
         has_all_of(world, production)

@@ -39,6 +39,8 @@ _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 5.0
 _AHEAD = 4
 """Files that lie ready at a time: room for more is not needed."""
+_WRITTEN_SECONDS = 30.0
+"""How long a segment may take to be written into the archive while it is waited for."""
 _ASKS = 5
 """So many times a server asks again for what it was given before it is told to be stuck."""
 _WHOLE = "put a whole copy of it into the archive, and the mirror goes on by itself"
@@ -175,6 +177,7 @@ class _Handing:
         self._handle = handle
         self._ask = ask
         self._broken: BusyError | None = None
+        self._patience = 0.0
         self._given: list[str] = []
         self._note: tuple[str, int] = ("", 0)
         self._furthest = ""
@@ -206,7 +209,8 @@ class _Handing:
         while self._waiting and len(self._given) < _AHEAD:
             name = self._waiting[0]
             if not self._put(name):
-                self._waiting, self._end = [], name[8:]
+                if self._broken is not None:
+                    self._waiting, self._end = [], name[8:]
                 return
             self._given.append(self._waiting.pop(0))
             self._asks = 0
@@ -218,8 +222,11 @@ class _Handing:
             if feeding.put(self._source, name, self._handle, self._work.account):
                 return True
             self._broken = BusyError(f"{name} is not in the archive any more", reason="SourceChanged")
-        except BusyError as error:
-            self._broken = error
+        except BusyError as error:  # it is being written
+            self._patience = self._patience or time.monotonic() + _WRITTEN_SECONDS
+            self._asks = 0
+            if time.monotonic() > self._patience:
+                self._broken = error
         except SourceError as error:
             self._broken = BusyError(error.message, reason="WalDamaged", hint=_WHOLE)
         return False

@@ -95,7 +95,9 @@ class WalG:
         try:
             return json.loads(told) or []
         except ValueError as error:
-            raise SourceError(f"wal-g {command} does not answer in JSON", hint="use WAL-G 1.1 or newer") from error
+            raise SourceError(
+                f"wal-g {command} does not answer in JSON", hint="this was written for WAL-G 3"
+            ) from error
 
     def _run(
         self,
