@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import LiveServer, MirrorWork
-from reconciler.errors import ReconcilerError, UnsupportedError
+from reconciler.errors import ReconcilerError, SourceError, UnavailableError, UnsupportedError
 from reconciler.ids import ServerName
 from reconciler.proc import CancelToken
+from reconciler.sources import host_path
 from reconciler.state.desired import PrimarySource
+from reconciler.state.grants import Grants
 from reconciler.state.observed import MirrorManifest, MirrorPhase, ObservedMirror, ServerState, VolumeState
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def mirror_work(
 
     Raises:
         SecretError: the secret with the primary's URL is not on this host.
+        UnavailableError: the archive of its log leads out of what is granted to the image.
         UnsupportedError: this host has not the runtime that serves it.
 
     """
@@ -79,6 +82,7 @@ def mirror_work(
         account=runtime.account("build", volume, frozenset()),
         primary=LiveServer(host.secrets.get(manifest.url), manifest.url, "physical"),
         slot=manifest.slot,
+        archive=_archive(host, manifest, source),
         version=manifest.major or (image.version if image is not None else None),
         keep_log=image is not None and image.point_in_time is not None,
         held_limit=(source or PrimarySource(manifest.url, "physical")).held_limit,
@@ -86,6 +90,16 @@ def mirror_work(
         cancel=cancel or CancelToken(),
         progress=progress,
     )
+
+
+def _archive(host: Host, manifest: MirrorManifest, source: PrimarySource | None) -> Path | None:
+    """Return where the mirror's log comes from, if an archive is what its image asks for."""
+    if source is None or source.archive is None or manifest.phase is MirrorPhase.LEAVING:
+        return None
+    try:
+        return host_path(source.archive, Grants(host.config).roots(manifest.image))
+    except SourceError as error:  # what a link leads to is no input whose change could be waited for
+        raise UnavailableError(error.message, reason=error.reason) from error
 
 
 def look(

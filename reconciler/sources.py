@@ -51,7 +51,7 @@ def live_server(image: DesiredImage, secret: Callable[[SecretName], str]) -> Liv
 def repositories(config: Config) -> dict[str, BackupRepository]:
     """Return the backup repositories of a host, by name; which an image may use is for :mod:`.state.grants`."""
     known = config.sources.repositories.items()
-    return {name: BackupRepository(place.tool, place.stanza, place.config) for name, place in known}
+    return {name: BackupRepository(place.tool, place.stanza or "", place.config) for name, place in known}
 
 
 def identify(

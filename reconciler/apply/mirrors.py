@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.apply.context import best_effort
-from reconciler.errors import BusyError, RefusedError
+from reconciler.engines.base import MIRROR_LOST
+from reconciler.errors import BusyError, RefusedError, SourceError
 from reconciler.handover import give_tree
 from reconciler.ids import ServerName, VolumeId
 from reconciler.mirrors import mirror_work, mirrors_of
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import MirrorWork
-    from reconciler.plan.actions import BuildSnapshot, CopyPrimary, DropRaw, FollowPrimary, KeepRaw, LeavePrimary
+    from reconciler.ids import ImageName
+    from reconciler.plan.actions import (
+        BuildSnapshot,
+        CopyPrimary,
+        DropRaw,
+        FollowPrimary,
+        KeepRaw,
+        LeavePrimary,
+        ReplayArchive,
+    )
     from reconciler.state.desired import DesiredImage, PrimarySource
     from reconciler.state.observed import BuildManifest, Volume
     from reconciler.storage.base import Storage
@@ -73,15 +83,45 @@ def copy(work: Work, action: CopyPrimary) -> None:
 
 
 def follow(work: Work, action: FollowPrimary) -> None:
-    """Start a mirror's server with the settings of today; one that runs is stopped before."""
+    """Start a mirror's server with the settings of today; one that runs is stopped before.
+
+    What the image does not ask for any more is removed at the
+    primary when the server does without it; until that is done the settings count as old.
+
+    Raises:
+        BusyError: it can never go on; the next pass knows.
+        UnavailableError: the primary does not answer, and a slot is left there.
+
+    """
     storage, manifest = _mirror(work, action.volume)
     with work.host.cutting[action.volume]:
         work.runtime(manifest.runtime).stop(ServerName(action.volume))
-        _serve(work, storage, action.volume, manifest)
+        archived = _is_archived(work, manifest)
+        if not archived and not manifest.slot:
+            manifest = replace(manifest, slot=_slot(manifest.image))
+            storage.update(action.volume, manifest)
+        _start(work, storage, action.volume, manifest)
+        if archived and manifest.slot:
+            mirrors_of(work.host, manifest.engine).leave(_job(work, storage, action.volume, manifest))
+            manifest = replace(manifest, slot="")
+            storage.update(action.volume, manifest)
+        _note_settings(work, storage, action.volume, manifest)
+
+
+def replay(work: Work, action: ReplayArchive) -> None:
+    """Have a mirror replay what has come into its archive.
+
+    Raises:
+        BusyError: it does not get on; what is to be done there is in the message.
+
+    """
+    storage, manifest = _mirror(work, action.volume)
+    with work.host.cutting[action.volume]:
+        mirrors_of(work.host, manifest.engine).replay(_job(work, storage, action.volume, manifest))
 
 
 def leave(work: Work, action: LeavePrimary) -> None:
-    """Remove a mirror; what cannot be removed at the primary keeps its manifest, without data.
+    """Remove a mirror; what cannot be removed at the primary keeps its manifest, without data, until it is forgotten.
 
     Raises:
         UnavailableError: the primary does not answer.
@@ -96,7 +136,10 @@ def leave(work: Work, action: LeavePrimary) -> None:
         storage.delete(volume.id)
         return
     with work.host.cutting[volume.id]:
-        _leave(work, storage, volume.id, volume.manifest)
+        manifest = volume.manifest
+        if action.forgotten and manifest.phase is MirrorPhase.LEAVING:
+            manifest = replace(manifest, slot="")
+        _leave(work, storage, volume.id, manifest)
 
 
 def keep_raw(work: Work, action: KeepRaw) -> None:
@@ -196,7 +239,8 @@ def _leave(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManif
     work.runtime(manifest.runtime).stop(ServerName(volume), at_once=True)
     if storage.traits.files:
         _empty(storage.path(volume))
-    mirrors_of(work.host, manifest.engine).leave(_job(work, storage, volume, manifest))
+    if manifest.slot:
+        mirrors_of(work.host, manifest.engine).leave(_job(work, storage, volume, manifest))
     work.forget_server(volume)
     storage.delete(volume)
 
@@ -211,14 +255,38 @@ def _empty(directory: Path) -> None:
 
 
 def _serve(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:
+    _start(work, storage, volume, manifest)
+    _note_settings(work, storage, volume, manifest)
+
+
+def _start(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:
+    """Start a mirror's server; one that can never go on is noted as lost, which a later pass acts on."""
     job = _job(work, storage, volume, manifest)
     work.run_directory(volume, job.account)
     work.progress("starting the mirror")
-    work.runtime(manifest.runtime).start(mirrors_of(work.host, manifest.engine).server(job), cancel=work.cancel)
-    fingerprint = work.host.secret_fingerprint(manifest.url)
-    applied = mirror_settings(manifest.url, {manifest.url: fingerprint}, keep_log=job.keep_log)
+    try:
+        spec = mirrors_of(work.host, manifest.engine).server(job)
+    except SourceError as error:
+        if error.reason != MIRROR_LOST:
+            raise
+        storage.update(volume, replace(manifest, lost=error.message))
+        raise BusyError(error.message, reason=MIRROR_LOST) from error
+    work.runtime(manifest.runtime).start(spec, cancel=work.cancel)
+
+
+def _note_settings(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:
+    known = {manifest.url: work.host.secret_fingerprint(manifest.url)}
+    image = work.desired.image_called(manifest.image)
+    keep_log = image is not None and image.point_in_time is not None
+    applied = mirror_settings(manifest.url, known, keep_log=keep_log, archived=_is_archived(work, manifest))
     if manifest.settings != applied:
         storage.update(volume, replace(manifest, settings=applied))
+
+
+def _is_archived(work: Work, manifest: MirrorManifest) -> bool:
+    image = work.desired.image_called(manifest.image)
+    source = image.mirrored if image is not None else None
+    return source is not None and source.archive is not None
 
 
 def _mirror(work: Work, wanted: VolumeId) -> tuple[Storage, MirrorManifest]:
@@ -229,18 +297,23 @@ def _mirror(work: Work, wanted: VolumeId) -> tuple[Storage, MirrorManifest]:
 
 
 def _manifest(work: Work, image: DesiredImage, source: PrimarySource) -> MirrorManifest:
-    readable = image.name[:_SLOT_NAME].replace("-", "_")
     return MirrorManifest(
         installation=work.host.installation,
         image=image.name,
         engine=image.engine,
         phase=MirrorPhase.COPYING,
         url=source.url,
-        slot=f"reconciler_{readable}_{secrets.token_hex(4)}",  # of this mirror alone: leaving one spares its successor
+        slot=_slot(image.name) if source.archive is None else "",
         runtime=image.runtime,
         revision=work.desired.revision,
         started_at=work.host.clock.now(),
     )
+
+
+def _slot(image: ImageName) -> str:
+    """Return a new slot's name, of one mirror alone: leaving that spares its successor."""
+    readable = image[:_SLOT_NAME].replace("-", "_")
+    return f"reconciler_{readable}_{secrets.token_hex(4)}"
 
 
 def _job(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> MirrorWork:

@@ -25,6 +25,7 @@ from reconciler.plan.actions import (
     RenameClone,
     RenameImage,
     ReplaceClone,
+    ReplayArchive,
     RestartClone,
     RestoreClone,
     StartClone,
@@ -58,6 +59,8 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915
             mirrors.copy(work, action)
         case FollowPrimary():
             mirrors.follow(work, action)
+        case ReplayArchive():
+            mirrors.replay(work, action)
         case LeavePrimary():
             mirrors.leave(work, action)
         case KeepRaw():

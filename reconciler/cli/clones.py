@@ -176,7 +176,7 @@ _OR_NOW = "; refresh --now does not wait"
 
 
 def _known(host: Host, verb: Verb, target: str) -> None:
-    from reconciler.state.observed import CloneManifest, SnapshotManifest
+    from reconciler.state.observed import CloneManifest, MirrorManifest, SnapshotManifest
 
     volumes, away = visible(host)
     known: set[str]
@@ -188,6 +188,9 @@ def _known(host: Host, verb: Verb, target: str) -> None:
     elif verb in ("quarantine", "release"):
         kind = "snapshot"
         known = {v.manifest.snapshot for v in volumes if isinstance(v.manifest, SnapshotManifest)}
+    elif verb == "forget":
+        kind = "mirror"
+        known = {v.manifest.image for v in volumes if isinstance(v.manifest, MirrorManifest)}
     else:
         kind = "clone"
         known = {v.manifest.clone for v in volumes if isinstance(v.manifest, CloneManifest)}

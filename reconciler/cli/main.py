@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import attest, classify, clones, inspect, interruption, passes, quarantine, specs
+from reconciler.cli import attest, classify, clones, inspect, interruption, mirrors, passes, quarantine, specs
 from reconciler.cli.output import Context, fail, note
 from reconciler.errors import ReconcilerError
 
@@ -58,7 +58,7 @@ def options(
     ctx.obj = Context(config=named, verbose=verbose)
 
 
-for module in (specs, passes, inspect, clones, classify, attest, quarantine):
+for module in (specs, passes, inspect, clones, classify, attest, quarantine, mirrors):
     module.register(app)
 
 

@@ -65,6 +65,7 @@ class BackupRepository:
 
     tool: str
     stanza: str
+    """What the tool calls the server; empty for tools that know one server only."""
     config: Path
 
 
@@ -122,6 +123,10 @@ class SourceIdentity:
     """What was passed over, and why, for people."""
 
 
+MIRROR_LOST = "MirrorLost"
+"""Reason of the error of a mirror that can never go on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorWork:
     """One mirror: where it lies and whom it follows."""
@@ -134,7 +139,9 @@ class MirrorWork:
     account: Account | None
     primary: LiveServer
     slot: str
-    """The name of what is made at the primary, so that it keeps its log for the mirror."""
+    """The name of what is made at the primary, so that it keeps its log for the mirror; empty: nothing is."""
+    archive: Path | None = None
+    """Directory into which the primary archives its log, where the mirror gets it from there; only we may read it."""
     version: str | None = None
     keep_log: bool = False
     """Whether it keeps the log that it replays, for moments to come back to."""
@@ -177,7 +184,22 @@ class Mirrors(Protocol):
         ...
 
     def server(self, work: MirrorWork) -> ServerSpec:
-        """Write the settings of a copied mirror and return how to start it: it follows, and nobody can reach it."""
+        """Write the settings of a copied mirror and return how to start it: it follows, and nobody can reach it.
+
+        Raises:
+            SourceError: with the reason :data:`MIRROR_LOST`, it can never go on, and has to be copied anew.
+
+        """
+        ...
+
+    def replay(self, work: MirrorWork) -> None:
+        """Hand a running mirror what its archive has more than it, and return when it has replayed that.
+
+        Raises:
+            UnavailableError: the archive cannot be read.
+            BusyError: it does not get on: the log is damaged, or its server waits for something.
+
+        """
         ...
 
     def look(self, work: MirrorWork) -> ObservedMirror:

@@ -252,6 +252,8 @@ class MemoryPrimary:
     rows: int = 0
     away: bool = False
     slots: set[str] = field(default_factory=set)
+    archived: int = 0
+    """Rows that are in its archive."""
 
 
 class MemoryMirrors:
@@ -266,7 +268,7 @@ class MemoryMirrors:
 
     def copy(self, work: MirrorWork) -> CopiedPrimary:
         primary = self._primary(work)
-        primary.slots.add(work.slot)
+        primary.slots |= {work.slot} - {""}
         major = work.version or self._engine.servers()[0].major
         self._engine.put_content(work.directory, _Content(major, primary.databases, primary.rows))
         return CopiedPrimary(major, work.primary.url.rpartition("/")[2])
@@ -276,11 +278,17 @@ class MemoryMirrors:
 
     def look(self, work: MirrorWork) -> ObservedMirror:
         content = self._engine.content(work.directory)
+        if work.archive is not None:
+            pending = max(0, self.primaries[work.primary.url].archived - content.rows)
+            return ObservedMirror(following=True, position=str(content.rows), pending=pending)
         try:
             content.rows = self._primary(work).rows
         except UnavailableError as error:
             return ObservedMirror(following=False, position=str(content.rows), problem=str(error))
         return ObservedMirror(following=True, position=str(content.rows), lag_bytes=0, held_bytes=0)
+
+    def replay(self, work: MirrorWork) -> None:
+        self._engine.content(work.directory).rows = self.primaries[work.primary.url].archived
 
     def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
         """It keeps none."""

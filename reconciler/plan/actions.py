@@ -193,15 +193,24 @@ class FollowPrimary(_MirrorAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayArchive(_MirrorAction):
+    """Hand a mirror what has come into its archive, and wait until it has replayed that."""
+
+    verb: ClassVar[str] = "replay"
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeavePrimary(_MirrorAction):
     """Remove a mirror: its data first, then what is left of it at the primary, and then its manifest.
 
-    ``pruned``: because the document of its image vanished.
+    ``pruned``: because the document of its image vanished. With ``forgotten``, on request, nobody asks the primary.
     """
 
     verb: ClassVar[str] = "leave"
     pool: PoolName
     pruned: bool = False
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,6 +461,7 @@ Action = (
     | RenameImage
     | CopyPrimary
     | FollowPrimary
+    | ReplayArchive
     | LeavePrimary
     | KeepRaw
     | DropRaw

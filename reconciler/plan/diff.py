@@ -124,7 +124,7 @@ def _answer_the_rest(index: Index, draft: Draft) -> None:
     for key, requests in index.requests.items():
         for request in requests:
             answered = request.id in draft.served or request.id in draft.declined
-            if request.verb in ("apply", "approve") or answered or key.kind is Kind.SNAPSHOT:
+            if request.verb in ("apply", "approve") or answered or key.kind in (Kind.SNAPSHOT, Kind.MIRROR):
                 continue
             if key.kind is Kind.IMAGE:
                 image = index.desired.images.get(ImageName(key.name))

@@ -116,9 +116,14 @@ def cut_fingerprint(volume: VolumeId, now: datetime) -> str:
     return _fingerprint("cut", volume, now.strftime("%Y-%m-%d %H"))
 
 
-def mirror_settings(url: SecretName, secrets: Mapping[SecretName, str | None], *, keep_log: bool) -> str:
-    """Return the digest of what a mirror is started with: whom it follows, how it gets in, and whether it keeps log."""
-    return digest(url, secrets.get(url), keep_log)
+def mirror_settings(
+    url: SecretName, secrets: Mapping[SecretName, str | None], *, keep_log: bool, archived: bool = False
+) -> str:
+    """Return the digest of what a mirror is started with: whom it follows, how it gets in, and whether it keeps log.
+
+    From an archive it is handed what it replays, and its server knows of no primary.
+    """
+    return digest(url, "archive", keep_log) if archived else digest(url, secrets.get(url), keep_log)
 
 
 def mirror_input(system: str, position: str) -> str:

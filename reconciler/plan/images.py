@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, RenameImage
+from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, RenameImage, ReplayArchive
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
 from reconciler.plan.moments import plan_moments
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Index, Snapshot
 
+_READYING = (CopyPrimary, FollowPrimary, ReplayArchive)
+"""What makes a mirror fit to be cut, in the plan of the build that waits for it."""
 EMPTY_INPUT = "empty"
 """Input id of an image that starts from nothing."""
 
@@ -342,7 +344,7 @@ def _waits_for_mirror(index: Index, draft: Draft, image: DesiredImage, due: Due)
 
     While it does not follow, a refresh waits; a build that the commit asks for is of what it has.
     """
-    if any(isinstance(action, CopyPrimary | FollowPrimary) for action in draft.actions.get(mirror_key(image), ())):
+    if any(isinstance(action, _READYING) for action in draft.actions.get(mirror_key(image), ())):
         return None
     mirror = index.whole_mirror(image)
     seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
@@ -350,6 +352,8 @@ def _waits_for_mirror(index: Index, draft: Draft, image: DesiredImage, due: Due)
         return reconciling("WaitingForMirror", "its mirror cannot be cut now; see the conditions of the mirror")
     if not (seen.following or due.binding):
         return reconciling("WaitingForMirror", f"its mirror does not follow: {seen.problem or 'it is not connected'}")
+    if seen.pending and not due.binding:
+        return reconciling("WaitingForMirror", "its mirror has not replayed its archive; see its conditions")
     return None
 
 
@@ -370,7 +374,9 @@ def _input(index: Index, draft: Draft, image: DesiredImage, base: SnapshotId | N
     if image.mirrored is not None:
         mirror = index.whole_mirror(image)
         seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
-        anew = any(isinstance(action, CopyPrimary) for action in draft.actions.get(mirror_key(image), ()))
+        anew = any(
+            isinstance(action, CopyPrimary | ReplayArchive) for action in draft.actions.get(mirror_key(image), ())
+        )
         if anew or mirror is None or seen is None or seen.position is None:
             return Input(PENDING_INPUT)
         return Input(mirror_input(mirror.manifest.system, seen.position))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.ids import ImageName
-from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary
+from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary, ReplayArchive
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import cannot_build, find_due
@@ -41,6 +41,22 @@ def plan_mirrors(index: Index, draft: Draft) -> None:
     for name in list(index.mirrors):
         if not index.declared_image(name):
             _plan_undeclared(index, draft, name)
+    _answer(index, draft)
+
+
+def _answer(index: Index, draft: Draft) -> None:
+    """Decline wishes to forget what is not waited for."""
+    for key, requests in index.requests.items():
+        if key.kind is not Kind.MIRROR or key in index.in_flight:
+            continue
+        planned = draft.actions.get(key, ())
+        if not any(isinstance(action, LeavePrimary) and action.forgotten for action in planned):
+            away = f" among those that can be seen; away: {index.away_text()}" if index.away else ""
+            for request in requests:
+                draft.declined[request.id] = (
+                    f"nothing of image {key.name} waits for its primary to be removed there{away};"
+                    " only what is left of a mirror that was removed can be forgotten"
+                )
 
 
 def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
@@ -61,8 +77,8 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         _copy(index, draft, key, image)
         return
     seen = index.observed.mirrors.get(whole.manifest.image)
-    if seen is not None and seen.lost:
-        _leave(index, draft, key, whole, f"it cannot follow any more: {seen.lost}")
+    if lost := whole.manifest.lost or (seen.lost if seen is not None else ""):
+        _leave(index, draft, key, whole, f"it cannot follow any more: {lost}")
         _copy(index, draft, key, image)
     elif _is_old(index, image, whole):
         age = f"no refresh has used it for {words.span(image.mirrored.raw_max_age.total_seconds())}"
@@ -119,8 +135,13 @@ def _copy(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> No
 def _follow(
     index: Index, draft: Draft, key: ObjectKey, image: DesiredImage, mirror: Mirror, seen: ObservedMirror | None
 ) -> None:
-    url = image.mirrored.url if image.mirrored is not None else mirror.manifest.url
-    wanted = mirror_settings(url, index.observed.secrets, keep_log=image.point_in_time is not None)
+    source = image.mirrored
+    wanted = mirror_settings(
+        source.url if source is not None else mirror.manifest.url,
+        index.observed.secrets,
+        keep_log=image.point_in_time is not None,
+        archived=source is not None and source.archive is not None,
+    )
     running = index.server(mirror.volume.id) is not None
     why = ""
     if not running:
@@ -137,7 +158,19 @@ def _follow(
         draft.add(FollowPrimary(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=why))
         draft.say(key, not_ready("NotFollowing", why), reconciling("Starting", why))
         return
-    draft.say(key, *_state(image, seen))
+    held = _replay(index, draft, image, mirror, seen) if seen is not None and seen.pending else None
+    draft.say(key, *([not_ready("NotFollowing", held.message), held] if held is not None else _state(image, seen)))
+
+
+def _replay(index: Index, draft: Draft, image: DesiredImage, mirror: Mirror, seen: ObservedMirror) -> Condition | None:
+    """Plan that a mirror replays what has come into its archive; return why that has to wait after a failure."""
+    fingerprint = mirror_fingerprint("replay", image, index.observed.secrets)
+    key = ObjectKey(Kind.MIRROR, image.name)
+    if (held := held_back(index, key, fingerprint)) is not None:
+        return held
+    reason = f"{seen.pending} file{'s' if seen.pending > 1 else ''} of log came into its archive"
+    draft.add(ReplayArchive(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=reason))
+    return None
 
 
 def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition, ...]:
@@ -152,6 +185,8 @@ def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition,
             f"the primary keeps {words.size(seen.held_bytes)} of log for it; at {words.size(limit)} its slot is dropped"
         )
         held = (Condition(type="HoldsLog", status="True", reason="BehindPrimary", message=message),)
+    if seen.behind:
+        held = (*held, Condition(type="Behind", status="True", reason="ArchiveBehind", message=seen.behind))
     if not seen.following:
         return (not_ready("NotFollowing", seen.problem or "it is not connected to its primary"), *held)
     lag = "" if seen.lag_bytes is None else f"{words.size(seen.lag_bytes)} behind"
@@ -179,6 +214,9 @@ def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: s
         draft.say(key, reconciling("InUse", f"{reason}; it is removed when the build is done"))
         return
     manifest = mirror.manifest
+    if manifest.phase is MirrorPhase.LEAVING and manifest.slot and index.requests.get(key):
+        _forget(draft, key, mirror)
+        return
     leave = LeavePrimary(
         image=ImageName(key.name),
         volume=mirror.volume.id,
@@ -189,7 +227,24 @@ def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: s
     if attempt(index, draft, leave):
         draft.say(key, reconciling("Leaving", reason))
     elif manifest.phase is MirrorPhase.LEAVING:
-        draft.say(key, not_ready("LeftAtPrimary", f"the slot {manifest.slot} may still be at the primary: {reason}"))
+        told = f"the slot {manifest.slot} may still be at the primary: {reason}"
+        hint = f"if that is gone for good: reconciler forget {key.name}"
+        draft.say(key, not_ready("LeftAtPrimary", f"{told}; it is tried again until it is gone; {hint}"))
+
+
+def _forget(draft: Draft, key: ObjectKey, mirror: Mirror) -> None:
+    """Plan the end of a mirror whose primary nobody expects to answer any more."""
+    reason = f"it was requested: the slot {mirror.manifest.slot} stays at its primary, if that is still there"
+    draft.add(
+        LeavePrimary(
+            image=ImageName(key.name),
+            volume=mirror.volume.id,
+            pool=mirror.volume.pool,
+            forgotten=True,
+            reason=reason,
+        )
+    )
+    draft.say(key, reconciling("Forgetting", reason))
 
 
 def _plan_undeclared(index: Index, draft: Draft, name: ImageName) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import ImageName, VolumeId
-from reconciler.plan.actions import BuildSnapshot, DropRaw, KeepRaw
+from reconciler.plan.actions import BuildSnapshot, DropRaw, KeepRaw, ReplayArchive
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
 from reconciler.plan.index import RAW
@@ -54,7 +54,8 @@ def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage)
     if past is None or mirror is None:
         _drop(index, draft, key, known, "nothing can be replayed from it any more")
         return
-    moving = key in draft.actions  # the mirror is started, or left
+    # the mirror is started, or left
+    moving = any(not isinstance(action, ReplayArchive) for action in draft.actions.get(key, ()))
     usable = _usable(index, image, mirror)
     needed = set(usable[_first_needed(index, image, usable) :])
     _drop(

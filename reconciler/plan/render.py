@@ -24,6 +24,7 @@ from reconciler.plan.actions import (
     LeavePrimary,
     RemoveDocuments,
     ReplaceClone,
+    ReplayArchive,
     RestartClone,
     RestoreClone,
     UpdateClone,
@@ -150,7 +151,7 @@ def detail(action: Action) -> str:
             return f" ({', '.join(action.changes)})"
         case RemoveDocuments():
             return f": {', '.join(f'Clone/{name}' for name in action.documents)}"
-        case DropVolume() | CopyPrimary() | FollowPrimary() | LeavePrimary() | KeepRaw() | DropRaw():
+        case DropVolume() | CopyPrimary() | FollowPrimary() | ReplayArchive() | LeavePrimary() | KeepRaw() | DropRaw():
             return f" {action.volume}"
         case _:
             return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from reconciler.spec.envelope import API_VERSION, ApiVersion, Labels
 from reconciler.spec.types import (
@@ -37,6 +39,7 @@ from reconciler.spec.types import (
     NonEmpty,
     Percent,
     PortRange,
+    Ruled,
     SecretRef,
     Size,
     UserIdRange,
@@ -284,17 +287,26 @@ class Runtimes(Model):
         return self
 
 
-class BackupRepository(Model):
+class BackupRepository(Ruled):
     """Backups that a tool keeps in a format of its own, and gives out with its command."""
 
-    tool: Literal["pgbackrest"] = Field(description="Whose repository it is.")
-    stanza: Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")] = Field(
-        description="What the tool calls the server that was backed up.", examples=["main"]
+    tool: Literal["pgbackrest", "wal-g"] = Field(description="Whose repository it is.")
+    stanza: Maybe[Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]] = Field(
+        None,
+        description="What the tool calls the server that was backed up; for pgbackrest only, which needs it.",
+        examples=["main"],
     )
     config: HostPath = Field(
         description="The tool's configuration file; it says where the repository is, and how to open it.",
-        examples=["/etc/pgbackrest/pgbackrest.conf"],
+        examples=["/etc/pgbackrest/pgbackrest.conf", "/etc/wal-g/shop.json"],
     )
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        if given.get("tool") == "pgbackrest" and "stanza" not in given:
+            yield problem("a repository of pgbackrest has a stanza", hint="add stanza: main", code="R017")
+        if given.get("tool") == "wal-g" and "stanza" in given:
+            yield problem("WAL-G knows no stanzas", hint="remove stanza", at=("stanza",), code="R017")
 
 
 class Sources(Model):

@@ -101,10 +101,20 @@ class PrimarySource(Ruled):
         description="physical: a private standby follows it, and a refresh costs only the change;"
         " logical: a full dump each time, where only SQL is possible.",
     )
+    mode: Literal["stream", "archive"] = Field(
+        "stream",
+        description="How the mirror gets log. stream: from the primary, which keeps it in a slot; archive: from the"
+        " directory archive, and nothing is made at the primary. physical only.",
+    )
+    archive: Maybe[SpecPath] = Field(
+        None,
+        description="Directory of the host where the primary's log is archived, plain or compressed; of mode: archive.",
+        examples=["/backups/shop-wal"],
+    )
     wal_limit: Maybe[Size] = Field(
         None,
         description="Log that the primary may have to keep for the mirror (default 10Gi): beyond it, its slot is"
-        " dropped. physical only.",
+        " dropped. physical, mode: stream only.",
         examples=["10Gi"],
     )
     raw_max_age: Maybe[Duration] = Field(
@@ -116,14 +126,28 @@ class PrimarySource(Ruled):
 
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
-        for name in ("walLimit", "rawMaxAge"):
-            if name in given and given.get("method") == "logical":
+        logical, archived = given.get("method") == "logical", given.get("mode") == "archive"
+        for name in ("mode", "archive", "walLimit", "rawMaxAge"):
+            if name in given and logical:
                 yield problem(
                     f"{name} is of the mirror, and method: logical has none",
                     hint="remove it, or set method: physical",
                     at=(name,),
                     code="R017",
                 )
+        if logical:
+            return
+        if archived and "archive" not in given:
+            hint = "add archive: /backups/shop-wal, the directory into which the primary archives"
+            yield problem("mode: archive needs the directory of the archive", hint=hint, code="R017")
+        if "archive" in given and not archived:
+            hint = "set mode: archive, or remove it"
+            yield problem("a mirror that streams reads no archive", hint=hint, at=("archive",), code="R017")
+        if "walLimit" in given and archived:
+            hint = "remove walLimit"
+            yield problem("with mode: archive there is no slot to limit", hint=hint, at=("walLimit",), code="R017")
+        if not str(given.get("archive", "/")).startswith("/"):
+            yield problem("the archive of a primary is an absolute path of the host", at=("archive",))
 
 
 class EmptySource(Model):

@@ -77,12 +77,16 @@ class FilesSource:
 
 @dataclass(frozen=True, slots=True)
 class PrimarySource:
-    """A live server. ``held_limit`` bytes of its log may wait for a mirror; ``raw_max_age``: unused, it goes then."""
+    """A live server. ``held_limit`` bytes of its log may wait for a mirror; ``raw_max_age``: unused, it goes then.
+
+    With an ``archive``, a directory of the host, a mirror gets its log from there, and none waits at the server.
+    """
 
     url: SecretName
     method: Literal["physical", "logical"]
     held_limit: int = 10 << 30
     raw_max_age: timedelta = timedelta(days=30)
+    archive: SourcePath | None = None
     kind: Literal["primary"] = "primary"
 
 

@@ -150,7 +150,7 @@ class MirrorManifest:
     """A volume that follows an image's primary; never cloned by people, only copied for builds.
 
     It outlives its image until nothing of it is left at the primary: ``url`` is the
-    secret to connect with and ``slot`` what was made there.
+    secret to connect with and ``slot`` what was made there; empty: nothing was, its log comes from an archive.
     """
 
     installation: InstallationId
@@ -169,6 +169,8 @@ class MirrorManifest:
     revision: Revision
     started_at: datetime
     copied_at: datetime | None = None
+    lost: str = ""
+    """Why its server cannot go on any more, and it has to be copied anew."""
     kind: Literal["mirror"] = "mirror"
 
 
@@ -431,14 +433,26 @@ class ObservedMirror:
     """Why it never can follow again and has to be copied anew."""
     outdated: bool = False
     """Whether its server waits for a restart with settings that the primary has by now."""
+    pending: int = 0
+    """Files of log in its archive that it has not replayed."""
+    behind: str = ""
+    """Why its archive has less than the primary has written, and what to do."""
 
 
-Verb = Literal["apply", "refresh", "reset", "rebase", "undo", "start", "approve", "quarantine", "release", "classify"]
+Verb = Literal[
+    "apply", "refresh", "reset", "rebase", "undo", "start", "approve", "quarantine", "release", "forget", "classify"
+]
 """What can be wished for."""
 UNPLANNED: frozenset[Verb] = frozenset({"classify"})
 """Wishes that change nothing that lasts: no pass plans them, and they wait for no valid commit."""
 
-_KINDS = {"refresh": Kind.IMAGE, "classify": Kind.IMAGE, "quarantine": Kind.SNAPSHOT, "release": Kind.SNAPSHOT}
+_KINDS = {
+    "refresh": Kind.IMAGE,
+    "classify": Kind.IMAGE,
+    "quarantine": Kind.SNAPSHOT,
+    "release": Kind.SNAPSHOT,
+    "forget": Kind.MIRROR,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

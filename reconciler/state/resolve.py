@@ -365,7 +365,8 @@ def _about_image(model: Image) -> dict[str, object]:
 
 
 def _primary(source: LivePrimary) -> PrimarySource:
-    found = PrimarySource(SecretName(source.url.secret), source.method)
+    archive = SourcePath(source.archive) if source.archive is not None else None
+    found = PrimarySource(SecretName(source.url.secret), source.method, archive=archive)
     if source.wal_limit is not None:
         found = replace(found, held_limit=source.wal_limit)
     return found if source.raw_max_age is None else replace(found, raw_max_age=source.raw_max_age)
@@ -461,5 +462,7 @@ def _host_paths(source: Source) -> list[str]:
             return [path.path for path in (source.path, source.wal) if path is not None]
         case FilesSource():
             return [source.path.path]
+        case PrimarySource():
+            return [source.archive.path] if source.archive is not None else []
         case _:
             return []

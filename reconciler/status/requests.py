@@ -1,7 +1,7 @@
 """The inbox of requests: durable one-time wishes from the command line to the next pass.
 
-Written by ``apply``, ``reset``, ``rebase``, ``refresh``, ``quarantine``, ``classify`` and approvals; listed and
-answered by the loop; outcomes are read by whoever asked. One file per request, named so that
+Written by ``apply``, ``reset``, ``rebase``, ``refresh``, ``quarantine``, ``forget``, ``classify``
+and approvals; listed and answered by the loop; outcomes are read by whoever asked. One file per request, named so that
 names sort by time. A request is answered by writing its outcome and then removing
 it, so a crash in between leaves both, and the outcome counts. An approval is taken
 before what it approves is begun: it never counts for a second pass, whatever crashes.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.state.observed import MirrorPhase, SnapshotManifest
 from tests.crash.production import production
-from tests.followed.primary import primary
-from tests.followed.world import follow, mirror_of
+from tests.followed.primary import archived, archiving, primary
+from tests.followed.world import follow, mirror_of, source_of
 from tests.support import clone, document, image
 
 if TYPE_CHECKING:
@@ -359,6 +359,30 @@ def remove_followed(world: World) -> None:
     world.remove("shop.yaml")
 
 
+def on_archive(world: World) -> None:
+    """Follow the archive of the primary."""
+    made = _primaries[world.root]
+    archiving(made)
+    world.configure(sources={"roots": [str(made.root)]})
+    with_way_in(world)
+    follow(world, made, source=source_of(made))
+    world.converge()
+
+
+def archive_more(world: World) -> None:
+    for _ in range(2):
+        _primaries[world.root].enter()
+        archived(_primaries[world.root])
+
+
+def replayed(world: World) -> None:
+    observed = world.look().observed
+    assert observed is not None
+    (seen,) = observed.mirrors.values()
+    assert (seen.following, seen.pending) == (True, 0)
+    assert _primaries[world.root].slots() == {}
+
+
 SUPERUSER = [{"name": "app", "role": "owner"}, {"name": "boss", "role": "superuser"}]
 RESET: tuple[Request, ...] = (("reset", "dev"),)
 
@@ -391,6 +415,7 @@ SCENARIOS = {
     "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, beyond="build"),
     "follow": Scenario(with_way_in, write_followed, followed, chain=4, beyond="build", around=beside_a_primary),
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
+    "replay": Scenario(on_archive, archive_more, replayed, chain=4, around=beside_a_primary),
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),

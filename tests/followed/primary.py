@@ -208,6 +208,31 @@ def waited(made: Primary, slot: str) -> None:
     until(lambda: made.slots().get(slot, False), what=f"the use of slot {slot}")
 
 
+def archiving(made: Primary) -> Path:
+    """Have a primary archive from now on, into the directory that is returned."""
+    place = made.root / "archive"
+    place.mkdir(exist_ok=True)
+    os.chown(place, made.root.stat().st_uid, -1)
+    made.configure(archive_mode="on", archive_command=f'f="{place}/%f"; test ! -e "$f" && cp %p "$f"')
+    made.stop()
+    made.start()
+    return place
+
+
+def archived(production: Primary, archive: Path | None = None) -> str:
+    """Have the log so far archived; return the last segment."""
+    place = archive or production.root / "archive"
+    ((last,),) = production.sql("SELECT pg_walfile_name(pg_switch_wal())")
+
+    def there() -> bool:
+        return (place / last).exists() and production.sql(
+            f"SELECT last_archived_wal >= '{last}' FROM pg_stat_archiver"
+        ) == [(True,)]
+
+    until(there, what=f"the archive of {last}")
+    return str(last)
+
+
 def _directory() -> Path:
     root = Path(tempfile.mkdtemp(prefix="primary-"))
     if os.geteuid() == 0:

@@ -319,3 +319,125 @@ def test_masked_it_is_as_any_build(world: World, production: Primary) -> None:
     rows = world.sql("dev", "SELECT count(*) FILTER (WHERE filler LIKE 'xxx%'), count(chain), count(*) > 0 FROM ledger")
     assert rows == [(0, 0, True)]
     assert newest(world).masked_by == ("pii",)
+
+
+@pytest.mark.long
+def test_a_tablespace_that_the_primary_makes_ends_the_mirror_and_the_next_refresh_copies_it() -> None:
+    with primary() as production:
+        production.enter(5)
+        world = new_world()
+        try:
+            follow(world, production)
+            world.write("dev.yaml", FOLLOWER)
+            world.apply().require()
+            before = mirror_of(world).slot
+            space = production.root / "space"
+            space.mkdir()
+            shutil.chown(space, production.data.stat().st_uid)
+            production.sql(f"CREATE TABLESPACE far LOCATION '{space}'")
+            production.sql("CREATE TABLE far TABLESPACE far AS SELECT 1 AS n")
+            production.enter(2)
+            until(lambda: not any(map(serves_mirror, world.processes())), what="the end of the mirror")
+            assert world.sql("dev", CHAIN)[0][0] == 5, "clones live on"
+            world.apply()
+            assert str(space) in mirror_of(world).lost
+            world.apply()
+            assert production.slots() == {}, "nothing is copied before the next refresh"
+            world.apply(("refresh", "shop")).require()
+            world.apply().require()
+            agrees(world, production)
+            assert world.sql("dev", "SELECT n FROM far") == [(1,)]
+            assert list(production.slots()) == [mirror_of(world).slot]
+            assert mirror_of(world).slot != before
+            production.sql("CREATE TABLE further TABLESPACE far AS SELECT 2 AS n")
+            kill_mirror(world)
+            world.apply().require()
+            caught_up(world, production)
+            refresh(world)
+            world.apply().require()
+            assert world.sql("dev", "SELECT n FROM further") == [(2,)], "it goes on with that tablespace"
+        finally:
+            world.close()
+
+
+@pytest.mark.long
+def test_a_primary_that_failed_over_is_followed_though_its_slot_stayed_behind() -> None:
+    with primary() as production:
+        production.enter(5)
+        other = production.standby()
+        world = new_world()
+        try:
+            follow(world, production)
+            both = production.url.replace(f":{production.port}", f":{production.port},127.0.0.1:{other.port}")
+            (world.root / "secrets" / "dsn").write_text(f"{both}?target_session_attrs=read-write")
+            world.write("dev.yaml", FOLLOWER)
+            world.apply().require()
+            production.enter(2)
+            caught_up(world, production)
+            production.stop()
+            other.promote()
+            assert other.slots() == {}
+            other.enter(3)
+            caught_up(world, other, passes=True)
+            refresh(world)
+            world.apply().require()
+            assert world.sql("dev", CHAIN) == other.sql(CHAIN)
+            assert list(other.slots()) == [mirror_of(world).slot]
+        finally:
+            world.close()
+            remove(other)
+
+
+@pytest.mark.long
+def test_a_primary_that_failed_over_without_what_the_mirror_has_is_copied_anew() -> None:
+    with primary() as production:
+        production.enter(5)
+        other = production.standby()
+        world = new_world()
+        try:
+            follow(world, production)
+            both = production.url.replace(f":{production.port}", f":{production.port},127.0.0.1:{other.port}")
+            (world.root / "secrets" / "dsn").write_text(f"{both}?target_session_attrs=read-write")
+            world.write("dev.yaml", FOLLOWER)
+            world.apply().require()
+            other.stop()
+            production.enter(4)
+            caught_up(world, production)
+            production.stop()
+            other.start()
+            other.promote()
+            other.enter(1)
+            until(lambda: _lost(world), what="the notice that it cannot be followed")
+            assert world.sql("dev", CHAIN)[0][0] == 5, "clones live on"
+            assert "copy Mirror/shop" in refresh(world).actions
+            world.apply().require()
+            assert world.sql("dev", CHAIN) == other.sql(CHAIN)
+        finally:
+            world.close()
+            remove(other)
+
+
+@pytest.mark.long
+def test_what_is_left_at_a_primary_that_is_gone_for_good_is_forgotten_on_request() -> None:
+    with primary() as production:
+        world = new_world()
+        try:
+            follow(world, production)
+            world.apply().require()
+            slot = mirror_of(world).slot
+            refused = world.run("forget", "shop")
+            assert (refused.returncode, "nothing of image shop waits" in refused.stderr) == (1, True)
+            assert list(production.slots()) == [slot]
+            world.remove("shop.yaml")
+            production.stop()
+            world.apply(("approve", ""))
+            told = world.run("status", "-o", "json").stdout
+            assert "reconciler forget shop" in told
+            assert slot in told
+            done = world.run("forget", "shop")
+            assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "forget shop: 1 object changed")
+            assert slot in world.run("events").stdout, "what may be dropped by hand stays to be read"
+            assert (world.volumes(), world.leftovers()) == ((), [])
+            assert world.run("forget", "shop").returncode == 1
+        finally:
+            world.close()

@@ -21,6 +21,11 @@ def follow(world: World, production: Primary, **spec: Any) -> None:  # noqa: ANN
     world.write("shop.yaml", document("Image", "shop", {**defaults, **masked, **spec}))
 
 
+def source_of(production: Primary) -> dict[str, Any]:
+    archive = str(production.root / "archive")
+    return {"primary": {"url": {"secret": "dsn"}, "mode": "archive", "archive": archive}}
+
+
 def mirror_of(world: World) -> MirrorManifest:
     (found,) = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, MirrorManifest)]
     return found

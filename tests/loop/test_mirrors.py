@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from reconciler.engines.memory import MemoryMirrors, MemoryPrimary
 from reconciler.ids import ImageName
 from reconciler.state.observed import MirrorManifest, SnapshotManifest
-from tests.loop.conftest import CLONE, IMAGE
+from tests.loop.conftest import CLONE, IMAGE, World
 
 if TYPE_CHECKING:
-    from tests.loop.conftest import World
+    from collections.abc import Iterator
+    from pathlib import Path
 
 FOLLOWED = """\
 apiVersion: reconciler/v1
@@ -29,6 +31,10 @@ URL = "memory://primary/shop"
 
 @pytest.fixture
 def production(world: World) -> MemoryPrimary:
+    return a_primary_of(world)
+
+
+def a_primary_of(world: World) -> MemoryPrimary:
     primary = MemoryPrimary(("shop",), rows=3)
     assert isinstance(world.engine.mirrors, MemoryMirrors)
     world.engine.mirrors.primaries[URL] = primary
@@ -106,3 +112,46 @@ def test_a_mirror_that_nobody_has_used_for_too_long_goes_and_comes_back(
     world.ask("refresh", "shop")
     assert [manifest.image for manifest in mirrors(world)] == [ImageName("shop")]
     assert [manifest.facts["rows"] for manifest in snapshots(world)] == ["3", "4"]
+
+
+@pytest.fixture
+def granted(tmp_path: Path) -> Iterator[World]:
+    """A world that may read an archive."""
+    with ExitStack() as stack:
+        made = World(tmp_path, stack, settings={"sources": {"roots": [str(tmp_path)]}})
+        yield made
+        made.reconciler.close(abandon=True)
+
+
+def test_what_comes_into_an_archive_is_replayed_by_every_pass_and_cut_when_it_is_time(
+    granted: World, tmp_path: Path
+) -> None:
+    world, production = granted, a_primary_of(granted)
+    world.write(FOLLOWED.replace("{secret: dsn}", f"{{secret: dsn}}, mode: archive, archive: {tmp_path}"))
+    world.apply()
+    assert ([manifest.slot for manifest in mirrors(world)], production.slots) == ([""], set())
+    production.away, production.archived = True, 7
+    world.apply()
+    assert [manifest.facts["rows"] for manifest in snapshots(world)] == ["3"]
+    world.clock.advance(hours=1)
+    world.apply()
+    assert [manifest.facts["rows"] for manifest in snapshots(world)] == ["3", "7"]
+    world.write("")
+    world.apply()
+    world.ask("approve", "")
+    assert mirrors(world) == [], "there is nothing to wait for at the primary"
+
+
+def test_a_slot_at_a_primary_that_is_gone_for_good_is_forgotten_on_request(
+    world: World, production: MemoryPrimary
+) -> None:
+    world.write(FOLLOWED)
+    world.apply()
+    production.away = True
+    world.write(IMAGE.replace("name: shop", "name: other"))
+    world.apply()
+    assert [manifest.phase for manifest in mirrors(world)] == ["leaving"]
+    outcome = world.ask("forget", "shop")
+    assert outcome is not None
+    assert (outcome.status, mirrors(world)) == ("succeeded", [])
+    assert production.slots, "nobody could tell the primary"

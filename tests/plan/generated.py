@@ -25,6 +25,7 @@ from reconciler.state.desired import (
     Resources,
     Retention,
     SnapshotAt,
+    SourcePath,
     User,
     Window,
 )
@@ -74,7 +75,8 @@ DIGESTS = ("d1" * 32, "d2" * 32)
 SETTINGS = PlanSettings(pools=frozenset({POOL}))
 MASKING_KEY, PASSWORD, DSN = SecretName("masking-key"), SecretName("password"), SecretName("dsn")
 WISHES = [(verb, name) for verb in ("reset", "rebase", "undo", "start") for name in CLONES] + [
-    ("refresh", name) for name in IMAGES
+    *(("refresh", name) for name in IMAGES),
+    ("forget", "shop"),
 ]
 SNAPSHOTS = [snapshot_id(name, age=age) for name in IMAGES for age in AGES]
 BASES = [None, *(snapshot_id("base", age=age) for age in AGES)]
@@ -124,7 +126,12 @@ def images(draw: st.DrawFn, name: str) -> DesiredImage:
     if name == "shop" and draw(RARELY):
         changes["formerly"] = ImageName("before")
     if name == "shop" and draw(st.booleans()):
-        changes["source"] = PrimarySource(DSN, "physical", raw_max_age=draw(st.sampled_from([20 * HOUR, 500 * HOUR])))
+        changes["source"] = PrimarySource(
+            DSN,
+            "physical",
+            raw_max_age=draw(st.sampled_from([20 * HOUR, 500 * HOUR])),
+            archive=draw(st.sampled_from([None, SourcePath("/backups/wal")])),
+        )
     if draw(RARELY):
         changes |= {"masking": (a_policy(key=MASKING_KEY),)}
     return an_image(name, **changes)
@@ -266,6 +273,8 @@ def mirrors(draw: st.DrawFn, image: str) -> Volume:
         secrets={DSN: draw(st.sampled_from(["key-1", "other"]))},
         phase=draw(st.sampled_from([MirrorPhase.FOLLOWING] * 4 + [MirrorPhase.COPYING, MirrorPhase.LEAVING])),
         copied_at=NOW - draw(st.sampled_from(AGES)),
+        lost=draw(st.sampled_from(["", "", "", "a tablespace"])),
+        slot=draw(st.sampled_from([f"slot_{image}", ""])),
     )
     return replace(volume, state=draw(st.sampled_from([VolumeState.COMPLETE] * 9 + [VolumeState.CREATING])))
 
@@ -278,6 +287,8 @@ LOOKS = st.sampled_from(
         a_look(following=False, lost="the primary has removed log that the mirror needs"),
         a_look(outdated=True),
         a_look(held_bytes=9 << 30),
+        a_look(pending=2),
+        a_look(behind="the archive ends"),
     ]
 )
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.ids import ImageName, SecretName, SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary, Plan
+from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary, Plan, ReplayArchive
 from reconciler.plan.fingerprints import mirror_input
 from reconciler.plan.policy import judge
 from reconciler.plan.settings import PolicySettings
 from reconciler.state.conditions import Condition, Kind, ObjectKey
-from reconciler.state.desired import PrimarySource, Refresh
+from reconciler.state.desired import PrimarySource, Refresh, SourcePath
 from reconciler.state.observed import (
     MirrorManifest,
     MirrorPhase,
@@ -234,3 +234,73 @@ def a_raw_of_the_mirror() -> Volume:
     manifest = a_mirror(SHOP).manifest
     assert isinstance(manifest, MirrorManifest)
     return a_raw(manifest, at=NOW - HOUR, until=NOW - HOUR)
+
+
+def archived(**changes: object) -> DesiredImage:
+    source = PrimarySource(SecretName("dsn"), "physical", archive=SourcePath("/backups/shop-wal"))
+    return replace(SHOP, source=source, **changes)  # type: ignore[arg-type]  # fields of any type
+
+
+def test_what_came_into_an_archive_is_replayed_before_the_refresh_that_is_due() -> None:
+    image = archived(refresh=NIGHTLY.refresh)
+    replay, build = planned(asked(image), mirrored(image, a_look("0/4", pending=3), slot="")).actions
+    assert isinstance(replay, ReplayArchive)
+    assert isinstance(build, BuildSnapshot)
+    assert build.after == (MIRROR,)
+    assert "3 files" in replay.reason
+
+
+def test_one_plan_after_it_was_replayed_nothing_is_left_to_do() -> None:
+    there = World(asked(archived()), mirrored(archived(), a_look(AT, pending=1), slot=""))
+    there.run(planned(asked(archived()), there.observed))
+    assert planned(asked(archived()), there.observed).actions == ()
+
+
+def test_a_refresh_waits_while_an_archive_cannot_be_replayed_and_the_mirror_says_why() -> None:
+    image = archived(refresh=NIGHTLY.refresh)
+    world = mirrored(image, a_look("0/4", pending=3), slot="")
+    fingerprint = next(a.fingerprint for a in planned(asked(image), world).actions if isinstance(a, ReplayArchive))
+    failure = a_failure(fingerprint, permanent=False, retry_in=HOUR)
+    made = planned(asked(image), replace(world, failures={MIRROR: (failure,)}))
+    assert made.actions == ()
+    assert said(made, MIRROR, "Ready").status == "False"
+    assert said(made, image_key("shop"), "Reconciling").reason == "WaitingForMirror"
+
+
+def test_an_archive_that_ends_is_a_condition_and_holds_up_no_refresh() -> None:
+    image = archived(refresh=NIGHTLY.refresh)
+    made = planned(asked(image), mirrored(image, a_look("0/4", behind="look at archive_command"), slot=""))
+    assert said(made, MIRROR, "Behind").message == "look at archive_command"
+    (build,) = made.actions
+    assert isinstance(build, BuildSnapshot)
+
+
+def test_another_way_to_get_log_restarts_the_mirror_and_copies_nothing() -> None:
+    (action,) = planned(asked(archived()), mirrored()).actions
+    assert isinstance(action, FollowPrimary)
+
+
+def test_a_mirror_that_its_server_found_lost_is_copied_anew_though_it_does_not_run() -> None:
+    world = replace(mirrored(NIGHTLY, lost="a tablespace"), servers={}, mirrors={})
+    assert [type(action) for action in planned(asked(NIGHTLY), world).actions] == [
+        LeavePrimary,
+        CopyPrimary,
+        BuildSnapshot,
+    ]
+
+
+def test_what_is_left_at_a_primary_is_forgotten_on_request_however_it_fails() -> None:
+    failure = a_failure("", permanent=False, retry_in=HOUR)
+    world = seen(a_mirror(SHOP, phase=MirrorPhase.LEAVING), failures={MIRROR: (failure,)})
+    assert "reconciler forget shop" in said(planned(asked(), world), MIRROR, "Ready").message
+    (leave,) = planned(asked(), replace(world, requests=(a_request("forget", "shop"),))).actions
+    assert isinstance(leave, LeavePrimary)
+    assert leave.forgotten
+    assert "slot_shop" in leave.reason
+
+
+@pytest.mark.parametrize("world", [mirrored(), seen(secrets=SECRETS)])
+def test_nothing_but_what_is_left_can_be_forgotten(world: Observed) -> None:
+    made = planned(asked(SHOP), replace(world, requests=(a_request("forget", "shop"),)))
+    assert list(made.declined) == ["forget-shop"]
+    assert not any(isinstance(action, LeavePrimary) for action in made.actions)

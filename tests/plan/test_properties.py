@@ -22,6 +22,7 @@ from reconciler.plan.actions import (
     Plan,
     ReleaseSnapshot,
     ReplaceClone,
+    ReplayArchive,
     RestartClone,
     RestoreClone,
     StartClone,
@@ -223,7 +224,7 @@ def test_the_current_volume_of_a_protected_clone_is_never_ended(desired: Desired
 def test_what_is_in_flight_is_left_alone(desired: Desired, observed: Observed) -> None:
     for action in planned(desired, observed).actions:
         # they only start from a snapshot; and what is cut from a mirror keeps its server from being started meanwhile
-        if not isinstance(action, CreateClone | ReplaceClone | BuildSnapshot | FollowPrimary):
+        if not isinstance(action, CreateClone | ReplaceClone | BuildSnapshot | FollowPrimary | ReplayArchive):
             assert observed.in_use is not None
             assert observed.in_use.isdisjoint(action.volumes)
     assert observed.in_flight.isdisjoint({action.key for action in planned(desired, observed).actions})

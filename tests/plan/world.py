@@ -47,6 +47,7 @@ from reconciler.plan.actions import (
     RenameClone,
     RenameImage,
     ReplaceClone,
+    ReplayArchive,
     RestartClone,
     RestoreClone,
     StartClone,
@@ -172,7 +173,12 @@ def a_mirror(
         "slot": f"slot_{image.name}",
         "major": "15",
         "system": SYSTEM,
-        "settings": mirror_settings(image.mirrored.url, secrets or {}, keep_log=image.point_in_time is not None),
+        "settings": mirror_settings(
+            image.mirrored.url,
+            secrets or {},
+            keep_log=image.point_in_time is not None,
+            archived=image.mirrored.archive is not None,
+        ),
         "started_at": at or NOW - HOUR,
         "copied_at": at or NOW - HOUR,
     }
@@ -497,10 +503,17 @@ class World:
                 image = self.desired.images[action.image]
                 assert image.mirrored is not None, "somebody asks for it"
                 settings = mirror_settings(
-                    image.mirrored.url, self.observed.secrets, keep_log=image.point_in_time is not None
+                    image.mirrored.url,
+                    self.observed.secrets,
+                    keep_log=image.point_in_time is not None,
+                    archived=image.mirrored.archive is not None,
                 )
                 self._write(action.volume, replace(self._mirror(action.volume), settings=settings))
                 self._follow(action.volume)
+            case ReplayArchive():
+                mirror = self._mirror(action.volume)
+                look = replace(self.observed.mirrors[mirror.image], pending=0)
+                self.observed = replace(self.observed, mirrors={**self.observed.mirrors, mirror.image: look})
             case LeavePrimary():
                 self._stop(ServerName(action.volume))
                 self._drop(action.volume)

@@ -123,6 +123,8 @@ def test_repositories_that_are_refused(repository: dict[str, Any]) -> None:
         {"concurrency": 0},
         {"selector": {"host": 5}},
         {"limits": {"memory": "lots"}},
+        {"sources": {"repositories": {"shop": {"tool": "pgbackrest", "config": "/etc/pgbackrest.conf"}}}},
+        {"sources": {"repositories": {"shop": {"tool": "wal-g", "stanza": "main", "config": "/etc/walg.json"}}}},
         {"state": ""},
     ],
 )

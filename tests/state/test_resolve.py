@@ -397,6 +397,17 @@ class TestHost:
         assert found.images[SHOP].source == PrimarySource(found.images[SHOP].source.url, "physical")  # type: ignore[union-attr]  # as asserted
         assert list(found.problems) == [ObjectKey(Kind.IMAGE, "shop")]
 
+    def test_the_archive_of_a_primary_is_granted_as_sources_are(self, tmp_path: Path) -> None:
+        source = "primary: {url: {secret: dsn}, mode: archive, archive: /backups/wal}"
+        text = IMAGE.replace("dump: {path: dumps/shop.sql, globals: dumps/roles.sql}", source)
+        refused = desired(resolved(tmp_path, {"shop.yaml": text}, config="sources: {roots: [/data]}"))
+        assert refused.problems[ObjectKey(Kind.IMAGE, "shop")][0] == "SourceNotGranted"
+        found = desired(resolved(tmp_path, {"shop.yaml": text}, config="sources: {roots: [/backups]}"))
+        assert found.problems == {}
+        mirrored = found.images[SHOP].mirrored
+        assert mirrored is not None
+        assert mirrored.archive == SourcePath("/backups/wal")
+
     def test_superuser_scripts_need_an_explicit_grant_and_extend_to_clones(self, tmp_path: Path) -> None:
         granted = "grants: [{images: 'sh*', superuserScripts: true, secrets: ['*']}]"
         other = "grants: [{images: other, superuserScripts: true}, {images: shop, secrets: ['*']}]"

@@ -51,6 +51,8 @@ class Control:
     timeline: int
     """That of the latest checkpoint."""
     checkpoint_at: datetime
+    redo: int
+    """Where recovery begins, in bytes of log."""
 
 
 def read_control(installed: InstalledServer, data: Path) -> Control:
@@ -76,8 +78,14 @@ def read_control(installed: InstalledServer, data: Path) -> Control:
         wal_level=rows.get("wal_level setting", "minimal"),
         wal_senders=int(rows.get("max_wal_senders setting", "10")),
         timeline=int(rows.get("Latest checkpoint's TimeLineID", "1")),
+        redo=_position(rows.get("Latest checkpoint's REDO location", "0/0")),
         checkpoint_at=datetime.strptime(rows["Time of latest checkpoint"], _TIME).replace(tzinfo=UTC),
     )
+
+
+def _position(text: str) -> int:
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
 
 
 def required_settings(installed: InstalledServer, data: Path) -> dict[str, str]:

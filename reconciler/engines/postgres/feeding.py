@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.engines.base import BuildWork, InstalledServer
+    from reconciler.proc import Account
 
 NAME = re.compile(r"[0-9A-F]{24}|[0-9A-F]{8}\.history")
 """What a server asks for: segments, and histories of timelines."""
@@ -84,6 +85,31 @@ def feeding(work: BuildWork, installed: InstalledServer, source: WalSource) -> I
         directory.rmdir()
 
 
+def put(source: WalSource, name: str, handle: int, account: Account | None) -> bool:
+    """Put a file of a source into an open directory, as one visible step; return whether there is one.
+
+    Raises:
+        ReconcilerError, OSError: as :meth:`WalSource.open`.
+
+    """
+    opened = source.open(name)
+    if opened is None:
+        return False
+    temporary = f".{name}.new"
+    _unlink(temporary, handle)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        with opened as read, open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as write:  # noqa: PTH123 - a descriptor
+            shutil.copyfileobj(read, write, _BLOCK)
+            if account is not None and os.geteuid() == 0:
+                os.fchown(write.fileno(), account.uid, account.gid)
+    except BaseException:
+        _unlink(temporary, handle)  # where there is no room, it would take some
+        raise
+    os.replace(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
+    return True
+
+
 class _Feeder:
     def __init__(self, work: BuildWork, source: WalSource, directory: Path, prune: Path | None) -> None:
         self._work = work
@@ -124,21 +150,12 @@ class _Feeder:
             name = following
 
     def _put(self, handle: int, name: str) -> bool:
-        """Put a file at hand, as one visible step; return whether there is one."""
+        """Put a file at hand; return whether there is one."""
         with suppress(FileNotFoundError):
             os.stat(name, dir_fd=handle, follow_symlinks=False)
             return True
-        opened = self._source.open(name)
-        if opened is None:
+        if not put(self._source, name, handle, self._work.account):
             return False
-        temporary = f".{name}.new"
-        _unlink(temporary, handle)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with opened as read, open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as write:  # noqa: PTH123 - a descriptor
-            shutil.copyfileobj(read, write, _BLOCK)
-            if self._work.account is not None and os.geteuid() == 0:
-                os.fchown(write.fileno(), self._work.account.uid, self._work.account.gid)
-        os.replace(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
         self._given.append(name)
         return True
 

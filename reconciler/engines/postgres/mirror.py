@@ -1,8 +1,9 @@
 """Following a live primary: a private standby that builds are cut from.
 
 Reached through :class:`reconciler.engines.base.Mirrors`. The standby streams through a
-slot of its own, takes connections on its private socket only, from us only, and never
-becomes anything else: a build gets a copy of its files (:func:`.physical.prepare_mirrored`).
+slot of its own, or is handed log from an archive (:mod:`.archived`). It takes connections on
+its private socket only, from us only, and never becomes anything else: a build gets a copy
+of its files (:func:`.physical.prepare_mirrored`).
 
 Everything about the primary goes through the replication protocol, which whoever may
 stream may speak; SQL is used where it is allowed, for figures.
@@ -11,9 +12,7 @@ stream may speak; SQL is used where it is allowed, for figures.
 from __future__ import annotations
 
 import os
-import re
 import signal
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,12 +20,21 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import conninfo
 
-from reconciler import proc
-from reconciler.engines.base import CopiedPrimary
-from reconciler.engines.postgres import control, files, mirrorlog, primary, replication, server, settings
+from reconciler.engines.base import MIRROR_LOST, CopiedPrimary
+from reconciler.engines.postgres import (
+    archived,
+    basebackup,
+    control,
+    files,
+    mirrorlog,
+    primary,
+    replication,
+    server,
+    settings,
+)
 from reconciler.engines.postgres.failures import translated
 from reconciler.engines.postgres.physical import newest_timeline
-from reconciler.errors import CommandError, ReconcilerError, SourceError, UnavailableError, UnsupportedError
+from reconciler.errors import BusyError, ReconcilerError, SourceError, UnavailableError, UnsupportedError
 from reconciler.handover import give, give_tree
 from reconciler.state.observed import ObservedMirror
 from reconciler.status import words
@@ -40,25 +48,25 @@ if TYPE_CHECKING:
     from reconciler.state.servers import ServerSpec
 
 _LOOK_SECONDS = 3
-_TELL_EVERY = 1.0
 _STOP = ((signal.SIGINT, 120.0), (signal.SIGQUIT, 30.0))
 _RECOVERY_SECONDS = 3600.0
 _PASSFILE = "primary.pass"
+_TABLESPACE = "the primary made a tablespace in {}, which a mirror can only get by another copy"
 # While it has replayed no transaction since it started, all in it are older than its restart point, told in seconds.
 _FOLLOWING = """
 SELECT pg_last_wal_replay_lsn()::text,
        coalesce(pg_last_xact_replay_timestamp(),
                 (SELECT checkpoint_time + interval '1 second' FROM pg_control_checkpoint())),
        pg_get_wal_replay_pause_state(),
-       EXISTS (SELECT FROM pg_stat_wal_receiver), (SELECT system_identifier::text FROM pg_control_system())
+       EXISTS (SELECT FROM pg_stat_wal_receiver), (SELECT system_identifier::text FROM pg_control_system()),
+       pg_size_bytes(current_setting('wal_segment_size'))
 """
 _SIZE = "SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')"
-_TABLESPACES = "SELECT oid::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
-_NO_REPLICATION = re.compile(r"must be superuser or replication role|permission denied to start WAL sender")
 _WARM = {
     "hot_standby": "on",
     "hot_standby_feedback": "off",
     "max_standby_streaming_delay": "1s",  # our own questions are the only ones that could wait
+    "max_standby_archive_delay": "1s",
     "wal_level": "replica",
     "wal_receiver_status_interval": "10s",
     "recovery_target_timeline": "latest",
@@ -96,13 +104,11 @@ class PostgresMirrors:
         with replication.session(wanted) as conn:
             system = replication.identify(conn)
             installed = _installed(work, conn.info.server_version // 10000)
-            replication.ensure_slot(conn, work.slot)
+            if work.slot:
+                replication.ensure_slot(conn, work.slot)
             here = wanted.pinned(conn)  # the slot is on this very server
         data = work.directory / "data"
-        links = _tablespaces(wanted)
-        _base_backup(work, installed, here, data, links)
-        for oid in links:
-            _bring_in(data, oid, work.directory)
+        basebackup.copy(work, installed, here)
         files.clear(data, "pg_replslot")
         files.write_file(data, "standby.signal", "", None)
         give_tree(work.directory, work.account)
@@ -112,7 +118,10 @@ class PostgresMirrors:
     def server(self, work: MirrorWork) -> ServerSpec:
         wanted, data = _primary(work), work.directory / "data"
         installed = _installed(work, int(control.data_major(data) or 0))
-        self._keep_slot(work, wanted)
+        if (place := basebackup.new_tablespace(installed, data)) is not None:
+            raise SourceError(_TABLESPACE.format(place), reason=MIRROR_LOST)
+        if work.archive is None:
+            self._keep_slot(work, wanted)
         _write_settings(work, installed, wanted, data)
         spec = server.private_spec(installed, work.server, data, work.run_directory, work.account, server.SOCKET_PORT)
         return replace(spec, ready_timeout=_RECOVERY_SECONDS, stop_signals=_STOP)
@@ -126,14 +135,35 @@ class PostgresMirrors:
             return ObservedMirror(following=False, problem=f"it cannot be asked: {wanted.redacted(str(error))}")
         if row is None or row[0] is None:
             return ObservedMirror(following=False, problem="it has not begun to replay")
-        position, last_commit, pause, following, system = row
+        position, last_commit, pause, following, system, segment_bytes = row
         mirror = ObservedMirror(
             following=bool(following),
             position=position,
             last_commit=last_commit,
             outdated=pause == "paused",
         )
-        return _with_primary(work, wanted, mirror, system)
+        if (place := basebackup.outside(work.directory / "data")) is not None:
+            return replace(mirror, following=False, lost=_TABLESPACE.format(place))
+        if work.archive is not None:
+            mirror = archived.look(work, _standing(work, position, segment_bytes, pause), mirror)
+        return _with_primary(work, wanted, mirror, system, segment_bytes)
+
+    @translated()
+    def replay(self, work: MirrorWork) -> None:
+        wanted = _primary(work)
+
+        def ask() -> archived.Standing:
+            try:
+                with _standby(work, wanted) as conn:
+                    row = conn.execute(_FOLLOWING).fetchone()
+            except psycopg.Error as error:
+                why = f"the mirror cannot be asked: {wanted.redacted(str(error))}"
+                raise BusyError(why, reason="MirrorSilent") from None
+            if row is None or row[0] is None:
+                raise BusyError("the mirror has not begun to replay", reason="MirrorSilent")
+            return _standing(work, row[0], row[5], row[2])
+
+        archived.replay(work, ask)
 
     @translated()
     def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
@@ -166,91 +196,27 @@ def _installed(work: MirrorWork, major: int) -> InstalledServer:
     return server.choose(str(major))
 
 
-def _tablespaces(wanted: Primary) -> dict[str, str]:
-    """Return the directories of the primary's own tablespaces by oid; none where it allows no SQL."""
-    try:
-        with primary.connect(wanted) as conn:
-            return {oid: place for oid, place in conn.execute(_TABLESPACES).fetchall() if place.startswith("/")}
-    except SourceError:
-        return {}
-
-
-def _base_backup(
-    work: MirrorWork, installed: InstalledServer, wanted: Primary, data: Path, links: dict[str, str]
-) -> None:
-    argv: list[str | Path] = [server.program(installed, "pg_basebackup"), "--pgdata", data, "--no-password"]
-    argv += ["--wal-method=stream", "--checkpoint=fast", "--no-sync", f"--slot={work.slot}"]
-    argv += [
-        f"--tablespace-mapping={_escaped(place)}={work.directory / f'tablespace.{oid}'}" for oid, place in links.items()
-    ]
-    argv += ["--dbname", wanted.argument()]
-    try:
-        with _progress(work):
-            proc.run(argv, env=wanted.environment(), cancel=work.cancel)
-    except CommandError as error:
-        told = wanted.redacted(error.stderr)
-        if _NO_REPLICATION.search(told):
-            raise SourceError(
-                f"the primary {wanted.where} does not let us stream: {told}",
-                hint="ALTER ROLE … REPLICATION, and a line for replication in its pg_hba.conf",
-                reason="PrimaryRefused",
-            ) from None
-        raise primary.refusal(wanted, told) from None
-
-
-@contextmanager
-def _progress(work: MirrorWork) -> Iterator[None]:
-    """Tell how much was copied while the block runs."""
-    done = threading.Event()
-
-    def tell() -> None:
-        while not done.wait(_TELL_EVERY):
-            work.progress(f"copying the primary: {words.size(_weight(work.directory))} so far")
-
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        done.set()
-        teller.join()
-
-
-def _weight(directory: Path) -> int:
-    total = 0
-    for base, _directories, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(base, name)).st_size  # noqa: PTH118 - walk hands out strings, of many files
-            except FileNotFoundError:
-                continue
-    return total
-
-
-def _escaped(place: str) -> str:
-    return place.replace("\\", "\\\\").replace("=", "\\=")
-
-
-def _bring_in(data: Path, oid: str, directory: Path) -> None:
-    """Put a tablespace where its link was: a copy of the volume has to hold everything, and no link."""
-    link = data / "pg_tblspc" / oid
-    link.unlink()
-    (directory / f"tablespace.{oid}").rename(link)
+def _standing(work: MirrorWork, position: str, segment_bytes: int, pause: str) -> archived.Standing:
+    timeline = newest_timeline(work.directory / "data") or 1
+    return archived.Standing(position, timeline, segment_bytes, paused=pause == "paused")
 
 
 def _write_settings(work: MirrorWork, installed: InstalledServer, wanted: Primary, data: Path) -> None:
     found = control.read_control(installed, data)
-    files.write_file(work.run_directory, _PASSFILE, _passfile(wanted), work.account)
     values = {
         **_WARM,
         **control.required_settings(installed, data),
         "max_wal_senders": str(max(found.wal_senders, 1)),
-        "primary_conninfo": _way_in(work, wanted),
-        "primary_slot_name": work.slot,
+        **(archived.settings(work) if work.archive is not None else _streaming(work, wanted)),
         **_keeping(work),
     }
     user = wanted.settings.get("user") or server.account_name(os.geteuid()) or "postgres"
     settings.write_standby(data, values, socket=work.run_directory, user=user, account=work.account)
+
+
+def _streaming(work: MirrorWork, wanted: Primary) -> dict[str, str]:
+    files.write_file(work.run_directory, _PASSFILE, _passfile(wanted), work.account)
+    return {"primary_conninfo": _way_in(work, wanted), "primary_slot_name": work.slot}
 
 
 def _keeping(work: MirrorWork) -> dict[str, str]:
@@ -298,21 +264,45 @@ def _standby(work: MirrorWork, wanted: Primary) -> Iterator[psycopg.Connection]:
         yield conn
 
 
-def _with_primary(work: MirrorWork, wanted: Primary, mirror: ObservedMirror, system: str) -> ObservedMirror:
-    """Add what the primary says of a mirror."""
+def _with_primary(
+    work: MirrorWork, wanted: Primary, mirror: ObservedMirror, system: str, segment_bytes: int
+) -> ObservedMirror:
+    """Add what the primary says of a mirror; one that lives on an archive needs it for nothing else."""
     try:
         with replication.session(wanted, connect_seconds=_LOOK_SECONDS) as conn:
-            return _compared(work, wanted, conn, mirror, system)
+            there = replication.identify(conn)
+            if there.identifier != system:
+                why = "the primary is another database system than the one copied"
+                return replace(mirror, following=False, lost=why)
+            if work.archive is not None:
+                return _archived(work, conn, mirror, there, segment_bytes)
+            return _compared(work, wanted, conn, mirror, there)
     except ReconcilerError as error:
-        return replace(mirror, problem=error.message)
+        return replace(mirror, problem=mirror.problem or error.message)
+
+
+def _archived(
+    work: MirrorWork, conn: psycopg.Connection, mirror: ObservedMirror, there: replication.System, segment_bytes: int
+) -> ObservedMirror:
+    """Compare a mirror that lives on an archive with its primary."""
+    position, own = replication.lsn(mirror.position or "0/0"), newest_timeline(work.directory / "data") or 1
+    lag = max(0, there.position - position)
+    mirror = replace(mirror, lag_bytes=lag)
+    if (lost := _left_behind(conn, there, position, own)) is not None:
+        return replace(mirror, following=False, lost=lost)
+    if mirror.pending or not mirror.following:
+        return mirror
+    if there.timeline > own and archived.lacks_timeline(work, there.timeline):
+        told = f"the primary is on timeline {there.timeline}, of which there is nothing in the archive {work.archive}"
+        return replace(
+            mirror, following=False, problem=f"{told}: let it archive there, and the mirror goes on by itself"
+        )
+    return replace(mirror, behind=archived.behind(work, segment_bytes, lag))
 
 
 def _compared(
-    work: MirrorWork, wanted: Primary, conn: psycopg.Connection, mirror: ObservedMirror, system: str
+    work: MirrorWork, wanted: Primary, conn: psycopg.Connection, mirror: ObservedMirror, there: replication.System
 ) -> ObservedMirror:
-    there = replication.identify(conn)
-    if there.identifier != system:
-        return replace(mirror, following=False, lost="the primary is another database system than the one copied")
     position = replication.lsn(mirror.position or "0/0")
     slot = replication.read_slot(conn, wanted, work.slot)
     held = there.position - slot.restart if slot is not None and slot.restart is not None else None
@@ -325,6 +315,18 @@ def _compared(
     return _stuck(work, wanted, conn, mirror, there, slot)
 
 
+def _left_behind(conn: psycopg.Connection, there: replication.System, position: int, own: int) -> str | None:
+    """Return why what the primary writes now does not go on from what a mirror has; None when it does."""
+    if there.timeline < own:
+        return f"the primary is on timeline {there.timeline}, and the mirror on {own} already"
+    if there.timeline == own:
+        return None
+    fork = replication.fork_of(conn, timeline=there.timeline, of=own)
+    if fork is None or fork < position:
+        return f"timeline {there.timeline} of the primary left before what the mirror has"
+    return None
+
+
 def _stuck(
     work: MirrorWork,
     wanted: Primary,
@@ -335,12 +337,8 @@ def _stuck(
 ) -> ObservedMirror:
     """Say why a mirror does not follow a primary that answers."""
     position, own = replication.lsn(mirror.position or "0/0"), newest_timeline(work.directory / "data") or 1
-    if there.timeline < own:
-        return replace(mirror, lost=f"the primary is on timeline {there.timeline}, and the mirror on {own} already")
-    if there.timeline > own:
-        fork = replication.fork_of(conn, timeline=there.timeline, of=own)
-        if fork is None or fork < position:
-            return replace(mirror, lost=f"timeline {there.timeline} of the primary left before what the mirror has")
+    if (lost := _left_behind(conn, there, position, own)) is not None:
+        return replace(mirror, lost=lost)
     if there.timeline == own and there.position < position:
         return replace(mirror, lost="the primary was set back to before what the mirror has")
     if not replication.has_log(wanted, position=position, timeline=own):

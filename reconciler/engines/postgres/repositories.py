@@ -21,6 +21,7 @@ from reconciler.engines.postgres.choice import WAL, Choice, Stock
 from reconciler.engines.postgres.formats import open_stream
 from reconciler.engines.postgres.label import Backup, lsn
 from reconciler.engines.postgres.walarchive import COMPRESSIONS, Archive, Stored
+from reconciler.engines.postgres.walg import WalG
 from reconciler.errors import BusyError, CommandError, SourceError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -198,4 +199,4 @@ def _backup(entry: Mapping[str, Any]) -> Backup:
     )
 
 
-_TOOLS: Mapping[str, Callable[[BackupRepository], BackupTool]] = {"pgbackrest": PgBackRest}
+_TOOLS: Mapping[str, Callable[[BackupRepository], BackupTool]] = {"pgbackrest": PgBackRest, "wal-g": WalG}

@@ -31,7 +31,7 @@ _FILE = re.compile(r"([0-9A-F]{24}|[0-9A-F]{8}\.history)(\.gz|\.zst|\.lz4|\.bz2)
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".lz4": "lz4", ".bz2": "bzip2"}
 """By the ends of names."""
 _SWITCH = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
-_SEGMENT_SIZES = [1 << exponent for exponent in range(20, 31)]
+SEGMENT_SIZES = [1 << exponent for exponent in range(20, 31)]
 _DEFAULT_SEGMENT = 16 << 20
 _SMALL = 1 << 20
 
@@ -82,13 +82,14 @@ class Archive:
         place: str,
         opening: Opening,
         own: frozenset[str] = frozenset(),
+        segment_bytes: int | None = None,
     ) -> None:
         self._place = place
         self._backup = backup
         self._files = dict(stored)
         self._opening = opening
         self._own = own
-        self._size = _segment_bytes(backup, self._files)
+        self._size = segment_bytes or _segment_bytes(backup, self._files)
         self._lines: tuple[tuple[int, int], ...] = ()
         self._last = -1
 
@@ -133,6 +134,17 @@ class Archive:
             return self._content(file) if int(name[:8], 16) <= self._lines[0][0] else None
         number = self._number(name)
         return self._content(file) if number <= self._last and name == self._name(number) else None
+
+    def segments(self) -> tuple[str, ...]:
+        """Return the segments of the archive that :meth:`reach` found, in order."""
+        first = self._number(self._backup.segment)
+        names = (self._name(number) for number in range(first, self._last + 1))
+        return tuple(name for name in names if name in self._files)
+
+    def histories(self) -> tuple[str, ...]:
+        """Return the histories on the way to the timeline on which :meth:`reach` ends, as far as they are here."""
+        names = sorted(f"{line:08X}.history" for line, _begins in self._lines)
+        return tuple(name for name in names if name in self._files)
 
     def after(self, name: str) -> str | None:
         return None if name.endswith(".history") else self._name(self._number(name) + 1)
@@ -233,8 +245,10 @@ class Archive:
         return f"{name} {state} {self._place}: the WAL after it, up to {self._name(max(beyond))}, cannot be replayed"
 
 
-def directory_archive(directory: Path, backup: Backup) -> Archive:
-    """Return the archive in a directory.
+def directory_archive(
+    directory: Path, backup: Backup, *, segment_bytes: int | None = None, own: frozenset[str] | None = None
+) -> Archive:
+    """Return the archive in a directory; ``own`` segments are, without, those that the backup brings along.
 
     Raises:
         SourceError: the directory cannot be read.
@@ -252,7 +266,8 @@ def directory_archive(directory: Path, backup: Backup) -> Archive:
         _listing(directory),
         place=f"the archive {directory}",
         opening=opening,
-        own=_own_segments(backup.path),
+        own=_own_segments(backup.path) if own is None else own,
+        segment_bytes=segment_bytes,
     )
 
 
@@ -286,7 +301,7 @@ def _own_segments(backup: Path) -> frozenset[str]:
 def _segment_bytes(backup: Backup, files: dict[str, Stored]) -> int:
     """Return the size of segments: what the label's position and file name allow, or else what a file has."""
     low, index = backup.start & 0xFFFFFFFF, int(backup.segment[16:], 16)
-    fitting = [size for size in _SEGMENT_SIZES if low // size == index]
+    fitting = [size for size in SEGMENT_SIZES if low // size == index]
     if len(fitting) == 1:
         return fitting[0]
     plain = (file.size for name, file in files.items() if file.plain and not name.endswith(".history"))

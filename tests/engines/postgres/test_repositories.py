@@ -136,6 +136,6 @@ def test_a_stanza_that_is_not_there_is_named(repository: Repository) -> None:
 
 
 def test_tools_that_this_version_does_not_know_are_refused(tmp_path: Path) -> None:
-    unknown = LocalSource("backup", name="shop", repository=BackupRepository("walg", "main", tmp_path))
-    with pytest.raises(UnsupportedError, match="repositories of walg are not available"):
+    unknown = LocalSource("backup", name="shop", repository=BackupRepository("barman", "main", tmp_path))
+    with pytest.raises(UnsupportedError, match="repositories of barman are not available"):
         identify(unknown)
