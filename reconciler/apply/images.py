@@ -27,7 +27,14 @@ from reconciler.plan.fingerprints import mirror_input
 from reconciler.sources import backup, host_path, identify, live_server, modified_at, paths, repositories
 from reconciler.state.desired import BackupSource, ImageSource, Phase, PrimarySource
 from reconciler.state.grants import Grants
-from reconciler.state.observed import BuildManifest, CloneManifest, MirrorManifest, Quarantine, SnapshotManifest
+from reconciler.state.observed import (
+    BuildManifest,
+    CloneManifest,
+    MirrorManifest,
+    Quarantine,
+    RawManifest,
+    SnapshotManifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +55,10 @@ if TYPE_CHECKING:
     from reconciler.state.observed import Verified
     from reconciler.state.servers import ServerSpec
     from reconciler.storage.base import Storage
+
+
+_RENAMED = SnapshotManifest | CloneManifest | MirrorManifest | RawManifest
+"""Manifests that bear the name of an image."""
 
 
 def build(work: Work, action: BuildSnapshot) -> None:
@@ -112,7 +123,7 @@ def rename(work: Work, action: RenameImage) -> None:
     """Give the snapshots of an image its new name; ids stay."""
     for wanted in action.volumes:
         volume = work.volume(wanted)
-        if volume is not None and isinstance(volume.manifest, SnapshotManifest | CloneManifest | MirrorManifest):
+        if volume is not None and isinstance(volume.manifest, _RENAMED):
             work.storage(volume.pool).update(volume.id, replace(volume.manifest, image=action.image))
 
 

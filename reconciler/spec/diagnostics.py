@@ -39,6 +39,7 @@ CODES: Mapping[str, str] = {
     "R025": "The pinned snapshot is of another image.",
     "R026": "The document does not belong into a spec repository.",
     "R027": "A numbered name is too long.",
+    "R028": "The other image has no past.",
     "R030": "A path is not in the repository, or not allowed.",
     "R031": "A template cannot be rendered.",
     "R032": "A server setting is not for documents to decide.",
