@@ -38,6 +38,7 @@ from reconciler.state.observed import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, Engine, Sealed
@@ -362,6 +363,11 @@ def _input_id(work: Work, action: BuildSnapshot, sealed: Sealed) -> str:
     return mirror_input(mirrors.system_of(work, action.mirror), sealed.position)
 
 
+def _as_old_as(work: Work, image: DesiredImage, action: BuildSnapshot) -> datetime | None:
+    """Return the time of data whose files do not tell: that of the base, or of the files."""
+    return modified_at(image.source) if action.base is None else work.snapshot(action.base)[1].data_as_of
+
+
 def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Sealed) -> SnapshotManifest:
     return SnapshotManifest(
         installation=work.host.installation,
@@ -376,7 +382,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         masked_by=image.masked_by,
         revision=work.desired.revision,
         created_at=work.host.clock.now(),
-        data_as_of=sealed.data_as_of or modified_at(image.source),
+        data_as_of=sealed.data_as_of or _as_old_as(work, image, action),
         at=action.at,
         base=action.base,
         databases=sealed.databases,
