@@ -110,9 +110,7 @@ class _Production:
         return str(self.sql("SELECT pg_current_wal_flush_lsn()::text")[0][0])
 
     def sql(self, statement: str, database: str = "bench") -> list[tuple[object, ...]]:
-        with psycopg.connect(
-            host="127.0.0.1", port=_PORT, user="boss", dbname=database, autocommit=True
-        ) as connection:
+        with psycopg.connect(host="127.0.0.1", port=_PORT, user="boss", dbname=database, autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description is not None else []
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,7 +167,10 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
         refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
     if action.mirror is not None:
-        return LocalSource("mirror", path=work.storage(image.pool).path(action.mirror), at=action.at)
+        path = work.storage(image.pool).path(action.mirror)
+        return LocalSource(
+            "mirror", path=path, at=action.at, last_commit=partial(mirrors.last_commit, work, action.mirror)
+        )
     live = live_server(image, work.host.secrets.get)
     if live is not None:
         return LocalSource("primary", primary=live)

@@ -177,7 +177,9 @@ def test_twenty_moments_of_one_window_are_each_exactly_the_commits_before(world:
     world.write("clones.yaml", *(of(name, at) for name, (at, _number) in wanted.items()))
     world.apply().require()
     found = {name: world.sql(name, CHAIN)[0] for name in wanted}
-    assert {name: rows[1] - before for name, rows in found.items()} == {n: number for n, (_at, number) in wanted.items()}
+    assert {name: rows[1] - before for name, rows in found.items()} == {
+        n: number for n, (_at, number) in wanted.items()
+    }
     assert found == {name: production.ledger_at(at) for name, (at, _number) in wanted.items()}
     started_from = {raw.taken_at for raw in raws(world)}
     assert len(started_from) > 2
@@ -193,9 +195,7 @@ def test_a_moment_after_the_last_commit_of_an_idle_primary_is_its_end(world: Wor
     assert world.sql("idle", CHAIN)[0] == production.ledger_at(at)
 
 
-def test_the_oldest_moment_that_can_be_reached_is_that_of_the_first_raw_copy(
-    world: World, production: Primary
-) -> None:
+def test_the_oldest_moment_that_can_be_reached_is_that_of_the_first_raw_copy(world: World, production: Primary) -> None:
     (kept,) = raws(world)
     assert kept.until is not None
     world.write("clones.yaml", of("edge", kept.until), of("beyond", kept.until - timedelta(microseconds=1)))
