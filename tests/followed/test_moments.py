@@ -154,7 +154,7 @@ def test_an_image_of_a_moment_shares_it_with_clones_and_lives_on_when_the_window
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_twenty_moments_of_one_window_are_each_exactly_the_commits_before(world: World, production: Primary) -> None:
     """Serial commits; raw copies and new segments between them; at commits, right before, right after, and between."""
     follow(world, production, pointInTime={"window": "1h", "every": "1s"})
