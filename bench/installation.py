@@ -27,7 +27,7 @@ from reconciler.host import open_host
 from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
 from reconciler.loop import Reconciler
 from reconciler.spec.config import Config
-from reconciler.state.observed import SnapshotManifest
+from reconciler.state.observed import MirrorManifest, RawManifest, SnapshotManifest
 from reconciler.status.report import current_volume
 from reconciler.storage.extents import shared_usage
 
@@ -64,7 +64,8 @@ spec:
   databases: [bench]
   unmasked: {{reason: nobody's data}}
   retention: {{keep: 100}}
-"""
+{past}"""
+_PAST = "  pointInTime: {window: 1d, every: 1d}\n"
 _PGBENCH = """\
 CREATE TABLE pgbench_branches (bid int NOT NULL, bbalance int, filler char(88)) WITH (fillfactor = 100);
 CREATE TABLE pgbench_tellers (tid int NOT NULL, bid int, tbalance int, filler char(84)) WITH (fillfactor = 100);
@@ -85,6 +86,7 @@ kind: Clone
 metadata: {{name: {name}}}
 spec:
   image: {image}
+  snapshot: {snapshot}
   owner: bench
   users: [{{name: app, role: owner}}]
   parameters: {parameters}
@@ -122,12 +124,12 @@ class Installation:
         self.settle()
         return self._storage.path(self._snapshot(name))
 
-    def follow(self, name: str, url: str) -> None:
-        """Write the spec of an image that follows a live primary."""
+    def follow(self, name: str, url: str, *, with_past: bool = False) -> None:
+        """Write the spec of an image that follows a live primary; ``with_past``: moments of it can be asked for."""
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         (secrets / name).write_text(url)
-        self._write(f"image-{name}", _FOLLOWED.format(name=name))
+        self._write(f"image-{name}", _FOLLOWED.format(name=name, past=_PAST if with_past else ""))
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
@@ -156,10 +158,30 @@ class Installation:
         room = os.statvfs(pool)
         return (room.f_blocks - room.f_bfree) * room.f_frsize
 
-    def write_clones(self, image: str, names: Sequence[str], parameters: str = "{}") -> None:
+    def raw_copy(self, image: str) -> Path | None:
+        """Return the newest raw copy that is kept of an image's mirror."""
+        found = [
+            volume.id
+            for volume in self._storage.volumes()
+            if isinstance(volume.manifest, RawManifest) and volume.manifest.image == image and volume.manifest.until
+        ]
+        return self._storage.path(max(found)) if found else None
+
+    def mirror(self, image: str) -> Path:
+        """Return the directory of an image's mirror."""
+        (found,) = [
+            volume.id
+            for volume in self._storage.volumes()
+            if isinstance(volume.manifest, MirrorManifest) and volume.manifest.image == image
+        ]
+        return self._storage.path(found)
+
+    def write_clones(
+        self, image: str, names: Sequence[str], parameters: str = "{}", *, snapshot: str = "latest"
+    ) -> None:
         """Write the specs of clones; the next pass sees them."""
         for name in names:
-            self._write(name, _CLONE.format(name=name, image=image, parameters=parameters))
+            self._write(name, _CLONE.format(name=name, image=image, parameters=parameters, snapshot=snapshot))
 
     def start_pass(self) -> tuple[Task, ...]:
         """Run one pass and return the work that it started and did not wait for."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,18 @@ from reconciler.plan.fingerprints import mirror_input
 from reconciler.sources import backup, host_path, identify, live_server, modified_at, paths, repositories
 from reconciler.state.desired import BackupSource, ImageSource, Phase, PrimarySource
 from reconciler.state.grants import Grants
-from reconciler.state.observed import BuildManifest, CloneManifest, MirrorManifest, Quarantine, SnapshotManifest
+from reconciler.state.observed import (
+    BuildManifest,
+    CloneManifest,
+    MirrorManifest,
+    Quarantine,
+    RawManifest,
+    SnapshotManifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, Engine, Sealed
@@ -48,6 +57,10 @@ if TYPE_CHECKING:
     from reconciler.state.observed import Verified
     from reconciler.state.servers import ServerSpec
     from reconciler.storage.base import Storage
+
+
+_RENAMED = SnapshotManifest | CloneManifest | MirrorManifest | RawManifest
+"""Manifests that bear the name of an image."""
 
 
 def build(work: Work, action: BuildSnapshot) -> None:
@@ -112,7 +125,7 @@ def rename(work: Work, action: RenameImage) -> None:
     """Give the snapshots of an image its new name; ids stay."""
     for wanted in action.volumes:
         volume = work.volume(wanted)
-        if volume is not None and isinstance(volume.manifest, SnapshotManifest | CloneManifest | MirrorManifest):
+        if volume is not None and isinstance(volume.manifest, _RENAMED):
             work.storage(volume.pool).update(volume.id, replace(volume.manifest, image=action.image))
 
 
@@ -154,7 +167,10 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
         refuse_quarantined(work, action.base)
         return LocalSource("image", base=work.snapshot(action.base)[1])
     if action.mirror is not None:
-        return LocalSource("mirror", path=work.storage(image.pool).path(action.mirror), at=action.at)
+        path = work.storage(image.pool).path(action.mirror)
+        return LocalSource(
+            "mirror", path=path, at=action.at, last_commit=partial(mirrors.last_commit, work, action.mirror)
+        )
     live = live_server(image, work.host.secrets.get)
     if live is not None:
         return LocalSource("primary", primary=live)
@@ -351,6 +367,11 @@ def _input_id(work: Work, action: BuildSnapshot, sealed: Sealed) -> str:
     return mirror_input(mirrors.system_of(work, action.mirror), sealed.position)
 
 
+def _as_old_as(work: Work, image: DesiredImage, action: BuildSnapshot) -> datetime | None:
+    """Return the time of data whose files do not tell: that of the base, or of the files."""
+    return modified_at(image.source) if action.base is None else work.snapshot(action.base)[1].data_as_of
+
+
 def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Sealed) -> SnapshotManifest:
     return SnapshotManifest(
         installation=work.host.installation,
@@ -365,7 +386,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         masked_by=image.masked_by,
         revision=work.desired.revision,
         created_at=work.host.clock.now(),
-        data_as_of=sealed.data_as_of or modified_at(image.source),
+        data_as_of=sealed.data_as_of or _as_old_as(work, image, action),
         at=action.at,
         base=action.base,
         databases=sealed.databases,

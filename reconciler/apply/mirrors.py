@@ -24,6 +24,7 @@ from reconciler.state.observed import MirrorManifest, MirrorPhase, RawManifest, 
 from reconciler.status import words
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from reconciler.apply.context import Work
@@ -227,6 +228,12 @@ def _copied(
             return storage.clone(mirror, volume, manifest)
         finally:
             _serve(work, storage, mirror, known)
+
+
+def last_commit(work: Work, mirror: VolumeId) -> datetime | None:
+    """Return of when the last transaction is that a mirror has replayed; None when it does not say."""
+    storage, known = _mirror(work, mirror)
+    return mirrors_of(work.host, known.engine).look(_job(work, storage, mirror, known)).last_commit
 
 
 def system_of(work: Work, mirror: VolumeId) -> str:

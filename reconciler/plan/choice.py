@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from reconciler.plan.actions import CutPoint
-from reconciler.plan.moments import built, unreachable
+from reconciler.plan.actions import BuildSnapshot, CutPoint
+from reconciler.plan.moments import find_moment
 from reconciler.plan.points import point_for
 from reconciler.plan.quarantine import withheld
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
@@ -85,13 +85,12 @@ def _chosen(index: Index, draft: Draft, clone: DesiredClone, *, anew: bool) -> C
 
 def _moment(index: Index, draft: Draft, image: DesiredImage, at: datetime) -> Choice | Condition:
     """Return the snapshot of exactly a moment; all clones that ask for it share it."""
-    if (known := built(index, image, at)) is not None:
-        return Choice(known.manifest.snapshot)
-    if (build := draft.moments.get((image.name, at))) is not None:
-        return Choice(build.snapshot, after=(ObjectKey(Kind.IMAGE, image.name),))
-    if (problem := unreachable(index, image, at)) is not None:
-        return problem
-    return reconciling("WaitingForSnapshot", f"the moment {at.isoformat()} of image {image.name} is not built yet")
+    found = find_moment(index, draft, image, at)
+    if isinstance(found, Condition):
+        return found
+    if isinstance(found, BuildSnapshot):
+        return Choice(found.snapshot, after=(found.key,))
+    return Choice(found.manifest.snapshot)
 
 
 def _point(index: Index, draft: Draft, clone: DesiredClone, source: CloneName, *, anew: bool) -> Choice | Condition:

@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, RenameImage, ReplayArchive
+from reconciler.plan.actions import BuildSnapshot, CopyPrimary, DropRaw, FollowPrimary, RenameImage, ReplayArchive
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
-from reconciler.plan.moments import plan_moments
+from reconciler.plan.moments import find_moment, plan_moments
 from reconciler.plan.quarantine import quarantine_of_image
 from reconciler.plan.refreshes import (
     Due,
@@ -114,12 +114,39 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         draft.say(key, *_state(index, image), stalled("ScheduleInvalid", str(error)))
         return
     if due is None:
-        draft.say(key, *_state(index, image))
+        draft.say(key, *_state(index, image), *_lost_moment(index, draft, image, newest))
         return
     if opening is not None:
         draft.say(key, *_state(index, image), *wait_for_window(index, draft, image, newest, due, opening))
         return
     _plan_build(index, draft, image, due)
+
+
+def _lost_moment(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | None) -> tuple[Condition, ...]:
+    """Return why the moment that an image is of cannot be had as the commit asks for it, if it cannot.
+
+    While what the image was built on is there, that is another build of the moment, of
+    what its base was before: new clones wait, as for any base that changed.
+    """
+    found = _moment(index, draft, image)
+    if not isinstance(found, Condition):
+        return ()
+    if newest is not None and newest.manifest.base in index.snapshots:
+        draft.outdated[image.name] = f"waits for its moment: {found.message}"
+    return (found,)
+
+
+def _moment(index: Index, draft: Draft, image: DesiredImage) -> Snapshot | BuildSnapshot | Condition | None:
+    """Return the moment of another image that one is built on, or why it cannot be had; None if it is of none."""
+    if image.at is None or not isinstance(image.source, ImageSource):
+        return None
+    base = index.base_of(image, image.source.image)
+    if base is None:
+        return reconciling("WaitingForBase", f"image {image.source.image} has no snapshot yet")
+    found = find_moment(index, draft, base, image.at)
+    if isinstance(found, Condition | BuildSnapshot) or found.manifest.snapshot not in index.quarantined:
+        return found
+    return stalled("Quarantined", f"its moment, {found.manifest.snapshot}, is quarantined")
 
 
 def _state(index: Index, image: DesiredImage) -> tuple[Condition, ...]:
@@ -160,12 +187,15 @@ def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> 
     if former is None or index.away or index.image_names.get(former) != image.name:
         return
     in_use = index.observed.in_use or frozenset()
-    snapshots = (s for s in index.images.get(image.name, ()) if s.volume.id not in in_use)
-    named = [s.volume.id for s in snapshots if s.manifest.image == former]
+    snapshots = (*index.images.get(image.name, ()), *index.moments.get(image.name, ()))
+    named = [s.volume.id for s in snapshots if s.manifest.image == former and s.volume.id not in in_use]
     points = (point for known in index.points.values() for point in known)
     named += [p.volume.id for p in points if p.manifest.image == former and p.volume.id not in in_use]
     if mirror_key(image) not in index.in_flight:
         named += [m.volume.id for m in index.mirrors.get(image.name, ()) if m.manifest.image == former]
+        going = {action.volume for action in draft.actions.get(mirror_key(image), ()) if isinstance(action, DropRaw)}
+        raws = (r for r in index.raws.get(image.name, ()) if r.volume.id not in in_use | going)
+        named += [r.volume.id for r in raws if r.manifest.image == former]
     for clone, volumes in index.clones.items():
         if ObjectKey(Kind.CLONE, clone) not in index.in_flight:
             named += [g.volume.id for g in volumes.ready if g.manifest.image == former]
@@ -224,7 +254,7 @@ def find_due(index: Index, image: DesiredImage, newest: Snapshot | None, *, base
         return Due("key", "the masking key changed", binding=True)
     if isinstance(image.source, ImageSource):
         if base is not None and base.snapshot != manifest.base:
-            what = "another" if manifest.base in index.quarantined else "a newer"
+            what = "another" if image.at is not None or manifest.base in index.quarantined else "a newer"
             return Due("base", f"its base has {what} snapshot, {base.snapshot}", binding=base.binding)
     elif any(path.object_id is not None and path.object_id not in manifest.input_id for path in _paths(image)):
         return Due("source", "a file of its source changed in git", binding=True)
@@ -255,6 +285,11 @@ def base_of(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | 
     if not isinstance(image.source, ImageSource):
         return None
     name = image.source.image
+    if image.at is not None:
+        moment = _moment(index, draft, image)
+        if moment is None or isinstance(moment, Condition):
+            return None
+        return Base(moment.snapshot if isinstance(moment, BuildSnapshot) else moment.manifest.snapshot, binding=True)
     build = draft.builds.get(name)
     if build is not None:
         return Base(build.snapshot, binding=name in draft.outdated)
@@ -325,6 +360,9 @@ def _waits(index: Index, draft: Draft, image: DesiredImage, due: Due) -> Conditi
         return reconciling("RuntimeUnavailable", f"the runtime {image.runtime} does not answer: {why}")
     if image.mirrored is not None:
         return _waits_for_mirror(index, draft, image, due)
+    if image.at is not None:
+        moment = _moment(index, draft, image)
+        return moment if isinstance(moment, Condition) else None
     return _waits_for_base(index, draft, image.source.image) if isinstance(image.source, ImageSource) else None
 
 
@@ -433,8 +471,10 @@ def _mirror(index: Index, draft: Draft, image: DesiredImage) -> VolumeId | None:
 def _after(draft: Draft, image: DesiredImage) -> tuple[ObjectKey, ...]:
     if image.mirrored is not None and draft.actions.get(mirror_key(image)):
         return (mirror_key(image),)
-    if isinstance(image.source, ImageSource) and image.source.image in draft.builds:
-        return (ObjectKey(Kind.IMAGE, image.source.image),)
+    if isinstance(image.source, ImageSource):
+        name = image.source.image
+        build = draft.builds.get(name) if image.at is None else draft.moments.get((name, image.at))
+        return (build.key,) if build is not None else ()
     return ()
 
 

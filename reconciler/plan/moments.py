@@ -1,8 +1,9 @@
-"""Moments that clones ask for, of images whose mirror has a past: raw copies, log, and what is built of both.
+"""Moments that are asked for, of images whose mirror has a past: raw copies, log, and what is built of both.
 
-Called by :mod:`reconciler.plan.diff` (raw copies), :mod:`.images` (builds) and
-:mod:`.choice` (which snapshot a clone gets). Pure. A moment is built once, from the
-newest raw copy that is wholly before it, and kept while a clone needs it.
+Clones ask for them, and images that are built on a moment of another one. Called by
+:mod:`reconciler.plan.diff` (raw copies), :mod:`.images` (builds) and :mod:`.choice` (which
+snapshot a clone gets). Pure. A moment is built once, from the newest raw copy that is
+wholly before it, and kept while somebody needs it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
 from reconciler.plan.index import RAW
 from reconciler.plan.schedule import expires_at, snapshot_id_stamp
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
-from reconciler.state.desired import SnapshotAt
+from reconciler.state.desired import ImageSource, SnapshotAt
 from reconciler.state.observed import VolumeState
 from reconciler.status import words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from reconciler.ids import SnapshotId
@@ -57,7 +58,7 @@ def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage)
     # the mirror is started, or left
     moving = any(not isinstance(action, ReplayArchive) for action in draft.actions.get(key, ()))
     usable = _usable(index, image, mirror)
-    needed = set(usable[_first_needed(index, image, usable) :])
+    needed = set(_needed(index, image, mirror))
     _drop(
         index,
         draft,
@@ -86,17 +87,20 @@ def _usable(index: Index, image: DesiredImage, mirror: Mirror) -> list[Raw]:
     ]
 
 
-def _first_needed(index: Index, image: DesiredImage, usable: list[Raw]) -> int:
-    """Return the place of the newest copy that is wholly before the window: the oldest moment is replayed from it."""
-    past = image.point_in_time
+def _needed(index: Index, image: DesiredImage, mirror: Mirror) -> list[Raw]:
+    """Return the raw copies that moments of the window are replayed from: of those wholly before it the newest.
+
+    Older ones are dropped in the same plan, so nothing is to start from them any more.
+    """
+    past, usable = image.point_in_time, _usable(index, image, mirror)
     if past is None:
-        return len(usable)
+        return []
     before = [
         number
         for number, raw in enumerate(usable)
         if raw.manifest.until is not None and raw.manifest.until <= index.now - past.window
     ]
-    return before[-1] if before else 0
+    return usable[before[-1] if before else 0 :]
 
 
 def _drop(index: Index, draft: Draft, key: ObjectKey, raws: list[Raw], reason: str, *, pruned: bool = False) -> None:
@@ -112,13 +116,27 @@ def _drop(index: Index, draft: Draft, key: ObjectKey, raws: list[Raw], reason: s
 
 
 def plan_moments(index: Index, draft: Draft, image: DesiredImage, new_id: Callable[[], SnapshotId]) -> None:
-    """Plan the builds of an image for moments that clones without a snapshot of them ask for."""
-    for clone in index.desired.clones.values():
-        if clone.image != image.name or not isinstance(clone.snapshot, SnapshotAt) or not _waits(index, clone):
-            continue
-        at = clone.snapshot.at
+    """Plan the builds of an image for moments that are asked for and not there."""
+    for who, at in _asked_for(index, image):
         if built(index, image, at) is None and (image.name, at) not in draft.moments:
-            _plan_build(index, draft, image, at, new_id)
+            _plan_build(index, draft, image, at, who, new_id)
+
+
+def _asked_for(index: Index, image: DesiredImage) -> Iterator[tuple[str, datetime]]:
+    """Yield who asks for which moment of an image: clones without a snapshot of it, and images on top."""
+    for clone in index.desired.clones.values():
+        if clone.image == image.name and isinstance(clone.snapshot, SnapshotAt) and _waits(index, clone):
+            yield f"clone {clone.name}", clone.snapshot.at
+    for name, at in on_moments(index, image.name):
+        if index.left_alone(ObjectKey(Kind.IMAGE, name)) is None:
+            yield f"image {name}", at
+
+
+def on_moments(index: Index, base: ImageName) -> Iterator[tuple[ImageName, datetime]]:
+    """Yield the images that are built on a moment of ``base``, and on which."""
+    for image in index.desired.images.values():
+        if image.at is not None and isinstance(image.source, ImageSource) and image.source.image == base:
+            yield image.name, image.at
 
 
 def _waits(index: Index, clone: DesiredClone) -> bool:
@@ -135,39 +153,66 @@ def _waits(index: Index, clone: DesiredClone) -> bool:
     return moved and (end is None or end > index.now)
 
 
+def find_moment(index: Index, draft: Draft, image: DesiredImage, at: datetime) -> Snapshot | BuildSnapshot | Condition:
+    """Return the snapshot of exactly a moment, its build in this plan, or why it cannot be had now."""
+    if (known := built(index, image, at)) is not None:
+        return known
+    if (build := draft.moments.get((image.name, at))) is not None:
+        return build
+    if (problem := unreachable(index, image, at) or _failed(index, image, at)) is not None:
+        return problem
+    return reconciling("WaitingForSnapshot", f"the moment {at.isoformat()} of image {image.name} is not built yet")
+
+
 def built(index: Index, image: DesiredImage, at: datetime) -> Snapshot | None:
-    """Return the snapshot of a moment, built as the commit asks for."""
+    """Return the snapshot of a moment, built as the commit asks for.
+
+    One that is quarantined is returned as well: built anew, it would hold the same.
+    """
     keys = key_id(image, index.observed.secrets)
-    for snapshot in reversed(index.moments.get(image.name, [])):
-        manifest = snapshot.manifest
-        same = manifest.spec_digest == image.spec_digest and (not image.masking_keys or manifest.key_id == keys)
-        if manifest.at == at and same and manifest.snapshot not in index.quarantined:
-            return snapshot
-    return None
+    found = [
+        snapshot
+        for snapshot in index.moments.get(image.name, ())
+        if snapshot.manifest.at == at
+        and snapshot.manifest.spec_digest == image.spec_digest
+        and (not image.masking_keys or snapshot.manifest.key_id == keys)
+    ]
+    free = [snapshot for snapshot in found if snapshot.manifest.snapshot not in index.quarantined]
+    return next(reversed(free or found), None)
+
+
+def _failed(index: Index, image: DesiredImage, at: datetime) -> Condition | None:
+    mirror = index.whole_mirror(image)
+    if mirror is None:
+        return None
+    return held_back(index, ObjectKey(Kind.IMAGE, image.name), _fingerprint(index, image, mirror, at))
+
+
+def _fingerprint(index: Index, image: DesiredImage, mirror: Mirror, at: datetime) -> str:
+    input_id = mirror_input(mirror.manifest.system, at.isoformat())
+    return build_fingerprint(image, input_id=input_id, key=key_id(image, index.observed.secrets), base=None)
 
 
 def _plan_build(
-    index: Index, draft: Draft, image: DesiredImage, at: datetime, new_id: Callable[[], SnapshotId]
+    index: Index, draft: Draft, image: DesiredImage, at: datetime, who: str, new_id: Callable[[], SnapshotId]
 ) -> None:
     mirror = index.whole_mirror(image)
     raw = _start(index, image, mirror, at) if mirror is not None else None
     if mirror is None or raw is None or unreachable(index, image, at) is not None:
         return
-    input_id = mirror_input(mirror.manifest.system, at.isoformat())
-    keys = key_id(image, index.observed.secrets)
-    fingerprint = build_fingerprint(image, input_id=input_id, key=keys, base=None)
+    fingerprint = _fingerprint(index, image, mirror, at)
     if held_back(index, ObjectKey(Kind.IMAGE, image.name), fingerprint) is not None:
         return
     build = BuildSnapshot(
         image=image.name,
         snapshot=new_id(),
-        input_id=input_id,
+        input_id=mirror_input(mirror.manifest.system, at.isoformat()),
         mirror=mirror.volume.id,
         at=at,
         raw=raw.volume.id,
-        key_id=keys,
+        key_id=key_id(image, index.observed.secrets),
         fingerprint=fingerprint,
-        reason=f"a clone asks for the moment {at.isoformat()}",
+        reason=f"{who} asks for the moment {at.isoformat()}",
     )
     draft.moments[image.name, at] = build
     draft.add(build)
@@ -176,20 +221,20 @@ def _plan_build(
 
 def _start(index: Index, image: DesiredImage, mirror: Mirror, at: datetime) -> Raw | None:
     """Return the newest raw copy that is wholly before a moment."""
-    usable = _usable(index, image, mirror)
-    return next((raw for raw in reversed(usable) if raw.manifest.until is not None and raw.manifest.until <= at), None)
+    kept = _needed(index, image, mirror)
+    return next((raw for raw in reversed(kept) if raw.manifest.until is not None and raw.manifest.until <= at), None)
 
 
 def past_of(index: Index, image: DesiredImage) -> Past | None:
     """Return the moments that can be reached now; None while there is no raw copy, or the mirror cannot be asked."""
     mirror = index.whole_mirror(image)
-    usable = _usable(index, image, mirror) if mirror is not None else []
+    kept = _needed(index, image, mirror) if mirror is not None else []
     seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
-    if not usable or seen is None or usable[0].manifest.until is None:
+    if not kept or seen is None or kept[0].manifest.until is None:
         return None
     caught_up = seen.following and seen.lag_bytes == 0
     until = index.now if caught_up else seen.last_commit
-    return Past(usable[0].manifest.until, until if until is not None else usable[-1].manifest.taken_at)
+    return Past(kept[0].manifest.until, until if until is not None else kept[-1].manifest.taken_at)
 
 
 def unreachable(index: Index, image: DesiredImage, at: datetime) -> Condition | None:

@@ -20,12 +20,13 @@ from reconciler.plan.choice import Choice, choose
 from reconciler.plan.draft import Draft, attempt, held_back
 from reconciler.plan.index import build_index
 from reconciler.plan.leftovers import drop_interrupted
+from reconciler.plan.moments import built
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, unknown
-from reconciler.state.desired import SnapshotAt
+from reconciler.state.desired import ImageSource, SnapshotAt
 from reconciler.state.observed import CloneManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from reconciler.ids import CloneName, ImageName, VolumeId
@@ -141,7 +142,21 @@ def _uses(index: Index, draft: Draft) -> _Uses:
             uses.named.update([choice.snapshot] if isinstance(choice, Choice) else [])
         elif isinstance(clone.snapshot, str) and clone.snapshot != "latest":
             uses.named.add(clone.snapshot)
+    for image in index.desired.images.values():
+        uses.named.update(_moments_under(index, image))
     return uses
+
+
+def _moments_under(index: Index, image: DesiredImage) -> Iterator[SnapshotId]:
+    """Yield the moment that an image is to be built on, and the one that it is of: its next build may need them."""
+    if image.at is None or not isinstance(image.source, ImageSource):
+        return
+    base, newest = index.base_of(image, image.source.image), index.newest(image.name)
+    known = built(index, base, image.at) if base is not None else None
+    if known is not None:
+        yield known.manifest.snapshot
+    if newest is not None and newest.manifest.base is not None:
+        yield newest.manifest.base
 
 
 def _unknowable(observed: Observed) -> bool:

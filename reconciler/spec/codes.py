@@ -134,6 +134,11 @@ CODES: Final[Mapping[str, Code]] = {
         "Names have at most 63 characters, with the number that `count` adds.",
         _clone("image: shop, count: 5", f"name: {'q' * 63}") + "---\n" + _SHOP,
     ),
+    "R028": Code(
+        "The other image has no past.",
+        "Give the image that `source.image` names a `pointInTime`, or remove `at`.",
+        _image("then", "image: shop").replace("}}\n", '}, at: "2026-11-20T12:00:00Z"}\n') + "---\n" + _SHOP,
+    ),
     "R030": Code(
         "A path is not in the repository, or not allowed.",
         "Paths are relative to the root of the spec repository, or absolute under a granted root.",

@@ -25,6 +25,7 @@ from reconciler.spec.types import (
     SecretRef,
     Size,
     SpecPath,
+    Time,
     Timezone,
     Version,
     distinct,
@@ -327,6 +328,11 @@ class ImageSpec(Ruled):
     engine: Engine = Field(description="The database product.", examples=["postgres"])
     version: Maybe[Version] = Field(None, description="Major version that must serve it.", examples=["18"])
     source: Source = Field(description="Where the data comes from: exactly one key.")
+    at: Maybe[Time] = Field(
+        None,
+        description="The moment that it is of; with source.image, where that one has pointInTime.",
+        examples=["2026-11-20T12:00:00+01:00"],
+    )
     databases: Annotated[Many[Annotated[NonEmpty, AfterValidator(database_name)]], distinct("the database")] = Field(
         (), description="Keep only these; default: all databases of users.", examples=[["shop"]]
     )
@@ -367,6 +373,7 @@ class ImageSpec(Ruled):
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
         yield from _about_masking(given)
         yield from _about_timezone(given)
+        yield from _about_moment(given)
         source = given.get("source")
         if "pointInTime" in given and not (source is None or _is_followed(source)):
             yield problem(
@@ -415,6 +422,24 @@ def _about_timezone(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
         hint = "add schedule: 0 2 * * *"
         at = ("refresh", "timezone")
         yield problem("a time zone means nothing without a schedule or a window", hint=hint, at=at, code="R017")
+
+
+def _about_moment(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+    """A moment is taken of another image, which has a past; and it never changes."""
+    if "at" not in given:
+        return
+    source = given.get("source")
+    keys = {source.kind} if isinstance(source, Source) else _fields(source)
+    if keys and keys != {"image"}:
+        yield problem(
+            "an image of a moment is built on another image, which follows a primary and has a past",
+            hint="give that one pointInTime, and write source: {image: NAME} beside at",
+            at=("at",),
+            code="R017",
+        )
+    if "schedule" in _fields(given.get("refresh")):
+        hint, at = "remove the schedule, or at", ("refresh", "schedule")
+        yield problem("a moment never changes, so there is nothing to refresh", hint=hint, at=at, code="R017")
 
 
 def _fields(given: object) -> set[str]:

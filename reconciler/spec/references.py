@@ -39,6 +39,7 @@ def check_references(
         _configs(documents, allowed=config_allowed),
         () if broken is None else _unknown(images, clones, frozenset({*objects, *broken}), broken),
         _lengths(clones),
+        _moments(images),
         _circles(images),
         _clone_circles(clones),
         _ports(clones, selector),
@@ -137,6 +138,22 @@ def _no_such(document: Document, missing: Key, known: Iterable[Key], *path: str 
     names = sorted(name for other, name in known if other == kind)
     hint = did_you_mean(wanted, names) or (one_of(names) if names else f"there is no {kind} in this commit")
     return document.diagnostic("R021", f'there is no {kind} named "{wanted}"', "spec", *path, hint=hint)
+
+
+def _moments(images: Mapping[str, Document]) -> Iterator[Diagnostic]:
+    """Yield images of a moment of another one that keeps no past."""
+    for document in images.values():
+        spec = image_of(document).spec
+        base = images.get(spec.source.image) if spec.at is not None and spec.source.image is not None else None
+        if base is not None and image_of(base).spec.point_in_time is None:
+            yield document.diagnostic(
+                "R028",
+                f'image "{base.name}" has no past: it keeps nothing from which a moment could be replayed',
+                "spec",
+                "at",
+                hint=f'give "{base.name}", or an image of the primary itself, pointInTime: {{window: 7d}}',
+                related=[base.related("see", "spec", "source")],
+            )
 
 
 def _circles(images: Mapping[str, Document]) -> Iterator[Diagnostic]:

@@ -42,6 +42,11 @@ _duration = re.compile(DURATION_PATTERN).fullmatch
 _size = re.compile(SIZE_PATTERN).fullmatch
 _percent = re.compile(PERCENT_PATTERN).fullmatch
 _time = re.compile(TIME_PATTERN).fullmatch
+_zoned = re.compile(
+    r"(\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?)(?:[Zz]|[+-]\d{2}:\d{2})?"
+    r"(?: ?\[|[ @])([A-Za-z][A-Za-z0-9_+/-]{0,63})\]?"
+).fullmatch
+"""A time with the name of a zone, as people write it; in brackets it is of RFC 9557."""
 _numbers = re.compile(USER_IDS_PATTERN).fullmatch
 
 
@@ -162,6 +167,8 @@ def instant(value: object) -> datetime:
         return value
     hint = "write a time with its offset: 2026-11-20T12:00:00Z or 2026-11-20T13:00:00+01:00"
     text = _text(value, "a time", hint)
+    if (named := _zoned(text)) is not None:
+        raise _without_zone(named[1], named[2])
     if not _time(text):
         raise ValueProblem("this is not a time of RFC 3339 with an offset", hint)
     try:
@@ -170,6 +177,26 @@ def instant(value: object) -> datetime:
         raise ValueProblem("this day or hour does not exist", hint) from error
     except OverflowError as error:
         raise ValueProblem("in UTC this time is before the year 1 or after the year 9999", hint) from error
+
+
+def _without_zone(local: str, name: str) -> ValueProblem:
+    """Return what is wrong with the time of a place: which instants it could mean is in the hint."""
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - only for what is wrong
+
+    problem = "a time has an offset, and no name of a time zone"
+    try:
+        there = datetime.fromisoformat(local.upper().replace(" ", "T")).replace(tzinfo=None)
+        first, second = (there.replace(tzinfo=ZoneInfo(name), fold=fold) for fold in (0, 1))
+        real = first.astimezone(UTC).astimezone(first.tzinfo)
+    except (ValueError, OSError, LookupError, OverflowError):
+        return ValueProblem(problem, "write 2026-11-20T12:00:00Z or 2026-11-20T13:00:00+01:00")
+    if first.utcoffset() == second.utcoffset():
+        return ValueProblem(problem, f"write {first.isoformat()}")
+    if real.replace(tzinfo=None) != there:
+        never = f"clocks went forward in {name}, so this never was"
+        return ValueProblem(problem, f"{never}; if they had not, it would have been {real.isoformat()}")
+    twice = f"clocks went back in {name}, so this was twice"
+    return ValueProblem(problem, f"{twice}: write {first.isoformat()} or {second.isoformat()}")
 
 
 def number_range(value: object, *, lowest: int, highest: int, example: str) -> NumberRange:

@@ -212,6 +212,8 @@ class DesiredImage:
     engine: str
     version: str | None = None
     source: Source
+    at: datetime | None = None
+    """The moment of the image in ``source`` that it is of; None: that one's newest snapshot."""
     databases: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
     checks: tuple[Check, ...] = ()

@@ -50,6 +50,8 @@ def spec_digest(image: DesiredImage) -> str:
         "checks": _check_rows(image.checks),
         "masking": [MASKING_VOCABULARY, *map(_masking_row, image.masking)] if image.masking else [],
     }
+    if image.at is not None:
+        row["at"] = image.at.isoformat()
     if image.verify is not None and image.verify != Verify():  # else the digest is what it was before there was one
         row["verify"] = [image.verify.amcheck, _check_rows(image.verify.checks)]
     return _digest(row)

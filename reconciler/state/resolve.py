@@ -191,6 +191,7 @@ class _Commit:
             engine=spec.engine,
             version=spec.version,
             source=self._source(document, spec),
+            at=spec.at,
             databases=spec.databases,
             scripts=self._rendered(document, spec.scripts, lambda: _image_scope(model)),
             checks=_checks(document, spec.checks, "spec", "checks"),

@@ -8,10 +8,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reconciler.state.observed import MirrorPhase, SnapshotManifest
+from reconciler.state.observed import MirrorPhase, RawManifest, SnapshotManifest
 from tests.crash.production import production
 from tests.followed.primary import archived, archiving, primary
-from tests.followed.world import follow, mirror_of, source_of
+from tests.followed.world import caught_up, follow, mirror_of, source_of
 from tests.support import clone, document, image
 
 if TYPE_CHECKING:
@@ -323,6 +323,8 @@ _primaries: dict[Path, Primary] = {}
 def beside_a_primary(world: World) -> Iterator[None]:
     with primary() as made:
         made.enter(3)
+        made.sql("ALTER SYSTEM SET wal_keep_size = '1GB'")  # a world that is set back has a mirror of long ago
+        made.sql("SELECT pg_reload_conf()")
         _primaries[world.root] = made
         yield
 
@@ -383,6 +385,62 @@ def replayed(world: World) -> None:
     assert _primaries[world.root].slots() == {}
 
 
+def with_past(world: World) -> None:
+    """A mirror with a raw copy, and entries in its log after that."""
+    with_way_in(world)
+    world.write("other.yaml", image("other"))
+    follow(world, _primaries[world.root], pointInTime=PAST)
+    world.converge()
+    _primaries[world.root].enter(2)
+    caught_up(world, _primaries[world.root])
+
+
+def write_past(world: World) -> None:
+    """Ask for a past, which the mirror is started anew for before a raw copy is kept."""
+    follow(world, _primaries[world.root], pointInTime=PAST)
+
+
+def write_no_past(world: World) -> None:
+    follow(world, _primaries[world.root])
+
+
+def write_moment(world: World) -> None:
+    """Ask for the moment of the last entry but one: a clone, and an image with a clone."""
+    caught_up(world, _primaries[world.root])
+    ((at,),) = _primaries[world.root].sql(
+        "SELECT pg_xact_commit_timestamp(xmin) FROM ledger ORDER BY id DESC OFFSET 1 LIMIT 1"
+    )
+    world.write(
+        "then.yaml",
+        document("Image", "then", {"engine": "postgres", "source": {"image": "shop"}, "at": at.isoformat()}),
+    )
+    world.write("dev.yaml", clone("dev", snapshot={"at": at.isoformat()}), clone("trainee", image="then"))
+
+
+def of_the_moment(world: World) -> None:
+    followed(world)
+    last = _primaries[world.root].sql("SELECT max(id) FROM ledger")[0][0]
+    for name in ("dev", "trainee"):
+        assert world.sql(name, "SELECT max(id) FROM ledger") == [(last - 1,)]
+
+
+def raw_copies(world: World) -> list[RawManifest]:
+    return [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, RawManifest)]
+
+
+def has_past(world: World) -> None:
+    """One raw copy that says until when it is, of the mirror that follows, and log is kept for it."""
+    followed(world)
+    assert [raw.until is not None for raw in raw_copies(world)] == [True]
+    assert (world.pool_path / "volumes" / "shop.mirror" / "wal").is_dir()
+
+
+def has_no_past(world: World) -> None:
+    followed(world)
+    assert raw_copies(world) == []
+
+
+PAST = {"window": "1d", "every": "1d"}
 SUPERUSER = [{"name": "app", "role": "owner"}, {"name": "boss", "role": "superuser"}]
 RESET: tuple[Request, ...] = (("reset", "dev"),)
 
@@ -416,6 +474,9 @@ SCENARIOS = {
     "follow": Scenario(with_way_in, write_followed, followed, chain=4, beyond="build", around=beside_a_primary),
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
     "replay": Scenario(on_archive, archive_more, replayed, chain=4, around=beside_a_primary),
+    "moment": Scenario(with_past, write_moment, of_the_moment, chain=4, beyond="build", around=beside_a_primary),
+    "keep-raw": Scenario(following, write_past, has_past, chain=4, beyond="leave", around=beside_a_primary),
+    "drop-raw": Scenario(with_past, write_no_past, has_no_past, chain=4, beyond="leave", around=beside_a_primary),
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),

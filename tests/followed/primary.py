@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,12 @@ from tests.support import free_block, release_block, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from reconciler.engines.base import InstalledServer
 
 _NOBODY = 65534
+FAKE_CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+"""A library that gives a program another time (package faketime); None where it is not installed."""
 USER, PASSWORD = "follower", "nobody may see this"
 _HBA = f"""local all all trust
 local replication all trust
@@ -59,6 +61,12 @@ class Primary:
         self.root = root
         self.port = port
         self.programs = programs
+        self._clock: dict[str, str] = {}
+
+    def set_clock(self, now: datetime) -> None:
+        """Let the next start, and all that is run here, believe that it is ``now``; time goes on from there."""
+        behind = int((datetime.now(UTC) - now).total_seconds())
+        self._clock = {"LD_PRELOAD": str(FAKE_CLOCK), "FAKETIME": f"-{behind}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
     @property
     def url(self) -> str:
@@ -177,17 +185,19 @@ class Primary:
     def run(self, program: str, *words: str | Path) -> None:
         argv = [server.program(self.programs, program), *words]
         env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PGHOST": str(self.root), "PGUSER": "boss"}
-        env["PGPORT"] = str(self.port)
+        env |= {"PGPORT": str(self.port), **self._clock}
         account = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         subprocess.run(argv, env=env, cwd="/", check=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload] # keywords for one platform
 
 
 @contextmanager
-def primary(major: str | None = None) -> Iterator[Primary]:
-    """Have a primary in the block."""
+def primary(major: str | None = None, *, clock: datetime | None = None) -> Iterator[Primary]:
+    """Have a primary in the block, whose ``clock`` shows another time than the host's."""
     block = free_block()
     made = Primary(_directory(), block.start, server.choose(major))
     try:
+        if clock is not None:
+            made.set_clock(clock)
         made.make()
         yield made
     finally:

@@ -11,7 +11,7 @@ import pytest
 from reconciler.state.observed import RawManifest, SnapshotManifest
 from tests.followed.primary import CHAIN, primary
 from tests.followed.world import caught_up, follow, refresh
-from tests.support import clone, new_world
+from tests.support import clone, document, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +52,10 @@ def committed(production: Primary, number: int) -> datetime:
 
 def of(name: str, at: datetime) -> dict[str, object]:
     return clone(name, snapshot={"at": at.isoformat()})
+
+
+def image_of(at: datetime, **spec: object) -> dict[str, object]:
+    return document("Image", "then", {"engine": "postgres", "source": {"image": "shop"}, "at": at.isoformat(), **spec})
 
 
 def raws(world: World) -> list[RawManifest]:
@@ -110,6 +114,77 @@ def test_the_same_moment_is_built_once_however_it_is_written_and_goes_with_its_c
     assert not [v for v in world.volumes() if isinstance(v.manifest, SnapshotManifest) and v.manifest.at]
 
 
+def test_an_image_of_a_moment_shares_it_with_clones_and_lives_on_when_the_window_has_passed(
+    world: World, production: Primary
+) -> None:
+    world.configure(prune={"maxDelete": 100, "maxDeletePercent": 100})
+    production.enter(3)
+    caught_up(world, production)
+    ((last,),) = production.sql("SELECT max(id) FROM ledger")
+    at = committed(production, last - 1)
+    world.write("then.yaml", image_of(at))
+    world.write("clones.yaml", of("direct", at), clone("trainee", image="then"))
+    world.apply().require()
+    assert world.sql("trainee", CHAIN) == world.sql("direct", CHAIN) == [production.ledger_at(at)]
+    (then,) = [v for v in world.volumes() if isinstance(v.manifest, SnapshotManifest) and v.manifest.image == "then"]
+    assert isinstance(then.manifest, SnapshotManifest)
+    assert then.manifest.base == world.current("direct").snapshot
+    assert then.manifest.data_as_of == at
+    follow(world, production, pointInTime={"window": "1s", "every": "1s"})
+    for _ in range(3):
+        production.enter(1)
+        caught_up(world, production)
+        world.apply().require()
+    script = {"inline": "DELETE FROM ledger WHERE id = 1", "database": "shop"}
+    world.write("then.yaml", image_of(at, scripts=[script]))
+    world.write("clones.yaml", clone("late", image="then"))
+    world.apply().require()
+    assert world.sql("late", "SELECT count(*)::int, max(id) FROM ledger") == [(last - 2, last - 1)]
+    world.write("then.yaml", image_of(at - timedelta(days=9)))
+    told = world.apply().require().condition("Image/then", "Stalled")
+    assert told is not None
+    assert told[1] == "MomentUnreachable"
+    assert "image shop reaches from" in told[2]
+    assert world.sql("late", "SELECT 1") == [(1,)]
+    world.remove("then.yaml")
+    world.write("clones.yaml", "")
+    follow(world, production, pointInTime={"window": "1h"})
+    world.converge()
+    assert [v.manifest.image for v in world.volumes() if isinstance(v.manifest, SnapshotManifest)] == ["shop"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_twenty_moments_of_one_window_are_each_exactly_the_commits_before(world: World, production: Primary) -> None:
+    """Serial commits; raw copies and new segments between them; at commits, right before, right after, and between."""
+    follow(world, production, pointInTime={"window": "1h", "every": "1s"})
+    ((before,),) = production.sql("SELECT max(id) FROM ledger")
+    for number in range(1, 11):
+        production.enter(1)
+        if number in (2, 5, 6, 9):
+            production.forget_log()
+        if number in (3, 6, 8):
+            caught_up(world, production)
+            world.apply().require()  # a raw copy
+    caught_up(world, production)
+    times = [committed(production, before + number) for number in range(1, 11)]
+    instant = timedelta(microseconds=1)
+    wanted = {f"c{number}": (at, number) for number, at in enumerate(times, 1)}
+    wanted |= {f"b{number}": (times[number - 1] - instant, number - 1) for number in (2, 4, 6, 7, 9)}
+    wanted |= {f"a{number}": (times[number - 1] + instant, number) for number in (1, 3, 8)}
+    wanted |= {f"m{number}": (times[number - 1] + (times[number] - times[number - 1]) / 2, number) for number in (5, 9)}
+    assert len(wanted) == 20
+    world.write("clones.yaml", *(of(name, at) for name, (at, _number) in wanted.items()))
+    world.apply().require()
+    found = {name: world.sql(name, CHAIN)[0] for name in wanted}
+    assert {name: rows[1] - before for name, rows in found.items()} == {
+        n: number for n, (_at, number) in wanted.items()
+    }
+    assert found == {name: production.ledger_at(at) for name, (at, _number) in wanted.items()}
+    started_from = {raw.taken_at for raw in raws(world)}
+    assert len(started_from) > 2
+
+
 def test_a_moment_after_the_last_commit_of_an_idle_primary_is_its_end(world: World, production: Primary) -> None:
     production.enter(1)
     caught_up(world, production)
@@ -118,6 +193,17 @@ def test_a_moment_after_the_last_commit_of_an_idle_primary_is_its_end(world: Wor
     world.write("clones.yaml", of("idle", at))
     world.apply().require()
     assert world.sql("idle", CHAIN)[0] == production.ledger_at(at)
+
+
+def test_the_oldest_moment_that_can_be_reached_is_that_of_the_first_raw_copy(world: World, production: Primary) -> None:
+    (kept,) = raws(world)
+    assert kept.until is not None
+    world.write("clones.yaml", of("edge", kept.until), of("beyond", kept.until - timedelta(microseconds=1)))
+    done = world.apply().require()
+    assert world.sql("edge", CHAIN)[0] == production.ledger_at(kept.until)
+    told = done.condition("Clone/beyond", "Stalled")
+    assert told is not None
+    assert kept.until.isoformat() in told[2]
 
 
 def test_a_moment_that_is_too_long_ago_names_the_window(world: World) -> None:

@@ -160,3 +160,21 @@ def test_without_a_past_a_clone_gets_the_snapshot_before_as_ever() -> None:
 
 def _without_raws(world: Observed) -> Observed:
     return replace(world, volumes=tuple(v for v in world.volumes if v.manifest.kind != "raw"))
+
+
+def test_nothing_is_built_from_a_raw_copy_that_the_same_plan_drops() -> None:
+    early = NOW - 8 * DAY + HOUR
+    made = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(early))), past(raw(9 * DAY)))
+    assert [type(action) for action in made.actions] == [DropRaw, BuildSnapshot, CreateClone]
+    sooner = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(early - DAY))), past(raw(9 * DAY)))
+    assert [type(action) for action in sooner.actions] == [DropRaw]
+    assert ["too long ago" in c.message for c in sooner.conditions[clone_key("dev")] if c.type == "Stalled"] == [True]
+
+
+def test_the_edges_of_what_can_be_reached_are_inclusive() -> None:
+    world = past(look=a_look(lag_bytes=5000, last_commit=NOW - HOUR))
+    first = NOW - 8 * DAY + HOUR - timedelta(minutes=1)
+    instant = timedelta(microseconds=1)
+    for at, there in ((first, True), (first - instant, False), (NOW - HOUR, True), (NOW - HOUR + instant, False)):
+        made = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(at))), world)
+        assert any(isinstance(action, BuildSnapshot) for action in made.actions) is there

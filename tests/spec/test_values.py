@@ -74,6 +74,40 @@ def test_times_that_utc_cannot_say_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("2026-11-20T12:00:00[Europe/Paris]", "write 2026-11-20T12:00:00+01:00"),
+        ("2026-11-20T12:00:00+01:00[Europe/Paris]", "write 2026-11-20T12:00:00+01:00"),
+        ("2026-11-20 12:00:00 Europe/Paris", "write 2026-11-20T12:00:00+01:00"),
+        (
+            "2026-10-25T02:30:00[Europe/Paris]",
+            "this was twice: write 2026-10-25T02:30:00+02:00 or 2026-10-25T02:30:00+01:00",
+        ),
+        (
+            "2026-04-05T01:45:00[Australia/Lord_Howe]",
+            "this was twice: write 2026-04-05T01:45:00+11:00 or 2026-04-05T01:45:00+10:30",
+        ),
+        (
+            "2026-03-29T02:30:00[Europe/Paris]",
+            "this never was; if they had not, it would have been 2026-03-29T03:30:00+02:00",
+        ),
+        ("2026-11-20T12:00:00[Mars/Olympus]", "write 2026-11-20T12:00:00Z or 2026-11-20T13:00:00+01:00"),
+        ("2026-02-30T12:00:00[Europe/Paris]", "write 2026-11-20T12:00:00Z or 2026-11-20T13:00:00+01:00"),
+    ],
+)
+def test_a_time_with_the_name_of_a_zone_is_refused_with_the_instants_that_it_could_mean(text: str, hint: str) -> None:
+    with pytest.raises(values.ValueProblem) as caught:
+        values.instant(text)
+    assert caught.value.hint is not None
+    assert caught.value.hint.rpartition(", so ")[2] == hint
+
+
+def test_both_rounds_of_the_hour_that_comes_twice_are_instants_of_their_own() -> None:
+    first, second = (values.instant(f"2026-10-25T02:30:00+0{hours}:00") for hours in (2, 1))
+    assert second - first == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
     ("parse", "text"),
     [(values.duration, "8h"), (values.size, "1Gi"), (values.percent, "1%"), (values.ports, "5600-5601")],
 )

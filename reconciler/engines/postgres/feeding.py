@@ -8,6 +8,7 @@ directory belongs to the server's account: nothing here follows a link in it.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Protocol
 
 from reconciler.engines.postgres import control, files, recovery, server
+from reconciler.engines.postgres.datafiles import share_blocks
 from reconciler.handover import give
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ def put(source: WalSource, name: str, handle: int, account: Account | None) -> b
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         with opened as read, open(os.open(temporary, flags, 0o600, dir_fd=handle), "wb") as write:  # noqa: PTH123 - a descriptor
-            shutil.copyfileobj(read, write, _BLOCK)
+            if not _shared(read, write):
+                shutil.copyfileobj(read, write, _BLOCK)
             if account is not None and os.geteuid() == 0:
                 os.fchown(write.fileno(), account.uid, account.gid)
     except BaseException:
@@ -167,6 +170,12 @@ class _Feeder:
         for given in old:
             files.remove(self._prune, f"pg_wal/{given}")
             self._given.remove(given)
+
+
+def _shared(read: IO[bytes], write: IO[bytes]) -> bool:
+    """Have a plain file share its blocks, where the file system can: log of a mirror is in the pool of its builds."""
+    plain = isinstance(read, io.BufferedReader) and read.seekable() and read.tell() == 0
+    return plain and share_blocks(read, write)
 
 
 def _touch(name: str, handle: int) -> None:

@@ -12,6 +12,7 @@ import shutil
 from typing import IO, TYPE_CHECKING
 
 from reconciler.engines.postgres import files
+from reconciler.engines.postgres.datafiles import share_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +36,9 @@ class MirrorLog:
         self._last = max(_segments(self._places[1]), key=_order, default="")
         self._live = scratch / _LIVE
         if self._last:
-            shutil.copyfile(self._places[1] / self._last, self._live)
+            with (self._places[1] / self._last).open("rb") as read, self._live.open("wb") as write:
+                if not share_blocks(read, write):
+                    shutil.copyfileobj(read, write)
 
     def open(self, name: str) -> IO[bytes] | None:
         """Return the content of a segment or history file."""

@@ -129,19 +129,34 @@ def open_mirrored(work: BuildWork, installed: InstalledServer) -> None:
     """Open a copy of a mirror for the first time; it ends its recovery, and follows nobody.
 
     The mirror had come to the moment that is asked for, where one is. When its log has no
-    transaction after that, PostgreSQL says that the moment was not reached, and all of the log is it.
+    transaction after that, PostgreSQL says that the moment was not reached, once it has replayed
+    all of it: all of the log is the moment then. Where the mirror says so beforehand, asked
+    after its log was taken, it is replayed once and not twice.
 
     Raises:
         SourceError: it cannot be opened.
+        BusyError: there was something after the moment, although the mirror knew of nothing.
 
     """
     wanted = prepare_mirrored(work, installed)
+    if _is_the_end(work):
+        wanted = replace(wanted, target_time=None)
     try:
         bootstrap.open_source(work, installed, wanted)
     except SourceError as error:
         if error.reason != recovery.MISSED:
             raise
         bootstrap.open_source(work, installed, replace(wanted, target_time=None))
+    if work.source.at is not None:
+        recovery.require_not_after(work, work.source.at)
+
+
+def _is_the_end(work: BuildWork) -> bool:
+    """Whether a mirror has replayed nothing after the moment that a build is of."""
+    if work.source.at is None or work.source.last_commit is None:
+        return False
+    last = work.source.last_commit()
+    return last is not None and last <= work.source.at
 
 
 def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:

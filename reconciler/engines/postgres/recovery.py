@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import control, files, server
-from reconciler.errors import SourceError
+from reconciler.errors import BusyError, SourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ _REACHED = re.compile(r"reached:(\S+) (\S+?)\"")
 _PREFETCH_SETTING = 15
 _TARGET_MISSED = "recovery ended before configured recovery target was reached"
 _TOO_EARLY = re.compile(r"WAL ends before (?:end of online backup|consistent recovery point)")
-_AS_OF, _END = "data_as_of", "end_lsn"
+_AS_OF, _END, _REPLAYED = "data_as_of", "end_lsn", "last_replayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ def note(work: BuildWork, output: str) -> None:
     found = _REACHED.search(output)
     if found is None:
         return
-    facts = {} if found[1] == "-" else {_AS_OF: f"{found[1]}+00:00"}
+    facts = {} if found[1] == "-" else {_AS_OF: f"{found[1]}+00:00", _REPLAYED: f"{found[1]}+00:00"}
     server.note_build_facts(work, facts | ({} if found[2] == "-" else {_END: found[2]}))
 
 
@@ -125,6 +125,20 @@ def reached(work: BuildWork) -> Recovered | None:
     if _AS_OF not in notes:
         return None
     return Recovered(datetime.fromisoformat(notes[_AS_OF]), notes.get(_END))
+
+
+def require_not_after(work: BuildWork, at: datetime) -> None:
+    """Refuse a copy that has a transaction after the moment that it is to be of.
+
+    Raises:
+        BusyError: it has one; made again, it will stop before.
+
+    """
+    last = server.read_build_facts(work).get(_REPLAYED)
+    if last is not None and datetime.fromisoformat(last) > at:
+        raise BusyError(
+            f"the log went on beyond {at.isoformat()} while it was taken; the build is repeated", reason="SourceChanged"
+        )
 
 
 def failure(recovery: Recovery | None, stderr: str, what: str) -> SourceError:

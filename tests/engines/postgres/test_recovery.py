@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING
 
 import pytest
 
+from reconciler.engines.base import LocalSource
 from reconciler.engines.postgres import bootstrap, feeding, physical, recovery, server, settings
 from reconciler.engines.postgres.recovery import Recovery
-from reconciler.errors import SourceError, UnavailableError
+from reconciler.errors import BusyError, SourceError, UnavailableError
 
 from .production import Production
 
@@ -107,6 +110,9 @@ def test_replay_stops_at_a_moment_with_exactly_the_transactions_until_then(histo
     reached = recovery.reached(work)
     assert reached is not None
     assert reached.data_as_of == at
+    recovery.require_not_after(work, at)
+    with pytest.raises(BusyError, match="went on beyond"):
+        recovery.require_not_after(work, at - timedelta(microseconds=1))
     assert ledger(target, work) == [1, 2, 3, 4, 5, 6]
 
 
@@ -133,6 +139,26 @@ def test_a_backup_alone_is_as_of_its_last_transaction_or_its_checkpoint(history:
     assert reached is not None
     assert history.production.committed_at(2) <= reached.data_as_of
     assert ledger(target, work) == [1, 2]
+
+
+@pytest.mark.parametrize(("later", "replays"), [(timedelta(0), 1), (timedelta(seconds=1), 2)])
+def test_a_moment_at_the_end_of_a_mirrors_log_is_replayed_once_where_the_mirror_knows_of_nothing_after_it(
+    history: History, target: Cluster, later: timedelta, replays: int, tmp_path: Path
+) -> None:
+    last = history.production.committed_at(11)
+    mirror = tmp_path / "mirror"
+    shutil.copytree(history.production.archive, mirror / "wal")
+    shutil.copytree(history.production.archive, mirror / "data" / "pg_wal")
+    told: list[str] = []
+    work = target.work(history.backup, kind="backup")
+    physical.prepare_physical(work, target.programs)
+    at = last + timedelta(milliseconds=1)
+    source = LocalSource("mirror", mirror, at=at, last_commit=lambda: last + later)
+
+    physical.open_mirrored(replace(work, source=source, progress=told.append), target.programs)
+
+    assert ledger(target, work) == list(range(1, 12))
+    assert [told.count(text) for text in told[:1]] == [replays]
 
 
 def test_replayed_wal_does_not_pile_up(history: History, target: Cluster) -> None:
