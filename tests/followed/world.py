@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from reconciler.state.observed import MirrorManifest
 from tests.support import document, until
 
@@ -24,6 +26,22 @@ def follow(world: World, production: Primary, **spec: Any) -> None:  # noqa: ANN
 def mirror_of(world: World) -> MirrorManifest:
     (found,) = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, MirrorManifest)]
     return found
+
+
+def mirror_servers(world: World) -> list[psutil.Process]:
+    """Return the processes that are the servers of mirrors."""
+    return [
+        process for process in world.processes() if process.environ().get("RECONCILER_SERVER", "").endswith(".mirror")
+    ]
+
+
+def kill_mirror(world: World) -> None:
+    """Kill the servers of mirrors with everything that they started."""
+    for process in mirror_servers(world):
+        victims = [process, *process.children(recursive=True)]
+        for victim in victims:
+            victim.kill()
+        psutil.wait_procs(victims)
 
 
 def refresh(world: World) -> Pass:
