@@ -63,7 +63,7 @@ spec:
   source: {{primary: {{url: {{secret: {name}}}}}}}
   databases: [bench]
   unmasked: {{reason: nobody's data}}
-  retention: {{keep: 100}}
+  retention: {{keep: {keep}}}
 """
 _PGBENCH = """\
 CREATE TABLE pgbench_branches (bid int NOT NULL, bbalance int, filler char(88)) WITH (fillfactor = 100);
@@ -122,16 +122,17 @@ class Installation:
         self.settle()
         return self._storage.path(self._snapshot(name))
 
-    def follow(self, name: str, url: str) -> None:
+    def follow(self, name: str, url: str, *, keep: int = 100) -> None:
         """Write the spec of an image that follows a live primary."""
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         (secrets / name).write_text(url)
-        self._write(f"image-{name}", _FOLLOWED.format(name=name))
+        self._write(f"image-{name}", _FOLLOWED.format(name=name, keep=keep))
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
         (self._specs / f"image-{name}.yaml").unlink()
+        self.request("approve", "")  # it may be the last document
         for _ in range(3):
             self.settle()
 
