@@ -10,20 +10,24 @@ of this host, as they would not in production.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.figures import Figure, Options
 from bench.installation import Installation, installation, scratch_directory, size_of
-from bench.traffic import Periods, Production, percentile
+from bench.traffic import Production, percentile
 
 if TYPE_CHECKING:
-    from bench.traffic import Waited
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SCALES = {"quick": 1, "default": 20, "full": 133}
 """Of pgbench; 133 is 2 GB."""
 _TURNS = {"quick": 1, "default": 4, "full": 8}
-_QUIET_SECONDS = {"quick": 2.0, "default": 20.0, "full": 30.0}
-_REFRESHES = {"quick": 1, "default": 5, "full": 8}
+_SECONDS = {"quick": 2.0, "default": 20.0, "full": 30.0}
+"""Of a period without, and of one of refreshes."""
 _PORT = 25580
 _IMAGE = "busy"
 _SHARE = 0.95
@@ -32,38 +36,57 @@ _WITHOUT, _COPY, _REFRESH = "without", "copy", "refresh"
 
 def run(options: Options) -> list[Figure]:
     """Measure all of it."""
-    size, periods = size_of(options), Periods()
+    size = size_of(options)
     primary = Production(scratch_directory(options) / f"busy-{SCALES[size]}", SCALES[size], _PORT)
     with installation(options) as opened, primary.running():
-        rate = primary.capacity(_QUIET_SECONDS[size] / 2) / 2
-        with primary.load(rate, opened.scratch / "primary-waits") as seen:
-            time.sleep(_QUIET_SECONDS[size] / 2)
-            for _ in range(_TURNS[size]):
-                _turn(opened, primary, periods, size)
-    return _figures(periods, seen.waited, rate)
+        rate = primary.capacity(_SECONDS[size] / 2) / 2
+        watched = _Watched(primary, rate, opened.scratch / "primary-waits")
+        for _ in range(_TURNS[size]):
+            _turn(opened, watched, _SECONDS[size])
+    return _figures(watched)
 
 
-def _turn(opened: Installation, primary: Production, periods: Periods, size: str) -> None:
-    with periods.of(_WITHOUT):
-        time.sleep(_QUIET_SECONDS[size])
-    with periods.of(_COPY):
-        opened.follow(_IMAGE, primary.url)
+@dataclass
+class _Watched:
+    """A primary under load, and what its clients waited for in periods of each kind."""
+
+    primary: Production
+    rate: float
+    log: Path
+    waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def during(self, kind: str) -> Iterator[None]:
+        """Have the load while the block runs; what one period left undone is not the next one's."""
+        with self.primary.load(self.rate, self.log) as seen:
+            start = time.monotonic()
+            yield
+            self.seconds[kind] += time.monotonic() - start
+        self.waits[kind] += [one.seconds for one in seen.waited]
+
+
+def _turn(opened: Installation, watched: _Watched, seconds: float) -> None:
+    with watched.during(_WITHOUT):
+        time.sleep(seconds)
+    with watched.during(_COPY):
+        opened.follow(_IMAGE, watched.primary.url)
         opened.settle()
-    for _ in range(_REFRESHES[size]):
-        opened.request("refresh", _IMAGE)
-        with periods.of(_REFRESH):
+    with watched.during(_REFRESH):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            opened.request("refresh", _IMAGE)
             opened.settle()
     opened.forget_image(_IMAGE)
 
 
-def _figures(periods: Periods, waited: list[Waited], rate: float) -> list[Figure]:
-    without = percentile(periods.waits(waited, _WITHOUT), _SHARE)
-    copying, refreshing, both = (
-        percentile(periods.waits(waited, *kinds), _SHARE) for kinds in ((_COPY,), (_REFRESH,), (_COPY, _REFRESH))
-    )
+def _figures(watched: _Watched) -> list[Figure]:
+    waits, seconds = watched.waits, watched.seconds
+    without, copying, refreshing = (percentile(waits[kind], _SHARE) for kind in (_WITHOUT, _COPY, _REFRESH))
+    both = percentile([*waits[_COPY], *waits[_REFRESH]], _SHARE)
     note = (
-        f"{rate:.0f} transactions a second; {periods.seconds(_COPY):.0f} s of copies and first builds,"
-        f" {periods.seconds(_REFRESH):.0f} s of refreshes, {periods.seconds(_WITHOUT):.0f} s without"
+        f"{watched.rate:.0f} transactions a second; {seconds[_COPY]:.0f} s of copies and first builds,"
+        f" {seconds[_REFRESH]:.0f} s of refreshes, {seconds[_WITHOUT]:.0f} s without"
     )
     return [
         Figure("p95 of a primary's transactions during copies and refreshes", both, without, 1.3, note=note),

@@ -17,7 +17,7 @@ from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import cannot_build, find_due
 from reconciler.plan.refreshes import opening_for
 from reconciler.plan.schedule import ScheduleError
-from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, unknown
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 from reconciler.state.observed import MirrorPhase
 from reconciler.status import words
 
@@ -52,9 +52,7 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
     whole = index.whole_mirror(image)
     for mirror in known:
         if mirror is not whole:
-            unfinished = image.mirrored is not None and mirror.manifest.phase is MirrorPhase.COPYING
-            reason = "its copy was interrupted" if unfinished else "nobody asks for it any more"
-            _leave(index, draft, key, mirror, reason)
+            _leave(index, draft, key, mirror, _why_left(image, mirror))
     if image.mirrored is None:
         return
     if whole is None:
@@ -70,6 +68,14 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         draft.say(key, not_ready("RawTooOld", f"{age}; the next refresh copies the primary anew"))
     else:
         _follow(index, draft, key, image, whole, seen)
+
+
+def _why_left(image: DesiredImage, mirror: Mirror) -> str:
+    if image.mirrored is None or mirror.manifest.phase is MirrorPhase.FOLLOWING:
+        return "nobody asks for it any more"
+    if mirror.manifest.phase is MirrorPhase.COPYING:
+        return "its copy was interrupted"
+    return "it was given up, and not everything of it is gone"
 
 
 def _left_alone(index: Index, key: ObjectKey, image: DesiredImage) -> Condition | None:
@@ -129,6 +135,9 @@ def _follow(
         why = "its settings changed"
     elif seen is not None and seen.outdated:
         why = seen.problem or "the primary's settings changed"
+    if why and (full := _full(index, mirror)) is not None:
+        draft.say(key, not_ready("NotFollowing", why), full)
+        return
     if why:
         fingerprint = mirror_fingerprint("follow", image, index.observed.secrets)
         if (held := held_back(index, key, fingerprint)) is not None:
@@ -137,7 +146,21 @@ def _follow(
         draft.add(FollowPrimary(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=why))
         draft.say(key, not_ready("NotFollowing", why), reconciling("Starting", why))
         return
-    draft.say(key, *_state(image, seen))
+    full = _full(index, mirror)
+    draft.say(key, *_state(image, seen), *([full] if full is not None else []))
+
+
+def _full(index: Index, mirror: Mirror) -> Condition | None:
+    """Return that there is no room in which a mirror could replay; it is not started then, which would take more."""
+    pool = index.observed.pools.get(mirror.volume.pool)
+    if pool is None or pool.free_bytes >= pool.reserve_bytes:
+        return None
+    message = (
+        f"pool {pool.name} has {words.size(pool.free_bytes)} free, less than the {words.size(pool.reserve_bytes)} that"
+        " are its reserve: a mirror needs room to replay what its primary does; make some, or remove snapshots and"
+        " clones, and it goes on by itself"
+    )
+    return stalled("InsufficientDisk", message)
 
 
 def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition, ...]:

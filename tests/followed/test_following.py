@@ -11,9 +11,9 @@ import pytest
 
 from reconciler.engines.postgres import server
 from reconciler.state.conditions import Kind, ObjectKey
-from reconciler.state.observed import MirrorManifest, MirrorPhase, SnapshotManifest
+from reconciler.state.observed import MirrorManifest, MirrorPhase
 from tests.followed.primary import CHAIN, PASSWORD, primary, remove
-from tests.followed.world import caught_up, follow, kill_mirror, mirror_of, mirror_servers, refresh
+from tests.followed.world import agrees, caught_up, follow, kill_mirror, mirror_of, mirror_servers, newest, refresh
 from tests.support import clone, document, new_world, until
 
 if TYPE_CHECKING:
@@ -51,19 +51,6 @@ def world(production: Primary) -> Iterator[World]:
             pass
         made.close()
         production.drop_slots()
-
-
-def newest(world: World) -> SnapshotManifest:
-    found = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, SnapshotManifest)]
-    return max(found, key=lambda manifest: manifest.snapshot)
-
-
-def agrees(world: World, production: Primary) -> None:
-    """Insist that the clone of the newest snapshot has what the primary had at its time, and no more."""
-    snapshot = newest(world)
-    assert world.current("dev").snapshot == snapshot.snapshot
-    assert snapshot.data_as_of is not None
-    assert world.sql("dev", CHAIN)[0] == production.ledger_at(snapshot.data_as_of)
 
 
 def test_the_first_snapshot_has_what_the_primary_had_at_its_time(world: World, production: Primary) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from reconciler.state.observed import MirrorManifest
+from reconciler.state.observed import MirrorManifest, SnapshotManifest
+from tests.followed.primary import CHAIN
 from tests.support import document, until
 
 if TYPE_CHECKING:
@@ -14,13 +15,32 @@ if TYPE_CHECKING:
     from tests.support import Pass, World
 
 
-def follow(world: World, production: Primary, **spec: Any) -> None:  # noqa: ANN401 - as YAML
-    """Write the image ``shop`` of a primary."""
-    (world.root / "secrets" / "dsn").write_text(production.url)
+def follow(world: World, production: Primary, *, port: int | None = None, asked: str = "", **spec: Any) -> None:  # noqa: ANN401 - as YAML
+    """Write the image ``shop`` of a primary, which is reached at its own port unless another one is named.
+
+    ``asked`` is the annotation by which git asks for a refresh.
+    """
+    url = production.url.replace(f":{production.port}/", f":{port or production.port}/")
+    (world.root / "secrets" / "dsn").write_text(url)
     source = {"primary": {"url": {"secret": "dsn"}}}
     defaults: dict[str, Any] = {"engine": "postgres", "source": source, "databases": ["shop"]}
     masked = {} if "masking" in spec else {"unmasked": {"reason": "a test"}}
-    world.write("shop.yaml", document("Image", "shop", {**defaults, **masked, **spec}))
+    metadata = {"annotations": {"reconciler/refresh": asked}} if asked else {}
+    world.write("shop.yaml", document("Image", "shop", {**defaults, **masked, **spec}, **metadata))
+
+
+def newest(world: World) -> SnapshotManifest:
+    """Return the manifest of the newest snapshot."""
+    found = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, SnapshotManifest)]
+    return max(found, key=lambda manifest: (manifest.image == "shop", manifest.snapshot))
+
+
+def agrees(world: World, production: Primary) -> None:
+    """Insist that the clone of the newest snapshot has what the primary had at its time, and no more."""
+    snapshot = newest(world)
+    assert world.current("dev").snapshot == snapshot.snapshot
+    assert snapshot.data_as_of is not None
+    assert world.sql("dev", CHAIN)[0] == production.ledger_at(snapshot.data_as_of)
 
 
 def mirror_of(world: World) -> MirrorManifest:

@@ -28,6 +28,7 @@ from tests.plan.world import (
     HOUR,
     NOW,
     OTHER_POOL,
+    POOL,
     SYSTEM,
     World,
     a_failure,
@@ -234,3 +235,21 @@ def a_raw_of_the_mirror() -> Volume:
     manifest = a_mirror(SHOP).manifest
     assert isinstance(manifest, MirrorManifest)
     return a_raw(manifest, at=NOW - HOUR, until=NOW - HOUR)
+
+
+def test_a_mirror_that_filled_its_pool_is_not_started_until_there_is_room_and_people_are_told() -> None:
+    stopped = replace(mirrored(), servers={}, mirrors={})
+    full = replace(stopped, pools={POOL: a_pool(free_bytes=99)})
+    made = planned(asked(SHOP), full)
+    assert made.actions == ()
+    assert said(made, MIRROR, "Ready").reason == "NotFollowing"
+    assert said(made, MIRROR, "Stalled").reason == "InsufficientDisk"
+    (action,) = planned(asked(SHOP), replace(stopped, pools={POOL: a_pool(free_bytes=100)})).actions
+    assert isinstance(action, FollowPrimary)
+
+
+def test_a_mirror_that_runs_on_the_reserve_of_its_pool_goes_on_and_people_are_told() -> None:
+    made = planned(asked(SHOP), replace(mirrored(), pools={POOL: a_pool(free_bytes=99)}))
+    assert made.actions == ()
+    assert said(made, MIRROR, "Ready").status == "True"
+    assert said(made, MIRROR, "Stalled").reason == "InsufficientDisk"
