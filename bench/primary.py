@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCALES = {"quick": 1, "default": 20, "full": 133}
 """Of pgbench; 133 is 2 GB."""
-_TURNS = {"quick": 1, "default": 4, "full": 8}
+_TURNS = {"quick": 1, "default": 3, "full": 8}
 _SECONDS = {"quick": 2.0, "default": 20.0, "full": 30.0}
 """Of a period without, and of one of refreshes."""
 _PORT = 25580

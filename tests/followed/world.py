@@ -30,9 +30,9 @@ def follow(world: World, production: Primary, *, port: int | None = None, asked:
 
 
 def newest(world: World) -> SnapshotManifest:
-    """Return the manifest of the newest snapshot."""
+    """Return the manifest of the newest snapshot of the image ``shop``."""
     found = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, SnapshotManifest)]
-    return max(found, key=lambda manifest: (manifest.image == "shop", manifest.snapshot))
+    return max((one for one in found if one.image == "shop"), key=lambda manifest: manifest.snapshot)
 
 
 def agrees(world: World, production: Primary) -> None:
