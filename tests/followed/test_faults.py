@@ -68,6 +68,7 @@ def gone(world: World) -> bool:
     return not world.volumes()
 
 
+@pytest.mark.long
 def test_a_network_cut_in_the_middle_of_a_base_backup_costs_nobody_anything(
     world: World, production: Primary, line: Network
 ) -> None:
@@ -130,6 +131,7 @@ def test_an_image_that_goes_while_its_first_copy_is_cut_off_leaves_nothing_at_th
     assert world.leftovers() == []
 
 
+@pytest.mark.long
 def test_a_primary_that_hangs_holds_up_no_pass_and_keeps_nothing_once_it_is_back(
     world: World, production: Primary
 ) -> None:
@@ -154,6 +156,7 @@ ROOM = 24 << 20
 GROWTH = "CREATE TABLE growth AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 60000) AS n"
 
 
+@pytest.mark.long
 @pytest.mark.root
 def test_a_disk_that_is_full_stops_the_mirror_and_nothing_else_until_there_is_room(
     production: Primary, loop_mounts: LoopMounts
