@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.ids import ImageName
-from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary
+from reconciler.ids import ImageName, ServerName
+from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary, StopServer
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import cannot_build, find_due
@@ -128,6 +128,9 @@ def _follow(
     url = image.mirrored.url if image.mirrored is not None else mirror.manifest.url
     wanted = mirror_settings(url, index.observed.secrets, keep_log=image.point_in_time is not None)
     running = index.server(mirror.volume.id) is not None
+    if (full := _full(index, mirror)) is not None:
+        _rest(index, draft, key, mirror, full)
+        return
     why = ""
     if not running:
         why = "its server does not run"
@@ -135,9 +138,6 @@ def _follow(
         why = "its settings changed"
     elif seen is not None and seen.outdated:
         why = seen.problem or "the primary's settings changed"
-    if why and (full := _full(index, mirror)) is not None:
-        draft.say(key, not_ready("NotFollowing", why), full)
-        return
     if why:
         fingerprint = mirror_fingerprint("follow", image, index.observed.secrets)
         if (held := held_back(index, key, fingerprint)) is not None:
@@ -146,12 +146,20 @@ def _follow(
         draft.add(FollowPrimary(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=why))
         draft.say(key, not_ready("NotFollowing", why), reconciling("Starting", why))
         return
-    full = _full(index, mirror)
-    draft.say(key, *_state(image, seen), *([full] if full is not None else []))
+    draft.say(key, *_state(image, seen))
+
+
+def _rest(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, full: Condition) -> None:
+    """Plan that a mirror takes no more room of clones, but not while something is cut from it."""
+    draft.say(key, not_ready("NotFollowing", "it rests until there is room"), full)
+    running = index.server(mirror.volume.id) is not None
+    if running and ObjectKey(Kind.IMAGE, key.name) not in index.in_flight:
+        name, reason = ServerName(mirror.volume.id), f"pool {mirror.volume.pool} is down to its reserve"
+        attempt(index, draft, StopServer(owner=key, server=name, runtime=mirror.manifest.runtime, reason=reason))
 
 
 def _full(index: Index, mirror: Mirror) -> Condition | None:
-    """Return that there is no room in which a mirror could replay; it is not started then, which would take more."""
+    """Return that there is no room left in which a mirror could replay."""
     pool = index.observed.pools.get(mirror.volume.pool)
     if pool is None or pool.free_bytes >= pool.reserve_bytes:
         return None

@@ -174,7 +174,6 @@ def test_a_disk_that_is_full_stops_the_mirror_and_nothing_else_until_there_is_ro
             os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(mountpoint).free - ROOM)
         production.sql(GROWTH)
         until(lambda: stopped(world), what="the end of the mirror")
-        world.apply()
         assert "InsufficientDisk" in told(world)
         assert world.servers() == {"dev.1"}
         assert world.snapshots() == before
@@ -191,4 +190,5 @@ def test_a_disk_that_is_full_stops_the_mirror_and_nothing_else_until_there_is_ro
 
 
 def stopped(world: World) -> bool:
+    world.apply()
     return not any(name.endswith(".mirror") for name in world.servers())

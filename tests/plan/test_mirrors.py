@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.ids import ImageName, SecretName, SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary, Plan
+from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary, Plan, StopServer
 from reconciler.plan.fingerprints import mirror_input
 from reconciler.plan.policy import judge
 from reconciler.plan.settings import PolicySettings
@@ -248,8 +248,12 @@ def test_a_mirror_that_filled_its_pool_is_not_started_until_there_is_room_and_pe
     assert isinstance(action, FollowPrimary)
 
 
-def test_a_mirror_that_runs_on_the_reserve_of_its_pool_goes_on_and_people_are_told() -> None:
-    made = planned(asked(SHOP), replace(mirrored(), pools={POOL: a_pool(free_bytes=99)}))
-    assert made.actions == ()
-    assert said(made, MIRROR, "Ready").status == "True"
+def test_a_mirror_that_would_live_on_the_reserve_of_its_pool_is_stopped_but_not_while_it_is_cut() -> None:
+    full = replace(mirrored(), pools={POOL: a_pool(free_bytes=99)})
+    made = planned(asked(SHOP), full)
+    (action,) = made.actions
+    assert isinstance(action, StopServer)
+    assert (action.key, action.volumes) == (MIRROR, ("shop.mirror",))
     assert said(made, MIRROR, "Stalled").reason == "InsufficientDisk"
+    busy = replace(full, in_flight=frozenset({image_key("shop")}), in_use=frozenset())
+    assert planned(asked(SHOP), busy).actions == ()
