@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SCALES = {"quick": 1, "default": 10, "full": 100}
 """Of pgbench; 100 is 1.5 GB."""
 _REFRESHES = {"quick": 2, "default": 50, "full": 50}
+_LONGEST_SECONDS = {"quick": 240.0, "default": 240.0, "full": 3600.0}
+"""After which no other refresh begins, on a host that is busy with something else."""
 _CLONES = 3
 _CLIENTS = 4
 _RATE = 60.0
@@ -55,10 +57,10 @@ def run(options: Options) -> list[Figure]:
         with ExitStack() as stack:
             stack.enter_context(primary.load(_RATE, opened.scratch / "waits-primary"))
             users = [stack.enter_context(_users(opened, opened.clone(name))) for name in names]
-            _measure(opened, periods, _REFRESHES[size])
+            done = _measure(opened, periods, size)
         opened.remove_clones()
         opened.forget_image(_IMAGE)
-    return _figures(periods, users, _REFRESHES[size])
+    return _figures(periods, users, done)
 
 
 @contextmanager
@@ -76,13 +78,17 @@ def _users(opened: Installation, clone: ClonedServer) -> Iterator[Clients]:
         yield seen
 
 
-def _measure(opened: Installation, periods: Periods, refreshes: int) -> None:
+def _measure(opened: Installation, periods: Periods, size: str) -> int:
+    """Refresh again and again; return how often."""
     disk = _Disk(opened.scratch / "pool")
     time.sleep(_SETTLING_SECONDS)
     usual = disk.written()
     time.sleep(_SETTLING_SECONDS)
     usual = (disk.written() - usual) / _SETTLING_SECONDS
-    for number in range(refreshes):
+    begun = time.monotonic()
+    for number in range(_REFRESHES[size]):
+        if time.monotonic() - begun > _LONGEST_SECONDS[size]:
+            return number
         opened.request("refresh", _IMAGE)
         before, start = disk.written(), time.monotonic()
         with periods.of(_REFRESH):
@@ -92,6 +98,7 @@ def _measure(opened: Installation, periods: Periods, refreshes: int) -> None:
         if number % 2 == 0:
             with periods.of(_CONTROL):
                 _write(opened.by_hand / "ballast", max(0, round(own)), seconds)
+    return _REFRESHES[size]
 
 
 def _write(path: Path, size: int, seconds: float) -> None:
