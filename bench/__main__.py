@@ -31,6 +31,8 @@ TOPICS = {
     "clones": "one clone, 15 clones, and how the image's size matters",
     "refresh": "a refresh from a live primary, and how its size matters",
     "moments": "a clone of a moment in the past, against the replay of its log by hand",
+    "primary": "what clients of a primary wait for while it is copied and refreshed from",
+    "connections": "what users of clones notice of refreshes",
     "swap": "silence of a port during a reset",
     "bytes": "bytes that a clone holds of its own",
     "memory": "memory of an idle clone",

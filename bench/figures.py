@@ -42,9 +42,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``ours`` and ``floor`` are in ``unit`` (``s`` or ``B``); without a floor the target is a limit in that unit.
+    """``ours`` and ``floor`` are in ``unit``: ``s``, ``B``, or what is counted.
 
-    Without a target the figure is only there to be read.
+    Without a floor the target is a limit in that unit. Without a target the figure is only there to be read.
     """
 
     name: str
@@ -63,9 +63,11 @@ class Figure:
     @property
     def ok(self) -> bool | None:
         """Whether the target is reached; None when there is none."""
-        if self.target is None or self.ratio is None:
+        if self.target is None:
             return None
-        return self.ratio <= (self.target if self.floor is not None else 1)
+        if self.floor is None:
+            return self.ours <= self.target
+        return None if self.ratio is None else self.ratio <= self.target
 
 
 def in_turns(repetitions: int, *works: Callable[[], float]) -> list[float]:
@@ -124,6 +126,8 @@ def _row(figure: Figure) -> tuple[str, ...]:
 def _amount(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:.3f} s"
+    if unit != "B":
+        return f"{value:g} {unit}"
     for name in ("B", "KiB", "MiB"):
         if abs(value) < _KIB:
             return f"{value:.4g} {name}"

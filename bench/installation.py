@@ -63,7 +63,7 @@ spec:
   source: {{primary: {{url: {{secret: {name}}}}}}}
   databases: [bench]
   unmasked: {{reason: nobody's data}}
-  retention: {{keep: 100}}
+  retention: {{keep: {keep}}}
 {past}"""
 _PAST = "  pointInTime: {window: 1d, every: 1d}\n"
 _PGBENCH = """\
@@ -124,16 +124,18 @@ class Installation:
         self.settle()
         return self._storage.path(self._snapshot(name))
 
-    def follow(self, name: str, url: str, *, with_past: bool = False) -> None:
+    def follow(self, name: str, url: str, *, keep: int = 100, with_past: bool = False) -> None:
         """Write the spec of an image that follows a live primary; ``with_past``: moments of it can be asked for."""
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         (secrets / name).write_text(url)
-        self._write(f"image-{name}", _FOLLOWED.format(name=name, past=_PAST if with_past else ""))
+        past = _PAST if with_past else ""
+        self._write(f"image-{name}", _FOLLOWED.format(name=name, keep=keep, past=past))
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
         (self._specs / f"image-{name}.yaml").unlink()
+        self.request("approve", "")  # it may be the last document
         for _ in range(3):
             self.settle()
 

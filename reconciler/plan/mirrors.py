@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.ids import ImageName
-from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary, ReplayArchive
+from reconciler.ids import ImageName, ServerName
+from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary, ReplayArchive, StopServer
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import cannot_build, find_due
 from reconciler.plan.refreshes import opening_for
 from reconciler.plan.schedule import ScheduleError
-from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, unknown
+from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 from reconciler.state.observed import MirrorPhase
 from reconciler.status import words
 
@@ -68,9 +68,7 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
     whole = index.whole_mirror(image)
     for mirror in known:
         if mirror is not whole:
-            unfinished = image.mirrored is not None and mirror.manifest.phase is MirrorPhase.COPYING
-            reason = "its copy was interrupted" if unfinished else "nobody asks for it any more"
-            _leave(index, draft, key, mirror, reason)
+            _leave(index, draft, key, mirror, _why_left(image, mirror))
     if image.mirrored is None:
         return
     if whole is None:
@@ -86,6 +84,14 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         draft.say(key, not_ready("RawTooOld", f"{age}; the next refresh copies the primary anew"))
     else:
         _follow(index, draft, key, image, whole, seen)
+
+
+def _why_left(image: DesiredImage, mirror: Mirror) -> str:
+    if image.mirrored is None or mirror.manifest.phase is MirrorPhase.FOLLOWING:
+        return "nobody asks for it any more"
+    if mirror.manifest.phase is MirrorPhase.COPYING:
+        return "its copy was interrupted"
+    return "it was given up, and not everything of it is gone"
 
 
 def _left_alone(index: Index, key: ObjectKey, image: DesiredImage) -> Condition | None:
@@ -143,6 +149,9 @@ def _follow(
         archived=source is not None and source.archive is not None,
     )
     running = index.server(mirror.volume.id) is not None
+    if (full := _full(index, mirror)) is not None:
+        _rest(index, draft, key, mirror, full)
+        return
     why = ""
     if not running:
         why = "its server does not run"
@@ -171,6 +180,28 @@ def _replay(index: Index, draft: Draft, image: DesiredImage, mirror: Mirror, see
     reason = f"{seen.pending} file{'s' if seen.pending > 1 else ''} of log came into its archive"
     draft.add(ReplayArchive(image=image.name, volume=mirror.volume.id, fingerprint=fingerprint, reason=reason))
     return None
+
+
+def _rest(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, full: Condition) -> None:
+    """Plan that a mirror takes no more room of clones, but not while something is cut from it."""
+    draft.say(key, not_ready("NotFollowing", "it rests until there is room"), full)
+    running = index.server(mirror.volume.id) is not None
+    if running and ObjectKey(Kind.IMAGE, key.name) not in index.in_flight:
+        name, reason = ServerName(mirror.volume.id), f"pool {mirror.volume.pool} is down to its reserve"
+        attempt(index, draft, StopServer(owner=key, server=name, runtime=mirror.manifest.runtime, reason=reason))
+
+
+def _full(index: Index, mirror: Mirror) -> Condition | None:
+    """Return that there is no room left in which a mirror could replay."""
+    pool = index.observed.pools.get(mirror.volume.pool)
+    if pool is None or pool.free_bytes >= pool.reserve_bytes:
+        return None
+    message = (
+        f"pool {pool.name} has {words.size(pool.free_bytes)} free, less than the {words.size(pool.reserve_bytes)} that"
+        " are its reserve: a mirror needs room to replay what its primary does; make some, or remove snapshots and"
+        " clones, and it goes on by itself"
+    )
+    return stalled("InsufficientDisk", message)
 
 
 def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition, ...]:

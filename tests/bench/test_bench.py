@@ -81,6 +81,24 @@ def test_clones_are_measured_against_what_is_made_by_hand(
     assert all(figure["ours"] > 0 for figure in found["figures"])
 
 
+@pytest.mark.long
+@pytest.mark.root
+@pytest.mark.postgres
+@pytest.mark.parametrize(("topic", "waits"), [("primary", 3), ("connections", 1)])
+def test_what_others_wait_for_is_measured_with_and_without(
+    topic: str, waits: int, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_root("btrfs", "mkfs.btrfs")
+    main([topic, "--quick", "--json", "--scratch", str(scratch)])
+    found = json.loads(capsys.readouterr().out)
+    for why in found["skipped"].values():
+        pytest.skip(why)
+    measured = [figure for figure in found["figures"] if figure["unit"] == "s"]
+    assert len(measured) == waits
+    assert all(figure["ours"] > 0 and figure["floor"] > 0 for figure in measured)
+    assert [figure["ours"] for figure in found["figures"] if figure["unit"] == "connections"] in ([], [0])
+
+
 def test_a_ratio_above_its_target_is_a_miss() -> None:
     assert Figure("slow", 3.0, 1.0, 2.0).ok is False
     assert Figure("fast", 1.9, 1.0, 2.0).ok is True
@@ -89,6 +107,11 @@ def test_a_ratio_above_its_target_is_a_miss() -> None:
 def test_an_amount_without_a_floor_is_held_to_its_limit() -> None:
     assert Figure("large", 2_000.0, None, 1_000.0, "B").ok is False
     assert Figure("small", 500.0, None, 1_000.0, "B").ok is True
+
+
+def test_an_amount_that_must_be_nothing_is_held_to_it() -> None:
+    assert Figure("none", 0, None, 0, "connections").ok is True
+    assert Figure("one", 1, None, 0, "connections").ok is False
 
 
 def test_a_figure_without_a_target_is_only_told() -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.state.observed import MirrorPhase, RawManifest, SnapshotManifest
 from tests.crash.production import production
-from tests.followed.primary import archived, archiving, primary
-from tests.followed.world import caught_up, follow, mirror_of, source_of
+from tests.followed.primary import CHAIN, archived, archiving, primary
+from tests.followed.world import caught_up, follow, mirror_of, newest, source_of
 from tests.support import clone, document, image
 
 if TYPE_CHECKING:
@@ -315,6 +315,7 @@ def gone(world: World) -> None:
     assert world.generations("dev") == {}
 
 
+FIRST_ENTRIES = 3
 _primaries: dict[Path, Primary] = {}
 """Live primaries of worlds, which no reset of a world touches."""
 
@@ -322,9 +323,9 @@ _primaries: dict[Path, Primary] = {}
 @contextmanager
 def beside_a_primary(world: World) -> Iterator[None]:
     with primary() as made:
-        made.enter(3)
-        made.sql("ALTER SYSTEM SET wal_keep_size = '1GB'")  # a world that is set back has a mirror of long ago
+        made.sql("ALTER SYSTEM SET wal_keep_size = '1GB'")  # a mirror that is set back needs what it had once
         made.sql("SELECT pg_reload_conf()")
+        made.enter(FIRST_ENTRIES)
         _primaries[world.root] = made
         yield
 
@@ -354,6 +355,31 @@ def followed(world: World) -> None:
 def left(world: World) -> None:
     assert _primaries[world.root].slots() == {}
     assert [volume.manifest.image for volume in world.volumes()] == ["other"]
+
+
+def followed_clone(world: World) -> None:
+    """An image that follows, and a clone of its first snapshot."""
+    following(world)
+    follow(world, _primaries[world.root], retention={"keep": 1})
+    world.write("bystander.yaml", clone("bystander"))
+    world.converge()
+
+
+def production_goes_on(world: World) -> None:
+    made = _primaries[world.root]
+    made.drop_slots(keep=mirror_of(world).slot)
+    made.enter(1)
+    caught_up(world, made)
+
+
+def refreshed(world: World) -> None:
+    """The newest snapshot has what the primary had; the clone has what it had."""
+    made, snapshot = _primaries[world.root], newest(world)
+    assert snapshot.data_as_of is not None
+    followed(world)
+    assert world.sql("bystander", CHAIN)[0][1] == FIRST_ENTRIES
+    assert snapshot.snapshot != world.current("bystander").snapshot
+    assert made.ledger_at(snapshot.data_as_of)[1] == made.sql(CHAIN)[0][1]
 
 
 def remove_followed(world: World) -> None:
@@ -477,6 +503,15 @@ SCENARIOS = {
     "moment": Scenario(with_past, write_moment, of_the_moment, chain=4, beyond="build", around=beside_a_primary),
     "keep-raw": Scenario(following, write_past, has_past, chain=4, beyond="leave", around=beside_a_primary),
     "drop-raw": Scenario(with_past, write_no_past, has_no_past, chain=4, beyond="leave", around=beside_a_primary),
+    "refresh": Scenario(
+        followed_clone,
+        production_goes_on,
+        refreshed,
+        requests=(("refresh", "shop"),),
+        chain=4,
+        beyond="build",
+        around=beside_a_primary,
+    ),
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),

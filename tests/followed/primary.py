@@ -184,10 +184,17 @@ class Primary:
 
     def run(self, program: str, *words: str | Path) -> None:
         argv = [server.program(self.programs, program), *words]
-        env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PGHOST": str(self.root), "PGUSER": "boss"}
-        env |= {"PGPORT": str(self.port), **self._clock}
-        account = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        subprocess.run(argv, env=env, cwd="/", check=True, stdout=subprocess.DEVNULL, **account)  # type: ignore[call-overload] # keywords for one platform
+        subprocess.run(argv, env=self.environment(), cwd="/", check=True, stdout=subprocess.DEVNULL, **account())
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which PostgreSQL's programs reach it as its superuser."""
+        known = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PGHOST": str(self.root), "PGUSER": "boss"}
+        return {**known, "PGPORT": str(self.port), **self._clock}
+
+
+def account() -> dict[str, Any]:
+    """Return the keywords by which ``subprocess`` runs a program as somebody who may run servers."""
+    return {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import pytest
 
 from reconciler.engines.postgres import server
 from reconciler.state.conditions import Kind, ObjectKey
-from reconciler.state.observed import MirrorManifest, MirrorPhase, SnapshotManifest
+from reconciler.state.observed import MirrorManifest, MirrorPhase
 from tests.followed.primary import CHAIN, PASSWORD, primary, remove
-from tests.followed.world import caught_up, follow, mirror_of, refresh
+from tests.followed.world import agrees, caught_up, follow, kill_mirror, mirror_of, mirror_servers, newest, refresh
 from tests.support import clone, document, new_world, until
 
 if TYPE_CHECKING:
@@ -51,19 +51,6 @@ def world(production: Primary) -> Iterator[World]:
             pass
         made.close()
         production.drop_slots()
-
-
-def newest(world: World) -> SnapshotManifest:
-    found = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, SnapshotManifest)]
-    return max(found, key=lambda manifest: manifest.snapshot)
-
-
-def agrees(world: World, production: Primary) -> None:
-    """Insist that the clone of the newest snapshot has what the primary had at its time, and no more."""
-    snapshot = newest(world)
-    assert world.current("dev").snapshot == snapshot.snapshot
-    assert snapshot.data_as_of is not None
-    assert world.sql("dev", CHAIN)[0] == production.ledger_at(snapshot.data_as_of)
 
 
 def test_the_first_snapshot_has_what_the_primary_had_at_its_time(world: World, production: Primary) -> None:
@@ -156,19 +143,6 @@ def _lost(world: World) -> bool:
     return any(seen.lost for seen in observed.mirrors.values())
 
 
-def serves_mirror(process: psutil.Process) -> bool:
-    return process.environ().get("RECONCILER_SERVER", "").endswith(".mirror")
-
-
-def kill_mirror(world: World) -> None:
-    for process in world.processes():
-        if serves_mirror(process):
-            victims = [process, *process.children(recursive=True)]
-            for victim in victims:
-                victim.kill()
-            psutil.wait_procs(victims)
-
-
 def test_a_mirror_that_was_killed_is_started_again(world: World, production: Primary) -> None:
     production.enter(3)
     kill_mirror(world)
@@ -256,7 +230,7 @@ def test_the_mirror_is_nobodys_to_read_and_shows_no_password(world: World) -> No
         text=True,
     )
     assert found.stdout == "", "not in its volume, which is copied, nor in logs"
-    mirrors = [process for process in world.processes() if serves_mirror(process)]
+    mirrors = mirror_servers(world)
     assert mirrors
     assert [found for process in mirrors for found in _listening(process)] == []
 
@@ -294,13 +268,13 @@ def test_on_btrfs_the_mirror_goes_on_while_it_is_cut(production: Primary) -> Non
         follow(world, production)
         world.write("dev.yaml", FOLLOWER)
         world.apply().require()
-        started = {p.pid for p in world.processes() if serves_mirror(p)}
+        started = {process.pid for process in mirror_servers(world)}
         with production.entering():
             for _ in range(3):
                 refresh(world)
                 world.apply().require()
                 agrees(world, production)
-        assert {p.pid for p in world.processes() if serves_mirror(p)} == started
+        assert {process.pid for process in mirror_servers(world)} == started
     finally:
         world.write("shop.yaml", "")
         world.write("dev.yaml", "")
@@ -337,7 +311,7 @@ def test_a_tablespace_that_the_primary_makes_ends_the_mirror_and_the_next_refres
             production.sql(f"CREATE TABLESPACE far LOCATION '{space}'")
             production.sql("CREATE TABLE far TABLESPACE far AS SELECT 1 AS n")
             production.enter(2)
-            until(lambda: not any(map(serves_mirror, world.processes())), what="the end of the mirror")
+            until(lambda: not mirror_servers(world), what="the end of the mirror")
             assert world.sql("dev", CHAIN)[0][0] == 5, "clones live on"
             world.apply()
             assert str(space) in mirror_of(world).lost

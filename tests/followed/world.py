@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reconciler.state.observed import MirrorManifest
+import psutil
+
+from reconciler.state.observed import MirrorManifest, SnapshotManifest
+from tests.followed.primary import CHAIN
 from tests.support import document, until
 
 if TYPE_CHECKING:
@@ -12,13 +15,32 @@ if TYPE_CHECKING:
     from tests.support import Pass, World
 
 
-def follow(world: World, production: Primary, **spec: Any) -> None:  # noqa: ANN401 - as YAML
-    """Write the image ``shop`` of a primary."""
-    (world.root / "secrets" / "dsn").write_text(production.url)
+def follow(world: World, production: Primary, *, port: int | None = None, asked: str = "", **spec: Any) -> None:  # noqa: ANN401 - as YAML
+    """Write the image ``shop`` of a primary, which is reached at its own port unless another one is named.
+
+    ``asked`` is the annotation by which git asks for a refresh.
+    """
+    url = production.url.replace(f":{production.port}/", f":{port or production.port}/")
+    (world.root / "secrets" / "dsn").write_text(url)
     source = {"primary": {"url": {"secret": "dsn"}}}
     defaults: dict[str, Any] = {"engine": "postgres", "source": source, "databases": ["shop"]}
     masked = {} if "masking" in spec else {"unmasked": {"reason": "a test"}}
-    world.write("shop.yaml", document("Image", "shop", {**defaults, **masked, **spec}))
+    metadata = {"annotations": {"reconciler/refresh": asked}} if asked else {}
+    world.write("shop.yaml", document("Image", "shop", {**defaults, **masked, **spec}, **metadata))
+
+
+def newest(world: World) -> SnapshotManifest:
+    """Return the manifest of the newest snapshot of the image ``shop``."""
+    found = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, SnapshotManifest)]
+    return max((one for one in found if one.image == "shop"), key=lambda manifest: manifest.snapshot)
+
+
+def agrees(world: World, production: Primary) -> None:
+    """Insist that the clone of the newest snapshot has what the primary had at its time, and no more."""
+    snapshot = newest(world)
+    assert world.current("dev").snapshot == snapshot.snapshot
+    assert snapshot.data_as_of is not None
+    assert world.sql("dev", CHAIN)[0] == production.ledger_at(snapshot.data_as_of)
 
 
 def source_of(production: Primary) -> dict[str, Any]:
@@ -29,6 +51,22 @@ def source_of(production: Primary) -> dict[str, Any]:
 def mirror_of(world: World) -> MirrorManifest:
     (found,) = [volume.manifest for volume in world.volumes() if isinstance(volume.manifest, MirrorManifest)]
     return found
+
+
+def mirror_servers(world: World) -> list[psutil.Process]:
+    """Return the processes that are the servers of mirrors."""
+    return [
+        process for process in world.processes() if process.environ().get("RECONCILER_SERVER", "").endswith(".mirror")
+    ]
+
+
+def kill_mirror(world: World) -> None:
+    """Kill the servers of mirrors with everything that they started."""
+    for process in mirror_servers(world):
+        victims = [process, *process.children(recursive=True)]
+        for victim in victims:
+            victim.kill()
+        psutil.wait_procs(victims)
 
 
 def refresh(world: World) -> Pass:

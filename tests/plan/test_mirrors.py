@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.ids import ImageName, SecretName, SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, FollowPrimary, LeavePrimary, Plan, ReplayArchive
+from reconciler.plan.actions import (
+    BuildSnapshot,
+    CopyPrimary,
+    FollowPrimary,
+    LeavePrimary,
+    Plan,
+    ReplayArchive,
+    StopServer,
+)
 from reconciler.plan.fingerprints import mirror_input
 from reconciler.plan.policy import judge
 from reconciler.plan.settings import PolicySettings
@@ -28,6 +36,7 @@ from tests.plan.world import (
     HOUR,
     NOW,
     OTHER_POOL,
+    POOL,
     SYSTEM,
     World,
     a_failure,
@@ -304,3 +313,25 @@ def test_nothing_but_what_is_left_can_be_forgotten(world: Observed) -> None:
     made = planned(asked(SHOP), replace(world, requests=(a_request("forget", "shop"),)))
     assert list(made.declined) == ["forget-shop"]
     assert not any(isinstance(action, LeavePrimary) for action in made.actions)
+
+
+def test_a_mirror_that_filled_its_pool_is_not_started_until_there_is_room_and_people_are_told() -> None:
+    stopped = replace(mirrored(), servers={}, mirrors={})
+    full = replace(stopped, pools={POOL: a_pool(free_bytes=99)})
+    made = planned(asked(SHOP), full)
+    assert made.actions == ()
+    assert said(made, MIRROR, "Ready").reason == "NotFollowing"
+    assert said(made, MIRROR, "Stalled").reason == "InsufficientDisk"
+    (action,) = planned(asked(SHOP), replace(stopped, pools={POOL: a_pool(free_bytes=100)})).actions
+    assert isinstance(action, FollowPrimary)
+
+
+def test_a_mirror_that_would_live_on_the_reserve_of_its_pool_is_stopped_but_not_while_it_is_cut() -> None:
+    full = replace(mirrored(), pools={POOL: a_pool(free_bytes=99)})
+    made = planned(asked(SHOP), full)
+    (action,) = made.actions
+    assert isinstance(action, StopServer)
+    assert (action.key, action.volumes) == (MIRROR, ("shop.mirror",))
+    assert said(made, MIRROR, "Stalled").reason == "InsufficientDisk"
+    busy = replace(full, in_flight=frozenset({image_key("shop")}), in_use=frozenset())
+    assert planned(asked(SHOP), busy).actions == ()
