@@ -62,8 +62,18 @@ spec:
   engine: postgres
   source: {{primary: {{url: {{secret: {name}}}}}}}
   databases: [bench]
-  unmasked: {{reason: nobody's data}}
+  {masking}
   retention: {{keep: 100}}
+"""
+_POLICY = """\
+apiVersion: reconciler/v1
+kind: MaskingPolicy
+metadata: {{name: {name}}}
+spec:
+  key: {{secret: {name}-key}}
+  rules:
+    - table: public.{table}
+      columns: {columns}
 """
 _PGBENCH = """\
 CREATE TABLE pgbench_branches (bid int NOT NULL, bbalance int, filler char(88)) WITH (fillfactor = 100);
@@ -122,16 +132,22 @@ class Installation:
         self.settle()
         return self._storage.path(self._snapshot(name))
 
-    def follow(self, name: str, url: str) -> None:
-        """Write the spec of an image that follows a live primary."""
+    def follow(self, name: str, url: str, *, table: str | None = None, columns: str = "{}") -> None:
+        """Write the spec of an image that follows a live primary; with rules for the columns of a table, masked."""
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         (secrets / name).write_text(url)
-        self._write(f"image-{name}", _FOLLOWED.format(name=name))
+        masking = "unmasked: {reason: nobody's data}"
+        if table is not None:
+            (secrets / f"{name}-key").write_text("a key for benchmarks")
+            self._write(f"image-{name}-policy", _POLICY.format(name=name, table=table, columns=columns))
+            masking = f"masking: [{name}]"
+        self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking))
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
         (self._specs / f"image-{name}.yaml").unlink()
+        (self._specs / f"image-{name}-policy.yaml").unlink(missing_ok=True)
         for _ in range(3):
             self.settle()
 
