@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ from reconciler.masking.sameness import RACY_NS, is_the_same, same_parts, stamp
 from reconciler.status.words import size as in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from reconciler.fiemap import Part
@@ -38,6 +39,8 @@ BLOCK = 4 << 20
 _BLOCKS = 32 << 20
 """Bytes that all threads hold together, each one block."""
 _MOST_THREADS = 32
+_AHEAD = 16
+"""Parts of a file that are fetched before they are read."""
 _TELL_EVERY = 64 << 20
 _SMALL = 1 << 20
 """Bytes that are read again rather than compared."""
@@ -267,11 +270,9 @@ class Reader:
     ) -> FileScan:
         """Read a file for its digest, and search it; not the pieces whose digests are ``known`` by their number."""
         size = os.fstat(descriptor).st_size
-        if known:  # else the kernel reads far ahead of each
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         digester, found = digests.Digester(size), set[ValueId]()
         place = 0
-        for start, end in _runs(size, known):
+        for start, end in _announced(descriptor, _runs(size, known)) if known else ((0, size),):
             digester.add_known(_between(known, place, start))
             for block, around in self._blocks(descriptor, start, end, size, buffer):
                 digester.update(block)
@@ -340,6 +341,18 @@ def _read(descriptor: int, into: memoryview, place: int) -> int:
 
 def _between(known: Mapping[int, bytes], start: int, end: int) -> bytes:
     return b"".join(known[number] for number in range(start // digests.PIECE, end // digests.PIECE))
+
+
+def _announced(descriptor: int, runs: Iterable[Part]) -> Iterator[Part]:
+    """Yield parts of a file, and let the kernel fetch the next ones meanwhile, but nothing that lies behind them."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    ahead: deque[Part] = deque()
+    for start, end in runs:
+        os.posix_fadvise(descriptor, start, min(end - start, BLOCK), os.POSIX_FADV_WILLNEED)
+        ahead.append((start, end))
+        if len(ahead) > _AHEAD:
+            yield ahead.popleft()
+    yield from ahead
 
 
 def _runs(size: int, known: Mapping[int, bytes]) -> Iterator[Part]:
