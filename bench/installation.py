@@ -62,10 +62,20 @@ spec:
   engine: postgres
   source: {{primary: {{url: {{secret: {name}}}}}}}
   databases: [bench]
-  unmasked: {{reason: nobody's data}}
+  {masking}
   retention: {{keep: {keep}}}
 {past}"""
 _PAST = "  pointInTime: {window: 1d, every: 1d}\n"
+_POLICY = """\
+apiVersion: reconciler/v1
+kind: MaskingPolicy
+metadata: {{name: {name}}}
+spec:
+  key: {{secret: {name}-key}}
+  rules:
+    - table: public.{table}
+      columns: {columns}
+"""
 _PGBENCH = """\
 CREATE TABLE pgbench_branches (bid int NOT NULL, bbalance int, filler char(88)) WITH (fillfactor = 100);
 CREATE TABLE pgbench_tellers (tid int NOT NULL, bid int, tbalance int, filler char(84)) WITH (fillfactor = 100);
@@ -124,17 +134,35 @@ class Installation:
         self.settle()
         return self._storage.path(self._snapshot(name))
 
-    def follow(self, name: str, url: str, *, keep: int = 100, with_past: bool = False) -> None:
-        """Write the spec of an image that follows a live primary; ``with_past``: moments of it can be asked for."""
+    def follow(
+        self,
+        name: str,
+        url: str,
+        *,
+        keep: int = 100,
+        with_past: bool = False,
+        table: str | None = None,
+        columns: str = "{}",
+    ) -> None:
+        """Write the spec of an image that follows a live primary.
+
+        ``with_past``: moments of it can be asked for. With rules for the ``columns`` of a ``table`` it is masked.
+        """
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         (secrets / name).write_text(url)
+        masking = "unmasked: {reason: nobody's data}"
+        if table is not None:
+            (secrets / f"{name}-key").write_text("a key for benchmarks")
+            self._write(f"image-{name}-policy", _POLICY.format(name=name, table=table, columns=columns))
+            masking = f"masking: [{name}]"
         past = _PAST if with_past else ""
-        self._write(f"image-{name}", _FOLLOWED.format(name=name, keep=keep, past=past))
+        self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking, keep=keep, past=past))
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
         (self._specs / f"image-{name}.yaml").unlink()
+        (self._specs / f"image-{name}-policy.yaml").unlink(missing_ok=True)
         self.request("approve", "")  # it may be the last document
         for _ in range(3):
             self.settle()

@@ -3,7 +3,8 @@
 For each size a primary with one large table is followed by a mirror. The same 20 MB of its
 pages are changed, the mirror catches up, and a refresh is asked for. Seconds are those of
 the pass that cuts, recovers, settles and seals; bytes are what the pool holds more than before
-the change: pages of the mirror, its log, and what the snapshot has of its own.
+the change: pages of the mirror, its log, and what the snapshot has of its own. The same is
+measured of an image that masks a small table beside the large one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 
@@ -39,8 +40,14 @@ CREATE TABLE account (id bigint, balance bigint NOT NULL DEFAULT 0, filler char(
 INSERT INTO account (id) SELECT generate_series(1, {rows});
 ALTER TABLE account ADD PRIMARY KEY (id);
 VACUUM (FREEZE, ANALYZE) account;
+CREATE TABLE person (id int PRIMARY KEY, name text NOT NULL, email text NOT NULL);
+INSERT INTO person SELECT n, 'Person ' || md5(n::text), md5(n::text) || '@corp.invalid'
+  FROM generate_series(1, {persons}) AS n;
+VACUUM (FREEZE, ANALYZE);
 CHECKPOINT;
 """
+_PERSONS = 10_000
+_RULES = "{id: keep, name: {fake: full_name}, email: email}"
 _CHANGE = """
 UPDATE account SET balance = balance + 1
 WHERE id IN (SELECT 1 + n * ({rows} / {pages}) FROM generate_series(0, {pages} - 1) AS n)
@@ -76,7 +83,7 @@ class _Primary:
         try:
             if fresh:
                 self._psql("CREATE DATABASE bench", "postgres")
-                for statement in _MAKE.format(rows=self._rows).split(";"):
+                for statement in _MAKE.format(rows=self._rows, persons=_PERSONS).split(";"):
                     self._psql(statement)
                 (self._root / "made").touch()
             yield
@@ -109,29 +116,40 @@ def run(options: Options) -> list[Figure]:
     """Measure all of it."""
     size = size_of(options)
     repetitions = 1 if options.quick else options.repetitions
-    costs = {}
+    plain, masked = dict[int, _Cost](), dict[int, _Cost]()
     with installation(options) as opened:
         for number, scale in enumerate(SCALES[size]):
-            root = scratch_directory(options) / f"primary-{scale}"
+            root = scratch_directory(options) / f"production-{scale}"
             primary = _Primary(root, scale * 100_000, _PORT + number)
             with primary.running():
-                costs[scale] = _measure(opened, primary, f"followed-{scale}", _CHANGED_BYTES[size], repetitions)
-                opened.forget_image(f"followed-{scale}")
-    small, large = costs[SCALES[size][0]], costs[SCALES[size][-1]]
-    allowed = 2 * _CHANGED_BYTES[size] + large[2]
-    ratio = f"{SCALES[size][-1] * 0.015:.2g} GB against {SCALES[size][0] * 0.015:.2g} GB"
+                for costs, kind in ((plain, "followed"), (masked, "masked")):
+                    image = f"{kind}-{scale}"
+                    rules = {"table": "person", "columns": _RULES} if costs is masked else {}
+                    opened.follow(image, primary.url, **rules)
+                    costs[scale] = _measure(opened, primary, image, _CHANGED_BYTES[size], repetitions)
+                    opened.forget_image(image)
+    small, large = SCALES[size][0], SCALES[size][-1]
+    allowed = 2 * _CHANGED_BYTES[size] + plain[large].log
+    ratio = f"{large * 0.015:.2g} GB against {small * 0.015:.2g} GB"
     return [
-        Figure(f"a refresh with the same change: {ratio}", large[0], small[0], 1.3),
-        Figure(f"… its new bytes: {ratio}", large[1], small[1], 1.3, unit="B"),
-        Figure("… its new bytes, against the changed pages and log", large[1], allowed, 1, unit="B"),
+        Figure(f"a refresh with the same change: {ratio}", plain[large].seconds, plain[small].seconds, 1.3),
+        Figure(f"… its new bytes: {ratio}", plain[large].bytes, plain[small].bytes, 1.3, unit="B"),
+        Figure("… its new bytes, against the changed pages and log", plain[large].bytes, allowed, 1, unit="B"),
+        Figure(f"… of a masked image: {ratio}", masked[large].seconds, masked[small].seconds, 1.3),
+        Figure(f"… of a masked image, its new bytes: {ratio}", masked[large].bytes, masked[small].bytes, 1.3, unit="B"),
     ]
 
 
-def _measure(
-    opened: Installation, primary: _Primary, image: str, changed: int, repetitions: int
-) -> tuple[float, float, float]:
-    """Return seconds, new bytes and bytes of log of a refresh, each the median."""
-    opened.follow(image, primary.url)
+class _Cost(NamedTuple):
+    """Seconds, new bytes and bytes of log of a refresh, each the median."""
+
+    seconds: float
+    bytes: float
+    log: float
+
+
+def _measure(opened: Installation, primary: _Primary, image: str, changed: int, repetitions: int) -> _Cost:
+    """Return what a refresh of an image costs."""
     opened.settle()
     rounds = []
     for _ in range(repetitions + 1):
@@ -145,4 +163,4 @@ def _measure(
         seconds = time.perf_counter() - start
         rounds.append((seconds, opened.used_bytes() - before, primary.log_bytes(since)))
     counted = rounds[1:]  # the first one settles what production left to be done
-    return median(r[0] for r in counted), median(r[1] for r in counted), median(r[2] for r in counted)
+    return _Cost(median(r[0] for r in counted), median(r[1] for r in counted), median(r[2] for r in counted))

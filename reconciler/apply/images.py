@@ -292,10 +292,11 @@ def _run(work: Work, action: BuildSnapshot, engine: Engine, job: BuildWork) -> t
 
     with engine.session(job) as session:
         masked = _fill(session, image, job, masking)
+        proved = Proved()
         if masked is not None:
-            session.wipe(stopped)
+            proved = sealing.wipe(session, sealing.compare(work, image, action, masked), stopped)
         verified = verify_final(session, image, job, clock.now())
-        proved = sealing.prove(work, image, action, session, masked) if masked is not None else Proved()
+        proved = sealing.prove(session, proved)
     job.progress("stopping the build server")
     runtime.stop(job.server, spec=spec)
     return engine.finish(job), proved, verified

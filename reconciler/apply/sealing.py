@@ -1,6 +1,6 @@
 """From a finished build to a sealed snapshot: search its files, attest it, lock it away.
 
-Called by :mod:`.images`: :func:`prove` at the end of the session, the rest when the build's
+Called by :mod:`.images`: :func:`compare` and :func:`prove` at the end of the session, the rest when the build's
 server is gone and the engine has finished. It writes nothing into the data; whatever it
 finds wrong, the caller throws the build away.
 """
@@ -14,18 +14,19 @@ from reconciler.apply.delivery import refuse_quarantined
 from reconciler.errors import RefusedError
 from reconciler.handover import lock_away
 from reconciler.ids import VolumeId
-from reconciler.masking import attestation
+from reconciler.masking import attestation, digests
 from reconciler.plan.schedule import started_at
 from reconciler.state.observed import SnapshotManifest, VolumeState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import BuildSession, BuildWork
     from reconciler.masking.dsse import Signer
-    from reconciler.masking.evidence import Base, Evidence, Exposure, Scan
+    from reconciler.masking.evidence import Base, Evidence, Exposure, Scan, Wiped
     from reconciler.masking.lineage import Lineage
     from reconciler.masking.report import Masked
     from reconciler.plan.actions import BuildSnapshot
@@ -46,20 +47,34 @@ class Proved:
     rules: str = ""
     lineage: Lineage | None = None
     """None: everything was to be searched."""
+    wiped: Wiped | None = None
 
 
-def prove(work: Work, image: DesiredImage, action: BuildSnapshot, session: BuildSession, masked: Masked) -> Proved:
+def compare(work: Work, image: DesiredImage, action: BuildSnapshot, masked: Masked) -> Proved:
+    """Return what a masked build can be compared with, so that wiping and proof need not read what they read then."""
+    from reconciler.masking import lineage  # noqa: PLC0415 - large, and only builds need it
+
+    rules = lineage.rules(image.spec_digest, action.key_id, masked)
+    return Proved(masked, rules=rules, lineage=_lineage(work, image, rules))
+
+
+def wipe(session: BuildSession, proved: Proved, stopped: Callable[[], AbstractContextManager[None]]) -> Proved:
+    """Wipe what was removed from the data before the build; what went through that for the last one is not read."""
+    known = proved.lineage
+    return replace(proved, wiped=session.wipe(stopped, known.wiped if known is not None else None))
+
+
+def prove(session: BuildSession, proved: Proved) -> Proved:
     """Prove through the server that masking left nothing; what the last snapshot's scan found clean is not searched.
 
     Raises:
         MaskingError: it left something (``MaskingLeak``).
 
     """
-    from reconciler.masking import lineage  # noqa: PLC0415 - large, and only builds need it
-
-    rules = lineage.rules(image.spec_digest, action.key_id, masked)
-    known = _lineage(work, image, rules)
-    return Proved(masked, session.prove(masked, known.base if known is not None else None), rules, known)
+    if proved.masked is None:
+        return proved
+    known = proved.lineage
+    return replace(proved, evidence=session.prove(proved.masked, known.base if known is not None else None))
 
 
 def _lineage(work: Work, image: DesiredImage, rules: str) -> Lineage | None:
@@ -155,12 +170,14 @@ def attest(
         rules=proved.rules,
         lineage=known,
         skipped=(len(scanned.files) - scanned.searched_files, scanned.skipped_bytes),
-        holding=scanned.holding,
+        holding=(*scanned.holding, *(proved.evidence.packed if proved.evidence is not None else ())),
         files=scanned.searched_files,
         bytes=scanned.searched_bytes,
         samples=sum(column.searched for column in scanned.columns),
         excluded=proved.evidence.excluded if proved.evidence is not None else {},
         checks=tuple(f"{check.origin}:{check.first_line}" for check in image.checks),
+        wiped=proved.wiped,
+        compared=proved.lineage,
     )
     content = attestation.statement(
         manifest,
@@ -170,6 +187,7 @@ def attest(
         base=_of_base(work, manifest),
     )
     lock_away(job.directory, job.final_account)
+    digests.write(job.directory, scanned.pieces)
     written = attestation.write(job.directory, content, signer)
     if known is not None:
         written = replace(written, full_scan=known.last_full.snapshot)
@@ -183,6 +201,7 @@ def attest_point(
     found = attestation.Proof(digests=scanned.digests)
     content = attestation.statement(manifest, found, base=base)
     lock_away(job.directory, job.final_account)
+    digests.write(job.directory, scanned.pieces)
     return replace(manifest, attestation=attestation.write(job.directory, content, signer))
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from reconciler.ids import CloneName, ImageName, ServerName, SnapshotId
     from reconciler.masking.assignment import Keys
     from reconciler.masking.classify.profiles import DatabaseProfile
-    from reconciler.masking.evidence import Base, Evidence
+    from reconciler.masking.evidence import Base, Evidence, Wiped
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import Activity, ObservedMirror, SnapshotManifest
@@ -377,10 +377,12 @@ class BuildSession(Protocol):
         """Do the work that clones would each do again (vacuum, freeze, analyse, reindex), and collect facts."""
         ...
 
-    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]], base: Base | None = None) -> Wiped | None:
         """Wipe from the files of a masked build what was removed from its data before it began; after ``settle``.
 
         ``stopped`` gives a block in which the build's server does not run, if that takes one.
+        What certainly is as in ``base`` need not be read, if that went through the same
+        wiping (its ``wiped`` is the version of today). None: there was nothing to wipe.
         """
         ...
 

@@ -343,7 +343,7 @@ class _MemorySession:
         """Databases without tables: its rows have no columns."""
         return tuple(DatabaseProfile(DatabaseSchema(name, ()), {}) for name in self._content.databases)
 
-    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]], base: Base | None = None) -> None:
         """Nothing of it is in files."""
 
     def prove(self, masked: Masked, base: Base | None = None) -> Evidence:  # noqa: ARG002 - there are no files

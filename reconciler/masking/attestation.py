@@ -3,7 +3,7 @@
 ``apply`` writes one into every volume before it is sealed, and checks it before a clone
 is delivered where the host asks for that; ``reconciler attest`` shows it. The statement
 has the layout of in-toto (Statement v1, https://github.com/in-toto/attestation/tree/main/spec/v1),
-in an envelope of :mod:`.dsse`; its subject are the files of the volume. The manifest
+in an envelope of :mod:`.dsse`; its subject are the files of the volume (:mod:`.digests`). The manifest
 keeps the digest of the envelope, so that nobody who can write to a volume can exchange it.
 
 It holds names, counts and digests: never a value of a row, never a key.
@@ -23,19 +23,21 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler import durable
 from reconciler.errors import UnavailableError
-from reconciler.masking import dsse
+from reconciler.masking import digests, dsse
 from reconciler.state.observed import Attestation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from reconciler.masking.evidence import Wiped
     from reconciler.masking.lineage import Lineage
     from reconciler.masking.report import Masked, TableCounts
     from reconciler.state.observed import SnapshotManifest
 
 NAME = "attestation.json"
 """The file in a volume, beside what the engine keeps there; it is no subject of itself."""
+_OURS = frozenset({NAME, digests.PIECES_NAME})
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:reconciler:snapshot:v1"
@@ -51,12 +53,13 @@ Json = dict[str, Any]
 class Proof:
     """What was looked at before sealing.
 
-    ``digests``: SHA-256, in hexadecimal digits, of every file of the volume by its path
+    ``digests``: SHA-256, as in :mod:`.digests`, of every file of the volume by its path
     relative to it. ``bytes`` and ``files`` were searched for ``samples`` originals, by what
     ``rules`` is a digest of; ``skipped`` files and bytes were left out, because they are as
     in the snapshot of ``lineage``. In the files of ``holding`` something was found that may
     be there. ``excluded``: how many values were not looked for, by reason. ``checks`` are those of
-    the image that were true, by where they are written.
+    the image that were true, by where they are written. ``wiped``: what the engine wiped; what
+    it left out is as in the snapshot of ``compared``.
     """
 
     digests: Mapping[str, str]
@@ -69,6 +72,8 @@ class Proof:
     samples: int = 0
     excluded: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[str, ...] = ()
+    wiped: Wiped | None = None
+    compared: Lineage | None = None
 
 
 def statement(
@@ -92,6 +97,8 @@ def statement(
         "scan": _scan(manifest, proof),
         "checks": list(proof.checks),
     }
+    if proof.wiped is not None:
+        predicate["wipe"] = _wipe(manifest, proof.wiped, proof.compared)
     if manifest.clone is not None:
         predicate["point"] = {"clone": manifest.clone, "origins": list(manifest.origins)}
     if base is not None:
@@ -106,9 +113,9 @@ def statement(
     document = {
         "_type": STATEMENT_TYPE,
         "subject": [
-            {"name": name, "digest": {"sha256": digest}}
+            {"name": name, "digest": digests.as_set(digest)}
             for name, digest in sorted(proof.digests.items())
-            if name != NAME
+            if name not in _OURS
         ],
         "predicateType": PREDICATE_TYPE,
         "predicate": predicate,
@@ -172,8 +179,8 @@ class Examination:
 
     @property
     def subjects(self) -> Mapping[str, str]:
-        """SHA-256 by path."""
-        return {row["name"]: row["digest"]["sha256"] for row in self.statement.get("subject", ())}
+        """SHA-256, as in :mod:`.digests`, by path."""
+        return {row["name"]: digests.from_set(row["digest"]) for row in self.statement.get("subject", ())}
 
 
 def examine(data: bytes, manifest: SnapshotManifest | None, keys: Mapping[str, dsse.PublicKey]) -> Examination:
@@ -208,7 +215,8 @@ def differences(directory: Path, subjects: Mapping[str, str]) -> Iterator[str]:
         yield from (f"{name} was not there when it was sealed" for name in sorted(names - subjects.keys()))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             common = sorted(names & subjects.keys())
-            for name, digest in zip(common, pool.map(lambda name: _sha256(directory / name), common), strict=True):
+            found = pool.map(lambda name: digests.of_file(directory / name, like=subjects[name]), common)
+            for name, digest in zip(common, found, strict=True):
                 if digest != subjects[name]:
                     yield f"{name} has changed"
     except OSError as error:
@@ -247,12 +255,29 @@ def _scan(manifest: SnapshotManifest, proof: Proof) -> Json:
         "samples": proof.samples,
         "excluded": dict(proof.excluded),
         "rules": proof.rules,
-        "holding": sorted(proof.holding),
+        "holding": sorted(set(proof.holding)),
         "lastFull": {"snapshot": last[0], "at": _time(last[1])},
     }
     if files or known is not None:
         said["skipped"] = {"files": files, "bytes": size}
     if known is not None:
+        said["comparedWith"] = {"snapshot": known.snapshot, "sha256": known.attestation.digest}
+    return said
+
+
+def _wipe(manifest: SnapshotManifest, wiped: Wiped, compared: Lineage | None) -> Json:
+    known = None if compared is None or wiped.full else compared
+    last = None if known is None else known.last_full_wipe
+    at = (manifest.snapshot, manifest.created_at) if last is None else (last.snapshot, last.at)
+    said: Json = {
+        "version": wiped.version,
+        "full": wiped.full,
+        "pages": wiped.pages,
+        "bytes": wiped.read_bytes,
+        "lastFull": {"snapshot": at[0], "at": _time(at[1])},
+    }
+    if known is not None:
+        said["skipped"] = {"bytes": wiped.same_bytes}
         said["comparedWith"] = {"snapshot": known.snapshot, "sha256": known.attestation.digest}
     return said
 
@@ -287,7 +312,7 @@ def _document(envelope: dsse.Envelope) -> Json:
     try:
         document = json.loads(envelope.payload)
         known = (document["_type"], document["predicateType"]) == (STATEMENT_TYPE, PREDICATE_TYPE)
-        subjects = [(row["name"] + "", row["digest"]["sha256"] + "") for row in document["subject"]]
+        subjects = [(row["name"] + "", digests.from_set(row["digest"])) for row in document["subject"]]
         formed = isinstance(document["predicate"], dict) and len(dict(subjects)) == len(subjects)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise dsse.MalformedError("it is not an in-toto statement") from None
@@ -340,13 +365,8 @@ def _listed(directory: Path) -> tuple[set[str], list[str]]:
                 names.add(name)
             elif not stat.S_ISDIR(mode):
                 strange.append(name)
-    return names - {NAME}, sorted(strange)
+    return names - _OURS, sorted(strange)
 
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _sha256(path: Path) -> str:
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:  # noqa: PTH123 - a descriptor, no path
-        return hashlib.file_digest(file, "sha256").hexdigest()

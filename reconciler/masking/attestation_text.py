@@ -103,13 +103,22 @@ def _proof(predicate: Json) -> Iterator[str]:
         yield from _left_out(scan)
     for why, count in sorted(scan["excluded"].items()):
         yield f"            {count} excused or not looked for: {why}"
+    if "wipe" in predicate:
+        yield from _wiped(predicate["wipe"])
     yield f"  checks    {_listed(predicate['checks'])}"
+
+
+def _wiped(wipe: Json) -> Iterator[str]:
+    yield f"  wiped     {wipe['pages']} pages with rows removed before the build; {size(wipe['bytes'])} were read"
+    if not wipe["full"]:
+        yield f"            {size(wipe['skipped']['bytes'])} were as in {wipe['comparedWith']['snapshot']}"
+        yield f"            the last full wipe: {wipe['lastFull']['snapshot']}, {wipe['lastFull']['at']}"
 
 
 def _left_out(scan: Json) -> Iterator[str]:
     skipped, last = scan.get("skipped"), scan.get("lastFull")
     if skipped is not None and last is not None:
-        what = f"{skipped['files']} files, {size(skipped['bytes'])}"
+        what = f"{size(skipped['bytes'])}, {skipped['files']} files as a whole"
         yield f"            {what}, were as in {scan['comparedWith']['snapshot']}"
         yield f"            the last full scan: {last['snapshot']}, {last['at']}"
 

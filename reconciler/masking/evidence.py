@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileScan:
-    """One file, by its path relative to the volume. ``searched``: else only its digest was taken."""
+    """One file, by its path relative to the volume. ``searched``: else only its digest was taken.
+
+    ``left_out`` bytes of a file that was searched were not, as they are in the base.
+    ``sha256`` is as in :mod:`.digests`, ``pieces`` what it is of in a large file.
+    """
 
     path: str
     size: int
     sha256: str
     searched: bool
     found: frozenset[ValueId] = field(default=frozenset(), repr=False)
+    left_out: int = 0
+    pieces: bytes = field(default=b"", repr=False)
     stamp: tuple[int, int] | None = None
     """Time of change and inode, by which an unchanged file is recognised; None when that is not certain."""
 
@@ -73,8 +79,13 @@ class Scan:
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """SHA-256, in hexadecimal digits, of every file by its path relative to the volume."""
+        """SHA-256, as in :mod:`.digests`, of every file by its path relative to the volume."""
         return {file.path: file.sha256 for file in self.files}
+
+    @property
+    def pieces(self) -> Mapping[str, bytes]:
+        """Digests of the pieces of large files."""
+        return {file.path: file.pieces for file in self.files if file.pieces}
 
     @property
     def found(self) -> frozenset[ValueId]:
@@ -89,12 +100,12 @@ class Scan:
     @property
     def searched_bytes(self) -> int:
         """How much was searched."""
-        return sum(file.size for file in self.files if file.searched)
+        return sum(file.size - file.left_out for file in self.files if file.searched)
 
     @property
     def skipped_bytes(self) -> int:
         """How much was left out as unchanged."""
-        return sum(file.size for file in self.files if not file.searched)
+        return sum(file.left_out if file.searched else file.size for file in self.files)
 
     @property
     def holding(self) -> tuple[str, ...]:
@@ -116,6 +127,23 @@ class Base:
     begun_at: datetime | None = None
     """Before the base itself was begun. A file with the same inode, size and time, which is older than
     that, was written to in neither since they were one: its digest is known without reading it."""
+    wiped: int | None = None
+    """Version of the wiping (:class:`Wiped`) that all files of ``digests`` went through; None: of none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiped:
+    """What was wiped from a build: rows that its source had removed, in so many ``pages``.
+
+    ``version`` is that of the engine's wiping. ``full``: every page was read; else
+    ``same_bytes`` were not, which are as in the snapshot that the build was compared with.
+    """
+
+    version: int
+    full: bool
+    pages: int
+    read_bytes: int
+    same_bytes: int = 0
 
 
 Accepted = Mapping[str, frozenset["ValueId"]]
@@ -161,3 +189,5 @@ class Evidence:
     scan: Scan
     matcher: Matcher
     base: Base | None = None
+    packed: tuple[str, ...] = ()
+    """First files of the tables in whose compressed values something was found that may be there."""

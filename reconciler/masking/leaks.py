@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reconciler.masking.report import Sample
     from reconciler.proc import CancelToken
 
-VERSION = 1
+VERSION = 2
 """Of what is searched for and how: raised when a scan finds more than before, so that the next one is full."""
 _NAMED = 5
 """Columns and files that a message names; the result has all of them."""
@@ -71,7 +71,7 @@ def scan(
     return Scan(
         files=tuple(sorted(files, key=lambda file: file.path)),
         columns=_columns(samples, files, matcher),
-        full=all(file.searched for file in files),
+        full=all(file.searched and not file.left_out for file in files),
         patterns=matcher.patterns,
     )
 

@@ -16,6 +16,10 @@ file had it first: see below. So these are never left out, and always searched:
   (what a program does may change without anybody saying so), when the last snapshot has no
   attestation that this host believes, and when the last full scan is a week ago.
 
+What an engine wipes from files (rows that were removed before) follows the same rule, with
+its own version: ``Lineage.wiped``. There every file of the snapshot counts, for all went
+through it; whatever was searched in them.
+
 **Its limits.** A scan looks for a sample of what columns had. A file that it found clean may
 hold an original that was not among that sample, or one that was in a table without rules
 before it came into a masked column. A full scan with a new sample can find it where one that
@@ -65,6 +69,10 @@ class Lineage:
     attestation: Attestation
     last_full: FullScan
     base: Base
+    wiped: Base
+    """All files of the snapshot, with the version of the wiping that they went through."""
+    last_full_wipe: FullScan | None
+    """When all of them were last read for that; None: not yet."""
 
 
 def rules(spec_digest: str, key_id: str | None, masked: Masked) -> str:
@@ -106,8 +114,11 @@ def lineage(
     if seen is None or manifest.attestation is None:
         return None
     scan = _Scan.of(seen.predicate)
+    wiped, last_full_wipe = _wiping(seen.predicate)
     if scan is None or must_be_full(scan.last_full.at, now, same_rules=scan.rules == rules):
         return None
+    if last_full_wipe is None or must_be_full(last_full_wipe.at, now, same_rules=True):
+        wiped = None
     return Lineage(
         snapshot=manifest.snapshot,
         attestation=manifest.attestation,
@@ -117,6 +128,8 @@ def lineage(
             digests={path: digest for path, digest in seen.subjects.items() if path not in scan.holding},
             begun_at=begun_at,
         ),
+        wiped=Base(directory=directory, digests=seen.subjects, begun_at=begun_at, wiped=wiped),
+        last_full_wipe=last_full_wipe,
     )
 
 
@@ -149,6 +162,22 @@ def _believed(
     return seen
 
 
+def _wiping(predicate: Mapping[str, Any]) -> tuple[int | None, FullScan | None]:
+    """Return what an attestation says of wiping: its version, and when every page was read last."""
+    try:
+        said = predicate["wipe"]
+        return int(said["version"]), _full_scan(said["lastFull"])
+    except (KeyError, TypeError, ValueError):
+        return None, None
+
+
+def _full_scan(said: Mapping[str, Any]) -> FullScan:
+    at = datetime.fromisoformat(said["at"])
+    if at.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return FullScan(SnapshotId(said["snapshot"]), at)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scan:
     """What an attestation says of its scan."""
@@ -161,10 +190,7 @@ class _Scan:
     def of(cls, predicate: Mapping[str, Any]) -> _Scan | None:
         """Return it; None for what was written before there was anything of the kind."""
         try:
-            scan, last = predicate["scan"], predicate["scan"]["lastFull"]
-            at = datetime.fromisoformat(last["at"])
-            if at.tzinfo is None:
-                return None
-            return cls(str(scan["rules"]), FullScan(SnapshotId(last["snapshot"]), at), frozenset(scan["holding"]))
+            scan = predicate["scan"]
+            return cls(str(scan["rules"]), _full_scan(scan["lastFull"]), frozenset(scan["holding"]))
         except (KeyError, TypeError, ValueError):
             return None

@@ -6,27 +6,32 @@ sparse ones, take no more.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from reconciler.errors import MaskingError
+from reconciler.masking import digests
 from reconciler.masking.evidence import FileScan
+from reconciler.masking.matcher import ValueId
+from reconciler.masking.sameness import RACY_NS, is_the_same, same_parts, stamp
 from reconciler.status.words import size as in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from reconciler.fiemap import Part
     from reconciler.masking.evidence import Base, Scan
-    from reconciler.masking.matcher import Compiled, Matcher, Search, ValueId
+    from reconciler.masking.matcher import Compiled, Matcher, Search
     from reconciler.proc import CancelToken
 
 BLOCK = 4 << 20
@@ -34,12 +39,12 @@ BLOCK = 4 << 20
 _BLOCKS = 32 << 20
 """Bytes that all threads hold together, each one block."""
 _MOST_THREADS = 32
-_SECOND_NS = 1_000_000_000
-_RACY_NS = 100_000_000
-"""A file written so shortly before it was read may be written again with the same time."""
+_AHEAD = 16
+"""Parts of a file that are fetched before they are read."""
 _TELL_EVERY = 64 << 20
 _SMALL = 1 << 20
 """Bytes that are read again rather than compared."""
+_NOTHING: Mapping[int, bytes] = MappingProxyType({})
 _LOOKS, _PAGE = 32, 8192
 """Pages of a larger file that are compared with those of the base before it is expected to be the same."""
 
@@ -85,6 +90,7 @@ class Reader:
         self._progress = progress
         self._earlier = {file.path: file for file in earlier.files} if earlier is not None else {}
         self._base = base
+        self._pieces = digests.KnownPieces.opened(base.directory) if base is not None else digests.KnownPieces(None, {})
         self._running = running
         self._read: dict[str, FileScan] = {}
         self._values: dict[ValueId, ValueId] = {}
@@ -96,6 +102,10 @@ class Reader:
 
     def read_all(self, entries: Sequence[tuple[str, int]], threads: int) -> list[FileScan]:
         """Read files, in the order in which they are named; again for each further part of what is looked for."""
+        with closing(self._pieces):
+            return self._read_parts(entries, threads)
+
+    def _read_parts(self, entries: Sequence[tuple[str, int]], threads: int) -> list[FileScan]:
         paths = [path for path, _ in entries]
         self._total = sum(size for _, size in entries) * len(self._matcher.parts)
         for part in self._matcher.parts:
@@ -119,7 +129,7 @@ class Reader:
         for path in paths:
             queue.put(path)
         lanes = max(1, min(threads, len(paths), _MOST_THREADS))
-        block = min(BLOCK, _BLOCKS // lanes)
+        block = min(BLOCK, _BLOCKS // lanes) // digests.PIECE * digests.PIECE
         with ThreadPoolExecutor(lanes) as pool:
             for future in [pool.submit(self._lane, queue, compiled, work, block) for _ in range(lanes)]:
                 future.result()
@@ -154,19 +164,29 @@ class Reader:
                 return None
             before = os.fstat(descriptor)
             known = self._earlier.get(path)
-            if known is not None and (known.size, known.stamp) == (before.st_size, _stamp(before)):
+            if known is not None and (known.size, known.stamp) == (before.st_size, stamp(before)):
                 self._advance(before.st_size * len(self._matcher.parts))
                 return known
-            if self._base is not None and self._is_the_same(path, before, self._base):
+            if self._base is not None and is_the_same(path, before, self._base):
                 self._advance(before.st_size * len(self._matcher.parts))
-                digest = self._base.digests[path]
-                return FileScan(path=path, size=before.st_size, sha256=digest, searched=False, stamp=_stamp(before))
-            settled = time.time_ns() - before.st_mtime_ns > _RACY_NS
-            file = self._content(path, descriptor, None if self._is_expected(path, descriptor) else search, buffer)
+                return self._carried_over(path, before, self._base.digests[path])
+            settled = time.time_ns() - before.st_mtime_ns > RACY_NS
+            known_pieces = self._same_pieces(path, descriptor)
+            skip = not known_pieces and self._is_expected(path, descriptor)
+            file = self._content(path, descriptor, None if skip else search, buffer, known_pieces)
             if not file.searched and self._base is not None and file.sha256 != self._base.digests[path]:
-                os.lseek(descriptor, 0, os.SEEK_SET)
                 file = self._content(path, descriptor, search, buffer)
             return self._stamped(file, descriptor, before, settled=settled)
+
+    def _carried_over(self, path: str, status: os.stat_result, digest: str) -> FileScan:
+        return FileScan(
+            path=path,
+            size=status.st_size,
+            sha256=digest,
+            searched=False,
+            pieces=self._pieces.of(path, digest),
+            stamp=stamp(status),
+        )
 
     def _again(self, path: str, search: Search, buffer: bytearray) -> FileScan | None:
         """Search a file that was read already for more values."""
@@ -175,8 +195,9 @@ class Reader:
             if descriptor is None:
                 return None
             before = os.fstat(descriptor)
-            settled = known.stamp == _stamp(before)
-            file = self._content(path, descriptor, search, buffer)
+            settled = known.stamp == stamp(before)
+            same = self._same_pieces(path, descriptor) if known.left_out else {}
+            file = self._content(path, descriptor, search, buffer, same)
             if file.sha256 != known.sha256:
                 self._refuse_written(path)
                 settled = False
@@ -204,22 +225,25 @@ class Reader:
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or file.size != after.st_size:
             self._refuse_written(file.path)
             settled = False
-        return replace(file, stamp=_stamp(after) if settled else None)
+        return replace(file, stamp=stamp(after) if settled else None)
 
     def _refuse_written(self, path: str) -> None:
         if not self._running:
             raise MaskingError(f"{path} was written to while it was searched")
 
-    def _is_the_same(self, path: str, status: os.stat_result, base: Base) -> bool:
-        """Tell whether a file shares its blocks with that of the base, as copies on write do until one is written."""
-        begun = None if base.begun_at is None else int(base.begun_at.timestamp()) * _SECOND_NS
-        if begun is None or path not in base.digests or status.st_mtime_ns >= begun - _RACY_NS:
-            return False
-        try:
-            there = (base.directory / path).stat(follow_symlinks=False)
-        except OSError:
-            return False
-        return (there.st_size, _stamp(there)) == (status.st_size, _stamp(status))
+    def _same_pieces(self, path: str, descriptor: int) -> Mapping[int, bytes]:
+        """Return the digests, by number, of the whole pieces of a large file that it shares with the base."""
+        base = self._base
+        if base is None or path not in base.digests or not digests.has_pieces(os.fstat(descriptor).st_size):
+            return {}
+        pieces = self._pieces.of(path, base.digests[path])
+        if not pieces:
+            return {}
+        return {
+            number: digests.known_piece(pieces, number)
+            for start, end in same_parts(path, descriptor, base)
+            for number in range(-(-start // digests.PIECE), end // digests.PIECE)
+        }
 
     def _is_expected(self, path: str, descriptor: int) -> bool:
         """Tell whether a file is likely to be as in the base; its digest decides, and may cost another reading."""
@@ -236,24 +260,66 @@ class Reader:
         except OSError:
             return False
 
-    def _content(self, path: str, descriptor: int, search: Search | None, buffer: bytearray) -> FileScan:
-        digest, size = hashlib.sha256(), 0
-        found: set[ValueId] = set()
+    def _content(
+        self,
+        path: str,
+        descriptor: int,
+        search: Search | None,
+        buffer: bytearray,
+        known: Mapping[int, bytes] = _NOTHING,
+    ) -> FileScan:
+        """Read a file for its digest, and search it; not the pieces whose digests are ``known`` by their number."""
+        size = os.fstat(descriptor).st_size
+        digester, found = digests.Digester(size), set[ValueId]()
+        place = 0
+        for start, end in _announced(descriptor, _runs(size, known)) if known else ((0, size),):
+            digester.add_known(_between(known, place, start))
+            for block, around in self._blocks(descriptor, start, end, size, buffer):
+                digester.update(block)
+                if search is not None:
+                    found |= search.find(around)
+            place = end
+        digester.add_known(_between(known, place, size) if place < size else b"")
+        left_out = len(known) * digests.PIECE
+        unread = bool(known) and left_out == size
+        self._advance(left_out)
+        shared = frozenset(self._values.setdefault(value, value) for value in found)  # one may be in every file
+        return FileScan(
+            path=path,
+            size=size,
+            sha256=digester.text(),
+            searched=search is not None and not unread,
+            found=shared,
+            left_out=0 if unread else left_out,
+            pieces=digester.pieces,
+        )
+
+    def _blocks(
+        self, descriptor: int, start: int, end: int, size: int, buffer: bytearray
+    ) -> Iterator[tuple[memoryview, memoryview]]:
+        """Yield the bytes of a file from ``start`` to ``end`` in blocks; and each with what is around it.
+
+        That is the end of the block before, or of the piece that is not read, and after the last block the
+        beginning of the piece that is not: a value across their border is seen.
+        """
         view, overlap = memoryview(buffer), self._matcher.overlap
-        kept = 0  # bytes of the block before, in front of this one
-        while count := os.readv(descriptor, [view[overlap:]]):
+        kept = min(overlap, start)
+        _read(descriptor, view[overlap - kept : overlap], start - kept)
+        place, nothing = start, view[:0]
+        while place < end:
             if self._cancel is not None:
                 self._cancel.check()
-            digest.update(view[overlap : overlap + count])
-            if search is not None:
-                found |= search.find(view[overlap - kept : overlap + count])
-                keep = min(overlap, kept + count)
-                view[overlap - keep : overlap] = bytes(view[overlap + count - keep : overlap + count])
-                kept = keep
-            size += count
+            count = _read(descriptor, view[overlap : overlap + min(len(view) - overlap, end - place)], place)
+            if not count:
+                return
+            yield view[overlap : overlap + count], view[overlap - kept : overlap + count]
             self._advance(count)
-        shared = frozenset(self._values.setdefault(value, value) for value in found)  # one may be in every file
-        return FileScan(path=path, size=size, sha256=digest.hexdigest(), searched=search is not None, found=shared)
+            keep = min(overlap, kept + count)
+            view[overlap - keep : overlap] = bytes(view[overlap + count - keep : overlap + count])
+            kept, place = keep, place + count
+        if end < size and kept:
+            count = _read(descriptor, view[overlap : 2 * overlap], end)
+            yield nothing, view[overlap - kept : overlap + count]
 
     def _advance(self, count: int) -> None:
         with self._lock:
@@ -265,5 +331,37 @@ class Reader:
         self._progress(f"searching files for originals: {in_words(done)} of {in_words(self._total)}")
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_mtime_ns, status.st_ino
+def _read(descriptor: int, into: memoryview, place: int) -> int:
+    """Fill a part of a buffer from a place in a file, as far as that goes."""
+    done = 0
+    while done < len(into) and (count := os.preadv(descriptor, [into[done:]], place + done)):
+        done += count
+    return done
+
+
+def _between(known: Mapping[int, bytes], start: int, end: int) -> bytes:
+    return b"".join(known[number] for number in range(start // digests.PIECE, end // digests.PIECE))
+
+
+def _announced(descriptor: int, runs: Iterable[Part]) -> Iterator[Part]:
+    """Yield parts of a file, and let the kernel fetch the next ones meanwhile, but nothing that lies behind them."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    ahead: deque[Part] = deque()
+    for start, end in runs:
+        os.posix_fadvise(descriptor, start, min(end - start, BLOCK), os.POSIX_FADV_WILLNEED)
+        ahead.append((start, end))
+        if len(ahead) > _AHEAD:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def _runs(size: int, known: Mapping[int, bytes]) -> Iterator[Part]:
+    """Yield what has to be read of a file: what lies between the pieces that are known."""
+    place = 0
+    for number in sorted(known):
+        start = number * digests.PIECE
+        if place < start:
+            yield place, start
+        place = start + digests.PIECE
+    if place < size:
+        yield place, size

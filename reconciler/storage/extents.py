@@ -11,35 +11,14 @@ extents take less than they hold. ``btrfs filesystem du`` counts in the same way
 
 from __future__ import annotations
 
-import ctypes
-import struct
 from typing import TYPE_CHECKING
 
-from reconciler.storage import linux
+from reconciler.fiemap import NOT_ON_DISK, SHARED, extents
 from reconciler.storage.base import Usage
 from reconciler.storage.tree import regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-_BATCH = 512
-_SYNC = 0x1
-_LAST = 0x1
-_SHARED = 0x2000
-_NOT_ON_DISK = 0x2 | 0x4 | 0x200
-"""Location unknown, allocation still pending, or data inline in metadata."""
-_HEADER = struct.Struct("=QQIIII")
-_EXTENT = struct.Struct("=QQQQQIIII")
-
-
-class _Fiemap(ctypes.Structure):
-    """``struct fiemap`` with room for a batch of extents."""
-
-    _fields_ = [("bytes", ctypes.c_ubyte * (_HEADER.size + _BATCH * _EXTENT.size))]
-
-
-_REQUEST = linux.request(3, ord("f"), 11, _HEADER.size)
 
 
 def shared_usage(path: Path) -> Usage:
@@ -52,7 +31,7 @@ def shared_usage(path: Path) -> Usage:
     logical = exclusive = 0
     for fd, status in regular_files(path):
         logical += status.st_size
-        exclusive += sum(length for length, flags in _extents(fd) if not flags & (_SHARED | _NOT_ON_DISK))
+        exclusive += sum(one.length for one in extents(fd) if not one.flags & (SHARED | NOT_ON_DISK))
     return Usage(logical, exclusive)
 
 
@@ -68,20 +47,3 @@ def allocated_usage(path: Path) -> Usage:
         logical += status.st_size
         allocated += status.st_blocks * 512
     return Usage(logical, allocated)
-
-
-def _extents(fd: int) -> Iterator[tuple[int, int]]:
-    """Yield length and flags of a file's extents, after its pending writes were placed."""
-    start, buffer = 0, _Fiemap()
-    while True:
-        _HEADER.pack_into(buffer.bytes, 0, start, 2**64 - 1 - start, _SYNC, 0, _BATCH, 0)
-        linux.ioctl(fd, _REQUEST, buffer)
-        found = _HEADER.unpack_from(buffer.bytes)[3]
-        for index in range(found):
-            logical, _, length, _, _, flags, *_ = _EXTENT.unpack_from(buffer.bytes, _HEADER.size + index * _EXTENT.size)
-            yield length, flags
-            if flags & _LAST:
-                return
-            start = logical + length
-        if not found:
-            return

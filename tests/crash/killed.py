@@ -69,7 +69,7 @@ _CALLS = {
     "sync_filesystem": ("storage/linux.py",),
 }
 """Functions, with their files, behind which a profiler sees no system call: libpq, and the C library through ctypes."""
-_READERS = {"_extents", "_unallocated", "has_nested", "metadata_room"}
+_READERS = {"_unallocated", "has_nested", "metadata_room"}
 """Functions that only ask the kernel."""
 _CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _WALKS = {

@@ -12,7 +12,8 @@ import pytest
 from reconciler.ids import SnapshotId
 from reconciler.masking import attestation, dsse, leaks
 from reconciler.masking.attestation import statement, write
-from reconciler.masking.lineage import Lineage, lineage, must_be_full, rules
+from reconciler.masking.evidence import Wiped
+from reconciler.masking.lineage import FullScan, Lineage, lineage, must_be_full, rules
 from tests.masking.keys import a_signer
 from tests.masking.volumes import MANIFEST, a_volume, masked, proof_of
 
@@ -59,6 +60,37 @@ def test_a_chain_of_snapshots_leads_to_the_full_scan_behind_it(tmp_path: Path) -
     second = known(tmp_path / "two", manifest)
     assert second is not None
     assert second.last_full == earlier.last_full
+
+
+def test_what_was_wiped_counts_for_files_in_which_something_was_found_too(tmp_path: Path) -> None:
+    found = known(tmp_path, sealed(tmp_path, wiped=Wiped(version=3, full=True, pages=5, read_bytes=9)))
+    assert found is not None
+    assert found.wiped.wiped == 3
+    assert set(found.wiped.digests) == {"data/PG_VERSION", "data/base/1", "data/base/2"}
+    assert found.last_full_wipe == FullScan(MANIFEST.snapshot, MANIFEST.created_at)
+
+
+def test_without_a_wipe_that_was_attested_every_page_is_read(tmp_path: Path) -> None:
+    found = known(tmp_path, sealed(tmp_path))
+    assert found is not None
+    assert (found.wiped.wiped, found.last_full_wipe) == (None, None)
+
+
+@pytest.mark.parametrize(("days", "version"), [(1, 3), (8, None)])
+def test_every_page_is_read_every_week_whatever_was_searched_meanwhile(
+    tmp_path: Path, days: int, version: int | None
+) -> None:
+    first = known(tmp_path / "one", sealed(tmp_path / "one"))
+    assert first is not None
+    full = FullScan(SnapshotId("shop-20261120t020000z-1a2b3c4d"), SOON - timedelta(days=days))
+    wiped = Wiped(version=3, full=False, pages=1, read_bytes=4, same_bytes=95)
+    manifest = sealed(tmp_path / "two", wiped=wiped, compared=replace(first, last_full_wipe=full))
+    said = attestation.examine((tmp_path / "two" / attestation.NAME).read_bytes(), manifest, {}).predicate["wipe"]
+    assert (said["full"], said["bytes"], said["skipped"]) == (False, 4, {"bytes": 95})
+    assert said["comparedWith"]["snapshot"] == first.snapshot
+    second = known(tmp_path / "two", manifest)
+    assert second is not None
+    assert (second.wiped.wiped, second.last_full_wipe) == (version, full)
 
 
 @pytest.mark.parametrize(

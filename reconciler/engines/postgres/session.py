@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork, InstalledServer, MaskingWork
     from reconciler.masking.classify.profiles import DatabaseProfile
-    from reconciler.masking.evidence import Base, Evidence
+    from reconciler.masking.evidence import Base, Evidence, Wiped
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, Script
 
@@ -109,12 +109,12 @@ class PostgresSession:
         facts = settle.settle_cluster(self._work, self._installed, masked=self._masked is not None)
         server.note_build_facts(self._work, facts | {"databases": "\n".join(self._databases())})
 
-    def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]], base: Base | None = None) -> Wiped | None:
         if not self._work.source.physical and self._work.source.base is None:
-            return  # nothing was removed but by scripts, and what they wrote was rewritten
+            return None  # nothing was removed but by scripts, and what they wrote was rewritten
         from reconciler.engines.postgres.masking import remains  # noqa: PLC0415 - what masks is large, and only builds need it
 
-        remains.wipe(self._work, self._installed, stopped)
+        return remains.wipe(self._work, self._installed, stopped, base)
 
     def prove(self, masked: Masked, base: Base | None = None) -> Evidence:
         from reconciler.engines.postgres.masking import prove  # noqa: PLC0415 - what masks is large, and only builds need it

@@ -111,6 +111,7 @@ def _settle_mirrored(work: BuildWork, conn: psycopg.Connection, *, masked: bool)
         for forget in _FORGET:
             conn.execute(sql.SQL(forget))
         work.cancel.check()
+        _leave_alone_what_is_visible(conn)
         conn.execute("VACUUM (INDEX_CLEANUP ON)")
     queries = (_LOCAL_TABLES if masked else _WRITTEN, _PARTITIONED)
     for (statement,) in [row for query in queries for row in conn.execute(query, [reaching_out]).fetchall()]:
@@ -118,6 +119,18 @@ def _settle_mirrored(work: BuildWork, conn: psycopg.Connection, *, masked: bool)
         conn.execute(sql.SQL(statement))
     _rewrite(conn, _LOCAL)
     return used
+
+
+def _leave_alone_what_is_visible(conn: psycopg.Connection) -> None:
+    """Let VACUUM pass over pages without dead rows: in an old table it would freeze them, in each copy again.
+
+    It reads all of a table that was frozen long ago, and since version 18 some of any other
+    ("vacuum_max_eager_freeze_failure_rate" in the manual).
+    """
+    conn.execute("SELECT set_config(name, max_val, false) FROM pg_settings WHERE name ~ '^vacuum_.*freeze_table_age$'")
+    conn.execute(
+        "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'vacuum_max_eager_freeze_failure_rate'"
+    )
 
 
 def _vacuum(work: BuildWork, conn: psycopg.Connection) -> None:

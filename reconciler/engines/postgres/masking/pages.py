@@ -16,8 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.errors import PermanentError
+from reconciler.masking.sameness import other_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from reconciler.fiemap import Part
     from reconciler.proc import CancelToken
 
 _HEADER = struct.Struct("=12xHHHH")
@@ -74,17 +78,33 @@ class Form:
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen in the pages of a relation: how many had something in their free space, and compressed keys."""
+    """What was seen in the pages of a relation: how many had something in their free space, and compressed keys.
+
+    ``read`` and ``same``: bytes that were read, and that were left out.
+    """
 
     wiped: int = 0
+    read: int = 0
+    same: int = 0
     packed: bool = False
     """A B-tree has compressed keys where it keeps those of removed rows: as limits of its pages (see :func:`wipe`)."""
 
 
-def wipe(file: int, path: str, first: int, form: Form, seen: Seen, *, tree: bool, cancel: CancelToken) -> None:
+def wipe(
+    file: int,
+    path: str,
+    first: int,
+    form: Form,
+    seen: Seen,
+    same: Sequence[Part] = (),
+    *,
+    tree: bool,
+    cancel: CancelToken,
+) -> None:
     """Wipe the free space of every page of an open file, and note what was ``seen``.
 
-    ``first`` is the number that its first page has in the relation. Of a B-tree (``tree``)
+    ``first`` is the number that its first page has in the relation. Pages in ``same`` parts
+    are left out: they are as they were when they were found to need nothing. Of a B-tree (``tree``)
     keys stay when their rows are gone: those that separate pages (nbtree/README, "pivot
     tuples"). A search of bytes sees them, save compressed ones.
 
@@ -93,9 +113,11 @@ def wipe(file: int, path: str, first: int, form: Form, seen: Seen, *, tree: bool
         CancelledError: ``cancel`` was set.
 
     """
-    place, zeros, special = 0, bytes(form.page), _TREE_SPECIAL.size if tree else 0
-    while data := os.pread(file, _READ, place):
+    zeros, special, size = bytes(form.page), _TREE_SPECIAL.size if tree else 0, os.fstat(file).st_size
+    read = seen.read
+    for place, data in _blocks(file, other_parts(same, size, form.page)):
         cancel.check()
+        seen.read += len(data)
         for start in range(0, len(data) - form.page + 1, form.page):
             lower, upper, end, version = _HEADER.unpack_from(data, start)
             number = first + (place + start) // form.page
@@ -113,7 +135,15 @@ def wipe(file: int, path: str, first: int, form: Form, seen: Seen, *, tree: bool
                 seen.wiped += 1
             if tree and not seen.packed:
                 seen.packed = _has_packed_limit(data[start : start + form.page], lower)
-        place += len(data)
+    seen.same += size - (seen.read - read)
+
+
+def _blocks(file: int, parts: Iterable[Part]) -> Iterator[tuple[int, bytes]]:
+    for start, end in parts:
+        place = start
+        while place < end and (data := os.pread(file, min(_READ, end - place), place)):
+            yield place, data
+            place += len(data)
 
 
 def _has_packed_limit(page: bytes, lower: int) -> bool:

@@ -30,7 +30,7 @@ from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import explain, reasons, streams
 from reconciler.engines.postgres.masking.findings import Findings
 from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak, together
-from reconciler.engines.postgres.masking.unchanged import narrowed
+from reconciler.engines.postgres.masking.unchanged import first_file, narrowed, pages_to_search
 from reconciler.errors import MaskingError
 from reconciler.masking import leaks, preserve
 from reconciler.masking.evidence import Evidence
@@ -83,11 +83,13 @@ def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence
             speak(conn)
             _judge_counts(conn, masked, findings, name)
             _judge_values(work, conn, findings, name)
-    for part in matcher.parts:
-        _judge_hidden(work, findings, matcher, part, names)
     with server.connect(work, "template1") as conn:
         conn.execute("CHECKPOINT")
-    base = narrowed(work, base, masked, names)
+    base, packed = narrowed(work, base, masked, names), set[str]()
+    for part in matcher.parts:
+        packed |= _judge_hidden(work, findings, matcher, part, names, base)
+    with server.connect(work, "template1") as conn:
+        conn.execute("CHECKPOINT")
     scanned = leaks.scan(
         work.directory,
         masked.samples,
@@ -112,6 +114,7 @@ def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence
         scan=scanned,
         matcher=matcher,
         base=base,
+        packed=tuple(sorted(packed)),
     )
 
 
@@ -247,9 +250,14 @@ def _spelled(sample: Sample) -> list[str]:
     return list(sample.originals)
 
 
-def _judge_hidden(work: BuildWork, findings: Findings, matcher: Matcher, part: int, names: Sequence[str]) -> None:
-    """Search what files do not show: compressed values of every table, and the planner's statistics."""
-    search = matcher.search(part)
+def _judge_hidden(
+    work: BuildWork, findings: Findings, matcher: Matcher, part: int, names: Sequence[str], base: Base | None
+) -> set[str]:
+    """Search what files do not show: compressed values of every table, and the planner's statistics.
+
+    Of tables in ``base`` only rows in other pages are. Return the first files of tables in which something was found.
+    """
+    search, packed = matcher.search(part), set[str]()
     for name in names:
         work.progress(f"searching compressed values of {name}")
         with server.connect(work, name) as conn:
@@ -257,8 +265,12 @@ def _judge_hidden(work: BuildWork, findings: Findings, matcher: Matcher, part: i
             for relation in streams.relations(conn):
                 work.cancel.check()
                 with guarded(name, relation.name, "its compressed values cannot be read"):
-                    found = streams.compressed(conn, relation, search, matcher.overlap)
+                    pages = pages_to_search(work, conn, relation, base)
+                    found = streams.compressed(conn, relation, search, matcher.overlap, pages)
                     for column, ids in found.items():
                         findings.accept(conn, name, relation, [column], ids)
+                    if any(found.values()) and (path := first_file(conn, relation)) is not None:
+                        packed.add(path)
             with guarded(name, "pg_statistic", "statistics cannot be read"):
                 explain.judge_statistics(conn, findings, name, search)
+    return packed

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from reconciler.fiemap import Part
     from reconciler.masking.matcher import Search, ValueId
 
     Found = Mapping[str, frozenset[ValueId]]
@@ -37,6 +38,8 @@ SMALL = 2000
 _AT_ONCE = 2 << 20
 """Bytes of a table whose rows are sent at once, with what of them lies outside of its pages."""
 _EVERY = sql.SQL("true")
+_RANGES = 100
+"""Parts of a table that are read by one query."""
 _BLOCKS = 128
 """Pages, at most: a MiB."""
 
@@ -76,11 +79,32 @@ def relations(conn: psycopg.Connection) -> list[Relation]:
     return [Relation(oid, TableName(schema, name), materialised) for oid, schema, name, materialised in rows]
 
 
-def compressed(conn: psycopg.Connection, relation: Relation, search: Search, overlap: int) -> Found:
-    """Search the values of a table that are compressed, so that files do not show them."""
+def compressed(
+    conn: psycopg.Connection,
+    relation: Relation,
+    search: Search,
+    overlap: int,
+    pages: Sequence[Part] | None = None,
+) -> Found:
+    """Search the values of a table that are compressed, which files do not show; or those in some pages alone."""
     columns = _columns(conn, relation.oid)
     tests = [sql.SQL("pg_column_compression({}) IS NOT NULL").format(sql.Identifier("t", one)) for one, _ in columns]
-    return _pieces(conn, relation.name, columns, tests, search, overlap)
+    if pages is None:
+        return _pieces(conn, relation.name, columns, tests, search, overlap)
+    found: dict[str, frozenset[ValueId]] = {}
+    for start in range(0, len(pages), _RANGES):
+        source = _rows_of(relation.name, [column for column, _ in columns], pages[start : start + _RANGES])
+        for column, ids in _pieces(conn, relation.name, columns, tests, search, overlap, source=source).items():
+            found[column] = found.get(column, frozenset()) | ids
+    return found
+
+
+def _rows_of(table: TableName, columns: Sequence[str], pages: Sequence[Part]) -> sql.Composable:
+    """Return what stands for a table in FROM: its rows in some pages, which are read without the others."""
+    query = sql.SQL("SELECT {} FROM ONLY {} WHERE ctid >= {}::tid AND ctid < {}::tid")
+    names, name = sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(*table)
+    ranges = (query.format(names, name, *(sql.Literal(f"({page},0)") for page in part)) for part in pages)
+    return sql.SQL("({})").format(sql.SQL(" UNION ALL ").join(ranges))
 
 
 def live(
@@ -167,6 +191,7 @@ def _pieces(
     search: Search,
     overlap: int,
     rows: sql.Composable = _EVERY,
+    source: sql.Composable | None = None,
 ) -> Found:
     """Search the values that pass their column's test, piece by piece; each value is decompressed once."""
     found: dict[str, set[ValueId]] = defaultdict(set)
@@ -177,14 +202,14 @@ def _pieces(
         for number, (column, test) in enumerate(zip(columns, tests, strict=True))
     ]
     query = sql.SQL(
-        "COPY (SELECT v.n, substr(v.b, 1 + g.piece * {piece}, {length}) FROM ONLY {table} t,"
+        "COPY (SELECT v.n, substr(v.b, 1 + g.piece * {piece}, {length}) FROM {table} t,"
         " LATERAL (VALUES {values} OFFSET 0) v(n, b),"
         " LATERAL generate_series(0, (octet_length(v.b) - 1) / {piece}) g(piece)"
         " WHERE ({tests}) AND ({rows})) TO STDOUT (FORMAT BINARY)"
     ).format(
         piece=sql.Literal(PIECE),
         length=sql.Literal(PIECE + overlap),
-        table=sql.Identifier(*name),
+        table=source or sql.SQL("ONLY ") + sql.Identifier(*name),
         values=sql.SQL(", ").join(values),
         tests=sql.SQL(" OR ").join(tests),
         rows=rows,

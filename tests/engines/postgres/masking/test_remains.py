@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +15,7 @@ from reconciler import proc
 from reconciler.engines.postgres import server, settle
 from reconciler.engines.postgres.masking import pages, remains
 from reconciler.errors import PermanentError
+from reconciler.masking.evidence import Base
 
 from .rewriting import execute, make, one, rows
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from reconciler.masking.evidence import Wiped
     from tests.engines.postgres.conftest import Cluster
 
 pytestmark = pytest.mark.postgres
@@ -60,17 +65,20 @@ def cluster(
         yield made
 
 
-def wiped(cluster: Cluster) -> int:
+def wiped(cluster: Cluster) -> Wiped:
     """Do what ends a masked build of a physical source."""
+    settle.settle_cluster(cluster.work(), cluster.programs)
+    return wiped_only(cluster)
 
+
+def wiped_only(cluster: Cluster, base: Base | None = None) -> Wiped:
     @contextmanager
     def stopped() -> Iterator[None]:
         cluster.stop()
         yield
         cluster.launch()
 
-    settle.settle_cluster(cluster.work(), cluster.programs)
-    return remains.wipe(cluster.work(), cluster.programs, stopped)
+    return remains.wipe(cluster.work(), cluster.programs, stopped, base)
 
 
 def contents(cluster: Cluster) -> dict[str, bytes]:
@@ -100,7 +108,7 @@ def test_no_file_has_a_removed_value_plain_or_compressed(cluster: Cluster) -> No
     assert files_with(cluster, toasted) == [1] * 40
     assert files_with(cluster, inline) == [2] * 200, "in the table and its index"
     assert files_with(cluster, [b"zq7plain"]) == [2]
-    assert wiped(cluster) > 0
+    assert wiped(cluster).pages > 0
     assert files_with(cluster, toasted) == [1] * 3 + [0] * 37
     assert files_with(cluster, inline) == [2] * 20 + [0] * 180
     assert files_with(cluster, [b"zq7plain"]) == [0]
@@ -131,9 +139,28 @@ def test_pages_in_which_nothing_was_removed_are_not_written(cluster: Cluster) ->
     wiped(cluster)
     before = {path: path.stat().st_mtime_ns for path in (cluster.root / "volume" / "data" / "base").rglob("*")}
     name = str(one(cluster, "SELECT pg_relation_filepath('person'::regclass)"))
-    assert wiped(cluster) >= 0
+    wiped(cluster)
     changed = {path.name for path, at in before.items() if path.exists() and path.stat().st_mtime_ns != at}
     assert name.rpartition("/")[2] not in changed
+
+
+def test_files_that_are_one_with_those_of_a_base_are_not_read_unless_it_was_wiped_otherwise(cluster: Cluster) -> None:
+    wiped(cluster)
+    everything = wiped_only(cluster)
+    assert (everything.full, everything.same_bytes) == (True, 0)
+    volume = cluster.root / "volume"
+    known = {str(path.relative_to(volume)): "" for path in volume.glob("data/*/**/*") if path.is_file()}
+    later = datetime.now(UTC) + timedelta(hours=1)
+    base = Base(directory=volume, digests=known, begun_at=later, wiped=remains.VERSION)
+    left_out = wiped_only(cluster, base)
+    assert (left_out.full, left_out.read_bytes, left_out.same_bytes) == (False, 0, everything.read_bytes)
+    written = str(one(cluster, "SELECT pg_relation_filepath('person'::regclass)"))
+    at = (later + timedelta(hours=1)).timestamp()
+    os.utime(volume / "data" / written, (at, at))  # as a file that was written to since the base was begun
+    assert wiped_only(cluster, base).read_bytes == (volume / "data" / written).stat().st_size
+    for other in (replace(base, wiped=remains.VERSION + 1), replace(base, wiped=None)):
+        again = wiped_only(cluster, other)
+        assert (again.full, again.read_bytes) == (True, everything.read_bytes)
 
 
 def test_a_damaged_page_is_told(cluster: Cluster) -> None:
