@@ -141,18 +141,18 @@ class Installation:
         *,
         keep: int = 100,
         with_past: bool = False,
-        table: str | None = None,
-        columns: str = "{}",
+        rules: tuple[str, str] | None = None,
     ) -> None:
         """Write the spec of an image that follows a live primary.
 
-        ``with_past``: moments of it can be asked for. With rules for the ``columns`` of a ``table`` it is masked.
+        ``with_past``: moments of it can be asked for. With ``rules``, a table and its columns as YAML, it is masked.
         """
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         (secrets / name).write_text(url)
         masking = "unmasked: {reason: nobody's data}"
-        if table is not None:
+        if rules is not None:
+            table, columns = rules
             (secrets / f"{name}-key").write_text("a key for benchmarks")
             self._write(f"image-{name}-policy", _POLICY.format(name=name, table=table, columns=columns))
             masking = f"masking: [{name}]"

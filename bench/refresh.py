@@ -124,8 +124,7 @@ def run(options: Options) -> list[Figure]:
             with primary.running():
                 for costs, kind in ((plain, "followed"), (masked, "masked")):
                     image = f"{kind}-{scale}"
-                    rules = {"table": "person", "columns": _RULES} if costs is masked else {}
-                    opened.follow(image, primary.url, **rules)
+                    opened.follow(image, primary.url, rules=("person", _RULES) if costs is masked else None)
                     costs[scale] = _measure(opened, primary, image, _CHANGED_BYTES[size], repetitions)
                     opened.forget_image(image)
     small, large = SCALES[size][0], SCALES[size][-1]
