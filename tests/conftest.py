@@ -7,6 +7,8 @@ when it ends; what a killed session left is unmounted and removed by the next on
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -176,12 +178,31 @@ def world() -> Iterator[World]:
 
 def _remove_leftovers() -> None:
     """Take back what sessions that were killed left mounted and lying about."""
-    for leftover in Path(tempfile.gettempdir()).glob(f"{_SESSIONS}*"):
-        pid = leftover.name.removeprefix(_SESSIONS).split("-")[0]
-        if leftover.stat().st_uid == os.geteuid() and pid.isdigit() and not Path("/proc", pid).exists():
-            for mountpoint in (*leftover.glob(f"{_MOUNTS}/*"), *leftover.glob(f"{_MOUNTS}/pools-*/*")):
-                unmount(mountpoint)
-            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = Path(tempfile.gettempdir())
+    with _held(temporary):
+        for leftover in temporary.glob(f"{_SESSIONS}*"):
+            pid = leftover.name.removeprefix(_SESSIONS).split("-")[0]
+            if leftover.stat().st_uid == os.geteuid() and pid.isdigit() and not Path("/proc", pid).exists():
+                for mountpoint in _mounted_below(leftover):
+                    unmount(mountpoint)
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Lock a directory: workers start at once, and two that unmount the same thing fail each other."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _mounted_below(directory: Path) -> list[Path]:
+    """Return the mount points below a directory, the latest mount first."""
+    mounted = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [mountpoint for mountpoint in reversed(mounted) if mountpoint.is_relative_to(directory)]
 
 
 def _run(*argv: str) -> None:
