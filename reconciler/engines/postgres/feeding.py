@@ -70,7 +70,7 @@ def feeding(work: BuildWork, installed: InstalledServer, source: WalSource) -> I
     directory.mkdir(mode=0o700)
     give(directory, work.account)
     feeder = _Feeder(work, source, directory, None if keep else data)
-    thread = threading.Thread(target=feeder.run, name=f"wal-{work.snapshot}")
+    thread = threading.Thread(target=feeder.run, name="wal")
     thread.start()
     try:
         yield
