@@ -70,7 +70,7 @@ def feeding(work: BuildWork, installed: InstalledServer, source: WalSource) -> I
     directory.mkdir(mode=0o700)
     give(directory, work.account)
     feeder = _Feeder(work, source, directory, None if keep else data)
-    thread = threading.Thread(target=feeder.run, name=f"wal-{work.snapshot}")
+    thread = threading.Thread(target=feeder.run, name="wal")
     thread.start()
     try:
         yield
@@ -130,8 +130,9 @@ class _Feeder:
                 with os.scandir(handle) as entries:
                     wanted = [entry.name for entry in entries if entry.name.startswith(recovery.WANTED)]
                 for entry in wanted:
-                    self._answer(handle, entry.removeprefix(recovery.WANTED))
-                    _unlink(entry, handle)
+                    if _is_there(entry, handle):  # else it was put there ahead, and may be used up by now
+                        self._answer(handle, entry.removeprefix(recovery.WANTED))
+                        _unlink(entry, handle)
         except Exception as error:  # noqa: BLE001 - of another thread: the caller raises it
             self.error = error
             _touch(recovery.FAILED, handle)
@@ -154,12 +155,12 @@ class _Feeder:
 
     def _put(self, handle: int, name: str) -> bool:
         """Put a file at hand; return whether there is one."""
-        with suppress(FileNotFoundError):
-            os.stat(name, dir_fd=handle, follow_symlinks=False)
+        if _is_there(name, handle):
             return True
         if not put(self._source, name, handle, self._work.account):
             return False
         self._given.append(name)
+        _unlink(recovery.WANTED + name, handle)  # who asked for it meanwhile takes it, and is not to get another one
         return True
 
     def _forget_before(self, name: str) -> None:
@@ -176,6 +177,13 @@ def _shared(read: IO[bytes], write: IO[bytes]) -> bool:
     """Have a plain file share its blocks, where the file system can: log of a mirror is in the pool of its builds."""
     plain = isinstance(read, io.BufferedReader) and read.seekable() and read.tell() == 0
     return plain and share_blocks(read, write)
+
+
+def _is_there(name: str, handle: int) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=handle, follow_symlinks=False)
+        return True
+    return False
 
 
 def _touch(name: str, handle: int) -> None:
