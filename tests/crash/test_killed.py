@@ -121,7 +121,8 @@ def places_of(scenario: Scenario) -> list[Place]:
     """Return the places of another scenario, in a world of its own."""
     other = new_world()
     try:
-        return Crashes(other, scenario).places
+        with scenario.around(other):
+            return Crashes(other, scenario).places
     finally:
         other.close()
         shutil.rmtree(saved_of(other), ignore_errors=True)
