@@ -65,6 +65,16 @@ spec:
   {masking}
   retention: {{keep: 100}}
 """
+_KEPT = """\
+apiVersion: reconciler/v1
+kind: Image
+metadata: {name: kept}
+spec:
+  engine: postgres
+  source: {empty: {}}
+  suspend: true
+"""
+"""An image that is never built: a commit without any removes nothing before somebody approves."""
 _POLICY = """\
 apiVersion: reconciler/v1
 kind: MaskingPolicy
@@ -132,22 +142,26 @@ class Installation:
         self.settle()
         return self._storage.path(self._snapshot(name))
 
-    def follow(self, name: str, url: str, *, table: str | None = None, columns: str = "{}") -> None:
-        """Write the spec of an image that follows a live primary; with rules for the columns of a table, masked."""
+    def write_policy(self, name: str, table: str, columns: str) -> None:
+        """Write rules for the columns of a table."""
+        self._write(f"policy-{name}", _POLICY.format(name=name, table=table, columns=columns))
+        self._keep_secret(f"{name}-key", "a key for benchmarks")
+
+    def follow(self, name: str, url: str, *, policy: str | None = None) -> None:
+        """Write the spec of an image that follows a live primary; with the name of a policy, masked."""
+        self._keep_secret(name, url)
+        self._write("image-kept", _KEPT)
+        masking = "unmasked: {reason: nobody's data}" if policy is None else f"masking: [{policy}]"
+        self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking))
+
+    def _keep_secret(self, name: str, value: str) -> None:
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
-        (secrets / name).write_text(url)
-        masking = "unmasked: {reason: nobody's data}"
-        if table is not None:
-            (secrets / f"{name}-key").write_text("a key for benchmarks")
-            self._write(f"image-{name}-policy", _POLICY.format(name=name, table=table, columns=columns))
-            masking = f"masking: [{name}]"
-        self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking))
+        (secrets / name).write_text(value)
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
         (self._specs / f"image-{name}.yaml").unlink()
-        (self._specs / f"image-{name}-policy.yaml").unlink(missing_ok=True)
         for _ in range(3):
             self.settle()
 
@@ -204,7 +218,7 @@ class Installation:
     def remove_clones(self) -> None:
         """Ask for no clone, and wait until there is none."""
         for path in self._specs.glob("*.yaml"):
-            if not path.name.startswith("image-"):
+            if not path.name.startswith(("image-", "policy-")):
                 path.unlink()
         self.settle()
 
