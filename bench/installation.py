@@ -66,6 +66,16 @@ spec:
   retention: {{keep: {keep}}}
 {past}"""
 _PAST = "  pointInTime: {window: 1d, every: 1d}\n"
+_KEPT = """\
+apiVersion: reconciler/v1
+kind: Image
+metadata: {name: kept}
+spec:
+  engine: postgres
+  source: {empty: {}}
+  suspend: true
+"""
+"""An image that is never built: a commit without any removes nothing before somebody approves."""
 _POLICY = """\
 apiVersion: reconciler/v1
 kind: MaskingPolicy
@@ -134,36 +144,32 @@ class Installation:
         self.settle()
         return self._storage.path(self._snapshot(name))
 
+    def write_policy(self, name: str, table: str, columns: str) -> None:
+        """Write rules for the columns of a table."""
+        self._write(f"policy-{name}", _POLICY.format(name=name, table=table, columns=columns))
+        self._keep_secret(f"{name}-key", "a key for benchmarks")
+
     def follow(
-        self,
-        name: str,
-        url: str,
-        *,
-        keep: int = 100,
-        with_past: bool = False,
-        rules: tuple[str, str] | None = None,
+        self, name: str, url: str, *, keep: int = 100, with_past: bool = False, policy: str | None = None
     ) -> None:
         """Write the spec of an image that follows a live primary.
 
-        ``with_past``: moments of it can be asked for. With ``rules``, a table and its columns as YAML, it is masked.
+        ``with_past``: moments of it can be asked for. With the name of a policy, it is masked.
         """
-        secrets = self.scratch / "secrets"
-        secrets.mkdir(mode=0o700, exist_ok=True)
-        (secrets / name).write_text(url)
-        masking = "unmasked: {reason: nobody's data}"
-        if rules is not None:
-            table, columns = rules
-            (secrets / f"{name}-key").write_text("a key for benchmarks")
-            self._write(f"image-{name}-policy", _POLICY.format(name=name, table=table, columns=columns))
-            masking = f"masking: [{name}]"
+        self._keep_secret(name, url)
+        self._write("image-kept", _KEPT)
+        masking = "unmasked: {reason: nobody's data}" if policy is None else f"masking: [{policy}]"
         past = _PAST if with_past else ""
         self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking, keep=keep, past=past))
+
+    def _keep_secret(self, name: str, value: str) -> None:
+        secrets = self.scratch / "secrets"
+        secrets.mkdir(mode=0o700, exist_ok=True)
+        (secrets / name).write_text(value)
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
         (self._specs / f"image-{name}.yaml").unlink()
-        (self._specs / f"image-{name}-policy.yaml").unlink(missing_ok=True)
-        self.request("approve", "")  # it may be the last document
         for _ in range(3):
             self.settle()
 
@@ -240,7 +246,7 @@ class Installation:
     def remove_clones(self) -> None:
         """Ask for no clone, and wait until there is none."""
         for path in self._specs.glob("*.yaml"):
-            if not path.name.startswith("image-"):
+            if not path.name.startswith(("image-", "policy-")):
                 path.unlink()
         self.settle()
 

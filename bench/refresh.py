@@ -47,6 +47,7 @@ VACUUM (FREEZE, ANALYZE);
 CHECKPOINT;
 """
 _PERSONS = 10_000
+_POLICY = "refreshed"
 _RULES = "{id: keep, name: {fake: full_name}, email: email}"
 _CHANGE = """
 UPDATE account SET balance = balance + 1
@@ -118,13 +119,14 @@ def run(options: Options) -> list[Figure]:
     repetitions = 1 if options.quick else options.repetitions
     plain, masked = dict[int, _Cost](), dict[int, _Cost]()
     with installation(options) as opened:
+        opened.write_policy(_POLICY, "person", _RULES)
         for number, scale in enumerate(SCALES[size]):
             root = scratch_directory(options) / f"production-{scale}"
             primary = _Primary(root, scale * 100_000, _PORT + number)
             with primary.running():
                 for costs, kind in ((plain, "followed"), (masked, "masked")):
                     image = f"{kind}-{scale}"
-                    opened.follow(image, primary.url, rules=("person", _RULES) if costs is masked else None)
+                    opened.follow(image, primary.url, policy=_POLICY if costs is masked else None)
                     costs[scale] = _measure(opened, primary, image, _CHANGED_BYTES[size], repetitions)
                     opened.forget_image(image)
     small, large = SCALES[size][0], SCALES[size][-1]
