@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from reconciler.apply.context import best_effort
 from reconciler.errors import BusyError, RefusedError
 from reconciler.handover import give_tree
-from reconciler.ids import ServerName, VolumeId
+from reconciler.ids import DEFAULT_RUNTIME, ServerName, VolumeId
 from reconciler.mirrors import mirror_work, mirrors_of
 from reconciler.plan.fingerprints import mirror_settings
 from reconciler.state.observed import MirrorManifest, MirrorPhase, RawManifest, VolumeState
@@ -237,7 +237,7 @@ def _manifest(work: Work, image: DesiredImage, source: PrimarySource) -> MirrorM
         phase=MirrorPhase.COPYING,
         url=source.url,
         slot=f"reconciler_{readable}_{secrets.token_hex(4)}",  # of this mirror alone: leaving one spares its successor
-        runtime=image.runtime,
+        runtime=DEFAULT_RUNTIME,  # it needs a network to production, which builds in containers have not
         revision=work.desired.revision,
         started_at=work.host.clock.now(),
     )

@@ -184,9 +184,10 @@ def private_spec(
 ) -> ServerSpec:
     """Return how to start a server on ``data`` that nobody reaches by TCP."""
     socket = run_directory / f".s.PGSQL.{port}"
+    postgres = "postgres" if installed.origin == "container" else str(program(installed, "postgres"))
     return ServerSpec(
         name=name,
-        argv=(str(program(installed, "postgres")), "-D", str(data)),
+        argv=(postgres, "-D", str(data)),
         directory=data,
         env=server_environment(),
         account=account,
@@ -206,7 +207,7 @@ def _is_ready(data: Path) -> bool:
 
 def socket_port(work: Work) -> int:
     """Return the port in the name of the server's socket file."""
-    port = None if isinstance(work, BuildWork) else work.port
+    port = None if isinstance(work, BuildWork) or work.contained else work.port
     return SOCKET_PORT if port is None else port
 
 
