@@ -49,6 +49,11 @@ class ContainerDaemon:
     def socket(self) -> Path:
         return self.root / "docker.sock"
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start it and wait until it answers; skips the test where it cannot run, with the end of its log."""
         pool = f"base=10.{200 + os.getpid() % 50}.0.0/16,size=24"
@@ -122,6 +127,7 @@ class ContainerDaemon:
             if words and Path(words[0]).name == "containerd" and str(self.root) in " ".join(words):
                 process.kill()
                 process.wait(_PATIENCE_SECONDS)
+        (self.root / "exec/containerd/containerd.pid").unlink(missing_ok=True)  # its number lives on until it is reaped
 
 
 @contextmanager
@@ -189,7 +195,9 @@ def _fill(root: Path, major: str) -> None:
         shutil.copy(path, place)
     (root / "usr/bin/sh").symlink_to("dash")
     shared = Path("/usr/share")
-    for tree in (shared / "postgresql" / major, shared / "zoneinfo", *Path("/usr/lib").glob("*/perl-base")):
+    locale = Path("/usr/lib/locale/C.utf8")  # where the C library has none of its own
+    trees = [shared / "postgresql" / major, shared / "zoneinfo", locale, *Path("/usr/lib").glob("*/perl-base")]
+    for tree in filter(Path.exists, trees):
         shutil.copytree(tree, root / tree.relative_to("/"), symlinks=True)
 
 

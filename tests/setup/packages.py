@@ -182,6 +182,7 @@ _NEEDS = [
         "a second major version besides the embedded PostgreSQL, and preferring the host's server",
     ),
     Need("pgbackrest", _program("pgbackrest"), "pgbackrest", "backups in repositories of pgBackRest"),
+    Need("dockerd", _program("dockerd"), "docker.io", "clones and builds in containers (as root)"),
     Need("zstd", _program("zstd"), "zstd", "dumps and archived WAL that are compressed with it"),
     Need("lz4", _program("lz4"), "lz4", "dumps and archived WAL that are compressed with it"),
 ]

@@ -7,7 +7,8 @@ is translated here or handed on as :class:`DaemonError`. Every call is bounded i
 
 from __future__ import annotations
 
-import threading
+import socket
+import weakref
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,13 @@ class ConflictError(DaemonError):
 
 
 class Daemon:
-    """The daemon behind one socket; safe to call from several threads, each with a connection of its own."""
+    """The daemon behind one socket; safe to call from several threads, each with connections of its own."""
 
-    def __init__(self, socket: Path) -> None:
-        self.socket = socket
-        self._local = threading.local()
+    def __init__(self, address: Path) -> None:
+        self.address = address
         self._version: str | None = None
+        self._idle: list[docker.APIClient] = []
+        weakref.finalize(self, _close_all, self._idle)
 
     def containers(self, labels: Sequence[str] = ()) -> list[Facts]:
         """Return containers in any state; with ``labels`` (``name=value``) those that have them all."""
@@ -162,31 +164,60 @@ class Daemon:
             with self._api(seconds) as api:
                 yield api
         except _SILENT as error:
-            self._local.api = None
-            raise _unavailable(self.socket, error) from error
+            raise _unavailable(self.address, error) from error
 
     @contextmanager
     def _api(self, seconds: float) -> Iterator[docker.APIClient]:
         try:
-            api = self._client()
-            api.timeout = seconds
-            yield api
+            with self._lent() as api:
+                api.timeout = seconds
+                yield api
         except NotFound as error:
             raise AbsentError(_text(error), 404) from error
         except APIError as error:
             raise _translated(error) from error
         except DockerException as error:
-            raise _unavailable(self.socket, error) from error
+            raise _unavailable(self.address, error) from error
+
+    @contextmanager
+    def _lent(self) -> Iterator[docker.APIClient]:
+        """Give a client that nobody else uses meanwhile; one that was left in the middle of an answer is closed."""
+        api, whole = self._client(), False
+        try:
+            yield api
+            whole = True
+        except APIError:
+            whole = True
+            raise
+        finally:
+            if whole:
+                self._idle.append(api)
+            else:
+                api.close()
 
     def _client(self) -> docker.APIClient:
-        """Return this thread's client: the library's connections are not for several at once."""
-        known: docker.APIClient | None = getattr(self._local, "api", None)
-        if known is None:
-            url = f"unix://{self.socket}"
-            known = docker.APIClient(base_url=url, version=self._version or "auto", timeout=_LOOK_SECONDS)
-            self._version = known.api_version
-            self._local.api = known
-        return known
+        """Return a client that nobody else uses now: the library's are not for several threads at once."""
+        self._require_listening()
+        with suppress(IndexError):
+            return self._idle.pop()
+        url = f"unix://{self.address}"
+        made = docker.APIClient(base_url=url, version=self._version or "auto", timeout=_LOOK_SECONDS)
+        self._version = made.api_version
+        return made
+
+    def _require_listening(self) -> None:
+        """Insist that somebody listens; of a connection that fails, the library leaves the socket behind."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_LOOK_SECONDS)
+            try:
+                probe.connect(str(self.address))
+            except OSError as error:
+                raise _unavailable(self.address, error) from error
+
+
+def _close_all(clients: list[docker.APIClient]) -> None:
+    while clients:
+        clients.pop().close()
 
 
 def _translated(error: APIError) -> DaemonError:
@@ -199,10 +230,10 @@ def _text(error: APIError) -> str:
     return str(error.explanation or error)[:2000]
 
 
-def _unavailable(socket: Path, error: Exception) -> UnavailableError:
-    why = str(error)[-200:] if isinstance(error, DockerException) else type(error).__name__
+def _unavailable(address: Path, error: Exception) -> UnavailableError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"[:200]
     return UnavailableError(
-        f"the daemon of containers at {socket} does not answer: {why}",
+        f"the daemon of containers at {address} does not answer: {why}",
         reason="RuntimeUnavailable",
         hint="start it, or correct runtimes.docker.socket in the host configuration",
     )

@@ -265,12 +265,13 @@ class DockerRuntime:
         state = facts.get("State", {})
         self._logs.keep(spec.name, container)
         written = self._daemon.logs(container, _EXCERPT_LINES).decode("utf-8", "replace").strip()
-        how = "because it ran out of memory" if state.get("OOMKilled") else f"with exit code {state.get('ExitCode')}"
+        out_of_memory, code = state.get("OOMKilled"), state.get("ExitCode")  # which a restart by the daemon forgets
+        how = " because it ran out of memory" if out_of_memory else f" with exit code {code}" if code else ""
         raise TransientError(
-            f"the server {spec.name} ended {how} while it started; the end of its log:\n"
+            f"the server {spec.name} ended{how} while it started; the end of its log:\n"
             f"{written[-_EXCERPT_BYTES:] or '(it wrote nothing)'}",
             reason="ServerStartFailed",
-            hint="raise resources.memory" if state.get("OOMKilled") else None,
+            hint="raise resources.memory" if out_of_memory else None,
         )
 
     def _end(self, found: Found, signals: tuple[tuple[signal.Signals, float], ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from reconciler.state.servers import Contained, ProductImage, ServerSpec
 from reconciler.testing.runtime import RuntimeHarness
 from tests.containers import IMAGE, USER, container_daemon, host_major
 from tests.runtimes.conftest import answers
+from tests.support import World, image, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,3 +102,50 @@ def harness(daemon: ContainerDaemon, short_path: Path, account_settings: Account
     harness = DockerHarness(daemon, short_path, account_settings, range(start, start + 20))
     yield harness
     harness.close()
+
+
+@pytest.fixture(scope="session")
+def built(daemon: ContainerDaemon) -> Iterator[World]:
+    """An installation with an image that was built by processes of the host."""
+    world = new_world()
+    try:
+        configure(world, daemon)
+        world.write("shop.yaml", image("shop", version=host_major()))
+        world.converge()
+        yield world
+    finally:
+        world.close()
+
+
+@pytest.fixture
+def shop(built: World, daemon: ContainerDaemon) -> Iterator[World]:
+    """The installation, without clones before and after the test."""
+    try:
+        yield built
+    finally:
+        if not daemon.running:
+            daemon.start()
+        configure(built, daemon)
+        for path in (built.root / "specs").glob("*.yaml"):
+            if path.name != "shop.yaml":
+                path.unlink()
+        daemon.remove_all()
+        built.converge()
+        assert built.leftovers() == []
+        assert daemon.names() == set()
+
+
+def configure(world: World, daemon: ContainerDaemon, **docker: Any) -> None:  # noqa: ANN401 - as YAML
+    """Write the configuration of a world whose clones can be in containers; ``docker`` are changes of that section."""
+    first, last = world.ports.start, world.ports.stop - 1
+    settings = {
+        "socket": str(daemon.socket),
+        "ports": f"{first + 20}-{last}",
+        "images": {"postgres": f"{IMAGE}:{host_major()}"},
+        "pull": "never",
+        "networks": ["compose"],
+    }
+    world.configure(
+        runtimes={"process": {"ports": f"{first}-{first + 19}"}, "docker": settings | docker},
+        prune={"maxDelete": 1000},
+    )
