@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reconciler.runtimes.docker.settings import DockerSettings
     from reconciler.state.servers import ProductImage
 
+ASKED = "reconciler/asked"
 PASSWORDS = ("cat", "/etc/passwd")
 _UID, _GID = 1, 2  # after the name and a colon, passwd(5)
 _ANSWER_SECONDS = 60.0
@@ -44,6 +45,7 @@ class Images:
     """Labels of the containers in which images are asked."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _known: dict[str, dict[str, str]] = field(default_factory=dict)
+    _swept: bool = False
 
     def software(self, engine: str, major: str | None, default: ProductImage) -> Software:
         """Return the programs of the image that serves a version of an engine.
@@ -67,6 +69,7 @@ class Images:
 
     def _image(self, reference: str) -> Facts:
         with self._lock:  # several clones of one image must not fetch it at once
+            self._sweep()
             found = self.daemon.image(reference)
             if self.settings.pull == "always" or (found is None and self.settings.pull == "missing"):
                 found = self._fetched(reference, found)
@@ -76,6 +79,17 @@ class Images:
                 hint=f"load or pull {reference}, or name another under runtimes.docker.images",
             )
         return found
+
+    def _sweep(self) -> None:
+        """Remove containers in which a reconciler that was killed, or whose daemon was, asked an image."""
+        if not self._swept:
+            for facts in self.daemon.containers([f"{name}={value}" for name, value in self._labels.items()]):
+                self.daemon.remove(str(facts["Id"]))
+            self._swept = True
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {**self.labels, ASKED: "yes"}
 
     def _fetched(self, reference: str, present: Facts | None) -> Facts | None:
         whole = reference if "@" in reference or ":" in reference.rpartition("/")[2] else f"{reference}:latest"
@@ -133,7 +147,7 @@ class Images:
             "Image": digest,
             "Entrypoint": [words[0]],
             "Cmd": list(words[1:]),
-            "Labels": dict(self.labels),
+            "Labels": self._labels,
             "HostConfig": {"NetworkMode": "none", "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]},
         }
         container = None
@@ -150,7 +164,9 @@ class Images:
             raise UnsupportedError(f"{words[0]} does not run in the container image: {error.message}") from error
         finally:
             if container is not None:
+                self._swept = False  # until it is gone for certain
                 self.daemon.remove(container)
+                self._swept = True
         if state.get("ExitCode") != 0:
             raise UnsupportedError(f"{words[0]} failed in the container image: {told[-500:]}")
         return told

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PREFIX = "reconciler/"
 INSTALLATION = f"{PREFIX}installation"
-_RUNTIME = f"{PREFIX}runtime"
+RUNTIME = f"{PREFIX}runtime"
 _SERVER = f"{PREFIX}server"
 _DIRECTORY = f"{PREFIX}directory"
 _PORT = f"{PREFIX}port"
@@ -69,7 +69,7 @@ class Marks:
         return {
             **{f"{PREFIX}{word}": value for word, value in spec.subject.items()},
             INSTALLATION: self.installation,
-            _RUNTIME: self.runtime,
+            RUNTIME: self.runtime,
             _SERVER: spec.name,
             _DIRECTORY: str(spec.directory.resolve()),
             _STOP: stop,
@@ -78,7 +78,7 @@ class Marks:
 
     def filters(self, server: ServerName | None = None) -> list[str]:
         """Return what to ask the daemon for, to see our containers, or those of one server."""
-        ours = [f"{INSTALLATION}={self.installation}", f"{_RUNTIME}={self.runtime}"]
+        ours = [f"{INSTALLATION}={self.installation}", f"{RUNTIME}={self.runtime}"]
         return ours if server is None else [*ours, f"{_SERVER}={server}"]
 
     def ours(self, containers: Iterable[Facts]) -> Iterator[Found]:
@@ -86,7 +86,7 @@ class Marks:
         for facts in containers:
             labels = facts.get("Labels") or {}
             directory = labels.get(_DIRECTORY)
-            mine = labels.get(INSTALLATION) == self.installation and labels.get(_RUNTIME) == self.runtime
+            mine = labels.get(INSTALLATION) == self.installation and labels.get(RUNTIME) == self.runtime
             if mine and directory and directory in mounted(facts):
                 yield _found(facts, labels)
 

@@ -74,7 +74,7 @@ class DockerRuntime:
         self._daemon = Daemon(settings.socket)
         self._marks = Marks(installation, name)
         mine = {marks.INSTALLATION: installation}
-        self._images = Images(self._daemon, settings, state / "images", mine)
+        self._images = Images(self._daemon, settings, state / "images", mine | {marks.RUNTIME: name})
         self._networks = Networks(self._daemon, mine)
         self._logs = KeptLogs(self._daemon, state / "logs")
         self._ports = Handout(settings.ports)
