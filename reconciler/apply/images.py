@@ -235,7 +235,7 @@ def _job(
     account = runtime.account("build", volume, frozenset())
     give_tree(directory, account)
     major = source.base.major if source.base is not None else image.version
-    served = software(work, work.host.engine(image.engine), image.runtime, major)
+    served = software(work, work.host.engine(image.engine), image.runtime, major, image.container_image)
     return BuildWork(
         snapshot=action.snapshot,
         server=ServerName(volume),

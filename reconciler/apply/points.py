@@ -150,7 +150,9 @@ def _job(
     account = runtime.account("build", volume, frozenset())
     give_tree(directory, account)
     image = work.desired.images.get(action.image)
-    served = software(work, work.host.engine(manifest.engine), manifest.runtime, base.major)
+    clone = work.desired.clones.get(manifest.clone)
+    asked = clone.container_image if clone is not None else None
+    served = software(work, work.host.engine(manifest.engine), manifest.runtime, base.major, asked)
     return BuildWork(
         snapshot=action.snapshot,
         server=ServerName(volume),

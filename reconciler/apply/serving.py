@@ -125,17 +125,20 @@ def server_of(work: Work, storage: Storage, volume: VolumeId, manifest: CloneMan
 
 def _spec(work: Work, engine: Engine, manifest: CloneManifest, job: CloneWork) -> ServerSpec:
     """Return how to start a clone's server, with its limits and with what it says of itself on the host."""
-    job = replace(job, software=software(work, engine, manifest.runtime, manifest.major))
     clone = work.desired.clones[manifest.clone]
+    job = replace(job, software=software(work, engine, manifest.runtime, manifest.major, clone.container_image))
     return replace(engine.clone_server(job), resources=clone.resources, subject=_subject(manifest, clone))
 
 
-def software(work: Work, engine: Engine, runtime: RuntimeName, major: str | None) -> Software | None:
-    """Return the programs that a runtime brings for a version of an engine; None: the engine finds the host's own."""
+def software(work: Work, engine: Engine, runtime: RuntimeName, major: str | None, asked: str | None) -> Software | None:
+    """Return the programs that a runtime brings for a version of an engine; None: the engine finds the host's own.
+
+    ``asked`` is the container image that a document names.
+    """
     serves = work.runtime(runtime)
     if not serves.traits.containers:
         return None
-    return serves.software(engine.name, major, engine.container_image(major))
+    return serves.software(engine.name, major, engine.container_image(major), asked=asked)
 
 
 def _subject(manifest: CloneManifest, clone: DesiredClone) -> dict[str, str]:

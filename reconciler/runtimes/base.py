@@ -57,10 +57,13 @@ class Runtime(Protocol):
         """
         ...
 
-    def software(self, engine: str, major: str | None, default: ProductImage) -> Software | None:
+    def software(
+        self, engine: str, major: str | None, default: ProductImage, *, asked: str | None = None
+    ) -> Software | None:
         """Return the programs that serve a version of an engine here; None: those of the host, which the engine finds.
 
-        ``default`` is the image of containers that is taken where the host's configuration names no other.
+        ``default`` is the image of containers that is taken where the host's configuration names no other;
+        ``asked`` is one that a document names.
 
         Raises:
             NotInstalledError: there is no such image, and none can be had; the message says why.

@@ -88,7 +88,14 @@ class MemoryRuntime:
                 name: server.observed for (owner, name), server in self.host.running.items() if owner == self._owner
             }
 
-    def software(self, engine: str, major: str | None, default: ProductImage) -> Software | None:  # noqa: ARG002 - the host's own
+    def software(
+        self,
+        engine: str,  # noqa: ARG002 - part of the contract: the engine finds the host's own programs
+        major: str | None,  # noqa: ARG002
+        default: ProductImage,  # noqa: ARG002
+        *,
+        asked: str | None = None,  # noqa: ARG002
+    ) -> Software | None:
         return None
 
     def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: proc.CancelToken | None = None) -> None:  # noqa: ARG002 - looking is cheap here

@@ -91,7 +91,14 @@ class ProcessRuntime:
             for found in self._discovery.servers()
         }
 
-    def software(self, engine: str, major: str | None, default: ProductImage) -> Software | None:  # noqa: ARG002 - the host's own
+    def software(
+        self,
+        engine: str,  # noqa: ARG002 - part of the contract: the engine finds the host's own programs
+        major: str | None,  # noqa: ARG002
+        default: ProductImage,  # noqa: ARG002
+        *,
+        asked: str | None = None,  # noqa: ARG002
+    ) -> Software | None:
         return None
 
     def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: CancelToken | None = None) -> None:

@@ -356,6 +356,9 @@ class Grant(Model):
     roots: Many[HostPath] = Field((), description="Directories of the host.", examples=[["/backups/shop"]])
     repositories: Many[NonEmpty] = Field((), description="Backup repositories, by glob.", examples=[["shop*"]])
     secrets: Many[NonEmpty] = Field((), description="Secrets, by glob.", examples=[["shop-*"]])
+    container_images: Many[NonEmpty] = Field(
+        (), description="Container images that specs may name, by glob.", examples=[["registry.example/*"]]
+    )
     superuser_scripts: bool = Field(False, description="Whether their SQL runs with superuser rights.")
 
 

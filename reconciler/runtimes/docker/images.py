@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from reconciler.runtimes.docker.daemon import Daemon, Facts
     from reconciler.runtimes.docker.settings import DockerSettings
-    from reconciler.state.servers import ProductImage
 
 ASKED = "reconciler/asked"
 PASSWORDS = ("cat", "/etc/passwd")
@@ -47,15 +46,13 @@ class Images:
     _known: dict[str, dict[str, str]] = field(default_factory=dict)
     _swept: bool = False
 
-    def software(self, engine: str, major: str | None, default: ProductImage) -> Software:
-        """Return the programs of the image that serves a version of an engine.
+    def software(self, reference: str, user: str) -> Software:
+        """Return the programs of an image, in which the data belongs to ``user`` unless it names another.
 
         Raises:
             NotInstalledError: there is no such image here, and it cannot be fetched.
 
         """
-        named = self.settings.images
-        reference = named.get(f"{engine}:{major}") or named.get(engine) or default.reference
         facts = self._image(reference)
         config = facts.get("Config") or {}
         digest = str(facts["Id"])
@@ -63,7 +60,7 @@ class Images:
             reference=reference,
             digest=digest,
             environment=_environment(config.get("Env") or ()),
-            account=self._account(digest, str(config.get("User") or ""), default.user),
+            account=self._account(digest, str(config.get("User") or ""), user),
             ask=lambda words: self._ask(digest, words),
         )
 

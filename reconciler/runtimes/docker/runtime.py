@@ -88,8 +88,12 @@ class DockerRuntime:
             if found.runs
         }
 
-    def software(self, engine: str, major: str | None, default: ProductImage) -> Software | None:
-        return self._images.software(engine, major, default)
+    def software(
+        self, engine: str, major: str | None, default: ProductImage, *, asked: str | None = None
+    ) -> Software | None:
+        named = self._settings.images
+        reference = asked or named.get(f"{engine}:{major}") or named.get(engine) or default.reference
+        return self._images.software(reference, default.user)
 
     def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: CancelToken | None = None) -> None:
         """Start a server and return once it answers; see the contract.

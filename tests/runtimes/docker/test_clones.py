@@ -173,6 +173,18 @@ def test_a_server_that_exits_at_once_is_told_with_the_end_of_its_log(shop: World
     assert daemon.names() == set()
 
 
+def test_a_document_names_the_container_image_that_a_clone_runs(shop: World, daemon: ContainerDaemon) -> None:
+    shop.write("dev.yaml", clone("dev", runtime="docker"))
+    shop.converge()
+    first = daemon.inspect(container(daemon, "dev"))["Image"]
+    shop.write("dev.yaml", clone("dev", runtime="docker", container={"image": first}))
+    assert shop.apply().require().actions == ["restart Clone/dev"]
+    assert daemon.inspect(container(daemon, "dev"))["Image"] == first
+    shop.write("dev.yaml", clone("dev", runtime="docker", container={"image": "local/absent:1"}))
+    assert "local/absent:1 is not on this host" in shop.apply().errors["Clone/dev"]
+    assert shop.sql("dev", "SELECT count(*) FROM product") == [(3,)]
+
+
 def test_changed_limits_are_applied_by_a_restart(shop: World, daemon: ContainerDaemon) -> None:
     shop.write("dev.yaml", clone("dev", runtime="docker"))
     shop.converge()
