@@ -89,6 +89,23 @@ class Host:
             self.engines[name] = plugins.load("engine", name)()
         return self.engines[name]
 
+    def runtime(self, name: RuntimeName) -> Runtime:
+        """Return a runtime of this host.
+
+        Raises:
+            UnsupportedError: this host has no such runtime.
+
+        """
+        runtime = self.runtimes.get(name)
+        if runtime is None:
+            known = ", ".join(sorted(self.runtimes))
+            raise UnsupportedError(
+                f"the runtime {name} is not available on this host",
+                reason="RuntimeUnavailable",
+                hint=f"available: {known}; others are where the configuration has a section under runtimes",
+            )
+        return runtime
+
     def serving(self, runtime: RuntimeName) -> ServingSettings:
         """Return where servers of a runtime listen."""
         settings = getattr(self.config.runtimes, runtime, None)

@@ -33,7 +33,7 @@ from reconciler.engines.postgres.control import data_major
 from reconciler.engines.postgres.failures import translated
 from reconciler.engines.postgres.mirror import PostgresMirrors
 from reconciler.engines.postgres.session import PostgresSession
-from reconciler.errors import UnsupportedError
+from reconciler.errors import NotInstalledError, UnsupportedError
 from reconciler.handover import give_tree
 from reconciler.state.servers import ProductImage
 
@@ -156,7 +156,7 @@ class PostgresEngine:
         return f"postgresql://{user}{secret}@{host}:{endpoint.port}/{database}"
 
     def shell(self, endpoint: Endpoint, password: str, major: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
-        argv = (str(server.program(server.choose(major), "psql")),)
+        argv = (str(server.program(_client(major), "psql")),)
         return argv, {
             "PGHOST": endpoint.host,
             "PGPORT": str(endpoint.port),
@@ -164,6 +164,17 @@ class PostgresEngine:
             "PGUSER": endpoint.user,
             "PGPASSWORD": password,
         }
+
+
+def _client(major: str) -> InstalledServer:
+    """Return where to take client programs from; of a server in a container the host may have no programs.
+
+    psql works with servers from 9.2 on, whatever its own version (its manual, "Notes").
+    """
+    try:
+        return server.choose(major)
+    except NotInstalledError:
+        return server.choose()
 
 
 def _run_scripts(work: CloneWork, wanted: Sequence[Script]) -> None:
