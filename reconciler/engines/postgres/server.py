@@ -241,7 +241,8 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
         )
     except psycopg.OperationalError as error:
         if _ABSENT_LOCALE.search(str(error)):
-            message = f"this host lacks the locale of database {database}: {error}"
+            where = "this host" if work.software is None else f"the container image {work.software.reference}"
+            message = f"{where} lacks the locale of database {database}: {error}"
             raise NotInstalledError(message, hint="generate it (Debian: dpkg-reconfigure locales)") from error
         raise UnavailableError(f"cannot connect to database {database} of server {work.server}: {error}") from error
     if isinstance(work, BuildWork):

@@ -16,7 +16,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
-from reconciler.errors import ReconcilerError, UnavailableError
+from reconciler.errors import TransientError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,12 +29,13 @@ _SECONDS = 60.0
 """A daemon that is asked for much at once starts containers one after the other."""
 _LOOK_SECONDS = 20.0
 _PULL_SECONDS = 3600.0
+_BAD = 400
 _CONFLICT = 409
 _UNCHANGED = 304
 _SILENT = (requests.exceptions.RequestException, OSError)
 
 
-class DaemonError(ReconcilerError):
+class DaemonError(TransientError):
     """The daemon answered with an error; ``status`` is that of HTTP."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -186,8 +187,10 @@ class Daemon:
         try:
             yield api
             whole = True
-        except APIError:
-            whole = True
+        except APIError as error:
+            whole = not _speaks_otherwise(error)
+            if not whole:
+                self._version = None
             raise
         finally:
             if whole:
@@ -213,6 +216,11 @@ class Daemon:
                 probe.connect(str(self.address))
             except OSError as error:
                 raise _unavailable(self.address, error) from error
+
+
+def _speaks_otherwise(error: APIError) -> bool:
+    """Whether the daemon was exchanged for one that does not know the version of the API that was agreed on."""
+    return error.response is not None and error.response.status_code == _BAD and "client version" in _text(error)
 
 
 def _close_all(clients: list[docker.APIClient]) -> None:

@@ -5,10 +5,8 @@ Called by ``runtime``. The daemon keeps the log of a container that exists, with
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reconciler.errors import UnavailableError
 from reconciler.runtimes.logs import ServerLogs
 
 if TYPE_CHECKING:
@@ -45,8 +43,7 @@ class KeptLogs:
 
     def remove(self, name: ServerName) -> None:
         """Forget what a server wrote; absent is fine."""
-        with suppress(UnavailableError):
-            self._files.remove(name)
+        self._files.remove(name)
 
     def rotate(self) -> None:
         """Keep what is kept within its bounds."""

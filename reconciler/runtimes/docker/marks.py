@@ -30,6 +30,7 @@ _SERVER = f"{PREFIX}server"
 _DIRECTORY = f"{PREFIX}directory"
 _PORT = f"{PREFIX}port"
 _STOP = f"{PREFIX}stop"
+_AT_WORK = ("running", "paused", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def title(facts: Facts) -> str:
 def users_of(containers: Iterable[Facts], directory: Path) -> list[str]:
     """Return the names of running containers that have a directory mounted."""
     wanted = str(directory.resolve())
-    return [title(facts) for facts in containers if wanted in mounted(facts) and facts.get("State") != "exited"]
+    return [title(facts) for facts in containers if wanted in mounted(facts) and facts.get("State") in _AT_WORK]
 
 
 def _found(facts: Facts, labels: dict[str, str]) -> Found:

@@ -103,7 +103,7 @@ class DockerRuntime:
         """
         contained(spec)
         running = None if fresh else self._make_way(spec)
-        if running is not None and self._wait_until_ready(spec, running.id, cancel):
+        if running is not None and self._wait_until_ready(spec, running.id, cancel, adopted=True):
             return
         if running is not None:
             self._remove(running)
@@ -239,10 +239,13 @@ class DockerRuntime:
             self._networks.forget()
             raise _not_startable(spec, error) from error
 
-    def _wait_until_ready(self, spec: ServerSpec, container: str, cancel: CancelToken | None) -> bool:
+    def _wait_until_ready(
+        self, spec: ServerSpec, container: str, cancel: CancelToken | None, *, adopted: bool = False
+    ) -> bool:
         """Wait until the server answers; return False when it ended instead, even if the daemon started it again."""
         started = self._clock.monotonic()
         pause, looked = _FIRST_POLL_SECONDS, started
+        restarts = self._restarts(container) if adopted else 0
         while not spec.ready():
             if cancel is not None:
                 cancel.check()
@@ -254,15 +257,18 @@ class DockerRuntime:
                 )
             if now - looked >= _INSPECT_SECONDS:
                 looked = now
-                if not self._lives(container):
+                if self._restarts(container) != restarts:
                     return False
             self._clock.wait(self._never, pause)
             pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
         return True
 
-    def _lives(self, container: str) -> bool:
+    def _restarts(self, container: str) -> int | None:
+        """Return how often the daemon has started a container again by itself; None when it does not run."""
         facts = self._daemon.inspect(container)
-        return facts is not None and bool(facts["State"].get("Running")) and not facts.get("RestartCount")
+        if facts is None or not facts["State"].get("Running"):
+            return None
+        return int(facts.get("RestartCount") or 0)
 
     def _report_death(self, spec: ServerSpec, container: str) -> NoReturn:
         facts: dict[str, Any] = self._daemon.inspect(container) or {}
