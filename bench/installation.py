@@ -24,7 +24,7 @@ from bench.figures import Options, SkippedError
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.replication import lsn
 from reconciler.host import open_host
-from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
+from reconciler.ids import DEFAULT_RUNTIME, CloneName, ImageName, ServerName, VolumeId
 from reconciler.loop import Reconciler
 from reconciler.spec.config import Config
 from reconciler.state.observed import MirrorManifest, RawManifest, SnapshotManifest
@@ -32,7 +32,7 @@ from reconciler.status.report import current_volume
 from reconciler.storage.extents import shared_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reconciler.apply.executor import Task
     from reconciler.host import Host
@@ -46,6 +46,7 @@ kind: Image
 metadata: {{name: {name}}}
 spec:
   engine: postgres
+{version}
   source: {{empty: {{}}}}
   databases: [bench]
   retention: {{keep: 1}}
@@ -110,6 +111,7 @@ spec:
   owner: bench
   users: [{{name: app, role: owner}}]
   parameters: {parameters}
+{more}
 """
 
 
@@ -133,14 +135,15 @@ class Installation:
         self._reconciler = Reconciler(host, host.commits())
         self.programs = server.choose().directory
         (self._storage,) = host.pools.values()
-        (self._runtime,) = host.runtimes.values()
+        self._runtime = host.runtimes[DEFAULT_RUNTIME]
 
     # -- the product ------------------------------------------------------------------
 
-    def image(self, name: str, scale: int) -> Path:
+    def image(self, name: str, scale: int, version: str | None = None) -> Path:
         """Build an image as large as ``pgbench --initialize --scale`` makes it, unless it is there; its data."""
+        line = "" if version is None else f'  version: "{version}"'
         script = "".join(f"        {line}\n" for line in _PGBENCH.format(scale=scale).splitlines())
-        self._write(f"image-{name}", _IMAGE.format(name=name, script=script.rstrip()))
+        self._write(f"image-{name}", _IMAGE.format(name=name, version=line, script=script.rstrip()))
         self.settle()
         return self._storage.path(self._snapshot(name))
 
@@ -213,11 +216,13 @@ class Installation:
         return self._storage.path(found)
 
     def write_clones(
-        self, image: str, names: Sequence[str], parameters: str = "{}", *, snapshot: str = "latest"
+        self, image: str, names: Sequence[str], parameters: str = "{}", *, snapshot: str = "latest", more: str = ""
     ) -> None:
-        """Write the specs of clones; the next pass sees them."""
+        """Write the specs of clones; the next pass sees them. ``more`` are further lines of a spec."""
         for name in names:
-            self._write(name, _CLONE.format(name=name, image=image, parameters=parameters, snapshot=snapshot))
+            self._write(
+                name, _CLONE.format(name=name, image=image, parameters=parameters, snapshot=snapshot, more=more)
+            )
 
     def start_pass(self) -> tuple[Task, ...]:
         """Run one pass and return the work that it started and did not wait for."""
@@ -326,8 +331,9 @@ class Installation:
             self.remove_clones()
 
     def _stop_all(self) -> None:
-        for name in self._runtime.servers():
-            self._runtime.stop(ServerName(name))
+        for runtime in self.host.runtimes.values():
+            for name in runtime.servers():
+                runtime.stop(ServerName(name))
 
     def _write(self, name: str, text: str) -> None:
         (self._specs / f"{name}.yaml").write_text(text)
@@ -347,8 +353,8 @@ def size_of(options: Options) -> str:
 
 
 @contextmanager
-def installation(options: Options) -> Iterator[Installation]:
-    """Open the installation of this size on btrfs.
+def installation(options: Options, docker: Mapping[str, object] | None = None) -> Iterator[Installation]:
+    """Open the installation of this size on btrfs; with ``docker`` (settings of that runtime) one of its own.
 
     Raises:
         SkippedError: this host cannot have one.
@@ -359,11 +365,11 @@ def installation(options: Options) -> Iterator[Installation]:
     for program in ("mkfs.btrfs", "mount", "umount"):
         if shutil.which(program) is None:
             raise SkippedError(f"needs the program {program} (packages btrfs-progs, mount)")
-    scratch = scratch_directory(options) / size_of(options)
+    scratch = scratch_directory(options) / (size_of(options) + ("-docker" if docker is not None else ""))
     specs, pool = scratch / "specs", scratch / "pool"
     specs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as afterwards, ExitStack() as stack:
-        config = _config(scratch, POOL_GIB[size_of(options)])
+        config = _config(scratch, POOL_GIB[size_of(options)], docker)
         host = stack.enter_context(open_host(config, writes=True, command="bench"))
         afterwards.callback(_unmount, pool)  # only who was let in: another run may be using it
         _require_available(host)
@@ -384,7 +390,7 @@ def scratch_directory(options: Options) -> Path:
     return path
 
 
-def _config(scratch: Path, gibibytes: int) -> Config:
+def _config(scratch: Path, gibibytes: int, docker: Mapping[str, object] | None) -> Config:
     return Config.model_validate(
         {
             "repository": {"path": str(scratch / "specs")},
@@ -393,7 +399,7 @@ def _config(scratch: Path, gibibytes: int) -> Config:
                 "default": {"driver": "btrfs", "path": str(scratch / "pool"), "size": f"{gibibytes}Gi", "reserve": "1%"}
             },
             "secrets": {"directory": str(scratch / "secrets")},
-            "runtimes": {"process": {"ports": "25600-25999"}},
+            "runtimes": {"process": {"ports": "25600-25999"}} | ({"docker": docker} if docker is not None else {}),
             "prune": {"maxDelete": 1000, "maxDeletePercent": 100},
         }
     )

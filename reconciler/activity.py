@@ -67,6 +67,7 @@ def look_at(host: Host, volume: Volume, server: ObservedServer) -> Activity:
         run_directory=host.state.run_directory(name),
         snapshot=snapshot_of(manifest),
         port=server.port,
+        contained=host.runtimes[manifest.runtime].traits.containers,
     )
     return host.engine(manifest.engine).activity(work)
 

@@ -50,6 +50,16 @@ def give_tree(directory: Path, account: Account | None) -> None:
     give(directory, account)
 
 
+def owner_within(directory: Path) -> Account | None:
+    """Return who owns what is in a directory, judged by its first directory; None: nobody but us."""
+    with os.scandir(directory) as entries:
+        found = sorted((entry for entry in entries if entry.is_dir(follow_symlinks=False)), key=lambda one: one.name)
+        if not found or os.geteuid() != 0:
+            return None
+        status = found[0].stat(follow_symlinks=False)
+    return Account(status.st_uid, status.st_gid) if status.st_uid != os.geteuid() else None
+
+
 def lock_away(directory: Path, account: Account | None) -> None:
     """Make a directory one that only we get into, although what is in it belongs to ``account``.
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from reconciler.masking.dsse import Signer
     from reconciler.masking.trust import Trust
     from reconciler.repository import Author, Repository
+    from reconciler.runtimes.accounts import AccountSettings
     from reconciler.runtimes.base import Runtime
     from reconciler.secrets import SecretStore
     from reconciler.spec.config import Config, Pool
@@ -87,6 +88,23 @@ class Host:
         if name not in self.engines:
             self.engines[name] = plugins.load("engine", name)()
         return self.engines[name]
+
+    def runtime(self, name: RuntimeName) -> Runtime:
+        """Return a runtime of this host.
+
+        Raises:
+            UnsupportedError: this host has no such runtime.
+
+        """
+        runtime = self.runtimes.get(name)
+        if runtime is None:
+            known = ", ".join(sorted(self.runtimes))
+            raise UnsupportedError(
+                f"the runtime {name} is not available on this host",
+                reason="RuntimeUnavailable",
+                hint=f"available: {known}; others are where the configuration has a section under runtimes",
+            )
+        return runtime
 
     def serving(self, runtime: RuntimeName) -> ServingSettings:
         """Return where servers of a runtime listen."""
@@ -286,7 +304,7 @@ def open_host(config: Config, *, writes: bool, command: str = "") -> Iterator[Ho
             store=store,
             secrets=secret_store(config),
             pools={PoolName(name): _pool(PoolName(name), pool, state) for name, pool in config.pools.items()},
-            runtimes={RuntimeName("process"): _process_runtime(config, state)},
+            runtimes=_runtimes(config, state),
             clock=clock,
             held=stack if writes else None,
         )
@@ -343,9 +361,47 @@ def _pool(name: PoolName, settings: Pool, state: StateDirectory) -> Storage:
     )
 
 
-def _process_runtime(config: Config, state: StateDirectory) -> Runtime:
+def _runtimes(config: Config, state: StateDirectory) -> dict[RuntimeName, Runtime]:
+    """Return the runtimes of this host: processes always, containers where the configuration speaks of them."""
+    runtimes = {RuntimeName("process"): _process_runtime(config, state)}
+    if "docker" in config.runtimes.model_fields_set:
+        runtimes[RuntimeName("docker")] = _docker_runtime(config, state)
+    return runtimes
+
+
+def _docker_runtime(config: Config, state: StateDirectory) -> Runtime:
+    from reconciler.runtimes.docker.settings import DockerSettings
+
+    settings = config.runtimes.docker
+    runtime: Runtime = plugins.load("runtime", "docker")(
+        RuntimeName("docker"),
+        installation=state.installation,
+        state=state.path,
+        settings=DockerSettings(
+            socket=settings.socket,
+            images=settings.images,
+            pull=settings.pull,
+            networks=settings.networks,
+            shm_size=settings.shm_size,
+            restart=settings.restart,
+            ports=range(settings.ports.first, settings.ports.last + 1),
+            host=settings.host,
+        ),
+        accounts=_accounts(config),
+    )
+    return runtime
+
+
+def _accounts(config: Config) -> AccountSettings:
     from reconciler.runtimes.accounts import AccountSettings
 
+    settings = config.runtimes.process.accounts
+    return AccountSettings(
+        build=settings.build, clone=settings.clone, own=range(settings.own.first, settings.own.last + 1)
+    )
+
+
+def _process_runtime(config: Config, state: StateDirectory) -> Runtime:
     settings = config.runtimes.process
     runtime: Runtime = plugins.load("runtime", "process")(
         RuntimeName("process"),
@@ -354,10 +410,6 @@ def _process_runtime(config: Config, state: StateDirectory) -> Runtime:
         logs=state.logs,
         ports=range(settings.ports.first, settings.ports.last + 1),
         host=settings.host,
-        accounts=AccountSettings(
-            build=settings.accounts.build,
-            clone=settings.accounts.clone,
-            own=range(settings.accounts.own.first, settings.accounts.own.last + 1),
-        ),
+        accounts=_accounts(config),
     )
     return runtime

@@ -39,6 +39,7 @@ Apart from the engines, so that checking a file does not load a whole one.
 """
 
 RUNTIMES: Mapping[str, Plugin] = {
+    "docker": Plugin("reconciler.runtimes.docker.runtime:DockerRuntime", "pip install 'reconciler[docker]'"),
     "process": Plugin("reconciler.runtimes.process:ProcessRuntime"),
 }
 

@@ -30,7 +30,15 @@ from reconciler.errors import BusyError, PermanentError, RefusedError
 from reconciler.handover import give, give_tree
 from reconciler.ids import ServerName, VolumeId
 from reconciler.plan.idle import rests
-from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest, Tombstone, VolumeState
+from reconciler.state.observed import (
+    BuildManifest,
+    CloneManifest,
+    ClonePhase,
+    MirrorManifest,
+    SnapshotManifest,
+    Tombstone,
+    VolumeState,
+)
 from reconciler.status.report import current_volume
 
 if TYPE_CHECKING:
@@ -52,8 +60,9 @@ if TYPE_CHECKING:
         StopClone,
         UpdateClone,
     )
+    from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredClone
-    from reconciler.state.observed import AppliedUser, Volume
+    from reconciler.state.observed import AppliedUser, Manifest, Volume
     from reconciler.storage.base import Storage
 
 
@@ -161,6 +170,10 @@ def _update_users(work: Work, storage: Storage, volume: VolumeId) -> CloneManife
     _pool, manifest = work.clone(volume)
     clone = work.desired.clones[manifest.clone]
     gone = {user.name for user in manifest.users} - {user.name for user in clone.users}
+    contained = work.runtime(manifest.runtime).traits.containers
+    if contained and not manifest.superuser and any(user.role == "superuser" for user in clone.users):
+        manifest = replace(manifest, superuser=True)
+        storage.update(volume, manifest)  # before it is true
     with serving(work, storage, manifest, volume, private=True, keep=clone.running) as running:
         users = _deliver(work, running, clone, gone)
     updated = replace(manifest, users=users)
@@ -285,12 +298,20 @@ def destroy(work: Work, wanted: VolumeId) -> None:
     While there is a volume, a later pass knows that there is something to finish.
     """
     volume = work.volume(wanted)
-    own = own_account(volume.manifest) if volume is not None and isinstance(volume.manifest, CloneManifest) else None
-    for runtime in work.host.runtimes.values():
+    manifest = volume.manifest if volume is not None else None
+    own = own_account(manifest) if isinstance(manifest, CloneManifest) else None
+    for runtime in _runtimes(work, manifest):
         runtime.stop(ServerName(wanted), own=own, at_once=True)
     work.forget_server(wanted)
     if volume is not None:
         work.storage(volume.pool).delete(wanted)
+
+
+def _runtimes(work: Work, manifest: Manifest | None) -> Iterable[Runtime]:
+    """Return the runtimes that may serve a volume: a silent one keeps those volumes from going, and no others."""
+    if isinstance(manifest, BuildManifest | MirrorManifest | CloneManifest):
+        return [work.runtime(manifest.runtime)]
+    return work.host.runtimes.values()
 
 
 class _made:  # noqa: N801 - a context manager, read like a function
@@ -303,7 +324,7 @@ class _made:  # noqa: N801 - a context manager, read like a function
         self._work.require_absent(self._volume)  # else a failure would throw away what was there before
         try:
             directory = self._storage.clone(VolumeId(self._manifest.snapshot), self._volume, self._manifest)
-            account = clone_account(self._work, self._manifest, self._volume)
+            account = clone_account(self._work, self._manifest, self._volume, directory)
             if self._manifest.account is not None:
                 give_tree(directory, account)
             else:
@@ -347,7 +368,13 @@ def _draft(
         databases=snapshot.databases,
         facts=snapshot.facts,
         account=allocation.account.uid if allocation.account else None,
+        superuser=work.runtime(clone.runtime).traits.containers and _has_superuser(clone),
     )
+
+
+def _has_superuser(clone: DesiredClone) -> bool:
+    """Whether somebody acts in a clone as a superuser: nothing is made of what such a clone holds, for good."""
+    return any(user.role == "superuser" for user in clone.users) or (bool(clone.scripts) and clone.superuser_scripts)
 
 
 def _ready(work: Work, manifest: CloneManifest, users: tuple[AppliedUser, ...]) -> CloneManifest:

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reconciler.errors import BusyError, PermanentError, ReconcilerError, UnavailableError, UnsupportedError
+from reconciler.errors import BusyError, PermanentError, ReconcilerError, UnavailableError
 from reconciler.handover import give
 from reconciler.ids import ServerName, VolumeId
 from reconciler.proc import CancelToken
@@ -66,15 +66,7 @@ class Work:
             UnsupportedError: this host has no such runtime.
 
         """
-        runtime = self.host.runtimes.get(name)
-        if runtime is None:
-            known = ", ".join(sorted(self.host.runtimes))
-            raise UnsupportedError(
-                f"the runtime {name} is not available on this host",
-                reason="RuntimeUnavailable",
-                hint=f"available: {known}",
-            )
-        return runtime
+        return self.host.runtime(name)
 
     def volumes(self) -> tuple[Volume, ...]:
         """Return every volume of every pool, now; a pool that is away fails the action."""

@@ -7,6 +7,7 @@ leaves a volume in build state, which the next plan drops.
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from reconciler.apply import mirrors, sealing
 from reconciler.apply.context import best_effort
 from reconciler.apply.delivery import refuse_quarantined
 from reconciler.apply.sealing import Proved
+from reconciler.apply.serving import software
 from reconciler.apply.verifying import verify_final, verify_restored
 from reconciler.engines.base import BuildWork, LocalSource, Masker, MaskingWork
 from reconciler.errors import BusyError, MaskingError, ReconcilerError, RefusedError, UnsupportedError
@@ -51,11 +53,12 @@ if TYPE_CHECKING:
         ReleaseSnapshot,
         RenameImage,
     )
+    from reconciler.proc import Account
     from reconciler.repository import SourceTree
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredImage, SourcePath
     from reconciler.state.observed import Verified
-    from reconciler.state.servers import ServerSpec
+    from reconciler.state.servers import ServerSpec, Software
     from reconciler.storage.base import Storage
 
 
@@ -247,6 +250,8 @@ def _job(
     volume = VolumeId(action.snapshot)
     account = runtime.account("build", volume, frozenset())
     give_tree(directory, account)
+    major = source.base.major if source.base is not None else image.version
+    served = software(work, work.host.engine(image.engine), image.runtime, major, image.container_image)
     return BuildWork(
         snapshot=action.snapshot,
         server=ServerName(volume),
@@ -261,8 +266,16 @@ def _job(
         jobs=work.host.jobs,
         cancel=work.cancel,
         progress=work.progress,
-        final_account=runtime.account("clone", volume, frozenset()),
+        final_account=final_account(runtime, volume, served),
+        software=served,
     )
+
+
+def final_account(runtime: Runtime, volume: VolumeId, served: Software | None) -> Account | None:
+    """Return who owns the files of a snapshot: the container image's own user, where there is one."""
+    if served is not None and served.account is not None and os.geteuid() == 0:
+        return served.account
+    return runtime.account("clone", volume, frozenset())
 
 
 def _masking(work: Work, image: DesiredImage) -> MaskingWork:

@@ -17,7 +17,7 @@ from reconciler.apply.context import best_effort
 from reconciler.engines.base import MIRROR_LOST
 from reconciler.errors import BusyError, RefusedError, SourceError
 from reconciler.handover import give_tree
-from reconciler.ids import ServerName, VolumeId
+from reconciler.ids import DEFAULT_RUNTIME, ServerName, VolumeId
 from reconciler.mirrors import mirror_work, mirrors_of
 from reconciler.plan.fingerprints import mirror_settings
 from reconciler.state.observed import MirrorManifest, MirrorPhase, RawManifest, VolumeState
@@ -311,7 +311,7 @@ def _manifest(work: Work, image: DesiredImage, source: PrimarySource) -> MirrorM
         phase=MirrorPhase.COPYING,
         url=source.url,
         slot=_slot(image.name) if source.archive is None else "",
-        runtime=image.runtime,
+        runtime=DEFAULT_RUNTIME,  # it needs a network to production, which builds in containers have not
         revision=work.desired.revision,
         started_at=work.host.clock.now(),
     )

@@ -14,9 +14,9 @@ from reconciler.activity import look_at
 from reconciler.apply import sealing
 from reconciler.apply.context import best_effort
 from reconciler.apply.delivery import refuse_quarantined
-from reconciler.apply.images import measure, start
+from reconciler.apply.images import final_account, measure, start
 from reconciler.apply.sealing import Proved
-from reconciler.apply.serving import own_account
+from reconciler.apply.serving import own_account, software
 from reconciler.apply.serving import start as start_clone
 from reconciler.engines.base import BuildWork, LocalSource
 from reconciler.errors import BusyError, RefusedError
@@ -87,7 +87,7 @@ def _source(work: Work, action: CutPoint) -> tuple[Storage, CloneManifest]:
     current = current_volume(work.volumes(), manifest.clone)
     if manifest.phase is not ClonePhase.READY or current is None or current[0].id != action.volume:
         raise BusyError(f"clone {action.clone} is served from another volume by now", reason="SourceChanged")
-    if manifest.account is not None:
+    if manifest.account is not None or manifest.superuser:
         raise RefusedError(f"clone {action.clone} has, or had, a superuser: nothing is made of it", reason="Superuser")
     if not (action.at_rest or storage.traits.atomic_snapshots):
         raise BusyError(f"pool {storage.name} cannot copy clone {action.clone} while it runs", reason="SourceChanged")
@@ -150,6 +150,9 @@ def _job(
     account = runtime.account("build", volume, frozenset())
     give_tree(directory, account)
     image = work.desired.images.get(action.image)
+    clone = work.desired.clones.get(manifest.clone)
+    asked = clone.container_image if clone is not None else None
+    served = software(work, work.host.engine(manifest.engine), manifest.runtime, base.major, asked)
     return BuildWork(
         snapshot=action.snapshot,
         server=ServerName(volume),
@@ -162,7 +165,8 @@ def _job(
         jobs=work.host.jobs,
         cancel=work.cancel,
         progress=work.progress,
-        final_account=runtime.account("clone", volume, frozenset()),
+        final_account=final_account(runtime, volume, served),
+        software=served,
     )
 
 

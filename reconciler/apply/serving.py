@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.base import CloneWork, UserWish
 from reconciler.errors import ReconcilerError, TransientError, UnsupportedError
+from reconciler.handover import owner_within
 from reconciler.ids import ServerName, VolumeId
 from reconciler.plan.fingerprints import applied_users, settings_digest
 from reconciler.proc import Account
@@ -15,13 +16,15 @@ from reconciler.state.observed import CloneManifest, SnapshotManifest, snapshot_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from reconciler.apply.context import Work
     from reconciler.engines.base import Engine
+    from reconciler.ids import RuntimeName
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredClone, Script
     from reconciler.state.observed import AppliedUser
-    from reconciler.state.servers import ServerSpec
+    from reconciler.state.servers import ServerSpec, Software
     from reconciler.storage.base import Storage
 
 
@@ -65,7 +68,7 @@ def serving(
     job = clone_work(work, storage, manifest, volume, port=running.port if running is not None else wanted)
     spec = None
     if running is None:
-        spec = engine.clone_server(job)
+        spec = _spec(work, engine, manifest, job)
         runtime.start(spec, fresh=fresh, cancel=work.cancel)
     try:
         yield Serving(engine, job)
@@ -117,7 +120,31 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
 def server_of(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> ServerSpec:
     """Write a clone's settings as its manifest says, and return how to start its server; not while it runs."""
     engine = work.host.engine(manifest.engine)
-    return engine.clone_server(clone_work(work, storage, manifest, volume, port=manifest.port))
+    return _spec(work, engine, manifest, clone_work(work, storage, manifest, volume, port=manifest.port))
+
+
+def _spec(work: Work, engine: Engine, manifest: CloneManifest, job: CloneWork) -> ServerSpec:
+    """Return how to start a clone's server, with its limits and with what it says of itself on the host."""
+    clone = work.desired.clones[manifest.clone]
+    job = replace(job, software=software(work, engine, manifest.runtime, manifest.major, clone.container_image))
+    return replace(engine.clone_server(job), resources=clone.resources, subject=_subject(manifest, clone))
+
+
+def software(work: Work, engine: Engine, runtime: RuntimeName, major: str | None, asked: str | None) -> Software | None:
+    """Return the programs that a runtime brings for a version of an engine; None: the engine finds the host's own.
+
+    ``asked`` is the container image that a document names.
+    """
+    serves = work.runtime(runtime)
+    if not serves.traits.containers:
+        return None
+    return serves.software(engine.name, major, engine.container_image(major), asked=asked)
+
+
+def _subject(manifest: CloneManifest, clone: DesiredClone) -> dict[str, str]:
+    owner = {} if clone.owner is None else {"owner": clone.owner}
+    of = {"clone": manifest.clone, "image": manifest.image, "snapshot": manifest.snapshot, "commit": manifest.revision}
+    return {**of, **owner}
 
 
 def _changes(before: CloneManifest, after: CloneManifest) -> list[str]:
@@ -159,7 +186,7 @@ def clone_work(
     """Return what an engine needs to know to serve a clone."""
     clone = work.desired.clones[manifest.clone]
     served = work.host.serving(manifest.runtime)
-    account = clone_account(work, manifest, volume)
+    account = clone_account(work, manifest, volume, storage.path(volume))
     snapshot = _snapshot(work, manifest)
     return CloneWork(
         clone=manifest.clone,
@@ -174,16 +201,22 @@ def clone_work(
         allow=served.allow,
         tls=served.tls,
         superuser_scripts=clone.superuser_scripts,
+        contained=work.runtime(manifest.runtime).traits.containers,
         cancel=work.cancel,
     )
 
 
-def clone_account(work: Work, manifest: CloneManifest, volume: VolumeId) -> Account | None:
-    """Return the account that a clone runs under: its own if it was given one."""
+def clone_account(work: Work, manifest: CloneManifest, volume: VolumeId, directory: Path) -> Account | None:
+    """Return the account that a clone runs under: its own if it was given one.
+
+    In a container it can be anybody's, so it is whoever owns the files: nothing changes hands for a clone.
+    """
     own = own_account(manifest)
     if own is not None:
         return own
-    return work.runtime(manifest.runtime).account("clone", volume, frozenset())
+    runtime = work.runtime(manifest.runtime)
+    owner = owner_within(directory) if runtime.traits.containers else None
+    return owner or runtime.account("clone", volume, frozenset())
 
 
 def own_account(manifest: CloneManifest) -> Account | None:
@@ -258,7 +291,10 @@ def _needs_own_account(clone: DesiredClone, runtime: Runtime) -> bool:
     """Whether a superuser acts in the clone, who can do all that the server's account can.
 
     Scripts with superuser rights are a grant of the host; where accounts cannot be had, it stands.
+    In a container there is nothing else within reach.
     """
+    if runtime.traits.containers:
+        return False
     if any(user.role == "superuser" for user in clone.users):
         return True
     return bool(clone.scripts) and clone.superuser_scripts and runtime.traits.own_accounts

@@ -69,7 +69,7 @@ def connect(
         wish(context, "start", clone, output=None)
     with context.host() as host:
         volume, manifest = _current(host, clone)
-        if ServerName(volume) not in host.runtimes[manifest.runtime].servers():
+        if ServerName(volume) not in host.runtime(manifest.runtime).servers():
             raise UnavailableError(f"the server of clone {clone} does not run", hint=f"see reconciler events {clone}")
         endpoint = _endpoint(host, manifest, user, database, advertised=False)
         password = _password(host, manifest, endpoint.user)
@@ -89,7 +89,7 @@ def logs(
     context: Context = ctx.obj
     with context.host() as host:
         volume, manifest = _current(host, clone)
-        for line in host.runtimes[manifest.runtime].logs(ServerName(volume), lines=lines):
+        for line in host.runtime(manifest.runtime).logs(ServerName(volume), lines=lines):
             write(line)
     return 0
 
@@ -243,7 +243,7 @@ def _sleeps(host: Host, volume: VolumeId, manifest: CloneManifest) -> bool:
     """Whether a clone does not run because nobody used it."""
     from reconciler.ids import ServerName
 
-    return manifest.idle is not None and ServerName(volume) not in host.runtimes[manifest.runtime].servers()
+    return manifest.idle is not None and ServerName(volume) not in host.runtime(manifest.runtime).servers()
 
 
 def _endpoint(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import Activity, ObservedMirror, SnapshotManifest
-    from reconciler.state.servers import Endpoint, ServerSpec
+    from reconciler.state.servers import Endpoint, ProductImage, ServerSpec, Software
 
 Progress = Callable[[str], None]
 """Told what is going on, in a few words for people ("restoring 1.2 of 4.0 GiB")."""
@@ -224,12 +224,17 @@ class Mirrors(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InstalledServer:
-    """Server programs on this host: ``host`` ones are preferred over the ``embedded`` wheel."""
+    """Server programs on this host: ``host`` ones are preferred over the ``embedded`` wheel.
+
+    Of ``container`` ones nothing is on the host: only ``software`` runs them.
+    """
 
     version: str
     major: str
-    origin: Literal["host", "embedded"]
+    origin: Literal["host", "embedded", "container"]
     directory: Path
+    software: Software | None = None
+    """The image whose programs serve, if need be beside those of the host, which work on files only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +258,8 @@ class BuildWork:
     progress: Progress = lambda _text: None
     final_account: Account | None = None
     """Account that clones run under: ``finish`` hands the files over to it."""
+    software: Software | None = None
+    """Programs of its server, where that runs in a container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +435,10 @@ class CloneWork:
     tls: tuple[Path, Path] | None = None
     """Certificate and key files of the host's configuration."""
     superuser_scripts: bool = False
+    contained: bool = False
+    """Whether its server is in a container: there it listens on the product's own port, to which ``port`` leads."""
+    software: Software | None = None
+    """Programs of its server in a container; given when it is to be started."""
     cancel: CancelToken = field(default_factory=CancelToken)
 
 
@@ -442,6 +453,10 @@ class Engine(Protocol):
 
     def servers(self) -> tuple[InstalledServer, ...]:
         """Return the server programs that were found, best first."""
+        ...
+
+    def container_image(self, major: str | None) -> ProductImage:
+        """Return the product's own image of containers for a version; None: for builds of any version."""
         ...
 
     def identify(self, source: LocalSource) -> SourceIdentity:

@@ -40,7 +40,7 @@ from reconciler.masking.report import Masked
 from reconciler.masking.schema import DatabaseSchema
 from reconciler.state.desired import Script
 from reconciler.state.observed import Activity, ObservedMirror
-from reconciler.state.servers import ServerSpec
+from reconciler.state.servers import ProductImage, ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,6 +103,9 @@ class MemoryEngine:
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return tuple(InstalledServer(f"{major}.0", major, "embedded", Path("/memory")) for major in self._majors)
+
+    def container_image(self, major: str | None) -> ProductImage:
+        return ProductImage(f"memory:{major or self._majors[-1]}", "memory")
 
     def identify(self, source: LocalSource) -> SourceIdentity:
         if source.kind == "empty":

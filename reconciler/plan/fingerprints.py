@@ -32,12 +32,13 @@ def digest(*parts: object) -> str:
 
 
 def settings_digest(clone: DesiredClone, image: DesiredImage) -> str:
-    """Return the digest of what a restart applies, ``<parameters>.<resources>``.
+    """Return the digest of what a restart applies, ``<parameters>.<resources>``, with what a container runs.
 
     The port is not part of it: a clone without one keeps what it was given.
     """
     resources = clone.resources
-    return f"{digest(effective_parameters(clone, image))}.{digest(resources.memory, resources.cpus, resources.disk)}"
+    held = digest(resources.memory, resources.cpus, resources.disk, *_container(clone))
+    return f"{digest(effective_parameters(clone, image))}.{held}"
 
 
 def effective_parameters(clone: DesiredClone, image: DesiredImage) -> dict[str, str]:
@@ -100,6 +101,7 @@ def build_fingerprint(
         image.runtime,
         image.superuser_scripts,
         *(() if asked is None else (asked,)),
+        *_container(image),
     )
 
 
@@ -193,7 +195,13 @@ def document_digest(clone: DesiredClone) -> str:
         dict(clone.labels),
         [clone.resources.memory, clone.resources.cpus, clone.resources.disk],
         *([clone.source_clone] if clone.source_clone is not None else []),
+        *_container(clone),
     )
+
+
+def _container(of: DesiredClone | DesiredImage) -> list[str]:
+    """Return what a container runs, if a document says; without, digests are what they were before there was any."""
+    return [] if of.container_image is None else [f"container image {of.container_image}"]
 
 
 def _fingerprint(work: str, *inputs: object) -> str:

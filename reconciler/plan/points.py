@@ -116,7 +116,7 @@ def _unfit(index: Index, source: CloneName, current: Generation) -> Condition | 
     manifest = current.manifest
     if (problem := withheld(index, manifest.snapshot)) is not None:
         return stalled("Quarantined", f"clone {source}: {problem}")
-    if manifest.account is not None:
+    if manifest.account is not None or manifest.superuser:
         why = f"clone {source} has, or had, a superuser, who may have left behind what acts as one in other clones"
         return stalled("SuperuserClone", f"{why}; nothing is made of it")
     if not _is_at_rest(index, current) or index.server(current.volume.id) is None:

@@ -86,6 +86,11 @@ class RuntimeAbilities(Protocol):
         """Whether a clone can run under an account of its own."""
         ...
 
+    @property
+    def containers(self) -> bool:
+        """Whether servers run in containers, where a superuser needs no account of its own."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reconciler.ids import RuntimeName, ServerName, VolumeId
     from reconciler.proc import Account, CancelToken
     from reconciler.state.observed import ObservedServer
-    from reconciler.state.servers import ServerSpec
+    from reconciler.state.servers import ProductImage, ServerSpec, Software
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,10 @@ class RuntimeTraits:
     """Names of the resource limits that it can hold a server to: memory, cpus, disk."""
     own_accounts: bool
     """Whether a clone can run under an account of its own."""
+    containers: bool = False
+    """Whether servers run in containers: with programs of an image and a network of their own, and with nothing of
+    the host in sight but their own files. So a superuser needs no account of its own there, and a server runs under
+    whatever account owns its files."""
 
 
 class Runtime(Protocol):
@@ -53,6 +57,21 @@ class Runtime(Protocol):
         """
         ...
 
+    def software(
+        self, engine: str, major: str | None, default: ProductImage, *, asked: str | None = None
+    ) -> Software | None:
+        """Return the programs that serve a version of an engine here; None: those of the host, which the engine finds.
+
+        ``default`` is the image of containers that is taken where the host's configuration names no other;
+        ``asked`` is one that a document names.
+
+        Raises:
+            NotInstalledError: there is no such image, and none can be had; the message says why.
+            UnavailableError: the runtime, or where it gets images from, does not answer.
+
+        """
+        ...
+
     def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: CancelToken | None = None) -> None:
         """Start a server and return once it answers.
 
@@ -64,6 +83,7 @@ class Runtime(Protocol):
             TransientError: the server ended while starting; the message carries the end of its log. Whether the
                 cause is the host's (a shutdown, a full disk) or a setting's, only a person can tell from it.
             TimeoutExceededError: it did not answer in time; it was stopped again.
+            UnsupportedError: the spec is not of the kind that this runtime runs (``containers``).
 
         """
         ...

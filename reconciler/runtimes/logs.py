@@ -1,7 +1,7 @@
 """Logs of servers: one file per server, bounded by rotation.
 
-Called by the process runtime. A server holds its log open for append and outlives the
-reconciler, so a log cannot be renamed under it: rotation copies and truncates (what is
+Called by the process runtime, and for what is kept of containers. A server holds its log
+open for append and outlives the reconciler, so a log cannot be renamed under it: rotation copies and truncates (what is
 written between the two is lost). The files are the reconciler's own (mode 0600): a
 server writes through a descriptor that it was given.
 """
@@ -64,6 +64,14 @@ class ServerLogs:
                 return file.read(limit).decode("utf-8", "replace").strip()
         except FileNotFoundError:
             return ""
+
+    def append(self, name: ServerName, content: bytes) -> None:
+        """Add to a server's log what it wrote elsewhere."""
+        descriptor = os.open(
+            self.path(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        with os.fdopen(descriptor, "ab") as file:
+            file.write(content)
 
     def remove(self, name: ServerName) -> None:
         """Remove a server's logs; absent is fine."""

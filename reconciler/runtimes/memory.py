@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.ids import VolumeId
-    from reconciler.state.servers import ServerSpec
+    from reconciler.state.servers import ProductImage, ServerSpec, Software
 
 _Owner = tuple[InstallationId, RuntimeName]
 _OWN_ACCOUNTS = range(70_000, 80_000)
@@ -87,6 +87,16 @@ class MemoryRuntime:
             return {
                 name: server.observed for (owner, name), server in self.host.running.items() if owner == self._owner
             }
+
+    def software(
+        self,
+        engine: str,  # noqa: ARG002 - part of the contract: the engine finds the host's own programs
+        major: str | None,  # noqa: ARG002
+        default: ProductImage,  # noqa: ARG002
+        *,
+        asked: str | None = None,  # noqa: ARG002
+    ) -> Software | None:
+        return None
 
     def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: proc.CancelToken | None = None) -> None:  # noqa: ARG002 - looking is cheap here
         self._require_available()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from reconciler.ids import InstallationId, RuntimeName, ServerName, VolumeId
     from reconciler.proc import Account, CancelToken
-    from reconciler.state.servers import ServerSpec
+    from reconciler.state.servers import ProductImage, ServerSpec, Software
 
 _DEFAULT_SIGNALS = ((signal.SIGTERM, 30.0),)
 _FIRST_POLL_SECONDS = 0.002
@@ -90,6 +90,16 @@ class ProcessRuntime:
             )
             for found in self._discovery.servers()
         }
+
+    def software(
+        self,
+        engine: str,  # noqa: ARG002 - part of the contract: the engine finds the host's own programs
+        major: str | None,  # noqa: ARG002
+        default: ProductImage,  # noqa: ARG002
+        *,
+        asked: str | None = None,  # noqa: ARG002
+    ) -> Software | None:
+        return None
 
     def start(self, spec: ServerSpec, *, fresh: bool = False, cancel: CancelToken | None = None) -> None:
         """Start a server and return once it answers; see the contract.

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from reconciler.spec.envelope import ApiVersion, Metadata
 from reconciler.spec.scripts import CloneScript, Parameters, Params
 from reconciler.spec.types import (
+    Container,
     Duration,
     Many,
     Maybe,
@@ -127,6 +128,9 @@ class CloneSpec(Ruled):
     )
     runtime: Literal["process", "docker", "kubernetes", "instance", "none"] = Field(
         "process", description="How the clone is served."
+    )
+    container: Maybe[Container] = Field(
+        None, description="With runtime docker: what it runs; left out: what its image says, or the host."
     )
     owner: Maybe[NonEmpty] = Field(None, description="Who to ask; shown everywhere.", examples=["payments"])
     port: Maybe[Port] = Field(

@@ -262,12 +262,35 @@ class ProcessRuntime(Model):
     accounts: Accounts = Field(Accounts.model_construct(), description="Accounts that servers run under.")
 
 
-class DockerRuntime(Model):
-    """Servers as containers."""
+ImageKey = Annotated[str, Field(pattern="^[a-z][a-z0-9]*(:[0-9][0-9.]*)?$")]
 
+
+class DockerRuntime(Model):
+    """Servers as containers, of Docker or Podman."""
+
+    socket: HostPath = Field(Path("/var/run/docker.sock"), description="Where its API answers, on this host.")
+    images: dict[ImageKey, NonEmpty] = Field(
+        default_factory=dict,
+        description="Container images by engine, or engine:version; left out: the product's own, as postgres:18.",
+        examples=[{"postgres:15": "registry.example/postgres@sha256:0123"}],
+    )
+    pull: Literal["missing", "always", "never"] = Field(
+        "missing", description="When images are fetched, with the logins that this host has for registries."
+    )
+    networks: Annotated[Many[NonEmpty], Field(min_length=1)] = Field(
+        ("reconciler",),
+        description="Networks that clones are in, under their names; one that does not exist is made.",
+        examples=[["reconciler"]],
+    )
+    shm_size: Size = Field(256 * _MI, description="Shared memory of a container.", examples=["256Mi"])
+    restart: Literal["unless-stopped", "on-failure", "no"] = Field(
+        "unless-stopped", description="When the daemon starts a server again by itself."
+    )
     ports: PortRange = Field(NumberRange(6000, 6399), description="Ports for clones.", examples=["6000-6399"])
     host: NonEmpty = Field("127.0.0.1", description="Address that clones listen on.", examples=["127.0.0.1"])
     advertise: Maybe[NonEmpty] = Field(None, description="Host name in connection URLs.", examples=["db.example"])
+    tls: Maybe[Tls] = Field(None, description="TLS of clones.")
+    allow: Many[Cidr] = Field((), description="Networks that may connect.", examples=[["10.0.0.0/8"]])
     require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
 
 
@@ -275,7 +298,9 @@ class Runtimes(Model):
     """How clones are served on this host."""
 
     process: ProcessRuntime = Field(ProcessRuntime.model_construct(), description="Processes of this host.")
-    docker: DockerRuntime = Field(DockerRuntime.model_construct(), description="Containers.")
+    docker: DockerRuntime = Field(
+        DockerRuntime.model_construct(), description="Containers; there are some only where this is written."
+    )
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
@@ -343,6 +368,9 @@ class Grant(Model):
     roots: Many[HostPath] = Field((), description="Directories of the host.", examples=[["/backups/shop"]])
     repositories: Many[NonEmpty] = Field((), description="Backup repositories, by glob.", examples=[["shop*"]])
     secrets: Many[NonEmpty] = Field((), description="Secrets, by glob.", examples=[["shop-*"]])
+    container_images: Many[NonEmpty] = Field(
+        (), description="Container images that specs may name, by glob.", examples=[["registry.example/*"]]
+    )
     superuser_scripts: bool = Field(False, description="Whether their SQL runs with superuser rights.")
 
 

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from reconciler.spec.envelope import ApiVersion, ImageMetadata
 from reconciler.spec.scripts import Check, CloneScript, ImageScript, Parameters, Params, database_name
 from reconciler.spec.types import (
+    Container,
     Duration,
     DurationOrZero,
     Many,
@@ -359,6 +360,9 @@ class ImageSpec(Ruled):
     retention: Retention = Field(Retention.model_construct(), description="Which snapshots are kept.")
     pool: Name = Field("default", description="Where builds and snapshots live.", examples=["default"])
     runtime: Literal["process", "docker"] = Field("process", description="Where the server of a build runs.")
+    container: Maybe[Container] = Field(
+        None, description="What builds and clones in containers run; left out: what the host says."
+    )
     parameters: Parameters = Field(
         default_factory=dict, description="Server settings of builds and clones.", examples=[{"work_mem": "64MB"}]
     )

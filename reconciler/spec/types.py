@@ -282,6 +282,22 @@ Version = Annotated[
 ]
 
 
+class Container(Model):
+    """What a server in a container runs, in place of what its host would take."""
+
+    image: Annotated[
+        str,
+        After(
+            _named(
+                r"[a-z0-9][A-Za-z0-9._/:@-]{0,500}",
+                "this is not the reference of a container image",
+                "write it as docker pull takes it, best with its digest: registry.example/postgres@sha256:…",
+            )
+        ),
+        Schema({"type": "string", "pattern": r"^[a-z0-9][A-Za-z0-9._/:@-]{0,500}$"}),
+    ] = Field(description="Reference of the container image.", examples=["registry.example/postgres@sha256:0123"])
+
+
 class SecretRef(Model):
     """A reference to a secret of the host; the value is never written here."""
 

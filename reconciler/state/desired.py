@@ -227,6 +227,8 @@ class DesiredImage:
     verify: Verify | None = None
     pool: PoolName = DEFAULT_POOL
     runtime: RuntimeName = DEFAULT_RUNTIME
+    container_image: str | None = None
+    """What builds and clones in containers run; None: what their host says."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     quarantine: tuple[SnapshotId, ...] = ()
@@ -310,6 +312,8 @@ class DesiredClone:
     """The clone that it starts from, as that is when this one is made; None: it is of a snapshot of its image."""
     snapshot: SnapshotChoice = "latest"
     runtime: RuntimeName = DEFAULT_RUNTIME
+    container_image: str | None = None
+    """What its container runs: as its document says, or its image's; None: what the host says."""
     owner: str | None = None
     port: int | None = None
     running: bool = True

@@ -40,6 +40,7 @@ class Grants:
         secrets: Iterable[str] = (),
         maskers: Iterable[str] = (),
         repository: str | None = None,
+        container_image: str | None = None,
     ) -> Refusal | None:
         """Return why ``image`` (or a clone of it) may not use one of these; None when it may use all."""
         for path in paths:
@@ -51,6 +52,9 @@ class Grants:
                 return "SecretNotGranted", f"{what}; {_ADD_TO_GRANT}"
         if repository is not None and (refused := self._repository(image, repository)):
             return refused
+        if container_image is not None and not self._container_image(image, container_image):
+            what = f"the container image {container_image} is not granted to image {image} and its clones on this host"
+            return "ContainerImageNotGranted", f"{what}; {_ADD_TO_GRANT}"
         for masker in maskers:
             if self._maskers is not None and masker not in self._maskers:
                 known = ", ".join(sorted(self._maskers)) or "none"
@@ -99,6 +103,11 @@ class Grants:
 
     def _secret(self, image: str, secret: str) -> bool:
         return any(fnmatchcase(secret, pattern) for grant in self._of(image) for pattern in grant.secrets)
+
+    def _container_image(self, image: str, reference: str) -> bool:
+        if self._grants is None:
+            return True
+        return any(fnmatchcase(reference, pattern) for grant in self._of(image) for pattern in grant.container_images)
 
     def _of(self, image: str) -> tuple[Grant, ...]:
         found = self._known.get(image)

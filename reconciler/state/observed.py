@@ -257,6 +257,8 @@ class CloneManifest:
     facts: Mapping[str, str] = field(default_factory=dict)
     account: int | None = None
     """User id of the server's own account, where it has one (clones with a superuser)."""
+    superuser: bool = False
+    """Whether it has, or had, a superuser without an account of its own: in a container."""
     request: str | None = None
     """The last request that this clone served: a reset, rebase or undo is never served twice."""
     undone_at: datetime | None = None

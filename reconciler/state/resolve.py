@@ -204,6 +204,7 @@ class _Commit:
             retention=_retention(spec),
             pool=PoolName(spec.pool),
             runtime=RuntimeName(spec.runtime),
+            container_image=spec.container.image if spec.container else None,
             parameters=spec.parameters,
             labels=model.metadata.labels,
             quarantine=tuple(map(SnapshotId, spec.quarantine)),
@@ -232,6 +233,7 @@ class _Commit:
         behind = self._image_behind(document)
         image = image_of(behind)
         scripts = self._rendered(document, spec.scripts, lambda: _clone_scope(model, name, image))
+        container = spec.container or image.spec.container
         return DesiredClone(
             name=CloneName(name),
             document=DocumentRef(document.file, document.line),
@@ -239,6 +241,7 @@ class _Commit:
             source_clone=CloneName(spec.source_clone) if spec.source_clone is not None else None,
             snapshot=_snapshot(model),
             runtime=RuntimeName(spec.runtime),
+            container_image=container.image if container else None,
             owner=spec.owner,
             port=port,
             running=spec.state == "running",
@@ -445,12 +448,13 @@ def _refused(
             secrets=image.secrets,
             maskers=image.maskers,
             repository=getattr(image.source, "repository", None),
+            container_image=image.container_image,
         )
         if refusal is not None:
             yield ObjectKey(Kind.IMAGE, image.name), refusal
     for clone in clones.values():
         passwords = [user.password for user in clone.users if user.password is not None]
-        refusal = grants.refusal(clone.image, secrets=passwords)
+        refusal = grants.refusal(clone.image, secrets=passwords, container_image=clone.container_image)
         if refusal is not None:
             yield ObjectKey(Kind.CLONE, clone.name), refusal
 

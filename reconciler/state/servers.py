@@ -5,10 +5,50 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from reconciler.ids import ServerName
 from reconciler.proc import Account
+from reconciler.state.desired import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class ProductImage:
+    """The image of containers that a product's makers publish, and the user in it whom the data belongs to."""
+
+    reference: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """Server programs in an image of containers, in place of those of this host.
+
+    ``reference`` is what was asked for (``postgres:18``), ``digest`` the content that it means
+    now. ``ask`` runs a program of the image, without network or files of the host, and returns
+    what it wrote; equal questions are asked once, since an image never changes.
+    """
+
+    reference: str
+    digest: str
+    environment: Mapping[str, str]
+    """What the image sets for its programs."""
+    account: Account | None
+    """The image's own user, whom the data belongs to; None: there is no such user in it."""
+    ask: Callable[[tuple[str, ...]], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contained:
+    """What a server needs to run in a container; ``argv`` and ``env`` of its spec are the image's then."""
+
+    software: Software
+    mounts: Mapping[Path, PurePosixPath]
+    """Directories and files of this host, and where the server finds them."""
+    port: int
+    """TCP port that it listens on; the spec's port of the host leads there."""
+    health: tuple[str, ...]
+    """The product's own probe: ends with 0 when the server takes connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +75,12 @@ class ServerSpec:
     ready_timeout: float = 60.0
     stale_files: tuple[Path, ...] = ()
     stop_signals: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 30.0),)
+    contained: Contained | None = None
+    """How it runs in a container; None: with programs of this host."""
+    resources: Resources = field(default_factory=Resources)
+    """Limits that it is held to, of those that the runtime offers."""
+    subject: Mapping[str, str] = field(default_factory=dict)
+    """What it serves (clone, image, snapshot, commit, owner), for people and tools that meet it on the host."""
 
 
 @dataclass(frozen=True, slots=True)

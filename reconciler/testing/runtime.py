@@ -24,6 +24,7 @@ from reconciler.errors import BusyError, CancelledError, RefusedError, TimeoutEx
 from reconciler.ids import InstallationId, ServerName, VolumeId
 from reconciler.proc import CancelToken
 from reconciler.state.observed import ServerState
+from reconciler.state.servers import ProductImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +97,16 @@ class RuntimeSuite:
     ) -> None:
         runtime.start(harness.server(_SHOP), fresh=True)
         assert set(runtime.servers()) == {_SHOP}
+
+    def test_programs_come_with_the_runtime_exactly_where_servers_run_in_containers(self, runtime: Runtime) -> None:
+        found = runtime.software("memory", None, ProductImage("memory:1", "memory"))
+        assert (found is not None) == runtime.traits.containers
+
+    def test_a_server_of_the_other_kind_is_refused(self, harness: RuntimeHarness, runtime: Runtime) -> None:
+        if runtime.traits.containers:
+            with pytest.raises(UnsupportedError, match=_SHOP):
+                runtime.start(replace(harness.server(_SHOP), contained=None))
+        assert runtime.servers() == {}
 
     def test_starting_a_running_server_does_nothing(self, harness: RuntimeHarness, runtime: Runtime) -> None:
         spec = harness.server(_SHOP, runtime.free_port(frozenset()))

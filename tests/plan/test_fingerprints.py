@@ -26,6 +26,7 @@ PASSWORD = User("app", password=SecretName("shop-app"))
     [
         ({"parameters": {"work_mem": "8MB"}}, ("parameters",)),
         ({"resources": Resources(memory=1)}, ("resources",)),
+        ({"container_image": "local/postgres:15"}, ("resources",)),
         ({"parameters": {"work_mem": "8MB"}, "resources": Resources(cpus=0.5)}, ("parameters", "resources")),
         ({"owner": "x", "port": 5700, "running": False}, ()),
     ],

@@ -50,6 +50,7 @@ GIB = 2**30
 class Abilities:
     resources: frozenset[str] = frozenset()
     own_accounts: bool = False
+    containers: bool = False
 
 
 def judged(desired: Desired, observed: Observed, *, under_way: Plan | None = None, **settings: Any) -> Plan:  # noqa: ANN401 - fields of the settings
@@ -329,6 +330,8 @@ def test_a_superuser_without_an_account_of_its_own_is_refused() -> None:
     own = {RuntimeName("process"): Abilities(own_accounts=True)}
     assert refusals(judged(asked(an_image(), clone), observed, runtimes=shared)) == [("superuser", ["create dev"])]
     assert steps(judged(asked(an_image(), clone), observed, runtimes=own)) == ["create dev"]
+    boxed = {RuntimeName("process"): Abilities(containers=True)}
+    assert steps(judged(asked(an_image(), clone), observed, runtimes=boxed)) == ["create dev"]
 
 
 def test_a_long_list_of_refused_deletions_is_cut_short_in_its_message() -> None:

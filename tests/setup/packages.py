@@ -183,6 +183,7 @@ _NEEDS = [
     ),
     Need("pgbackrest", _program("pgbackrest"), "pgbackrest", "backups in repositories of pgBackRest"),
     Need("faketime", _program("faketime"), "faketime", "moments on the days on which clocks change"),
+    Need("dockerd", _program("dockerd"), "docker.io", "clones and builds in containers (as root)"),
     Need("zstd", _program("zstd"), "zstd", "dumps and archived WAL that are compressed with it"),
     Need("lz4", _program("lz4"), "lz4", "dumps and archived WAL that are compressed with it"),
 ]

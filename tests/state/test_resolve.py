@@ -416,6 +416,18 @@ class TestHost:
             found = desired(resolved(tmp_path, config=config))
             assert (found.images[SHOP].superuser_scripts, found.clones[DEV].superuser_scripts) == (expected, expected)
 
+    def test_clones_run_the_container_image_of_their_image_and_a_grant_binds_both(self, tmp_path: Path) -> None:
+        text = IMAGE + "  container: {image: registry.example/postgres@sha256:0123}\n"
+        for images, granted in (("['registry.example/*']", True), ("[registry.example/other]", False)):
+            config = f"grants: [{{secrets: ['*'], containerImages: {images}}}]"
+            found = desired(resolved(tmp_path, {"shop.yaml": text}, config=config))
+            assert {found.images[SHOP].container_image, found.clones[DEV].container_image} == {
+                "registry.example/postgres@sha256:0123"
+            }
+            assert {reason for reason, _ in found.problems.values()} == (
+                set() if granted else {"ContainerImageNotGranted"}
+            )
+
     def test_a_selector_takes_documents_with_its_labels_only(self, tmp_path: Path) -> None:
         alpha = desired(resolved(tmp_path, config="selector: {host: alpha}"))
         beta = desired(resolved(tmp_path, config="selector: {host: beta}"))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler import proc
-from reconciler.engines.postgres import server
+from reconciler.engines.postgres import contained, server
 from reconciler.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -102,15 +102,21 @@ def check(facts: Mapping[str, str], installed: InstalledServer) -> None:
     here = _versions(installed) if recorded else {}
     for provider, then in recorded.items():
         if here.get(provider, "none") != then:
+            image = installed.software.reference if installed.software is not None else None
+            where = f"the container image {image}" if image else "this host"
             raise UnsupportedError(
-                f"the snapshot was built with {provider} {then}, this host has {here.get(provider, 'none')}:"
+                f"the snapshot was built with {provider} {then}, {where} has {here.get(provider, 'none')}:"
                 " its text indexes would be wrong",
-                hint="build the image again on this host",
+                hint="build it with `runtime: docker`, or name an image with the same"
+                if image
+                else "build the image again on this host",
             )
 
 
 def _versions(installed: InstalledServer) -> dict[str, str]:
     """Return the versions of the C library and of the ICU that a server is linked with."""
+    if installed.software is not None:
+        return contained.collation_versions(installed.software)
     found = {}
     if "CS_GNU_LIBC_VERSION" in os.confstr_names:
         asked = Path(proc.require_program("getconf"))

@@ -17,6 +17,7 @@ from reconciler.engines.postgres import (
     activity,
     bootstrap,
     collations,
+    contained,
     copying,
     files,
     finish,
@@ -32,8 +33,9 @@ from reconciler.engines.postgres.control import data_major
 from reconciler.engines.postgres.failures import translated
 from reconciler.engines.postgres.mirror import PostgresMirrors
 from reconciler.engines.postgres.session import PostgresSession
-from reconciler.errors import UnsupportedError
+from reconciler.errors import NotInstalledError, UnsupportedError
 from reconciler.handover import give_tree
+from reconciler.state.servers import ProductImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +68,9 @@ class PostgresEngine:
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return server.installed_servers()
+
+    def container_image(self, major: str | None) -> ProductImage:
+        return ProductImage(f"postgres:{major or contained.NEWEST_MAJOR}", "postgres")
 
     def identify(self, source: LocalSource) -> SourceIdentity:
         return identify.identify(source)
@@ -117,7 +122,9 @@ class PostgresEngine:
     @translated()
     def clone_server(self, work: CloneWork) -> ServerSpec:
         parameters.check_parameters(work.parameters)
-        installed = server.choose(work.snapshot.major)
+        major = work.snapshot.major
+        image = work.software
+        installed = server.choose(major) if image is None else contained.installed(image, major)
         collations.check(work.snapshot.facts, installed)
         if dict(work.parameters) != dict(work.snapshot.parameters):  # those of the snapshot served its build
             settings.check_values(installed, work.parameters, work.account)
@@ -149,7 +156,7 @@ class PostgresEngine:
         return f"postgresql://{user}{secret}@{host}:{endpoint.port}/{database}"
 
     def shell(self, endpoint: Endpoint, password: str, major: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
-        argv = (str(server.program(server.choose(major), "psql")),)
+        argv = (str(server.program(_client(major), "psql")),)
         return argv, {
             "PGHOST": endpoint.host,
             "PGPORT": str(endpoint.port),
@@ -157,6 +164,17 @@ class PostgresEngine:
             "PGUSER": endpoint.user,
             "PGPASSWORD": password,
         }
+
+
+def _client(major: str) -> InstalledServer:
+    """Return where to take client programs from; of a server in a container the host may have no programs.
+
+    psql works with servers from 9.2 on, whatever its own version (its manual, "Notes").
+    """
+    try:
+        return server.choose(major)
+    except NotInstalledError:
+        return server.choose()
 
 
 def _run_scripts(work: CloneWork, wanted: Sequence[Script]) -> None:
@@ -174,7 +192,16 @@ def _run_scripts(work: CloneWork, wanted: Sequence[Script]) -> None:
 
 
 def _installed_for(work: BuildWork) -> InstalledServer:
-    """Return the installation that must run a build: what exists already decides, then the document."""
+    """Return the installation that must run a build; its server may be an image's, beside programs for files here."""
+    found = _installed_here(work)
+    if work.software is None:
+        return found
+    contained.installed(work.software, found.major)
+    return replace(found, software=work.software)
+
+
+def _installed_here(work: BuildWork) -> InstalledServer:
+    """Return the installation on this host that a build needs: what exists already decides, then the document."""
     found = data_major(server.data_directory(work))
     if found is None and work.source.physical:
         found = identify.source_major(work.source)
@@ -193,8 +220,11 @@ def _installed_for(work: BuildWork) -> InstalledServer:
 def _server_spec(
     work: server.Work, installed: InstalledServer, timeout: float, stop: tuple[tuple[signal.Signals, float], ...]
 ) -> ServerSpec:
-    spec = server.private_spec(
-        installed, work.server, server.data_directory(work), work.run_directory, work.account, server.socket_port(work)
-    )
+    data = server.data_directory(work)
+    spec = server.private_spec(installed, work.server, data, work.run_directory, work.account, server.socket_port(work))
     host, tcp = (None, None) if isinstance(work, BuildWork) else (work.host, work.port)
-    return replace(spec, host=host, port=tcp, ready_timeout=timeout, stop_signals=stop)
+    spec = replace(spec, host=host, port=tcp, ready_timeout=timeout, stop_signals=stop)
+    if work.software is None:
+        return spec
+    argv = ("postgres", "-D", str(contained.data_path(work.software)))
+    return replace(spec, argv=argv, env={}, contained=contained.place(work, data, work.software))

@@ -184,9 +184,10 @@ def private_spec(
 ) -> ServerSpec:
     """Return how to start a server on ``data`` that nobody reaches by TCP."""
     socket = run_directory / f".s.PGSQL.{port}"
+    postgres = "postgres" if installed.origin == "container" else str(program(installed, "postgres"))
     return ServerSpec(
         name=name,
-        argv=(str(program(installed, "postgres")), "-D", str(data)),
+        argv=(postgres, "-D", str(data)),
         directory=data,
         env=server_environment(),
         account=account,
@@ -206,7 +207,7 @@ def _is_ready(data: Path) -> bool:
 
 def socket_port(work: Work) -> int:
     """Return the port in the name of the server's socket file."""
-    port = None if isinstance(work, BuildWork) else work.port
+    port = None if isinstance(work, BuildWork) or work.contained else work.port
     return SOCKET_PORT if port is None else port
 
 
@@ -240,7 +241,8 @@ def connect(work: Work, database: str, *, role: str | None = None, autocommit: b
         )
     except psycopg.OperationalError as error:
         if _ABSENT_LOCALE.search(str(error)):
-            message = f"this host lacks the locale of database {database}: {error}"
+            where = "this host" if work.software is None else f"the container image {work.software.reference}"
+            message = f"{where} lacks the locale of database {database}: {error}"
             raise NotInstalledError(message, hint="generate it (Debian: dpkg-reconfigure locales)") from error
         raise UnavailableError(f"cannot connect to database {database} of server {work.server}: {error}") from error
     if isinstance(work, BuildWork):

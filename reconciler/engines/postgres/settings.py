@@ -13,16 +13,17 @@ import re
 from typing import TYPE_CHECKING
 
 from reconciler import proc
-from reconciler.engines.postgres import files, server
+from reconciler.engines.postgres import contained, files, server
 from reconciler.engines.postgres.parameters import PRELOAD, REQUIRED_PRELOADS, libraries
 from reconciler.errors import CommandError, NotInstalledError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
     from reconciler.engines.base import BuildWork, CloneWork, InstalledServer
     from reconciler.proc import Account
+    from reconciler.state.servers import Software
 
 MAP = "reconciler"
 BUILD_WAL_GIB = 4
@@ -47,7 +48,7 @@ def check_values(installed: InstalledServer, wanted: Mapping[str, str], account:
 
     """
     named = [f"{name}={value}" for name, value in wanted.items() if name.lower() != PRELOAD]
-    if not named:
+    if not named or installed.origin == "container":  # there, the server's start tells
         return
     words = [word for setting in (*_NO_FILES, *named) for word in ("-c", setting)]
     program = server.program(installed, "postgres")
@@ -76,7 +77,7 @@ def write_build(work: BuildWork, installed: InstalledServer, required: Mapping[s
     values = _build_defaults(work) | chosen | _build_rules(work, installed) | {PRELOAD: preload}
     check_preload(preload, installed)
     names = [server.admin_role(work), server.BUILDER]
-    people = dict.fromkeys(_people(work.account), names)
+    people = dict.fromkeys(_people(work.account, work.software), names)
     _write(data, values, _hba(()), _ident(people), work.account)
 
 
@@ -91,7 +92,9 @@ def write_clone(work: CloneWork, installed: InstalledServer, chosen: Mapping[str
     values = _clone_defaults(work) | dict(chosen) | _clone_rules(work)
     check_preload(values.get(PRELOAD, ""), installed)
     if work.tls is not None:
-        if not any(name.startswith("libssl.") for name in server.linked_libraries(installed)):
+        if installed.origin != "container" and not any(
+            name.startswith("libssl.") for name in server.linked_libraries(installed)
+        ):
             raise NotInstalledError(
                 f"PostgreSQL {installed.version} in {installed.directory} is built without TLS",
                 hint=f"install the package postgresql-{installed.major}",
@@ -99,9 +102,9 @@ def write_clone(work: CloneWork, installed: InstalledServer, chosen: Mapping[str
         files.write_file(data, "server.crt", work.tls[0].read_bytes(), work.account)
         files.write_file(data, "server.key", work.tls[1].read_bytes(), work.account)
         values |= {"ssl": "on", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key"}
-    people = {name: [server.admin_role(work), server.BUILDER] for name in _people(None)}
+    people = {name: [server.admin_role(work), server.BUILDER] for name in _people(None, work.software)}
     if work.account is not None:
-        for name in _people(work.account):
+        for name in _people(work.account, work.software):
             people.setdefault(name, [server.BUILDER])
     hba = _hba(_networks(work), reject=(server.admin_role(work), server.BUILDER))
     _write(data, values, hba, _ident(people), work.account)
@@ -126,6 +129,8 @@ def write_standby(data: Path, chosen: Mapping[str, str], *, socket: Path, user: 
 
 def check_preload(value: str, installed: InstalledServer) -> None:
     """Refuse libraries to preload that the installation does not have."""
+    if installed.origin == "container":
+        return
     root = installed.directory.parent / "lib"
     missing = [
         name for name in libraries(value) if not any((place / f"{name}.so").is_file() for place in (root, *_sub(root)))
@@ -189,7 +194,7 @@ def _build_rules(work: BuildWork, installed: InstalledServer) -> _Settings:
     values = _common(major) | {
         "listen_addresses": "",
         "port": str(server.socket_port(work)),
-        "unix_socket_directories": _socket_directory(work.run_directory),
+        "unix_socket_directories": _sockets(work),
         "cluster_name": _cluster_name(f"build {work.snapshot}"),
         "max_wal_senders": "0",
         "wal_level": "minimal",
@@ -234,9 +239,9 @@ def _clone_defaults(work: CloneWork) -> _Settings:
 
 def _clone_rules(work: CloneWork) -> _Settings:
     return _common(int(work.snapshot.major)) | {
-        "listen_addresses": "" if work.port is None else work.host,
+        "listen_addresses": "" if work.port is None else "*" if work.contained else work.host,
         "port": str(server.socket_port(work)),
-        "unix_socket_directories": _socket_directory(work.run_directory),
+        "unix_socket_directories": _sockets(work),
         "cluster_name": _cluster_name(work.clone),
     }
 
@@ -245,15 +250,20 @@ def _cluster_name(text: str) -> str:
     return text[:63]
 
 
-def _socket_directory(path: Path) -> str:
+def _sockets(work: server.Work) -> str:
+    return _socket_directory(work.run_directory if work.software is None else contained.SOCKETS)
+
+
+def _socket_directory(path: PurePath) -> str:
     """Quote a directory within the list that ``unix_socket_directories`` is."""
     return '"' + str(path).replace('"', '""') + '"'
 
 
-def _people(account: Account | None) -> list[str]:
-    """Return the login names of the reconciler and of ``account``; root always may."""
+def _people(account: Account | None, software: Software | None = None) -> list[str]:
+    """Return the login names, as the server knows them, of the reconciler and of ``account``; root always may."""
+    known = contained.login_names(software) if software is not None else {}
     uids = dict.fromkeys([0, os.geteuid(), *([account.uid] if account else [])])
-    found = {uid: server.account_name(uid) for uid in uids}
+    found = {uid: known.get(uid) or server.account_name(uid) for uid in uids}
     if found[os.geteuid()] is None:
         raise UnsupportedError(
             f"user id {os.geteuid()} has no login name on this host, and PostgreSQL cannot tell who connects",
@@ -263,10 +273,13 @@ def _people(account: Account | None) -> list[str]:
 
 
 def _networks(work: CloneWork) -> tuple[tuple[str, str], ...]:
-    """Return (record type, network) of who may connect by TCP: this host, and what the configuration allows."""
+    """Return (record type, network) of who may connect by TCP: this host, and what the configuration allows.
+
+    Into a container, this host comes from the networks that it is in; so do their other containers.
+    """
     if work.port is None:
         return ()
-    own = ["127.0.0.0/8", "::1/128"]
+    own = ["127.0.0.0/8", "::1/128", *(["samenet"] if work.contained else [])]
     try:
         address = ipaddress.ip_address(work.host)
     except ValueError:

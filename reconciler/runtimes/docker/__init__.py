@@ -1,0 +1,1 @@
+"""Servers in containers of Docker or Podman: the member ``docker`` of the runtime family."""

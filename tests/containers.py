@@ -1,0 +1,207 @@
+"""A daemon of containers of the tests' own, and an image for it, made of this host's files.
+
+    with container_daemon() as daemon:
+        daemon.docker("run", "--rm", IMAGE, "postgres", "--version")
+
+The daemon is started by hand, with everything of it in one directory; it changes neither the
+firewall of the host nor what another daemon has. No registry is asked: the image holds this
+host's PostgreSQL with the libraries that it is linked with, a shell and a few programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGE = "local/postgres"
+"""Tagged with its major version, like the official one."""
+USER = 999
+"""The user ``postgres`` in it; on this host nobody, or somebody else."""
+_PATIENCE_SECONDS = 60.0
+_PROGRAMS = ("cat", "dash", "bash", "env", "getconf", "id", "ldd", "ls", "perl", "sleep", "stat")
+_PASSWORDS = f"root:x:0:0:root:/root:/bin/sh\npostgres:x:{USER}:{USER}::/var/lib/postgresql:/bin/sh\n"
+_POSTGRES = ("postgres", "pg_isready", "psql")
+
+
+@dataclass
+class ContainerDaemon:
+    """A running ``dockerd``, which ``stop`` and ``start`` again, as an upgrade of it does."""
+
+    root: Path
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "docker.sock"
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start it and wait until it answers; skips the test where it cannot run, with the end of its log."""
+        pool = f"base=10.{200 + os.getpid() % 50}.0.0/16,size=24"
+        argv = ["setpriv", "--pdeathsig", "TERM", "dockerd"]
+        argv += [f"--data-root={self.root / 'data'}", f"--exec-root={self.root / 'exec'}"]
+        argv += [f"--host=unix://{self.socket}", f"--pidfile={self.root / 'pid'}", "--log-level=warn"]
+        argv += ["--bridge=none", "--iptables=false", "--ip-forward=false", f"--default-address-pool={pool}"]
+        with (self.root / "log").open("ab") as log:
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=_environment(), cwd="/")
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                told = (self.root / "log").read_text(errors="replace")[-500:]
+                pytest.skip(f"needs a daemon of containers, which does not start here: {told}")
+            time.sleep(0.05)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End it; killed, it leaves its containers running, until it is started again."""
+        if self._process is not None:
+            if kill:
+                self._process.kill()
+            else:
+                self._process.terminate()
+            self._process.wait(_PATIENCE_SECONDS)
+            self._process = None
+            if kill:
+                self._end_helper()
+            (self.root / "pid").unlink(missing_ok=True)
+
+    def docker(self, *words: str) -> str:
+        """Run the client and return what it wrote; fails when it fails."""
+        argv = ["docker", "--host", f"unix://{self.socket}", *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=_environment())
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def names(self) -> set[str]:
+        """Return the names of all containers, in whatever state."""
+        return set(self.docker("ps", "--all", "--format", "{{.Names}}").split())
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Return what the daemon knows of a container."""
+        return dict(json.loads(self.docker("inspect", name))[0])
+
+    def remove_all(self) -> None:
+        """Remove every container."""
+        for name in self.names():
+            with suppress(AssertionError):
+                self.docker("rm", "--force", "--volumes", name)
+
+    def close(self) -> None:
+        """End everything of it and remove its directory."""
+        if self._process is None:
+            self.start()
+        self.remove_all()
+        self.stop()
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            place = line.split()[1]
+            if place.startswith(f"{self.root}/"):
+                subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        argv = ["docker", "--host", f"unix://{self.socket}", "version"]
+        return subprocess.run(argv, capture_output=True, check=False, env=_environment()).returncode == 0
+
+    def _end_helper(self) -> None:
+        """End the killed daemon's containerd; the next daemon starts one of its own."""
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if words and Path(words[0]).name == "containerd" and str(self.root) in " ".join(words):
+                process.kill()
+                process.wait(_PATIENCE_SECONDS)
+        (self.root / "exec/containerd/containerd.pid").unlink(missing_ok=True)  # its number lives on until it is reaped
+
+
+@contextmanager
+def container_daemon() -> Iterator[ContainerDaemon]:
+    """Have a daemon with the image in the block."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a daemon of containers is started")
+    for program in ("dockerd", "docker", "setpriv"):
+        if shutil.which(program, path=_environment()["PATH"]) is None:
+            pytest.skip(f"needs the program {program} (package docker.io)")
+    daemon = ContainerDaemon(Path(tempfile.mkdtemp(prefix="dk-")))
+    daemon.root.chmod(0o711)
+    try:
+        daemon.start()
+        _import_image(daemon)
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def host_major() -> str:
+    """Return the version of the host's own PostgreSQL, which the image holds."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    if not found:
+        pytest.skip("needs a PostgreSQL of the distribution, of which an image of containers is made")
+    return found[-1].parts[4]
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent"}
+
+
+def _import_image(daemon: ContainerDaemon) -> None:
+    major = host_major()
+    root = daemon.root / "image"
+    _fill(root, major)
+    changes = [
+        f"ENV PATH=/usr/lib/postgresql/{major}/bin:/usr/bin",
+        "ENV PGDATA=/var/lib/postgresql/data",
+        "VOLUME /var/lib/postgresql/data",
+    ]
+    words = [word for change in changes for word in ("--change", change)]
+    argv = ["docker", "--host", f"unix://{daemon.socket}", "import", *words, "-", f"{IMAGE}:{major}"]
+    with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
+        subprocess.run(argv, stdin=tar.stdout, check=True, capture_output=True, env=_environment())
+    shutil.rmtree(root)
+
+
+def _fill(root: Path, major: str) -> None:
+    """Put the host's PostgreSQL, and what it takes to run it, below a directory."""
+    for directory in ("etc", "tmp", "root", "usr/bin", "usr/lib", "usr/lib64", "var/lib/postgresql/data", "var/run"):
+        (root / directory).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    (root / "tmp").chmod(0o1777)
+    (root / "etc/passwd").write_text(_PASSWORDS)
+    (root / "etc/group").write_text(f"root:x:0:\npostgres:x:{USER}:\n")
+    server = Path("/usr/lib/postgresql", major)
+    programs = [server / "bin" / name for name in _POSTGRES]
+    programs += [Path(found) for name in _PROGRAMS if (found := shutil.which(name)) is not None]
+    libraries = [path for path in sorted((server / "lib").glob("*.so")) if "llvm" not in path.name]
+    for path in {*programs, *libraries, *_linked([*programs, *libraries])}:
+        place = root / path.parent.resolve().relative_to("/") / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    (root / "usr/bin/sh").symlink_to("dash")
+    shared = Path("/usr/share")
+    locale = Path("/usr/lib/locale/C.utf8")  # where the C library has none of its own
+    trees = [shared / "postgresql" / major, shared / "zoneinfo", locale, *Path("/usr/lib").glob("*/perl-base")]
+    for tree in filter(Path.exists, trees):
+        shutil.copytree(tree, root / tree.relative_to("/"), symlinks=True)
+
+
+def _linked(files: list[Path]) -> set[Path]:
+    """Return the libraries that programs are linked with."""
+    told = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
+    return {Path(found) for found in re.findall(r"(?:=> |^\t)(/\S+)", told, re.MULTILINE)}

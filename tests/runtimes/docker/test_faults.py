@@ -1,0 +1,126 @@
+"""Builds in containers, and daemons and containers that end in the middle of something."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.containers import USER, host_major
+from tests.runtimes.docker.test_clones import container, owner
+from tests.support import PRODUCTS, PROGRAM, clone, image, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.containers import ContainerDaemon
+    from tests.support import World
+
+pytestmark = [pytest.mark.root, pytest.mark.postgres, pytest.mark.long]
+
+
+def test_an_image_that_is_built_in_a_container_belongs_to_the_images_own_user(
+    shop: World, daemon: ContainerDaemon
+) -> None:
+    shop.write("boxed.yaml", image("boxed", version=host_major(), runtime="docker"))
+    shop.write(
+        "dev.yaml",
+        clone("dev", image="boxed", runtime="docker"),
+        clone("copy", runtime="docker", image={"clone": "dev"}),
+    )
+    shop.converge()
+    (snapshot,) = (name for name in shop.snapshots() if name.startswith("boxed"))
+    data = shop.pool_path / "volumes" / snapshot / "data"
+    assert owner(data) == owner(data / "global") == (USER, USER)
+    assert daemon.inspect(container(daemon, "dev"))["Config"]["User"] == f"{USER}:{USER}"
+    assert daemon.docker("exec", "--user=postgres", container(daemon, "dev"), "sh", "-c", "ls $PGDATA/PG_VERSION")
+    assert shop.sql("dev", "SELECT count(*) FROM product") == shop.sql("copy", "SELECT count(*) FROM product") == [(3,)]
+
+
+def test_a_build_server_in_a_container_has_no_network(shop: World, daemon: ContainerDaemon) -> None:
+    slow = [{"inline": PRODUCTS, "database": "shop"}, {"inline": "SELECT pg_sleep(10)", "database": "shop"}]
+    shop.write("boxed.yaml", image("boxed", version=host_major(), runtime="docker", scripts=slow))
+    with working(shop):
+        until(daemon.names, what="the server of the build")
+        (name,) = daemon.names()
+        assert daemon.inspect(name)["HostConfig"]["NetworkMode"] == "none"
+
+
+def test_a_daemon_that_is_killed_during_a_build_costs_that_build_only(shop: World, daemon: ContainerDaemon) -> None:
+    slow = [{"inline": PRODUCTS, "database": "shop"}, {"inline": "SELECT pg_sleep(3)", "database": "shop"}]
+    shop.write("boxed.yaml", image("boxed", version=host_major(), runtime="docker", scripts=slow))
+    with_killed_daemon(shop, daemon, lambda: bool(daemon.names()))
+    until(lambda: settled(shop) and any(name.startswith("boxed") for name in shop.snapshots()), what="the snapshot")
+    assert daemon.names() == set()
+
+
+def test_a_daemon_that_is_killed_during_a_start_leaves_one_container_at_most(
+    shop: World, daemon: ContainerDaemon
+) -> None:
+    shop.write("dev.yaml", clone("dev", runtime="docker"))
+    with_killed_daemon(shop, daemon, lambda: bool(daemon.names()))
+    until(lambda: settled(shop) and shop.generations("dev"), what="the clone")
+    assert shop.sql("dev", "SELECT count(*) FROM product") == [(3,)]
+    assert len(daemon.names()) == 1
+
+
+def test_a_daemon_that_is_killed_during_a_stop_keeps_nothing_from_going(shop: World, daemon: ContainerDaemon) -> None:
+    shop.write("dev.yaml", clone("dev", runtime="docker"))
+    shop.converge()
+    name = container(daemon, "dev")
+    shop.remove("dev.yaml")
+    with_killed_daemon(shop, daemon, lambda: name not in daemon.names() or not running(daemon, name))
+    until(lambda: settled(shop) and not shop.generations("dev"), what="the end of the clone")
+    assert daemon.names() == set()
+
+
+def test_a_clone_that_runs_out_of_memory_comes_back_with_what_was_committed(
+    shop: World, daemon: ContainerDaemon
+) -> None:
+    shop.write("dev.yaml", clone("dev", runtime="docker", resources={"memory": "64Mi"}))
+    shop.converge()
+    shop.sql("dev", "INSERT INTO product VALUES (4, 'somebody''s work')")
+    with pytest.raises(Exception, match=r"closed the connection|terminating connection|server"):
+        shop.sql("dev", "SELECT length(repeat(string_agg(n::text, ','), 20)) FROM generate_series(1, 3000000) n")
+    until(lambda: settled(shop) and "dev.1" in shop.servers(), what="the clone")
+    until(lambda: answers(shop), what="an answer")
+    assert daemon.inspect(container(daemon, "dev"))["HostConfig"]["Memory"] == 64 << 20
+
+
+def settled(world: World) -> bool:
+    """Whether a pass has nothing to do now; what failed for a passing reason is tried again after a while."""
+    return world.apply().actions == []
+
+
+def answers(world: World) -> bool:
+    try:
+        return world.sql("dev", "SELECT count(*) FROM product") == [(4,)]
+    except Exception:  # noqa: BLE001 - it recovers still
+        return False
+
+
+def running(daemon: ContainerDaemon, name: str) -> bool:
+    return bool(daemon.inspect(name)["State"]["Running"])
+
+
+class working:  # noqa: N801 - a context manager, read like a function
+    """One pass of the program, in a process of its own, which has ended when the block has."""
+
+    def __init__(self, world: World) -> None:
+        self._argv = [str(PROGRAM), "--config", str(world.config_file), "apply"]
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        self._process.wait(120)
+
+
+def with_killed_daemon(world: World, daemon: ContainerDaemon, when: Callable[[], bool]) -> None:
+    """Kill the daemon in the middle of a pass, and start it again once that has ended."""
+    with working(world) as process:
+        until(lambda: when() or process.poll() is not None, what="the moment")
+        daemon.stop(kill=True)
+    daemon.start()
