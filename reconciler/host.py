@@ -24,7 +24,7 @@ from reconciler import plugins
 from reconciler.clock import Clock, SystemClock
 from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
-from reconciler.ids import PoolName, RuntimeName, SecretName, VolumeId
+from reconciler.ids import FILES, PoolName, RuntimeName, SecretName, VolumeId
 from reconciler.plan.settings import AttestationRules, PlanSettings, PolicySettings
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class Host:
 
     def serving(self, runtime: RuntimeName) -> ServingSettings:
         """Return where servers of a runtime listen."""
+        if runtime in self.runtimes and not self.runtimes[runtime].traits.servers:
+            return ServingSettings(host="", advertise="")
         settings = getattr(self.config.runtimes, runtime, None)
         if settings is None:
             raise UnsupportedError(f"the runtime {runtime} has no settings on this host", reason="RuntimeUnavailable")
@@ -212,7 +214,6 @@ def plan_settings(
         undo_grace=config.undo.grace,
         pools=pools,
         runtimes=runtimes,
-        serverless=frozenset(),
         attestation=attestation_rules(config),
         write_back=config.repository.write_back.enabled,
     )
@@ -286,7 +287,7 @@ def open_host(config: Config, *, writes: bool, command: str = "") -> Iterator[Ho
             store=store,
             secrets=secret_store(config),
             pools={PoolName(name): _pool(PoolName(name), pool, state) for name, pool in config.pools.items()},
-            runtimes={RuntimeName("process"): _process_runtime(config, state)},
+            runtimes={RuntimeName("process"): _process_runtime(config, state), FILES: _files_runtime(config)},
             clock=clock,
             held=stack if writes else None,
         )
@@ -360,4 +361,9 @@ def _process_runtime(config: Config, state: StateDirectory) -> Runtime:
             own=range(settings.accounts.own.first, settings.accounts.own.last + 1),
         ),
     )
+    return runtime
+
+
+def _files_runtime(config: Config) -> Runtime:
+    runtime: Runtime = plugins.load("runtime", FILES)(FILES, account=config.runtimes.none.account)
     return runtime

@@ -36,6 +36,8 @@ class RuntimeTraits:
     """Names of the resource limits that it can hold a server to: memory, cpus, disk."""
     own_accounts: bool
     """Whether a clone can run under an account of its own."""
+    servers: bool = True
+    """Whether it runs servers at all: one that does not hands out files, and has no ports, logs or logins."""
 
 
 class Runtime(Protocol):

@@ -271,11 +271,23 @@ class DockerRuntime(Model):
     require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
 
 
+class FilesRuntime(Model):
+    """Clones that are files, which no server serves (SQLite)."""
+
+    account: Maybe[NonEmpty] = Field(
+        None,
+        description="Account that the files of clones belong to, when the reconciler is root; default: root itself.",
+        examples=["dev"],
+    )
+    require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it hands out.")
+
+
 class Runtimes(Model):
     """How clones are served on this host."""
 
     process: ProcessRuntime = Field(ProcessRuntime.model_construct(), description="Processes of this host.")
     docker: DockerRuntime = Field(DockerRuntime.model_construct(), description="Containers.")
+    none: FilesRuntime = Field(FilesRuntime.model_construct(), description="Files that no server serves.")
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:

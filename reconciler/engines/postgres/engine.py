@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import (
         BuildSession,
         CloneWork,
+        DatabaseFiles,
         InstalledServer,
         LocalSource,
         Mirrors,
@@ -63,6 +64,7 @@ class PostgresEngine:
     name = "postgres"
     install_hint = "apt-get install postgresql"
     mirrors: Mirrors | None = PostgresMirrors()
+    files: DatabaseFiles | None = None
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return server.installed_servers()
