@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NOTES = "build.json"
 _NEW = ".new"
+_MODES = "modes"
 _STATISTICS = "SELECT 1 FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4') LIMIT 1"
 
 
@@ -33,7 +34,7 @@ def settle(work: BuildWork, *, anew: bool) -> None:
         work.cancel.check()
         path = file_of(work.directory, name)
         with connect(path, cancel=work.cancel) as conn:
-            mode = str(conn.execute("PRAGMA journal_mode").fetchone()[0])
+            note_mode(work, name, conn)
             conn.execute("PRAGMA journal_mode = DELETE").fetchone()
             if anew:
                 work.progress(f"writing {name} anew")
@@ -42,10 +43,17 @@ def settle(work: BuildWork, *, anew: bool) -> None:
         if anew:
             replacement = path.with_name(path.name + _NEW)
             replacement.replace(path)
-        if mode == "wal":
+        if notes(work)[_MODES][name] == "wal":
             with connect(path) as conn:
                 conn.execute("PRAGMA journal_mode = WAL").fetchone()
         _sync(path)
+
+
+def note_mode(work: BuildWork, name: str, conn: sqlite3.Connection) -> None:
+    """Remember how a database keeps its journal, before it is kept otherwise: clones are to do it as production did."""
+    known = notes(work).get(_MODES, {})
+    if name not in known:
+        note(work, **{_MODES: known | {name: str(conn.execute("PRAGMA journal_mode").fetchone()[0])}})
 
 
 def _analyse(conn: sqlite3.Connection) -> None:
@@ -54,7 +62,7 @@ def _analyse(conn: sqlite3.Connection) -> None:
         return
     present = {row[0] for row in conn.execute("SELECT name FROM sqlite_schema WHERE name LIKE 'sqlite_stat_'")}
     for table in sorted(present):
-        conn.execute(f'DELETE FROM "{table}"')  # noqa: S608 - a name of the library's own
+        conn.execute(f'DELETE FROM "{table}"')
     conn.execute("ANALYZE")
 
 

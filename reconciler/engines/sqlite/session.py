@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.engines.sqlite import damage, dumps, library, scripts, sealing
-from reconciler.errors import CheckFailedError, MaskingError, SourceError
+from reconciler.errors import CheckFailedError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,10 +64,20 @@ class SqliteSession:
         scripts.run_script(self._work, script)
 
     def mask(self, masking: MaskingWork) -> Masked:
-        raise MaskingError("SQLite is not masked yet")
+        from reconciler.engines.sqlite.masking import run  # noqa: PLC0415 - what masks is large, and only builds need it
+
+        self._masked = run.mask_databases(self._work, masking)
+        return self._masked
 
     def profile(self) -> tuple[DatabaseProfile, ...]:
-        raise MaskingError("SQLite is not profiled yet")
+        from reconciler.engines.sqlite.masking.profile import profile_database  # noqa: PLC0415 - as above
+
+        found = []
+        for name in library.databases_in(self._work.directory):
+            self._work.progress(f"looking at database {name}")
+            with library.connect(library.file_of(self._work.directory, name), cancel=self._work.cancel) as conn:
+                found.append(profile_database(conn, name, self._work.cancel))
+        return tuple(found)
 
     def check(self, check: Check) -> None:
         scripts.run_check(self._work, check)
@@ -82,8 +92,10 @@ class SqliteSession:
     def wipe(self, stopped: Callable[[], AbstractContextManager[None]]) -> None:
         """Nothing is left to be wiped: masked databases were written anew."""
 
-    def prove(self, masked: Masked, base: Base | None = None) -> Evidence:
-        raise MaskingError("SQLite is not masked yet")
+    def prove(self, masked: Masked, base: Base | None = None) -> Evidence:  # noqa: ARG002 - a database is one file, which was written anew
+        from reconciler.engines.sqlite.masking import prove  # noqa: PLC0415 - as above
+
+        return prove.prove(self._work, masked)
 
 
 def dump_name(work: BuildWork) -> str:

@@ -16,22 +16,13 @@ import pytest
 
 from reconciler.engines.sqlite.library import file_of
 from reconciler.errors import BusyError, SourceError
-from tests.engines.sqlite.harness import SqliteHarness, dump_of, files_of, tables
+from tests.engines.sqlite.harness import ITEMS, SqliteHarness, dump_of, files_of, made, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from reconciler.engines.base import LocalSource
-
-ITEMS = "CREATE TABLE item (id integer PRIMARY KEY, name text); INSERT INTO item VALUES (1, 'one'), (2, 'two;2');"
-
-
-def made(path: Path, sql: str = ITEMS, *, mode: str = "DELETE") -> Path:
-    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.execute(f"PRAGMA journal_mode = {mode}")
-        conn.executescript(sql)
-    return path
 
 
 def as_the_shell_dumps(path: Path) -> Iterator[str]:
