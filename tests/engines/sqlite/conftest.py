@@ -32,9 +32,10 @@ def sqlite(tmp_path: Path) -> SqliteHarness:
     return SqliteHarness(tmp_path)
 
 
-def policy(rules: Mapping[str, Mapping[str, Any]], **more: Any) -> Policy:  # noqa: ANN401 - as YAML
-    """Return a policy from its rules, by table of the schema ``main``."""
-    listed = [{"table": f"main.{table}", "columns": dict(columns)} for table, columns in rules.items()]
+def policy(rules: Mapping[str, Mapping[str, Any]], *, when: str | None = None, **more: Any) -> Policy:  # noqa: ANN401 - as YAML
+    """Return a policy from its rules, by table of the schema ``main``; ``when`` is the condition of all of them."""
+    condition = {} if when is None else {"when": when}
+    listed = [{"table": f"main.{table}", "columns": dict(columns), **condition} for table, columns in rules.items()]
     spec = {"key": {"secret": "key"}, "rules": listed, **more}
     return Policy(PolicyName("pii"), MaskingPolicySpec.model_validate(spec))
 

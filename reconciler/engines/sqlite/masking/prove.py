@@ -178,10 +178,14 @@ class _Live:
             for column, ids in self._columns(relation, Matcher(self._findings.samples, wanted)).items():
                 met |= ids
                 accepted |= self._findings.accept(self._at_paths, self._database, relation, [column], ids)
-        for cut, shortest in ((slice(None), SHORTEST), (slice(None, -1), SHORTEST - 1), (slice(1, None), SHORTEST - 1)):
+        left = wanted - met - accepted
+        if left:
+            accepted |= left & self._beside(Matcher(self._findings.samples, left))
+        for cut in (slice(None, -1), slice(1, None)):  # next to a record lies another one, or its length
             left = self._findings.few_of(wanted - met - accepted)
             if left:
-                accepted |= left & self._beside(Matcher(self._findings.samples, left, cut=cut, shortest=shortest))
+                matcher = Matcher(self._findings.samples, left, cut=cut, shortest=SHORTEST - 1)
+                accepted |= left & self._beside(matcher)
         return frozenset(accepted)
 
     def _columns(self, relation: live.Relation, matcher: Matcher) -> dict[str, set[ValueId]]:
