@@ -30,6 +30,7 @@ TOPICS = {
     "masking": "masking methods inside the database",
     "clones": "one clone, 15 clones, and how the image's size matters",
     "refresh": "a refresh from a live primary, and how its size matters",
+    "sqlite": "one clone of a SQLite file by reflink",
     "swap": "silence of a port during a reset",
     "bytes": "bytes that a clone holds of its own",
     "memory": "memory of an idle clone",

@@ -24,7 +24,7 @@ from bench.figures import Options, SkippedError
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.replication import lsn
 from reconciler.host import open_host
-from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
+from reconciler.ids import DEFAULT_RUNTIME, CloneName, ImageName, ServerName, VolumeId
 from reconciler.loop import Reconciler
 from reconciler.spec.config import Config
 from reconciler.state.observed import SnapshotManifest
@@ -111,7 +111,7 @@ class Installation:
         self._reconciler = Reconciler(host, host.commits())
         self.programs = server.choose().directory
         (self._storage,) = host.pools.values()
-        (self._runtime,) = host.runtimes.values()
+        self._runtime = host.runtimes[DEFAULT_RUNTIME]
 
     # -- the product ------------------------------------------------------------------
 
