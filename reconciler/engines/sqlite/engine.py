@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reconciler.engines.base import Sealed
-from reconciler.engines.sqlite import activity, copying, header, identify, library, scripts, sealing
+from reconciler.engines.sqlite import activity, copying, damage, header, identify, library, scripts, sealing
 from reconciler.engines.sqlite.failures import translated
 from reconciler.engines.sqlite.parameters import validate_parameters
 from reconciler.engines.sqlite.session import SqliteSession
@@ -162,10 +162,13 @@ class SqliteEngine:
 
 
 def _recover(work: BuildWork) -> None:
-    """Bring a copy of a clone to rest that somebody may have been writing to when it was taken."""
+    """Bring a copy to rest; of a clone, which somebody may have been writing to, insist that it is whole."""
     for name in library.databases_in(work.directory):
-        with library.connect(library.file_of(work.directory, name), cancel=work.cancel) as conn:
+        path = library.file_of(work.directory, name)
+        with library.connect(path, cancel=work.cancel) as conn:
             conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if work.source.kind == "clone":
+            damage.require_whole(path, what=f"the copy of database {name}", cancel=work.cancel)
 
 
 def _refuse_parameters(parameters: Mapping[str, str]) -> None:

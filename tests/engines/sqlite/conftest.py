@@ -9,11 +9,11 @@ import pytest
 
 from reconciler.engines.base import MaskingWork
 from reconciler.engines.sqlite.library import file_of
-from reconciler.ids import PolicyName
+from reconciler.ids import PolicyName, SecretName
 from reconciler.masking import leaks
 from reconciler.masking.assignment import Keys
 from reconciler.spec.masking_policy import MaskingPolicySpec
-from reconciler.state.desired import Policy
+from reconciler.state.desired import Policy, Script
 from tests.engines.sqlite.harness import SqliteHarness, files_of, made
 
 if TYPE_CHECKING:
@@ -70,9 +70,6 @@ class Masking:
 
     def of(self, path: Path, *steps: MaskingStep, script: str = "", key: bytes = KEY) -> Done:
         """Mask a copy of the database at ``path``."""
-        from reconciler.ids import SecretName
-        from reconciler.state.desired import Script
-
         work = self.sqlite.build_work(source=files_of(path), databases=("shop",))
         self.sqlite.engine.prepare(work)
         with self.sqlite.engine.session(work) as session:

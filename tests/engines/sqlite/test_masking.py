@@ -37,8 +37,8 @@ def method(written: Any) -> Any:  # noqa: ANN401 - as YAML
 PEOPLE = """
 CREATE TABLE person (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name NVARCHAR(40), born DATE, seen DATETIME, pay REAL);
 WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c WHERE n < 300)
-INSERT INTO person SELECT n, 'person' || n || '@corp.invalid', 'Original Person ' || n, date('1970-01-01', n || ' days'),
-    datetime('2020-01-01', n || ' hours'), n * 10.5 FROM c;
+INSERT INTO person SELECT n, 'person' || n || '@corp.invalid', 'Original Person ' || n,
+    date('1970-01-01', n || ' days'), datetime('2020-01-01', n || ' hours'), n * 10.5 FROM c;
 """
 
 
@@ -281,7 +281,7 @@ def test_a_value_that_a_method_does_not_fit_fails_closed_and_is_not_shown(mask: 
 
 
 @pytest.mark.parametrize("written", [{"sql": "load_extension('evil')"}, {"sql": "writefile('/tmp/x', c)"}])
-def test_expressions_of_policies_reach_nothing_outside(mask: Masking, written: Any) -> None:
+def test_expressions_of_policies_reach_nothing_outside(mask: Masking, written: dict[str, str]) -> None:
     with pytest.raises(MaskingError, match=r"not allowed|no such function"):
         mask("CREATE TABLE t (c text); INSERT INTO t VALUES ('some original');", policy({"t": {"c": written}}))
 
