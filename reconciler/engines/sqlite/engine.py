@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import sys
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -102,8 +103,6 @@ class SqliteEngine:
         known = sealing.notes(work)
         sealing.finish(work)
         version, major = sealing.version()
-        from datetime import datetime  # noqa: PLC0415 - for what a note says
-
         as_of = known.get("as_of")
         return Sealed(
             version=version,

@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -21,7 +22,6 @@ from reconciler.proc import CancelToken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MAJOR = "3"
 DATA = "data"
@@ -37,8 +37,6 @@ def installed() -> tuple[InstalledServer, ...]:
     """Return the library that this Python has; none where it is too old to be worked with."""
     if sqlite3.sqlite_version_info < _OLDEST:
         return ()
-    from pathlib import Path  # noqa: PLC0415 - this module only names paths elsewhere
-
     return (InstalledServer(sqlite3.sqlite_version, MAJOR, "embedded", Path(sqlite3.__file__).parent),)
 
 
@@ -111,8 +109,8 @@ def connect(path: Path, *, readonly: bool = False, cancel: CancelToken | None = 
         if not readonly:
             conn.execute("PRAGMA secure_delete = ON")
         yield conn
-    except sqlite3.OperationalError:
-        token.check()
+    except Exception:
+        token.check()  # what was interrupted fails in many ways
         raise
     finally:
         conn.close()

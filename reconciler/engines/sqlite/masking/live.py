@@ -73,10 +73,10 @@ def in_columns(conn: sqlite3.Connection, relation: Relation, search: Search) -> 
 def in_records(conn: sqlite3.Connection, relation: Relation, search: Search) -> set[ValueId]:
     """Return what is in the bytes of a table's records, and in those of its indexes."""
     buffer = _Buffer(search)
-    for names in _stored(conn, relation.name.name):
-        chosen = ", ".join(map(quoted, names))
-        for row in conn.execute(f"SELECT {chosen} FROM {quoted(relation.name.name)}"):
-            buffer.add(record(row))
+    encoding = str(conn.execute("PRAGMA encoding").fetchone()[0])
+    for cells in _stored(conn, relation.name.name):
+        for row in conn.execute(f"SELECT {', '.join(cells)} FROM {quoted(relation.name.name)}"):
+            buffer.add(record(row, encoding))
     return buffer.end()
 
 
@@ -106,31 +106,36 @@ class _Buffer:
 
 
 def _stored(conn: sqlite3.Connection, table: str) -> Iterator[list[str]]:
-    """Yield the columns of a table's records in their order, and those of each of its indexes."""
+    """Yield the cells of a table's records in their order, and those of each of its indexes.
+
+    Another name of the rowid (INTEGER PRIMARY KEY) is NULL in the record.
+    """
     columns = conn.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
-    stored = [row[1] for row in columns if row[6] in (0, 3)]
+    keys = [row for row in columns if row[5]]
+    alias = keys[0][1] if len(keys) == 1 and keys[0][2].upper() == "INTEGER" else None
+    stored = ["NULL" if row[1] == alias else quoted(row[1]) for row in columns if row[6] in (0, 3)]
     if stored:
         yield stored
-    by_number = {row[0]: row[1] for row in columns}
+    by_number = {row[0]: quoted(row[1]) for row in columns}
     for _number, name, *_rest in conn.execute(f"PRAGMA index_list({quoted(table)})").fetchall():
-        keys = [by_number.get(row[1]) for row in conn.execute(f"PRAGMA index_xinfo({quoted(name)})")]
-        known = [column for column in keys if column is not None]
+        cells = [by_number.get(row[1]) for row in conn.execute(f"PRAGMA index_xinfo({quoted(name)})")]
+        known = [cell for cell in cells if cell is not None]
         if known:
             yield known
 
 
-def record(row: Sequence[Cell]) -> bytes:
+def record(row: Sequence[Cell], encoding: str = "UTF-8") -> bytes:
     """Return a row as a record: the header with its serial types, and the cells."""
     types, body = [], []
     for cell in row:
-        kind, data = _serial(cell)
+        kind, data = _serial(cell, encoding)
         types.append(_varint(kind))
         body.append(data)
     header = b"".join(types)
     return _varint(len(header) + 1) + header + b"".join(body)
 
 
-def _serial(cell: Cell) -> tuple[int, bytes]:
+def _serial(cell: Cell, encoding: str) -> tuple[int, bytes]:
     match cell:
         case None:
             return 0, b""
@@ -144,7 +149,7 @@ def _serial(cell: Cell) -> tuple[int, bytes]:
         case bytes():
             return 12 + 2 * len(cell), cell
         case _:
-            data = cell.encode("utf-8", "surrogatepass")
+            data = cell.encode(encoding, "surrogatepass")
             return 13 + 2 * len(data), data
 
 
