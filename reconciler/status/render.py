@@ -265,7 +265,7 @@ def _used_by(activity: Json | None, now: datetime) -> str:
 def _address(endpoint: Json | None) -> str:
     if not endpoint:
         return "-"
-    return plain(endpoint["path"] or f"{endpoint['host']}:{endpoint['port']}/{endpoint['database']}")
+    return plain(endpoint.get("path") or f"{endpoint['host']}:{endpoint['port']}/{endpoint['database']}")
 
 
 def _state_cell(item: Json, state: str) -> Cell:

@@ -32,6 +32,11 @@ def test_a_record_is_what_the_file_has(tmp_path: Path, encoding: str) -> None:
 def test_work_that_is_cancelled_fails_as_cancelled_whatever_its_failure_was_called(tmp_path: Path) -> None:
     path, token = tmp_path / "one.db", CancelToken()
     path.touch()
-    with pytest.raises(CancelledError), connect(path, cancel=token):
-        token.cancel()
-        raise MaskingError("interrupted")
+
+    def interrupted() -> None:
+        with connect(path, cancel=token):
+            token.cancel()
+            raise MaskingError("interrupted")
+
+    with pytest.raises(CancelledError):
+        interrupted()
