@@ -34,6 +34,7 @@ TOPICS = {
     "moments": "a clone of a moment in the past, against the replay of its log by hand",
     "primary": "what clients of a primary wait for while it is copied and refreshed from",
     "connections": "what users of clones notice of refreshes",
+    "sqlite": "one clone of a SQLite file by reflink",
     "swap": "silence of a port during a reset",
     "bytes": "bytes that a clone holds of its own",
     "memory": "memory of an idle clone",

@@ -262,7 +262,7 @@ class Installation:
             raise LookupError(name)
         volume, manifest = found
         password = self.host.state.credentials.credential(manifest.clone, "app")
-        return ClonedServer(name, volume.id, manifest.port, password)
+        return ClonedServer(name, volume.id, manifest.port or 0, password)
 
     def data(self, clone: ClonedServer) -> Path:
         """Return a clone's data directory."""

@@ -125,7 +125,7 @@ def _make_everything(host: Host, commits: Commits, storage: MemoryStorage, runti
     for volume in _volumes(host, desired, host.clock.now()):
         storage.put(volume, {})
         if isinstance(volume.manifest, CloneManifest):
-            runtime.start(_server(storage, volume, volume.manifest.port))
+            runtime.start(_server(storage, volume, volume.manifest.port or 0))
             (host.state.path / "credentials" / volume.manifest.clone).mkdir()  # where its passwords would be
     plan = Reconciler(host, commits).look().plan
     if plan is None or plan.actions:

@@ -38,7 +38,9 @@ def look(
     host: Host, volumes: Iterable[Volume], servers: Mapping[ServerName, ObservedServer], seconds: float = _SECONDS
 ) -> dict[VolumeId, Activity]:
     """Return who uses clones, of those that run and answer within the time."""
-    running = [(volume, server) for volume in volumes if (server := _running(servers, volume)) is not None]
+    volumes = tuple(volumes)
+    running: list[tuple[Volume, ObservedServer | None]] = [(v, None) for v in volumes if _is_file(host, v)]
+    running += [(volume, server) for volume in volumes if (server := _running(servers, volume)) is not None]
     if not running:
         return {}
     pool = ThreadPoolExecutor(min(_AT_ONCE, len(running)), "look")
@@ -50,8 +52,8 @@ def look(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def look_at(host: Host, volume: Volume, server: ObservedServer) -> Activity:
-    """Return who uses a running clone.
+def look_at(host: Host, volume: Volume, server: ObservedServer | None) -> Activity:
+    """Return who uses a running clone, or one that no server serves.
 
     Raises:
         UnavailableError: it does not answer.
@@ -66,7 +68,7 @@ def look_at(host: Host, volume: Volume, server: ObservedServer) -> Activity:
         directory=host.pools[volume.pool].path(volume.id),
         run_directory=host.state.run_directory(name),
         snapshot=snapshot_of(manifest),
-        port=server.port,
+        port=server.port if server is not None else None,
         contained=host.runtimes[manifest.runtime].traits.containers,
     )
     return host.engine(manifest.engine).activity(work)
@@ -129,6 +131,15 @@ def _watched(desired: Desired, volumes: Iterable[Volume]) -> list[tuple[Volume, 
 def _running(servers: Mapping[ServerName, ObservedServer], volume: Volume) -> ObservedServer | None:
     server = servers.get(ServerName(volume.id))
     return server if server is not None and server.state is ServerState.RUNNING else None
+
+
+def _is_file(host: Host, volume: Volume) -> bool:
+    """Whether a volume is a clone that is there without a server."""
+    manifest = volume.manifest
+    if not isinstance(manifest, CloneManifest) or manifest.phase is not ClonePhase.READY:
+        return False
+    runtime = host.runtimes.get(manifest.runtime)
+    return volume.state is VolumeState.COMPLETE and runtime is not None and not runtime.traits.servers
 
 
 def _is_due(known: Used | None, limit: timedelta, now: datetime) -> bool:

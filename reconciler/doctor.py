@@ -126,6 +126,9 @@ def _pools(host: Host) -> Iterator[Finding]:
 
 def _runtimes(host: Host) -> Iterator[Finding]:
     for name, runtime in host.runtimes.items():
+        if not runtime.traits.servers:
+            yield Finding("runtime", "ok", f"{name}: hands out files, which no server serves")
+            continue
         servers = len(runtime.servers())
         yield Finding("runtime", "ok", f"{name}: {servers} of this installation's servers running")
     traits = host.runtimes[RuntimeName("process")].traits

@@ -1,4 +1,4 @@
-"""What engines forbid documents to say, found before anything is built: server settings.
+"""What engines forbid documents to say, found before anything is built: server settings, and servers at all.
 
 Called by ``commits`` and ``validation`` with documents that the loader found valid. It
 needs no host and loads no engine; one that is not part of this version has nothing to
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler import plugins
 from reconciler.errors import UnsupportedError
 from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of
+from reconciler.spec.products import WITHOUT_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,16 +23,20 @@ if TYPE_CHECKING:
     Rule = Callable[[Mapping[str, str]], list[str]]
 
 _REFUSED = "R032"
+_OF_SERVERS = (("port", "ports"), ("users", "logins"), ("idle", "a server that could stop"), ("resources", "limits"))
+"""Fields of clones that say something of a server, and what files do not have."""
 
 
 def refused_parameters(documents: Sequence[Document]) -> tuple[Diagnostic, ...]:
-    """Return an error for each server setting that its engine does not let documents have."""
+    """Return an error for each setting that its engine does not let documents have."""
     products = {document.name: image_of(document).spec.engine for document in documents if document.kind == "Image"}
     clones = clones_by_name(documents)
     rules: dict[str, Rule | None] = {}
     found: list[Diagnostic] = []
     for document in documents:
         product = _product(document, products, clones)
+        if product in WITHOUT_SERVER:
+            found.extend(_about_servers(document, product))
         if product is None or not _parameters(document):
             continue
         if product not in rules:
@@ -66,3 +71,33 @@ def _of(document: Document, rule: Rule) -> Iterator[Diagnostic]:
     for name, value in _parameters(document).items():
         for message in rule({name: value}):
             yield document.diagnostic(_REFUSED, message, "spec", "parameters", name)
+
+
+def _about_servers(document: Document, product: str) -> Iterator[Diagnostic]:
+    """Yield what a document says of servers although its product has none."""
+    if document.kind == "Image":
+        yield from _about_sources(document, product)
+        return
+    spec = clone_of(document).spec
+    given = spec.model_fields_set
+    if "runtime" in given and spec.runtime != "none":
+        what = f"{product} has no server that the runtime {spec.runtime} could run"
+        yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint="remove it: its clones are files")
+    for name, what in _OF_SERVERS:
+        if name in given and getattr(spec, name) not in (None, ()):
+            summary = f"clones of {product} are files: they have no {what.removeprefix('a ')}"
+            yield document.diagnostic(_REFUSED, summary, "spec", name, hint="remove it")
+    if spec.state == "stopped":
+        summary = f"clones of {product} are files: nothing of them runs or stops"
+        yield document.diagnostic(_REFUSED, summary, "spec", "state", hint="remove it")
+
+
+def _about_sources(document: Document, product: str) -> Iterator[Diagnostic]:
+    source = image_of(document).spec.source
+    if source.kind in ("backup", "primary"):
+        hint = "use source.files: a database file is read while it is being written, too"
+        summary = f"{product} has no source {source.kind}"
+        yield document.diagnostic(_REFUSED, summary, "spec", "source", source.kind, hint=hint)
+    if source.dump is not None and source.dump.globals is not None:
+        summary = f"{product} has no roles that a dump could have"
+        yield document.diagnostic(_REFUSED, summary, "spec", "source", "dump", "globals", hint="remove it")

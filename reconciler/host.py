@@ -24,7 +24,7 @@ from reconciler import plugins
 from reconciler.clock import Clock, SystemClock
 from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
-from reconciler.ids import PoolName, RuntimeName, SecretName, VolumeId
+from reconciler.ids import FILES, PoolName, RuntimeName, SecretName, VolumeId
 from reconciler.plan.settings import AttestationRules, PlanSettings, PolicySettings
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class Host:
 
     def serving(self, runtime: RuntimeName) -> ServingSettings:
         """Return where servers of a runtime listen."""
+        if runtime in self.runtimes and not self.runtimes[runtime].traits.servers:
+            return ServingSettings(host="", advertise="")
         settings = getattr(self.config.runtimes, runtime, None)
         if settings is None:
             raise UnsupportedError(f"the runtime {runtime} has no settings on this host", reason="RuntimeUnavailable")
@@ -230,7 +232,6 @@ def plan_settings(
         undo_grace=config.undo.grace,
         pools=pools,
         runtimes=runtimes,
-        serverless=frozenset(),
         attestation=attestation_rules(config),
         write_back=config.repository.write_back.enabled,
     )
@@ -362,8 +363,8 @@ def _pool(name: PoolName, settings: Pool, state: StateDirectory) -> Storage:
 
 
 def _runtimes(config: Config, state: StateDirectory) -> dict[RuntimeName, Runtime]:
-    """Return the runtimes of this host: processes always, containers where the configuration speaks of them."""
-    runtimes = {RuntimeName("process"): _process_runtime(config, state)}
+    """Return the runtimes of this host: containers only where the configuration speaks of them."""
+    runtimes = {RuntimeName("process"): _process_runtime(config, state), FILES: _files_runtime(config)}
     if "docker" in config.runtimes.model_fields_set:
         runtimes[RuntimeName("docker")] = _docker_runtime(config, state)
     return runtimes
@@ -412,4 +413,9 @@ def _process_runtime(config: Config, state: StateDirectory) -> Runtime:
         host=settings.host,
         accounts=_accounts(config),
     )
+    return runtime
+
+
+def _files_runtime(config: Config) -> Runtime:
+    runtime: Runtime = plugins.load("runtime", FILES)(FILES, account=config.runtimes.none.account)
     return runtime

@@ -28,3 +28,5 @@ ServerName = NewType("ServerName", str)
 
 DEFAULT_POOL = PoolName("default")
 DEFAULT_RUNTIME = RuntimeName("process")
+FILES = RuntimeName("none")
+"""The runtime of databases that are files, which no server serves."""

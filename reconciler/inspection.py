@@ -6,23 +6,28 @@ also knows what is under way. Contacts no remote and changes nothing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from reconciler.activity import look
 from reconciler.errors import ReconcilerError
-from reconciler.ids import Revision
+from reconciler.ids import FILES, Revision
 from reconciler.observe import in_flight_elsewhere, observe
 from reconciler.plan.retention import why_kept
 from reconciler.plan.timers import next_refreshes
 from reconciler.state.desired import Desired
+from reconciler.state.observed import CloneManifest
 from reconciler.status.report import Facts, status_document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from reconciler.commits import Commits
     from reconciler.host import Host
+    from reconciler.ids import VolumeId
     from reconciler.repository import Change
+    from reconciler.state.observed import Volume
 
 
 def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
@@ -45,9 +50,23 @@ def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
             next_refreshes=next_refreshes(asked, observed, now, settings=settings),
             kept=why_kept(asked, observed, now, settings=settings),
             advertise={name: host.serving(name).advertise for name in host.runtimes},
+            files=_files(host, observed.volumes),
             activity=look(host, observed.volumes, observed.servers) if activity else {},
         )
     )
+
+
+def _files(host: Host, volumes: Iterable[Volume]) -> dict[VolumeId, Path]:
+    """Return where clones are that no server serves; an engine that cannot be loaded knows of none."""
+    found: dict[VolumeId, Path] = {}
+    for volume in volumes:
+        manifest = volume.manifest
+        if isinstance(manifest, CloneManifest) and manifest.runtime == FILES and volume.pool in host.pools:
+            with suppress(ReconcilerError):
+                files = host.engine(manifest.engine).files
+                if files is not None and manifest.databases:
+                    found[volume.id] = files.path(host.pools[volume.pool].path(volume.id), manifest.databases[0])
+    return found
 
 
 def _changes(commits: Commits, desired: Desired | None) -> Mapping[str, Change]:

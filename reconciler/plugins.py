@@ -28,10 +28,12 @@ class Plugin:
 
 ENGINES: Mapping[str, Plugin] = {
     "postgres": Plugin("reconciler.engines.postgres.engine:PostgresEngine", "pip install 'psycopg[binary]'"),
+    "sqlite": Plugin("reconciler.engines.sqlite.engine:SqliteEngine"),
 }
 
 PARAMETERS: Mapping[str, Plugin] = {
     "postgres": Plugin("reconciler.engines.postgres.parameters:validate_parameters"),
+    "sqlite": Plugin("reconciler.engines.sqlite.parameters:validate_parameters"),
 }
 """What is wrong with server settings of a document, by engine: ``(parameters) -> list[str]``, a message each.
 
@@ -41,6 +43,7 @@ Apart from the engines, so that checking a file does not load a whole one.
 RUNTIMES: Mapping[str, Plugin] = {
     "docker": Plugin("reconciler.runtimes.docker.runtime:DockerRuntime", "pip install 'reconciler[docker]'"),
     "process": Plugin("reconciler.runtimes.process:ProcessRuntime"),
+    "none": Plugin("reconciler.runtimes.none:FilesRuntime"),
 }
 
 _FAMILIES = {"engine": ENGINES, "parameter": PARAMETERS, "runtime": RUNTIMES}

@@ -74,3 +74,30 @@ def test_a_commit_with_one_asks_for_nothing(specs: Path, tmp_path: Path) -> None
     commit = commits.newest()
     assert commit.desired is None
     assert [f"{d.file}:{d.line}:{d.column}" for d in commit.diagnostics] == PLACES
+
+
+FILE = """\
+apiVersion: reconciler/v1
+kind: Image
+metadata: {name: shop}
+spec:
+  engine: sqlite
+  source: {files: {path: shop.db}}
+  unmasked: {reason: public}
+"""
+USED = """\
+---
+apiVersion: reconciler/v1
+kind: Clone
+metadata: {name: dev}
+spec:
+  image: shop
+"""
+
+
+def test_what_says_something_of_a_server_is_an_error_where_a_product_has_none() -> None:
+    assert found(FILE + USED + "  runtime: none\n  users: []\n") == []
+    for line in ("runtime: process", "port: 5601", "users: [{name: app}]", "idle: 30m", "state: stopped"):
+        assert found(f"{FILE}{USED}  {line}\n") == [f"R032 shop.yaml:14:{5 + line.index(':')}"], line
+    for source in ("backup: {path: /srv/shop}", "primary: {url: {secret: dsn}}"):
+        assert len(found(FILE.replace("files: {path: shop.db}", source))) == 1

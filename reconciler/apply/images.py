@@ -81,7 +81,7 @@ def build(work: Work, action: BuildSnapshot) -> None:
     signer = work.host.signer()  # a key that cannot be used is told now, not when the work of hours is done
     with private_build(work, image, action) as job:
         sealed, proved, verified = _run(work, action, engine, job)
-        _unchanged(work, engine, image, action)
+        _unchanged(work, engine, image, action, sealed)
         manifest = replace(_manifest(work, image, action, sealed), verified=verified)
         if storage.traits.files:
             scanned = sealing.search(work, job.directory, proved, image)
@@ -357,12 +357,13 @@ def _fill(session: BuildSession, image: DesiredImage, job: BuildWork, masking: M
     return masked
 
 
-def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot) -> None:
+def _unchanged(work: Work, engine: Engine, image: DesiredImage, action: BuildSnapshot, sealed: Sealed) -> None:
     """Refuse a build whose source changed meanwhile: a file that is still being copied in is never taken.
 
-    A primary changes all the time, and what is taken from it is of one moment.
+    A primary changes all the time, and what is taken from it is of one moment; so do database
+    files, where the engine reads them as their product does and knows what it read.
     """
-    if not isinstance(image.source, ImageSource | PrimarySource):
+    if not isinstance(image.source, ImageSource | PrimarySource) and sealed.input_id is None:
         roots, known = _roots(work, image), repositories(work.host.config)
         now = identify(engine, image.source, roots, repositories=known, chosen=action.input_id)
         if now.input_id != action.input_id:

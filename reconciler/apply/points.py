@@ -130,6 +130,8 @@ def _stop(work: Work, action: CutPoint, manifest: CloneManifest) -> bool:
     """Stop a clone that nobody uses; return whether it ran."""
     runtime = work.runtime(manifest.runtime)
     server = runtime.servers().get(ServerName(action.volume))
+    if not runtime.traits.servers:
+        _refuse_open_files(work, action)
     if server is None:
         return False
     document = work.desired.clones.get(manifest.clone)
@@ -141,6 +143,14 @@ def _stop(work: Work, action: CutPoint, manifest: CloneManifest) -> bool:
         raise BusyError(f"clone {action.clone} would have to stop, and is in use by {used}", reason="InUse")
     runtime.stop(ServerName(action.volume), own=own_account(manifest))
     return True
+
+
+def _refuse_open_files(work: Work, action: CutPoint) -> None:
+    """Insist that nobody has the files of a clone open which no server serves: nobody could be stopped."""
+    volume = work.volume(action.volume)
+    used = look_at(work.host, volume, None).text if volume is not None else ""
+    if used:
+        raise BusyError(f"clone {action.clone} cannot be copied now, as it is in use by {used}", reason="InUse")
 
 
 def _job(

@@ -253,7 +253,7 @@ def delivered_users(work: Work, clone: DesiredClone) -> tuple[AppliedUser, ...]:
 class Allocation:
     """What a new clone's volume needs that no other may have."""
 
-    port: int
+    port: int | None
     account: Account | None
 
 
@@ -273,18 +273,26 @@ def allocated(work: Work, clone: DesiredClone, volume: VolumeId, *, port: int | 
     asked = {other.port for other in work.desired.clones.values() if other.port is not None}
     with host.reserving:
         clones = [volume.manifest for volume in work.volumes() if isinstance(volume.manifest, CloneManifest)]
-        chosen = clone.port or port or runtime.free_port({m.port for m in clones} | asked | host.reserved)
+        ports = {manifest.port for manifest in clones if manifest.port is not None}
+        chosen = _port(clone, runtime, port, ports | asked | host.reserved)
         account = None
         if _needs_own_account(clone, runtime):
             accounts = {manifest.account for manifest in clones if manifest.account is not None}
             account = runtime.account("own", volume, accounts | host.reserved)
-        mine = {chosen, account.uid} if account else {chosen}
+        mine = {number for number in (chosen, account.uid if account else None) if number is not None}
         host.reserved |= mine
     try:
         yield Allocation(chosen, account)
     finally:
         with host.reserving:
             host.reserved -= mine
+
+
+def _port(clone: DesiredClone, runtime: Runtime, known: int | None, taken: set[int]) -> int | None:
+    """Return the port that a clone asks for, has already, or gets; None where no server listens on one."""
+    if not runtime.traits.servers:
+        return None
+    return clone.port or known or runtime.free_port(taken)
 
 
 def _needs_own_account(clone: DesiredClone, runtime: Runtime) -> bool:

@@ -13,6 +13,7 @@ from reconciler.cli.output import note as tell
 from reconciler.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
+    from reconciler.engines.base import DatabaseFiles
     from reconciler.errors import ReconcilerError
     from reconciler.host import Host
     from reconciler.ids import VolumeId
@@ -41,8 +42,9 @@ def url(ctx: typer.Context, clone: CloneArgument, user: UserOption = None, datab
     context: Context = ctx.obj
     with context.host() as host:
         volume, manifest = _current(host, clone)
-        endpoint = _endpoint(host, manifest, user, database, advertised=True)
-        write(host.engine(manifest.engine).url(endpoint, _password(host, manifest, endpoint.user)))
+        endpoint = _endpoint(host, volume, manifest, user, database, advertised=True)
+        password = _password(host, manifest, endpoint.user) if endpoint.path is None else None
+        write(host.engine(manifest.engine).url(endpoint, password))
         if _sleeps(host, volume, manifest):
             tell(f"clone {clone} is stopped, as nobody used it; start it with: reconciler start {clone}")
     return 0
@@ -69,10 +71,10 @@ def connect(
         wish(context, "start", clone, output=None)
     with context.host() as host:
         volume, manifest = _current(host, clone)
-        if ServerName(volume) not in host.runtime(manifest.runtime).servers():
+        endpoint = _endpoint(host, volume, manifest, user, database, advertised=False)
+        if endpoint.path is None and ServerName(volume) not in host.runtime(manifest.runtime).servers():
             raise UnavailableError(f"the server of clone {clone} does not run", hint=f"see reconciler events {clone}")
-        endpoint = _endpoint(host, manifest, user, database, advertised=False)
-        password = _password(host, manifest, endpoint.user)
+        password = _password(host, manifest, endpoint.user) if endpoint.path is None else ""
         argv, environment = host.engine(manifest.engine).shell(endpoint, password, manifest.major)
     command = [*argv, *(arguments or [])]
     os.execvpe(command[0], command, {**os.environ, **environment})  # noqa: S606 - becomes the shell, without a shell
@@ -247,10 +249,13 @@ def _sleeps(host: Host, volume: VolumeId, manifest: CloneManifest) -> bool:
 
 
 def _endpoint(
-    host: Host, manifest: CloneManifest, user: str | None, database: str | None, *, advertised: bool
+    host: Host, volume: VolumeId, manifest: CloneManifest, user: str | None, database: str | None, *, advertised: bool
 ) -> Endpoint:
     from reconciler.status.report import endpoint_of
 
+    files = host.engine(manifest.engine).files
+    if files is not None:
+        return _file(host, files, volume, manifest, user, database)
     names = [applied.name for applied in manifest.users]
     if not names:
         raise UnavailableError(f"clone {manifest.clone} has no users", hint="name one under spec.users")
@@ -259,6 +264,24 @@ def _endpoint(
     served = host.serving(manifest.runtime)
     endpoint = endpoint_of(manifest, served.advertise if advertised else served.host)
     return replace(endpoint, database=database or endpoint.database, user=user or endpoint.user)
+
+
+def _file(
+    host: Host, files: DatabaseFiles, volume: VolumeId, manifest: CloneManifest, user: str | None, database: str | None
+) -> Endpoint:
+    from reconciler.status.report import endpoint_of
+
+    if user is not None:
+        raise InputError(f"clone {manifest.clone} is a file: it has no users")
+    wanted = database or (manifest.databases[0] if manifest.databases else "")
+    if wanted not in manifest.databases:
+        known = ", ".join(manifest.databases) or "none"
+        raise InputError(f"clone {manifest.clone} has no database {wanted}", hint=f"known: {known}")
+    found = next((v for v in visible(host)[0] if v.id == volume), None)
+    if found is None:
+        raise UnavailableError(f"the volume of clone {manifest.clone} is gone")
+    path = files.path(host.pools[found.pool].path(volume), wanted)
+    return replace(endpoint_of(manifest, "", path=path), database=wanted)
 
 
 def _password(host: Host, manifest: CloneManifest, user: str) -> str:

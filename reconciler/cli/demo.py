@@ -165,7 +165,7 @@ class Story:
         assert isinstance(manifest, CloneManifest)  # noqa: S101 - _volume_of returns nothing else
         from reconciler.state.servers import Endpoint
 
-        endpoint = Endpoint("127.0.0.1", manifest.port, "shop", "app")
+        endpoint = Endpoint("127.0.0.1", manifest.port or 0, "shop", "app")
         password = self.host.state.credentials.credential(manifest.clone, "app")
         argv, extra = self.host.engine("postgres").shell(endpoint, password, manifest.major)
         return run([*argv, "-XAtqc", statement], env=environment(extra)).text.strip()

@@ -442,6 +442,14 @@ class CloneWork:
     cancel: CancelToken = field(default_factory=CancelToken)
 
 
+class DatabaseFiles(Protocol):
+    """Databases that are files: their product is a library of whoever opens them."""
+
+    def path(self, directory: Path, database: str) -> Path:
+        """Return the file of a database in the directory of a volume."""
+        ...
+
+
 class Engine(Protocol):
     """One database product on this host."""
 
@@ -450,6 +458,12 @@ class Engine(Protocol):
     """How to get its server programs, for people."""
     mirrors: Mirrors | None
     """How live primaries are followed; None: this product cannot be."""
+    files: DatabaseFiles | None
+    """Where its databases are; None: a server serves them.
+
+    With files there are no servers, ports, users or passwords: specs of servers have nothing to
+    run, ``deliver`` gets nobody, and a clone is reached by the path of a database.
+    """
 
     def servers(self) -> tuple[InstalledServer, ...]:
         """Return the server programs that were found, best first."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         BuildSession,
         BuildWork,
         CloneWork,
+        DatabaseFiles,
         LocalSource,
         MaskingWork,
         Mirrors,
@@ -96,6 +97,7 @@ class MemoryEngine:
         self._sources: dict[Path, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self.mirrors: Mirrors | None = MemoryMirrors(self)
+        self.files: DatabaseFiles | None = None
 
     def put_source(self, path: Path, databases: tuple[str, ...]) -> None:
         """Let a source exist at ``path`` that holds these databases."""

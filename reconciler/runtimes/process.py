@@ -20,6 +20,7 @@ from reconciler.errors import (
     RefusedError,
     TimeoutExceededError,
     TransientError,
+    UnsupportedError,
 )
 from reconciler.runtimes import ports as tcp
 from reconciler.runtimes import processes, systemd
@@ -196,6 +197,8 @@ class ProcessRuntime:
         return None
 
     def _spawn(self, spec: ServerSpec) -> subprocess.Popen[bytes]:
+        if not spec.argv:
+            raise UnsupportedError(f"{spec.name} has no server that could run", hint="write runtime: none")
         proc.require_program(spec.argv[0], cwd=spec.directory)
         return proc.spawn(
             self._discovery.command(spec.argv),

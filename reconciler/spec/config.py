@@ -294,6 +294,17 @@ class DockerRuntime(Model):
     require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
 
 
+class FilesRuntime(Model):
+    """Clones that are files, which no server serves (SQLite)."""
+
+    account: Maybe[NonEmpty] = Field(
+        None,
+        description="Account that the files of clones belong to, when the reconciler is root; default: root itself.",
+        examples=["dev"],
+    )
+    require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it hands out.")
+
+
 class Runtimes(Model):
     """How clones are served on this host."""
 
@@ -301,6 +312,7 @@ class Runtimes(Model):
     docker: DockerRuntime = Field(
         DockerRuntime.model_construct(), description="Containers; there are some only where this is written."
     )
+    none: FilesRuntime = Field(FilesRuntime.model_construct(), description="Files that no server serves.")
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:

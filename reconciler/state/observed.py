@@ -242,7 +242,8 @@ class CloneManifest:
     engine: str
     major: str
     runtime: RuntimeName
-    port: int
+    port: int | None
+    """None: no server serves it."""
     revision: Revision
     created_at: datetime
     ready_at: datetime | None = None

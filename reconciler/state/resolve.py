@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reconciler.ids import CloneName, ImageName, PolicyName, PoolName, RuntimeName, SecretName, SnapshotId
+from reconciler.ids import FILES, CloneName, ImageName, PolicyName, PoolName, RuntimeName, SecretName, SnapshotId
 from reconciler.spec.collection import without_collection
 from reconciler.spec.diagnostics import Diagnostic, order
 from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of, policy_of
 from reconciler.spec.envelope import REFRESH_ANNOTATION
 from reconciler.spec.image import MaskingScript
+from reconciler.spec.products import WITHOUT_SERVER
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import (
     BackupSource,
@@ -203,7 +204,7 @@ class _Commit:
             asked=model.metadata.annotations.get(REFRESH_ANNOTATION),
             retention=_retention(spec),
             pool=PoolName(spec.pool),
-            runtime=RuntimeName(spec.runtime),
+            runtime=FILES if spec.engine in WITHOUT_SERVER else RuntimeName(spec.runtime),
             container_image=spec.container.image if spec.container else None,
             parameters=spec.parameters,
             labels=model.metadata.labels,
@@ -234,13 +235,14 @@ class _Commit:
         image = image_of(behind)
         scripts = self._rendered(document, spec.scripts, lambda: _clone_scope(model, name, image))
         container = spec.container or image.spec.container
+        served = image.spec.engine not in WITHOUT_SERVER
         return DesiredClone(
             name=CloneName(name),
             document=DocumentRef(document.file, document.line),
             image=ImageName(behind.name),
             source_clone=CloneName(spec.source_clone) if spec.source_clone is not None else None,
             snapshot=_snapshot(model),
-            runtime=RuntimeName(spec.runtime),
+            runtime=RuntimeName(spec.runtime) if served else FILES,
             container_image=container.image if container else None,
             owner=spec.owner,
             port=port,
@@ -252,7 +254,7 @@ class _Commit:
             protected=spec.protected,
             users=tuple(
                 User(user.name, user.role, SecretName(user.password.secret) if user.password else None)
-                for user in spec.users
+                for user in (spec.users if served else ())
             ),
             scripts=scripts,
             resources=Resources(spec.resources.memory, spec.resources.cpus, spec.resources.disk),

@@ -64,6 +64,7 @@ class ServerSpec:
 
     name: ServerName
     argv: tuple[str, ...]
+    """Empty: there is nothing to run; ``directory`` is all that is served (by the runtime ``none``)."""
     directory: Path
     """Data directory and working directory of the server; no two servers share it."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -85,9 +86,11 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a clone is reached."""
+    """Where a clone is reached: on a port, or where no server serves it, as a file."""
 
     host: str
     port: int
     database: str
     user: str
+    path: Path | None = None
+    """The file of ``database``, which whoever uses it opens; host, port and user say nothing then."""

@@ -263,7 +263,9 @@ def _used_by(activity: Json | None, now: datetime) -> str:
 
 
 def _address(endpoint: Json | None) -> str:
-    return plain(f"{endpoint['host']}:{endpoint['port']}/{endpoint['database']}") if endpoint else "-"
+    if not endpoint:
+        return "-"
+    return plain(endpoint.get("path") or f"{endpoint['host']}:{endpoint['port']}/{endpoint['database']}")
 
 
 def _state_cell(item: Json, state: str) -> Cell:

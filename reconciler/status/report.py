@@ -33,6 +33,7 @@ from reconciler.status.values import Revisions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
+    from pathlib import Path
 
     from reconciler.ids import ImageName, RuntimeName
     from reconciler.repository.base import Change
@@ -61,6 +62,8 @@ class Facts:
     usage: Mapping[VolumeId, VolumeUsage] = field(default_factory=dict)
     changes: Mapping[str, Change] = field(default_factory=dict)
     advertise: Mapping[RuntimeName, str] = field(default_factory=dict)
+    files: Mapping[VolumeId, Path] = field(default_factory=dict)
+    """The first database of clones that no server serves: nothing of them runs or stops."""
     activity: Mapping[VolumeId, Activity] = field(default_factory=dict)
     """Who uses clones, where somebody asked for that."""
     next_refreshes: Mapping[ImageName, datetime] = field(default_factory=dict)
@@ -166,14 +169,15 @@ def current_volume(volumes: Iterable[Volume], clone: CloneName) -> tuple[Volume,
     return max(ready, key=lambda found: found[1].generation, default=None)
 
 
-def endpoint_of(manifest: CloneManifest, host: str, *, port: int | None = None) -> Endpoint:
+def endpoint_of(manifest: CloneManifest, host: str, *, port: int | None = None, path: Path | None = None) -> Endpoint:
     """Return where a clone is reached: its first database, as its owner if it has one, else its first user."""
     users = sorted(manifest.users, key=lambda user: user.role != "owner")
     return Endpoint(
         host=host,
-        port=port if port is not None else manifest.port,
+        port=port or manifest.port or 0,
         database=manifest.databases[0] if manifest.databases else "",
         user=users[0].name if users else "",
+        path=path,
     )
 
 
@@ -377,12 +381,14 @@ def _protected(desired: DesiredClone | None, manifest: CloneManifest | None) -> 
 
 
 def _state(facts: Facts, name: CloneName, volume: Volume | None) -> str:
-    """Return running, stopped, creating, expired, absent, or unknown where nobody could be asked."""
+    """Return running, stopped, creating, expired, absent, or unknown where nobody could be asked; ready for files."""
     if volume is None:
         return _state_without_volume(facts, name)
     manifest = volume.manifest
     if isinstance(manifest, CloneManifest) and manifest.runtime in facts.observed.unknown_runtimes:
         return "unknown"
+    if volume.id in facts.files:
+        return "ready"
     server = facts.observed.servers.get(ServerName(volume.id))
     return "running" if server is not None and server.state is ServerState.RUNNING else "stopped"
 
@@ -396,10 +402,12 @@ def _state_without_volume(facts: Facts, name: CloneName) -> str:
 def _endpoint(facts: Facts, volume: Volume | None, manifest: CloneManifest | None) -> Json | None:
     if volume is None or manifest is None or manifest.runtime not in facts.advertise:
         return None
-    server = facts.observed.servers.get(ServerName(volume.id))
+    server, path = facts.observed.servers.get(ServerName(volume.id)), facts.files.get(volume.id)
     port = server.port if server is not None else None
-    endpoint = endpoint_of(manifest, facts.advertise[manifest.runtime], port=port)
-    return {"host": endpoint.host, "port": endpoint.port, "database": endpoint.database, "user": endpoint.user}
+    found = endpoint_of(manifest, facts.advertise[manifest.runtime], port=port, path=path)
+    if path is not None:
+        return {"host": None, "port": None, "database": found.database, "user": None, "path": str(path)}
+    return {"host": found.host, "port": found.port, "database": found.database, "user": found.user, "path": None}
 
 
 def _expires(desired: DesiredClone | None, manifest: CloneManifest | None) -> datetime | None:

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pytest
 
@@ -33,7 +33,7 @@ from reconciler.state.observed import SnapshotManifest
 from reconciler.state.servers import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -47,6 +47,14 @@ _APP = UserWish("app", "owner", "correct horse")
 _WRONG = UserWish("app", "owner", "wrong")
 _ROTATED = UserWish("app", "owner", "new password")
 _REPORT = UserWish("report", "readonly", "battery staple")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A promise that an engine does not keep: not yet, not before somebody else does something, or never."""
+
+    meaning: Literal["not yet", "upstream", "never"]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,8 @@ class EngineHarness(ABC):
     """A statement that fails unless ``item`` can be read."""
     add_item: str
     """A statement that adds a row to ``item``."""
+    gaps: ClassVar[Mapping[str, Gap]] = {}
+    """Promises that the engine does not keep, by the name of their test, which then has to fail."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -216,6 +226,12 @@ def manifest(engine: Engine, sealed: Sealed) -> SnapshotManifest:
 class EngineSuite:
     """Every promise of the contract, once; a subclass gives the fixture ``harness``."""
 
+    @pytest.fixture(autouse=True)
+    def _gap(self, request: pytest.FixtureRequest, harness: EngineHarness) -> None:
+        gap = harness.gaps.get(request.node.originalname)
+        if gap is not None:
+            request.applymarker(pytest.mark.xfail(strict=True, reason=f"{gap.meaning}: {gap.reason}"))
+
     def test_an_empty_source_is_always_the_same(self, harness: EngineHarness) -> None:
         source = LocalSource("empty")
         assert harness.engine.identify(source) == harness.engine.identify(source)
@@ -296,7 +312,7 @@ class EngineSuite:
     def test_who_is_connected_to_a_clone_is_seen_and_that_somebody_was_there(self, harness: EngineHarness) -> None:
         clone = harness.clone_of_shop()
         with harness.serving(harness.engine.clone_server(clone)):
-            harness.engine.deliver(clone, [_APP], [])
+            harness.engine.deliver(clone, [_APP] if harness.engine.files is None else [], [])
             before = harness.engine.activity(clone)
             assert (before.connections, before.applications, before.last_activity) == (0, (), None)
             assert harness.engine.activity(clone).sessions == before.sessions

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,32 @@ def write_masked_image(world: World) -> None:
     spec = {"key": {"secret": "masking-key"}, "rules": rules}
     world.write("pii.yaml", document("MaskingPolicy", "pii", spec))
     world.write("shop.yaml", image("shop", masking=["pii"]))
+
+
+def with_file(world: World) -> None:
+    """A database file of SQLite, and the key to mask it with."""
+    with_key(world)
+    world.settings = {"sources": {"roots": [str(world.root / "files")]}}
+    world.configure()
+    (world.root / "files").mkdir()
+    with closing(sqlite3.connect(world.root / "files" / "shop.db", isolation_level=None)) as conn:
+        conn.execute("CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")
+        conn.executemany("INSERT INTO product (name) VALUES (?)", [(f"Original Product {n}",) for n in range(50)])
+
+
+def write_image_of_file(world: World) -> None:
+    rules = [{"table": "main.product", "columns": {"id": "keep", "name": "hash"}}]
+    world.write("pii.yaml", document("MaskingPolicy", "pii", {"key": {"secret": "masking-key"}, "rules": rules}))
+    source = {"files": {"path": str(world.root / "files" / "shop.db")}}
+    spec = {"engine": "sqlite", "source": source, "masking": ["pii"]}
+    world.write("shop.yaml", document("Image", "shop", spec), clone("dev", users=[]))
+
+
+def file_masked(world: World) -> None:
+    (path,) = (world.pool_path / "volumes").glob("dev.*/data/shop.db")
+    with closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("SELECT count(*), count(DISTINCT length(name)) FROM product").fetchone() == (50, 1)
+    assert b"Original" not in path.read_bytes()
 
 
 def masked(world: World) -> None:
@@ -497,6 +524,7 @@ SCENARIOS = {
     "build-backup": Scenario(backup, write_backup_image, usable, chain=4, beyond="build"),
     "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=4, beyond="build", part="storage/", root=True),
     "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, beyond="build"),
+    "build-files": Scenario(with_file, write_image_of_file, file_masked, chain=4, beyond="build"),
     "follow": Scenario(with_way_in, write_followed, followed, chain=4, beyond="build", around=beside_a_primary),
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
     "replay": Scenario(on_archive, archive_more, replayed, chain=8, around=beside_a_primary),

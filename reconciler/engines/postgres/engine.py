@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import (
         BuildSession,
         CloneWork,
+        DatabaseFiles,
         InstalledServer,
         LocalSource,
         Mirrors,
@@ -65,6 +66,7 @@ class PostgresEngine:
     name = "postgres"
     install_hint = "apt-get install postgresql"
     mirrors: Mirrors | None = PostgresMirrors()
+    files: DatabaseFiles | None = None
 
     def servers(self) -> tuple[InstalledServer, ...]:
         return server.installed_servers()

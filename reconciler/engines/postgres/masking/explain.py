@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import streams
+from reconciler.engines.postgres.masking.catalogs import at_paths
 from reconciler.engines.postgres.masking.sample import guarded, speak
 from reconciler.engines.postgres.masking.streams import Relation
 from reconciler.masking.matcher import KEY, Matcher, is_control
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork
-    from reconciler.engines.postgres.masking.findings import Findings
     from reconciler.masking.evidence import Accepted, Scan
+    from reconciler.masking.findings import Findings
     from reconciler.masking.matcher import Search, ValueId
 
 _FILE = re.compile(r"data/(?:base/(?P<database>[0-9]+)|global)/(?P<node>[0-9]+)(?:_[a-z]+)?(?:\.[0-9]+)?")
@@ -110,7 +111,7 @@ def judge_statistics(
     """Judge the originals that the planner's statistics hold."""
     met = _Met()
     for relation, columns, ids in list(streams.statistics(conn, search)):
-        met.add(_Met(ids, findings.accept(conn, database, relation, columns, ids, beside=beside)))
+        met.add(_Met(ids, findings.accept(at_paths(conn), database, relation, columns, ids, beside=beside)))
     return met
 
 
@@ -195,5 +196,5 @@ def _look(
             met.add(judge_statistics(conn, findings, database, search, beside=beside))
             continue
         for column, ids in streams.live(conn, owner, search, matcher.overlap).items():
-            met.add(_Met(ids, findings.accept(conn, database, owner, [column], ids, beside=beside)))
+            met.add(_Met(ids, findings.accept(at_paths(conn), database, owner, [column], ids, beside=beside)))
     return met

@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from reconciler.engines.postgres import server
-from reconciler.engines.postgres.masking import explain, reasons, streams
-from reconciler.engines.postgres.masking.findings import Findings
+from reconciler.engines.postgres.masking import explain, streams
+from reconciler.engines.postgres.masking.catalogs import CATALOGS, at_paths
 from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak, together
 from reconciler.engines.postgres.masking.unchanged import first_file, narrowed, pages_to_search
 from reconciler.errors import MaskingError
-from reconciler.masking import leaks, preserve
+from reconciler.masking import leaks, preserve, reasons
 from reconciler.masking.evidence import Evidence
+from reconciler.masking.findings import Findings
 from reconciler.masking.matcher import Matcher
 from reconciler.masking.originals import drawn
 from reconciler.masking.schema import Family, TableName
@@ -74,7 +75,7 @@ def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence
             places at once, never a value (``MaskingLeak``).
 
     """
-    findings, matcher = Findings(masked), Matcher(masked.samples, traces=masked.traces)
+    findings, matcher = Findings(masked, CATALOGS), Matcher(masked.samples, traces=masked.traces)
     with server.connect(work, "template1") as conn:
         names = server.connectable_databases(conn)
     for name in names:
@@ -268,7 +269,7 @@ def _judge_hidden(
                     pages = pages_to_search(work, conn, relation, base)
                     found = streams.compressed(conn, relation, search, matcher.overlap, pages)
                     for column, ids in found.items():
-                        findings.accept(conn, name, relation, [column], ids)
+                        findings.accept(at_paths(conn), name, relation, [column], ids)
                     if any(found.values()) and (path := first_file(conn, relation)) is not None:
                         packed.add(path)
             with guarded(name, "pg_statistic", "statistics cannot be read"):

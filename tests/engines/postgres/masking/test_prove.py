@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reconciler.engines.postgres import server
-from reconciler.engines.postgres.masking import reasons, streams
+from reconciler.engines.postgres.masking import streams
 from reconciler.engines.postgres.masking.prove import prove
 from reconciler.errors import MaskingError
-from reconciler.masking import leaks
+from reconciler.masking import leaks, reasons
 from reconciler.masking.matcher import Matcher
 from reconciler.masking.schema import TableName
 from reconciler.spec.masking_policy import Sql

@@ -1,52 +1,82 @@
 """What the proofs have found so far: originals by where they are, each with the reason why it may be there.
 
-Filled by :mod:`.prove` and :mod:`.explain`. It counts and names places; ids of values
-stay inside, and their text is looked at only to judge it.
+Filled by the proofs of engines. It counts and names places; ids of values stay inside, and
+their text is looked at only to judge it. What an engine alone can tell, it says: which
+tables are its catalogs (:class:`Catalogs`), and what is at the paths of a document.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from psycopg import sql
-
-from reconciler.engines.postgres.masking import reasons
-from reconciler.engines.postgres.masking.sample import quoted
-from reconciler.engines.postgres.masking.streams import LARGE_OBJECTS_DATA
 from reconciler.errors import MaskingError
+from reconciler.masking import reasons
 from reconciler.masking.evidence import Exposure
 from reconciler.masking.matcher import KEY, is_control
 from reconciler.masking.originals import drawn, json_paths
 from reconciler.masking.vocabulary import erases
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    import psycopg
-
-    from reconciler.engines.postgres.masking.streams import Relation
     from reconciler.masking.assignment import ColumnMasking
     from reconciler.masking.matcher import ValueId
     from reconciler.masking.report import Masked, Place, Sample
+    from reconciler.masking.schema import TableName
+
+    AtPaths = Callable[[Sample, Sequence[ValueId]], frozenset[str]]
+    """Returns which originals of a column of documents are still at the paths that its rule names."""
 
 _NAMED = 10
-_CATALOG, _LARGE_OBJECTS = "pg_catalog", "pg_largeobject"
-_COMMENTS = (f"{_CATALOG}.pg_description.description", f"{_CATALOG}.pg_shdescription.description")
 _BY_CHANCE, _ONE_IN = 3, 50
 """Originals of one column that can have come about by neighbouring bytes in one table."""
 _FEW = 10
 """Originals from which on a column with half of all that were drawn is taken for a copy."""
-_AT_PATHS = """
-SELECT DISTINCT x #>> '{{}}' FROM ONLY {table} t, unnest({paths}::text[]) p,
-    jsonb_path_query({column}::jsonb, p::jsonpath, silent => true) x WHERE x #>> '{{}}' = ANY({texts}::text[])
-"""
+
+
+class Relation(Protocol):
+    """What has rows in which originals were met."""
+
+    @property
+    def name(self) -> TableName:
+        """Its name."""
+        ...
+
+    @property
+    def materialised(self) -> bool:
+        """Whether its rows were made of those of other tables, maybe before the masking."""
+        ...
+
+    @property
+    def is_catalog(self) -> bool:
+        """Whether the database keeps its own words in it."""
+        ...
+
+
+def _advice(one: Exposure) -> str:
+    return f"{one}: write a rule for that column (keep, if it is meant to keep them)"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogs:
+    """What a product keeps of its own beside tables of users.
+
+    ``comments``: ends of the names of columns in which people write what they like. ``advice``
+    says what to do about a copy of originals.
+    """
+
+    has: Callable[[TableName], bool]
+    comments: tuple[str, ...] = ()
+    advice: Callable[[Exposure], str] = _advice
 
 
 class Findings:
     """Originals that were met after masking."""
 
-    def __init__(self, masked: Masked) -> None:
+    def __init__(self, masked: Masked, catalogs: Catalogs) -> None:
+        self._catalogs = catalogs
         self.samples: Sequence[Sample] = masked.samples
         self._rules = {
             (sample.database, sample.table, sample.masking.column.name): sample.masking
@@ -66,7 +96,7 @@ class Findings:
 
     def accept(
         self,
-        conn: psycopg.Connection,
+        at_paths: AtPaths,
         database: str,
         relation: Relation,
         columns: Sequence[str],
@@ -89,7 +119,7 @@ class Findings:
             return ids & self._vouched
         accepted: set[ValueId] = set()
         for number, some in _by_sample(ids).items():
-            whys = [self._why(conn, number, some, database, relation, column) for column in columns]
+            whys = [self._why(at_paths, number, some, database, relation, column) for column in columns]
             for value in some:
                 named = [(why[value], column) for why, column in zip(whys, columns, strict=True)]
                 why, column = next(((why, column) for why, column in named if why is not None), (None, columns[0]))
@@ -147,7 +177,7 @@ class Findings:
         for (number, where), ids in sorted(self._leaks.items()):
             sample = self.samples[number]
             messages.append(f"{where} still has {len(ids)} of {len(sample.originals)} originals of {sample.place}")
-        messages += [*map(_copied, self._copies()), *self._failures]
+        messages += [*map(self._catalogs.advice, self._copies()), *self._failures]
         if messages:
             more = f"; and {len(messages) - _NAMED} more" if len(messages) > _NAMED else ""
             raise MaskingError("; ".join(messages[:_NAMED]) + more, reason="MaskingLeak")
@@ -173,7 +203,7 @@ class Findings:
             values,
             len(self.samples[number].originals),
             decided=place in self._kept,
-            catalog=table.schema == _CATALOG and table.name != _LARGE_OBJECTS,
+            catalog=self._catalogs.has(table),
         )
 
     def _strict(self) -> frozenset[str]:
@@ -190,7 +220,7 @@ class Findings:
         strict = self._strict()
         for one in self.exposed:
             if one.catalog:
-                copied = _is_copy(one) and one.column.endswith(_COMMENTS)
+                copied = _is_copy(one) and one.column.endswith(self._catalogs.comments)
             else:
                 copied = not one.decided and (one.place in strict or _is_copy(one))
             if copied:
@@ -205,7 +235,7 @@ class Findings:
 
     def _why(
         self,
-        conn: psycopg.Connection,
+        at_paths: AtPaths,
         number: int,
         ids: Sequence[ValueId],
         database: str,
@@ -219,8 +249,7 @@ class Findings:
             return dict.fromkeys(ids, self._unmasked(relation, place))
         same = (sample.database, sample.table, sample.masking.column.name) == place
         if same and json_paths(sample.masking.method):
-            left = self._at_paths(conn, sample, ids)
-            left -= self._left_out.get(place, frozenset())
+            left = at_paths(sample, ids) - self._left_out.get(place, frozenset())
             return {value: None if sample.originals[value[1]] in left else reasons.KEPT_PART for value in ids}
         return {value: self.reason(value, place, rule) for value in ids}
 
@@ -239,29 +268,9 @@ class Findings:
             return reasons.CATALOG
         return reasons.KEPT if place in self._kept else reasons.UNDECIDED
 
-    def _at_paths(self, conn: psycopg.Connection, sample: Sample, ids: Sequence[ValueId]) -> frozenset[str]:
-        """Return which originals of a column of documents are still at the paths that its rule names."""
-        query = sql.SQL(_AT_PATHS).format(
-            table=quoted(*sample.table),
-            paths=sql.Placeholder("paths"),
-            column=quoted("t", sample.masking.column.name),
-            texts=sql.Placeholder("texts"),
-        )
-        texts = [sample.originals[index] for _, index in ids]
-        rows = conn.execute(query, {"paths": list(json_paths(sample.masking.method)), "texts": texts})
-        return frozenset(row[0] for row in rows)
-
 
 def _is_copy(one: Exposure) -> bool:
     return one.values >= max(_FEW, one.drawn // 2)
-
-
-def _copied(one: Exposure) -> str:
-    if one.catalog:
-        return f"{one}: remove these comments in a script (COMMENT ON … IS NULL)"
-    if one.column.endswith(": {}.{}".format(*LARGE_OBJECTS_DATA)):
-        return f"{one}: write largeObjects: remove in a policy (or largeObjects: keep, if they are meant to keep them)"
-    return f"{one}: write a rule for that column (keep, if it is meant to keep them)"
 
 
 def _by_sample(found: Iterable[ValueId]) -> dict[int, list[ValueId]]:
