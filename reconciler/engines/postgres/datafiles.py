@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from reconciler.engines.postgres.formats import compression_of, open_stream
+from reconciler.engines.compressed import compression_of, open_stream
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:

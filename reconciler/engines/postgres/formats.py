@@ -5,38 +5,21 @@ Called by :mod:`.identify` and :mod:`.logical`. Reads little, changes nothing.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import os
 import re
-import threading
-import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal
 
-from reconciler import proc
-from reconciler.errors import CommandError, ReconcilerError, SourceError
+from reconciler.engines.compressed import compression_in, open_stream
+from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from reconciler.engines.postgres.lexer import Readable
+    from reconciler.engines.compressed import Compression
 
 Layout = Literal["plain", "custom", "directory", "tar"]
-Compression = Literal["gzip", "bzip2", "xz", "zstd", "lz4"]
 
 _PROBE_BYTES = 16384
-_MAGIC_BYTES = 8
-_MAGIC: tuple[tuple[bytes, Compression], ...] = (
-    (b"\x1f\x8b", "gzip"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-)
 _TAR_MAGIC_AT = 257
 _OTHER_PRODUCTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"SQLite format 3\x00"), "a SQLite database file"),
@@ -97,7 +80,7 @@ def detect(path: Path) -> Format:
         raise SourceError(f"the dump {path} is empty")
     if head.startswith(b"PGDMP"):
         return Format("custom")
-    compression = _compression(head)
+    compression = compression_in(head)
     if compression is not None:
         with open_stream(path, compression) as stream:
             head = stream.read(_PROBE_BYTES)
@@ -108,90 +91,6 @@ def detect(path: Path) -> Format:
     _refuse_other_product(path, head)
     dumped = _DUMPED_FROM.search(head)
     return Format("plain", compression, int(dumped[1]) if dumped else None)
-
-
-def compression_of(path: Path) -> Compression | None:
-    """Return how a file is compressed, by its first bytes."""
-    with path.open("rb") as file:
-        return _compression(file.read(_MAGIC_BYTES))
-
-
-@contextmanager
-def open_stream(path: Path, compression: Compression | None) -> Iterator[Readable]:
-    """Open a dump or archive, decompressed, as a stream.
-
-    Raises:
-        SourceError: the compressed data is damaged or truncated.
-        NotInstalledError: the program that decompresses it is not on this host.
-
-    """
-    try:
-        if compression is None:
-            with path.open("rb", buffering=0) as raw:
-                yield raw
-        elif compression in ("zstd", "lz4"):
-            with path.open("rb") as file, _piped([compression, "-dc"], file) as output:
-                yield output
-        else:
-            with _decompressed(path, compression) as stream:
-                yield stream
-    except CommandError as error:
-        raise SourceError(f"{path} is damaged or truncated: {error.stderr.strip()[-200:]}") from error
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise SourceError(f"{path} is damaged or truncated: {error}") from error
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
-
-
-class _Output:
-    """Standard output of a running command; reading its end raises what the command failed with."""
-
-    def __init__(self, argv: list[str], stdin: IO[bytes]) -> None:
-        read_end, write_end = os.pipe()
-        self._pipe = os.fdopen(read_end, "rb", buffering=0)
-        self._cancel = proc.CancelToken()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(argv, stdin, write_end), daemon=True)
-        self._thread.start()
-
-    def read(self, size: int, /) -> bytes:
-        block = self._pipe.read(size)
-        if not block:
-            self._thread.join()
-            if self._failure is not None:
-                raise self._failure
-        return block
-
-    def close(self) -> None:
-        self._cancel.cancel()
-        self._pipe.close()
-        self._thread.join()
-
-    def _run(self, argv: list[str], stdin: IO[bytes], write_end: int) -> None:
-        with os.fdopen(write_end, "wb", buffering=0) as output:
-            try:
-                proc.run(argv, stdin=stdin, stdout=output, cancel=self._cancel)
-            except ReconcilerError as error:
-                self._failure = error
-
-
-@contextmanager
-def _piped(argv: list[str], stdin: IO[bytes]) -> Iterator[Readable]:
-    output = _Output(argv, stdin)
-    try:
-        yield output
-    finally:
-        output.close()
-
-
-def _decompressed(path: Path, compression: Compression) -> gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
-    if compression == "gzip":
-        return gzip.open(path, "rb")
-    return bz2.open(path, "rb") if compression == "bzip2" else lzma.open(path, "rb")
-
-
-def _compression(head: bytes) -> Compression | None:
-    return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
 
 
 def _directory(path: Path) -> Format:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from reconciler.engines.compressed import open_stream
 from reconciler.engines.postgres.archive import restore_archive
 from reconciler.engines.postgres.failures import SqlError
-from reconciler.engines.postgres.formats import Format, detect, open_stream
+from reconciler.engines.postgres.formats import Format, detect
 from reconciler.engines.postgres.lexer import SqlReader
 from reconciler.engines.postgres.restore_target import RestoreTarget
 from reconciler.engines.postgres.runner import Runner

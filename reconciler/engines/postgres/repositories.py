@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from reconciler import proc
+from reconciler.engines.compressed import open_stream
 from reconciler.engines.postgres.choice import WAL, Choice, Stock
-from reconciler.engines.postgres.formats import open_stream
 from reconciler.engines.postgres.label import Backup, lsn
 from reconciler.engines.postgres.walarchive import COMPRESSIONS, Archive, Stored
 from reconciler.engines.postgres.walg import WalG

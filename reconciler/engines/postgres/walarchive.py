@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, cast
 
+from reconciler.engines.compressed import Compression, open_stream
 from reconciler.engines.postgres.datafiles import is_tar_set, names_in_tar
-from reconciler.engines.postgres.formats import Compression, open_stream
 from reconciler.engines.postgres.label import Backup, lsn
 from reconciler.errors import BusyError, SourceError
 
