@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from reconciler.engines import files
 from reconciler.engines.base import BuildWork
 from reconciler.engines.postgres import (
     activity,
     bootstrap,
     collations,
     copying,
-    files,
     finish,
     identify,
     parameters,

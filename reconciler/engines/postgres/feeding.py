@@ -15,7 +15,8 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Protocol
 
-from reconciler.engines.postgres import control, files, recovery, server
+from reconciler.engines import files
+from reconciler.engines.postgres import control, recovery, server
 from reconciler.handover import give
 
 if TYPE_CHECKING:
