@@ -27,10 +27,14 @@ class Plugin:
 
 
 ENGINES: Mapping[str, Plugin] = {
+    "mariadb": Plugin("reconciler.engines.mysql.engine:MariaDbEngine", "pip install PyMySQL"),
+    "mysql": Plugin("reconciler.engines.mysql.engine:MysqlEngine", "pip install PyMySQL"),
     "postgres": Plugin("reconciler.engines.postgres.engine:PostgresEngine", "pip install 'psycopg[binary]'"),
 }
 
 PARAMETERS: Mapping[str, Plugin] = {
+    "mariadb": Plugin("reconciler.engines.mysql.parameters:validate_parameters"),
+    "mysql": Plugin("reconciler.engines.mysql.parameters:validate_parameters"),
     "postgres": Plugin("reconciler.engines.postgres.parameters:validate_parameters"),
 }
 """What is wrong with server settings of a document, by engine: ``(parameters) -> list[str]``, a message each.
