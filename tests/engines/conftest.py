@@ -83,6 +83,12 @@ class ServerHost(EngineHarness):
         process.send_signal(spec.stop_signals[0][0])
         process.wait(60)
 
+    def kill(self, spec: ServerSpec) -> None:
+        """End a server as a power failure does."""
+        process = self._running.pop(spec.directory)
+        process.kill()
+        process.wait(60)
+
     def log(self, spec: ServerSpec) -> Path:
         return self.root / f"{spec.directory.parent.name}.log"
 

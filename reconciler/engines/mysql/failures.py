@@ -36,6 +36,7 @@ _ABOUT_NAMES = frozenset(
 """Their messages name objects, columns and settings, never values."""
 _SYNTAX = 1064
 _DUPLICATE = frozenset({1062, 1586})
+_SIGNALLED = 1644
 _AT_LINE = re.compile(r" at line (\d+)$")
 _NEAR = re.compile(r"near '([^\W\d]\w*)")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
@@ -106,6 +107,8 @@ def safe_message(code: int, text: str) -> str:
     if code == _SYNTAX:
         near = _NEAR.search(text)
         return f"syntax error near {near[1]!r}" if near is not None else "syntax error"
+    if code == _SIGNALLED:
+        return f"raised by code, whose text may quote rows (error {code})"
     if code in _ABOUT_NAMES:
         return f"{text} (error {code})"
     if code in _DUPLICATE:

@@ -43,6 +43,7 @@ _COMMON: Mapping[str, str] = {
     "innodb_buffer_pool_load_at_startup": "OFF",
     "innodb_buffer_pool_dump_at_shutdown": "OFF",
     "innodb_temp_data_file_path": "ibtmp1:1M:autoextend",
+    "innodb_autoextend_increment": "1",  # MiB by which that grows: it is a clone's own
     "character_set_server": "utf8mb4",
     "key_buffer_size": "8M",
     "loose_aria_pagecache_buffer_size": "16M",
