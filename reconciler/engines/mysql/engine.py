@@ -18,7 +18,9 @@ from reconciler.engines.mysql import (
     bootstrap,
     finish,
     identify,
+    notes,
     parameters,
+    physical,
     scripts,
     server,
     settings,
@@ -69,7 +71,7 @@ class MysqlEngine:
         return server.installed_servers(self.product)
 
     def identify(self, source: LocalSource) -> SourceIdentity:
-        return identify.identify(source)
+        return identify.identify(source, self.product)
 
     def built_size(self, path: str, stored_bytes: int) -> int:
         return identify.built_size(stored_bytes, packed=not path.lower().endswith(".sql"))
@@ -79,7 +81,9 @@ class MysqlEngine:
         parameters.check_parameters(work.parameters)
         installed = self._installed_for(work)
         settings.check_values(self.product, installed, work.parameters)
-        if (work.source.kind == "clone" and work.source.base is not None) or work.source.base is not None:
+        if work.source.physical:
+            physical.open_physical(work, self.product, installed)
+        elif work.source.base is not None:
             give_tree(work.directory, work.account)
         else:
             bootstrap.initialise(work, self.product, installed)
@@ -146,6 +150,8 @@ class MysqlEngine:
     def _installed_for(self, work: BuildWork) -> InstalledServer:
         """Return the installation that must run a build: what exists already decides, then the document."""
         found = work.source.base.major if work.source.base is not None else None
+        if work.source.physical:
+            found = notes.read(work).get("major") or physical.major_of(work.source, self.product)
         if found is not None and work.version is not None and not f"{found}.".startswith(f"{work.version}."):
             raise UnsupportedError(
                 f"the source was written by {self.product.title} {found}; the image asks for version {work.version}",
@@ -184,5 +190,7 @@ class MariaDbEngine(MysqlEngine):
 def _layout(work: server.Work) -> dict[str, str]:
     """Return the settings that belong to the data directory."""
     base = work.source.base if isinstance(work, BuildWork) else work.snapshot
-    facts = base.facts if base is not None else {}
+    facts = dict(base.facts) if base is not None else {}
+    if isinstance(work, BuildWork):
+        facts |= notes.read(work)
     return {name: facts[name] for name in settings.LAYOUT if name in facts}

@@ -7,32 +7,18 @@ which it talks to nobody.
 from __future__ import annotations
 
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 from reconciler.engines import files
 from reconciler.engines.base import Sealed
-from reconciler.engines.mysql import bootstrap, notes, server, settings
+from reconciler.engines.mysql import bootstrap, leftovers, notes, server, settings
 from reconciler.errors import CommandError, PermanentError
 from reconciler.handover import give_tree, take_tree
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from reconciler.engines.base import BuildWork, InstalledServer
     from reconciler.engines.mysql.product import Product
 
-_GONE = re.compile(
-    r"""
-      auto\.cnf | mysqld-auto\.cnf | master\.info | relay-log\.info | (?:multi-)?master\S*\.info | relay-log\S*\.info
-    | .*[.-]relay-bin\S* | relay\S*\.index | .*-bin\.(?:\d{6,}|index|state) | mysql-bin\S* | binlog\.(?:\d{6,}|index)
-    | .*\.(?:pid|err|log|pem|sock|lock|isl|key|tmp) | grastate\.dat | gvwstate\.dat | galera\.cache | tc\.log
-    | ib_buffer_pool | ibtmp\d+ | ddl_recovery(?:-backup)?\.log | (?:xtrabackup|mariadb_backup|mariabackup|backup-my)\S*
-    | debian-\S*\.flag | aria_recovery\.trace | \#innodb_temp | \#ib_16384_\d+\.dblwr | core(?:\.\d+)?
-    """,
-    re.VERBOSE,
-)
-"""Files of a data directory that are no data: identities, logs, keys, where replication and backups stood."""
 _UNCLEAN = re.compile(
     r"crash recovery|starting recovery|not clean|Starting final batch|read.only.*(?:recover|redo)", re.IGNORECASE
 )
@@ -51,13 +37,11 @@ def finish_build(work: BuildWork, product: Product, installed: InstalledServer) 
     take_tree(work.directory)
     if links := sorted(files.links_in(data)):
         raise PermanentError(f"the data directory has symbolic links, which clones would share: {', '.join(links[:5])}")
-    for entry in data.iterdir():
-        if _GONE.fullmatch(entry.name):
-            _remove(entry)
+    leftovers.remove_all(data)
     facts = notes.read(work)
     for entry in work.directory.iterdir():
         if entry != data:
-            _remove(entry)
+            leftovers.remove(entry)
     data.chmod(0o700)
     give_tree(work.directory, work.final_account or work.account)
     return Sealed(
@@ -83,16 +67,14 @@ def _require_clean(work: BuildWork, product: Product, installed: InstalledServer
 
 
 def _renew_log(work: BuildWork, product: Product, installed: InstalledServer) -> None:
-    """Have InnoDB make its log anew, as small as clones have it: the one of the build holds rows of everything."""
-    size = f"--innodb-log-file-size={settings.SEALED_LOG_MIB}M"
+    """Have InnoDB make its log anew, as small as clones have it: the one of the build holds rows of everything.
+
+    The log of Aria, which the server's own tables are in, cannot be made anew; it is written on until what it
+    held (accounts of production with hashes of their passwords) is in a part that the server removes.
+    """
+    options = [f"--innodb-log-file-size={settings.SEALED_LOG_MIB}M", "--innodb-fast-shutdown=0"]
+    renewing = product.renew_log() if work.source.physical or work.source.kind == "clone" else ("", ())
     try:
-        bootstrap.run(work, product, installed, "", size, "--innodb-fast-shutdown=0")
+        bootstrap.run(work, product, installed, renewing[0], *options, *renewing[1])
     except CommandError as error:
         raise PermanentError(f"the build's log cannot be made anew: {bootstrap.first_error(error.stderr)}") from error
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -7,11 +7,12 @@ meanwhile. It reads sizes, times and inodes, never the data.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.mysql import settings
+from reconciler.engines.mysql import backups, physical, settings
 from reconciler.engines.mysql.dumps import detect
 from reconciler.errors import SourceError, UnsupportedError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.engines.base import LocalSource
+    from reconciler.engines.mysql.product import Product
 
 _INDEXED = 2
 """Tables with their indexes, in sizes of the dump as text."""
@@ -27,7 +29,7 @@ _NEW_SERVER_BYTES = (64 + settings.BUILD_LOG_MIB + settings.SEALED_LOG_MIB) << 2
 """What an empty data directory takes, with its log, before and while that is made anew."""
 
 
-def identify(source: LocalSource) -> SourceIdentity:
+def identify(source: LocalSource, product: Product) -> SourceIdentity:
     """Return what the source is now.
 
     Raises:
@@ -41,10 +43,24 @@ def identify(source: LocalSource) -> SourceIdentity:
         return SourceIdentity("empty", 0)
     if source.kind == "dump" and source.path is not None:
         return _dump(source.path)
+    try:
+        if source.kind == "backup":
+            chain = backups.choose(source, product)
+            parts = [_listed(part.path) for part in chain.parts]
+            size = sum(part.size_bytes for part in parts) + _NEW_SERVER_BYTES
+            return SourceIdentity(chain.identity, size, parts[-1].modified_at, chain.notes)
+        if source.kind == "files" and source.path is not None:
+            if not (source.path / "ibdata1").is_file():
+                raise SourceError(f"{source.path} is no data directory: it has no ibdata1")
+            physical.require_stopped(source.path)
+            found = _listed(source.path)
+            return replace(found, size_bytes=found.size_bytes + _NEW_SERVER_BYTES)
+    except OSError as error:
+        raise SourceError(f"cannot read {error.filename or source.path}: {error.strerror}") from error
     raise UnsupportedError(
         f"a source of kind {source.kind} is not supported for this engine in this version",
         reason="SourceUnsupported",
-        hint="use a dump",
+        hint="use a dump or a backup",
     )
 
 
@@ -56,12 +72,20 @@ def built_size(stored_bytes: int, *, packed: bool) -> int:
 def _dump(path: Path) -> SourceIdentity:
     found = detect(path)
     try:
-        status = path.stat()
+        listed = _listed(path)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
-    listing = f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
-    return SourceIdentity(
-        f"stat:{hashlib.sha256(listing.encode('utf-8', 'surrogateescape')).hexdigest()}",
-        built_size(status.st_size, packed=found.compression is not None),
-        datetime.fromtimestamp(status.st_mtime_ns / 1e9, UTC),
-    )
+    return replace(listed, size_bytes=built_size(listed.size_bytes, packed=found.compression is not None))
+
+
+def _listed(path: Path) -> SourceIdentity:
+    """Identify a file, or all files of a directory, by names, sizes, times and inodes."""
+    lines, size, newest = [], 0, 0
+    for file in (path,) if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            status = file.stat()
+            size += status.st_size
+            newest = max(newest, status.st_mtime_ns)
+            lines.append(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
+    digest = hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+    return SourceIdentity(f"stat:{digest}", size, datetime.fromtimestamp(newest / 1e9, UTC))

@@ -13,12 +13,15 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _MARIADB_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)[^\s]*-MariaDB", re.IGNORECASE)
 _MYSQL_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)")
 _STRICT = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+_ARIA_LOG_MIB = 8
+"""The smallest part of its log that Aria knows."""
+_ARIA_FILLING_MIB = 20
 _SHARED_RIGHTS = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES,"
     " EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER"
@@ -60,6 +63,14 @@ class Product(ABC):
     @abstractmethod
     def nobody(self) -> str:
         """Return the clause with which nobody can log in, and that no hash is left of."""
+
+    @abstractmethod
+    def prepare(self, full: Path, increments: Sequence[Path]) -> list[list[str]]:
+        """Return the arguments of the tool's runs that make a data directory of a backup, in their order."""
+
+    @abstractmethod
+    def renew_log(self) -> tuple[str, tuple[str, ...]]:
+        """Return statements and options with which the log of the server's own tables forgets what it held."""
 
     @abstractmethod
     def no_files(self, directory: Path) -> str:
@@ -115,6 +126,16 @@ class MariaDb(Product):
     def nobody(self) -> str:
         return "IDENTIFIED VIA mysql_native_password USING 'invalid'"
 
+    def prepare(self, full: Path, increments: Sequence[Path]) -> list[list[str]]:
+        base = ["--no-defaults", "--prepare", f"--target-dir={full}"]
+        return [base, *([*base, f"--incremental-dir={one}"] for one in increments)]
+
+    def renew_log(self) -> tuple[str, tuple[str, ...]]:
+        table = "mysql.reconciler_filling"
+        fill = f"INSERT INTO {table} VALUES (REPEAT('.', 1 << 20));\n" * _ARIA_FILLING_MIB
+        make = f"CREATE TABLE {table} (filling longblob) ENGINE=Aria TRANSACTIONAL=1 ROW_FORMAT=PAGE;\n"
+        return f"{make}{fill}DROP TABLE {table};\n", (f"--aria-log-file-size={_ARIA_LOG_MIB}M", "--max-allowed-packet=16M")
+
     def no_files(self, directory: Path) -> str:
         return str(directory)  # it has no value that forbids files; a directory of the server's own is the next best
 
@@ -150,6 +171,15 @@ class MySql(Product):
 
     def nobody(self) -> str:
         return "IDENTIFIED WITH mysql_no_login"
+
+    def prepare(self, full: Path, increments: Sequence[Path]) -> list[list[str]]:
+        base = ["--no-defaults", "--prepare", f"--target-dir={full}"]
+        steps = [base, *([*base, f"--incremental-dir={one}"] for one in increments)]
+        # what is rolled back before the last increment cannot be gone on from (its manual, "Prepare incremental")
+        return [[*step, "--apply-log-only"] for step in steps[:-1]] + steps[-1:]
+
+    def renew_log(self) -> tuple[str, tuple[str, ...]]:
+        return "", ()  # its own tables are InnoDB's
 
     def no_files(self, directory: Path) -> str:  # noqa: ARG002 - of the contract
         return "NULL"

@@ -8,6 +8,7 @@ import pytest
 from reconciler.engines.base import LocalSource
 from reconciler.engines.mysql.dumps import Format, detect
 from reconciler.engines.mysql.identify import identify
+from reconciler.engines.mysql.product import MARIADB
 from reconciler.errors import SourceError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ def test_words_of_other_products_within_data_do_not_matter(tmp_path: Path) -> No
 def test_a_dump_is_the_same_until_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "shop.sql"
     path.write_bytes(b"CREATE TABLE `a` (`b` text);\n")
-    before = identify(LocalSource("dump", path=path))
-    assert identify(LocalSource("dump", path=path)) == before
+    before = identify(LocalSource("dump", path=path), MARIADB)
+    assert identify(LocalSource("dump", path=path), MARIADB) == before
     path.write_bytes(b"CREATE TABLE `a` (`b` int);\n -- longer")
-    assert identify(LocalSource("dump", path=path)).input_id != before.input_id
+    assert identify(LocalSource("dump", path=path), MARIADB).input_id != before.input_id
 
 
 def test_a_live_primary_is_refused_with_what_can_be_done(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="use a dump"):
-        identify(LocalSource("primary", path=tmp_path))
+        identify(LocalSource("primary", path=tmp_path), MARIADB)
