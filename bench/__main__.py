@@ -29,6 +29,7 @@ TOPICS = {
     "rewrite": "masking of a large table",
     "masking": "masking methods inside the database",
     "clones": "one clone, 15 clones, and how the image's size matters",
+    "mariadb": "one clone of MariaDB",
     "refresh": "a refresh from a live primary, and how its size matters",
     "swap": "silence of a port during a reset",
     "bytes": "bytes that a clone holds of its own",

@@ -45,7 +45,7 @@ apiVersion: reconciler/v1
 kind: Image
 metadata: {{name: {name}}}
 spec:
-  engine: postgres
+  engine: {engine}
   source: {{empty: {{}}}}
   databases: [bench]
   retention: {{keep: 1}}
@@ -117,8 +117,12 @@ class Installation:
 
     def image(self, name: str, scale: int) -> Path:
         """Build an image as large as ``pgbench --initialize --scale`` makes it, unless it is there; its data."""
-        script = "".join(f"        {line}\n" for line in _PGBENCH.format(scale=scale).splitlines())
-        self._write(f"image-{name}", _IMAGE.format(name=name, script=script.rstrip()))
+        return self.image_of(name, "postgres", _PGBENCH.format(scale=scale))
+
+    def image_of(self, name: str, engine: str, sql: str) -> Path:
+        """Build an image of any engine from a script, unless it is there; its data."""
+        script = "".join(f"        {line}\n" for line in sql.splitlines())
+        self._write(f"image-{name}", _IMAGE.format(name=name, engine=engine, script=script.rstrip()))
         self.settle()
         return self._storage.path(self._snapshot(name))
 
