@@ -44,7 +44,11 @@ kill -KILL "$pid"
 while [ -e "/proc/$pid" ]; do sleep 0.01; done
 btrfs --quiet subvolume delete "$target"
 """
-_ACCOUNT = "FLUSH PRIVILEGES;\nCREATE USER bench@'127.0.0.1' IDENTIFIED BY 'bench';\nGRANT ALL ON bench.* TO bench@'127.0.0.1';\n"
+_ACCOUNT = """\
+FLUSH PRIVILEGES;
+CREATE USER bench@'127.0.0.1' IDENTIFIED BY 'bench';
+GRANT ALL ON bench.* TO bench@'127.0.0.1';
+"""
 _numbers = count()
 
 
@@ -68,7 +72,13 @@ def _prepare(opened: Installation, snapshot: Path) -> Path:
     opened.script('btrfs --quiet subvolume snapshot "$1" "$2"', snapshot, target)
     give(target, opened.account)
     program = server.server_program(MARIADB, server.choose(MARIADB))
-    words = [*by_hand.switch(opened).split(), program, "--no-defaults", f"--datadir={target / 'data'}", "--bootstrap"]
+    words: list[str | Path] = [
+        *by_hand.switch(opened).split(),
+        program,
+        "--no-defaults",
+        f"--datadir={target / 'data'}",
+        "--bootstrap",
+    ]
     words += [f"--innodb-log-file-size={settings.SEALED_LOG_MIB}M"]
     subprocess.run(words, input=_ACCOUNT.encode(), check=True, capture_output=True)
     return target
@@ -83,7 +93,7 @@ def _ours(opened: Installation) -> float:
     if task.error is not None:
         raise task.error
     made = opened.clone(name)
-    argv = [
+    argv: list[str | Path] = [
         _client(),
         "--no-defaults",
         "--protocol=tcp",

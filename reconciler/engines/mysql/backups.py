@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.engines import files
@@ -19,6 +18,7 @@ from reconciler.errors import BusyError, SourceError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from reconciler.engines.base import LocalSource
     from reconciler.engines.mysql.product import Product
@@ -161,7 +161,10 @@ def _chain(last: Backup, known: list[Backup]) -> tuple[Backup, ...] | str:
         first = chain[0]
         before = [one for one in known if _precedes(one, first)]
         if not before:
-            return f"{last.path} is incremental, and the backup up to {first.begin} that {first.path.name} builds on is missing"
+            return (
+                f"{last.path} is incremental, and the backup up to {first.begin} that {first.path.name} builds on is"
+                " missing"
+            )
         chain.insert(0, min(before, key=lambda one: (one.incremental, -one.end)))
         if chain[0].major != last.major:
             return (

@@ -132,9 +132,10 @@ class MariaDb(Product):
 
     def renew_log(self) -> tuple[str, tuple[str, ...]]:
         table = "mysql.reconciler_filling"
-        fill = f"INSERT INTO {table} VALUES (REPEAT('.', 1 << 20));\n" * _ARIA_FILLING_MIB
+        fill = f"INSERT INTO {table} VALUES (REPEAT('.', 1 << 20));\n" * _ARIA_FILLING_MIB  # noqa: S608 - a constant
         make = f"CREATE TABLE {table} (filling longblob) ENGINE=Aria TRANSACTIONAL=1 ROW_FORMAT=PAGE;\n"
-        return f"{make}{fill}DROP TABLE {table};\n", (f"--aria-log-file-size={_ARIA_LOG_MIB}M", "--max-allowed-packet=16M")
+        options = (f"--aria-log-file-size={_ARIA_LOG_MIB}M", "--max-allowed-packet=16M")
+        return f"{make}{fill}DROP TABLE {table};\n", options
 
     def no_files(self, directory: Path) -> str:
         return str(directory)  # it has no value that forbids files; a directory of the server's own is the next best

@@ -57,7 +57,7 @@ class Production:
     def start(self) -> None:
         program, pid = server.server_program(MARIADB, self._installed), self.root / "pid"
         options = ["--skip-networking", "--log-bin", "--server-id=7", f"--socket={self._socket}", f"--pid-file={pid}"]
-        argv = [program, "--no-defaults", f"--datadir={self.data}", *options]
+        argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options]
         log = self.root / "production.log"
         self._process = proc.spawn(argv, log=log, env=server.environment(), cwd=self.root, account=self._account)
         deadline = time.monotonic() + 60
@@ -78,7 +78,12 @@ class Production:
     def back_up(self, name: str, *, base: str = "") -> Path:
         target = self.root / "backups" / name
         target.parent.mkdir(exist_ok=True)
-        argv = [server.tool(self._installed, MARIADB.backups, ""), "--no-defaults", "--backup", "--user=root"]
+        argv: list[str | Path] = [
+            server.tool(self._installed, MARIADB.backups, ""),
+            "--no-defaults",
+            "--backup",
+            "--user=root",
+        ]
         argv += [f"--socket={self._socket}", f"--datadir={self.data}", f"--target-dir={target}"]
         argv += [f"--incremental-basedir={self.root / 'backups' / base}"] if base else []
         proc.run(argv)

@@ -16,12 +16,14 @@ from reconciler.state.servers import Endpoint
 from tests.engines.mysql.production import DUMP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from reconciler.engines.base import CloneWork
     from reconciler.state.observed import SnapshotManifest
     from tests.engines.mysql.conftest import MariaDbHarness
+
+    Ask = Callable[..., list[tuple[Any, ...]]]
 
 _APP = UserWish("app", "owner", "it's a \\ password")
 _REPORT = UserWish("report", "readonly", "battery staple")
@@ -45,14 +47,14 @@ def clone(mariadb: MariaDbHarness, snapshot: tuple[Path, SnapshotManifest]) -> I
 
 
 @pytest.fixture
-def ask(mariadb: MariaDbHarness, clone: CloneWork) -> Any:  # noqa: ANN401 - a function of the test's own
+def ask(mariadb: MariaDbHarness, clone: CloneWork) -> Ask:
     def rows(statement: str, user: UserWish = _APP, database: str = "shop") -> list[tuple[Any, ...]]:
         return mariadb.rows(Endpoint("127.0.0.1", clone.port or 0, database, user.name), user.password, statement)
 
     return rows
 
 
-def test_everything_of_the_dump_is_there_in_its_own_encoding(ask: Any) -> None:
+def test_everything_of_the_dump_is_there_in_its_own_encoding(ask: Ask) -> None:
     assert ask("SELECT id, name, upper_name, data FROM customer ORDER BY id") == [
         (1, "Zoë; 'O\\Neil' -- x", "ZOË; 'O\\NEIL' -- X", '{"a": 1}'),
         (2, "日本", "日本", None),
@@ -63,14 +65,16 @@ def test_everything_of_the_dump_is_there_in_its_own_encoding(ask: Any) -> None:
     assert ask("SELECT count(*) FROM names") == [(2,)]
 
 
-def test_routines_work_with_the_rights_of_an_account_that_nobody_can_log_in_to(ask: Any) -> None:
+def test_routines_work_with_the_rights_of_an_account_that_nobody_can_log_in_to(ask: Ask) -> None:
     assert ask("CALL who()") == [("reconciler_owner@localhost",)]
-    accounts = dict(ask("SELECT user, json_value(priv, '$.account_locked') FROM mysql.global_priv", _BOSS))
+    accounts: dict[str, str] = dict(
+        ask("SELECT user, json_value(priv, '$.account_locked') FROM mysql.global_priv", _BOSS)
+    )
     assert accounts["reconciler_owner"] == "1"
     assert set(accounts) == {"app", "report", "boss", "reconciler_admin", "reconciler_owner", "mariadb.sys"}
 
 
-def test_nothing_in_it_acts_or_reaches_out(ask: Any) -> None:
+def test_nothing_in_it_acts_or_reaches_out(ask: Ask) -> None:
     assert ask("SELECT event_name, status FROM information_schema.events") == [("e", "DISABLED")]
     assert "CONNECTION" not in ask("SHOW CREATE TABLE remote")[0][1]
     assert ask("SELECT count(*) FROM mysql.servers", _BOSS) == [(0,)]
@@ -131,14 +135,14 @@ def test_sql_places_no_file_elsewhere(mariadb: MariaDbHarness, clone: CloneWork)
 
 
 @pytest.mark.parametrize("user", [_APP, _REPORT])
-def test_users_have_no_way_to_the_servers_own_tables(ask: Any, user: UserWish) -> None:
+def test_users_have_no_way_to_the_servers_own_tables(ask: Ask, user: UserWish) -> None:
     for statement in ("SELECT * FROM mysql.global_priv", "SELECT 1 INTO OUTFILE '/tmp/reconciler-out'", "SHUTDOWN"):
         with pytest.raises(ScriptError):
             ask(statement, user)
     assert ask("SELECT load_file('/etc/passwd')", user) == [(None,)]
 
 
-def test_owners_make_databases_and_readers_see_them_at_once(ask: Any) -> None:
+def test_owners_make_databases_and_readers_see_them_at_once(ask: Ask) -> None:
     ask("CREATE DATABASE extra")
     ask("CREATE TABLE extra.t (a int)")
     assert ask("SELECT count(*) FROM extra.t", _REPORT) == [(0,)]
@@ -168,7 +172,7 @@ def test_a_script_that_leaves_a_transaction_open_is_an_error(mariadb: MariaDbHar
 
 
 def test_who_is_dropped_leaves_views_that_work_and_no_way_in(
-    mariadb: MariaDbHarness, clone: CloneWork, ask: Any
+    mariadb: MariaDbHarness, clone: CloneWork, ask: Ask
 ) -> None:
     mallory = UserWish("mallory", "owner", "m")
     mariadb.engine.deliver(clone, [mallory], [])

@@ -34,8 +34,8 @@ def test_statements_of_dumps_are_told_apart(text: bytes, expected: tuple[Kind, s
     [
         (b"CREATE DEFINER=`root`@`%` PROCEDURE `p`() SELECT 1", b"CREATE  PROCEDURE `p`() SELECT 1"),
         (
-            b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`b.c` SQL SECURITY DEFINER */\n/*!50001 VIEW",
-            b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013  SQL SECURITY DEFINER */\n/*!50001 VIEW",
+            b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013 DEFINER=`a`@`b.c` SQL SECURITY DEFINER */\n/*!50001 V",
+            b"/*!50001 CREATE ALGORITHM=UNDEFINED */\n/*!50013  SQL SECURITY DEFINER */\n/*!50001 V",
         ),
         (
             b"/*!50003 CREATE*/ /*!50017 DEFINER=`root`@`localhost`*/ /*!50003 TRIGGER t",
