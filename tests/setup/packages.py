@@ -181,6 +181,8 @@ _NEEDS = [
         "/postgresql-[0-9]+/",
         "a second major version besides the embedded PostgreSQL, and preferring the host's server",
     ),
+    Need("MariaDB", _program("mariadbd"), "mariadb-server", "everything of the engine mariadb"),
+    Need("mariadb-backup", _program("mariadb-backup"), "mariadb-backup", "physical backups of MariaDB"),
     Need("pgbackrest", _program("pgbackrest"), "pgbackrest", "backups in repositories of pgBackRest"),
     Need("zstd", _program("zstd"), "zstd", "dumps and archived WAL that are compressed with it"),
     Need("lz4", _program("lz4"), "lz4", "dumps and archived WAL that are compressed with it"),
