@@ -55,7 +55,7 @@ _numbers = count()
 def run(options: Options) -> list[Figure]:
     """Measure all of it."""
     if not server.installed_servers(MARIADB):
-        raise SkippedError("needs MariaDB (package mariadb-server)")
+        raise SkippedError("needs MariaDB (packages mariadb-server-core, mariadb-client-core)")
     megabytes = MEGABYTES[size_of(options)]
     with installation(options) as opened:
         data = opened.image_of("mariadb", "mariadb", _SQL.format(rows=megabytes * 900))

@@ -19,5 +19,5 @@ SCRIPTS = sorted(Path(__file__).with_name("mariadb").glob("*.txt"))
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_session_runs_as_it_is_written(script: Path, world: World) -> None:
     if not MariaDbEngine().servers():
-        pytest.skip("needs MariaDB on this host (package mariadb-server)")
+        pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
     run_script(script, world)

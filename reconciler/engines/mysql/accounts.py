@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from reconciler.engines.mysql import server
-from reconciler.engines.mysql.link import text
+from reconciler.engines.mysql.link import quoted
 from reconciler.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ UNION SELECT definer FROM information_schema.events WHERE event_schema NOT IN ('
 
 def account(name: str, host: str) -> str:
     """Return an account as SQL names it."""
-    return f"{text(name)}@{text(host)}"
+    return f"{quoted(name)}@{quoted(host)}"
 
 
 def rights(product: Product, role: Role, who: str) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ class MariaDb(Product):
 
     name = "mariadb"
     title = "MariaDB"
-    install_hint = "apt-get install mariadb-server"
+    install_hint = "apt-get install mariadb-server-core mariadb-client-core"
     servers = ("mariadbd", "mysqld")
     clients = ("mariadb", "mysql")
     backups = ("mariadb-backup", "mariabackup")

@@ -50,6 +50,10 @@ _KEY = "admin.key"
 INIT_FILE = "admin.sql"
 _CONNECT_SECONDS = 10
 _REMEMBERED = 32
+_PATIENT = (
+    "SET SESSION wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600 /*M!, max_statement_time = 0 */"
+)
+"""Settings of documents can have limits that are made for applications, not for our work."""
 _Stamp = tuple[int, int, int]
 
 
@@ -170,6 +174,7 @@ def link(
             autocommit=True,
             connect_timeout=_CONNECT_SECONDS,
             program_name="reconciler",
+            init_command=_PATIENT,
             read_default_file=None,
             local_infile=False,
             ssl_disabled=True,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pymysql
 import pytest
 
-from reconciler.engines.mysql.engine import MariaDbEngine
+from reconciler.engines.mysql.engine import MariaDbEngine, MysqlEngine
 from reconciler.errors import ScriptError
 from tests.engines.conftest import ServerHost
 
@@ -32,9 +32,9 @@ class MariaDbHarness(ServerHost):
     count_items = "SELECT count(*) FROM item"
     add_item = "INSERT INTO item SELECT count(*), 'more' FROM item"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, engine: MysqlEngine | None = None) -> None:
         super().__init__(root)
-        self.engine = MariaDbEngine()
+        self.engine: MysqlEngine = engine or MariaDbEngine()
 
     @contextmanager
     def connected(self, endpoint: Endpoint, password: str, application: str) -> Iterator[object]:
@@ -75,10 +75,17 @@ class MariaDbHarness(ServerHost):
 def mariadb() -> Iterator[MariaDbHarness]:
     """A harness of the newest version on this host."""
     if not MariaDbEngine().servers():
-        pytest.skip("needs MariaDB on this host (package mariadb-server)")
+        pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
+    with running(MariaDbEngine()) as harness:
+        yield harness
+
+
+@contextmanager
+def running(engine: MysqlEngine) -> Iterator[MariaDbHarness]:
+    """Have a harness for a while."""
     root = Path(tempfile.mkdtemp(prefix="rmy-"))
     root.chmod(0o755)
-    harness = MariaDbHarness(root)
+    harness = MariaDbHarness(root, engine)
     yield harness
     harness.close()
     shutil.rmtree(root, ignore_errors=True)

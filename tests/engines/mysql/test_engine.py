@@ -18,4 +18,4 @@ def harness(mariadb: MariaDbHarness) -> MariaDbHarness:
 
 
 class TestMariaDb(EngineSuite):
-    """The host's version. MySQL's servers cannot be had on the hosts that this is tested on."""
+    """The host's version."""

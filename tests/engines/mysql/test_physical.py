@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.engines.mysql.conftest import MariaDbHarness
 
+pytestmark = pytest.mark.long
+
 _APP = UserWish("app", "owner", "of the clone")
 _BOSS = UserWish("boss", "superuser", "also")
 

@@ -234,3 +234,28 @@ def test_a_superusers_scripts_run_with_all_rights_where_the_host_grants_it(
 ) -> None:
     granted = replace(clone, superuser_scripts=True)
     mariadb.engine.run_scripts(granted, [Script("x.sql", "SET GLOBAL max_connections = 99")])
+
+
+def test_what_a_clone_holds_becomes_a_snapshot_without_its_users(
+    mariadb: MariaDbHarness, snapshot: tuple[Path, SnapshotManifest]
+) -> None:
+    first = mariadb.clone_work(*snapshot, port=mariadb.free_port())
+    spec = mariadb.engine.clone_server(first)
+    mariadb.start(spec)
+    mariadb.engine.deliver(first, [_APP], [])
+    endpoint = Endpoint("127.0.0.1", first.port or 0, "shop", _APP.name)
+    mariadb.execute(endpoint, _APP.password, "INSERT INTO customer (id, name) VALUES (3, 'new')")
+    mariadb.execute(endpoint, _APP.password, "CREATE VIEW mine AS SELECT name FROM customer")
+    mariadb.kill(spec)  # as of one instant, which is what a cut is
+    source = LocalSource("clone", path=first.directory, base=snapshot[1], users=(_APP.name,))
+    work = mariadb.build_work(source=source)
+    work.directory.rmdir()
+    mariadb.copy(first.directory, work.directory)
+    second = mariadb.clone_work(work.directory, mariadb.build(work), port=mariadb.free_port())
+    endpoint = replace(endpoint, port=second.port or 0)
+    with mariadb.serving(mariadb.engine.clone_server(second)):
+        with pytest.raises(ScriptError):
+            mariadb.execute(endpoint, _APP.password, "SELECT 1")
+        other = UserWish("app", "owner", "another")
+        mariadb.engine.deliver(second, [other], [])
+        assert mariadb.rows(endpoint, other.password, "SELECT count(*) FROM mine") == [(3,)]
