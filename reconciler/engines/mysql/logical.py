@@ -99,9 +99,10 @@ class DumpTarget:
 
     def execute(self, statement: Statement) -> None:
         kind, name = classify(statement.text)
+        ours = name.lower() in server.SYSTEM_DATABASES
         if kind is Kind.USE:
-            self._skipping = name.lower() in server.SYSTEM_DATABASES
-        if self._skipping or (kind is Kind.CREATE_DATABASE and name.lower() in server.SYSTEM_DATABASES):
+            self._skipping = ours
+        if (self._skipping and kind is not Kind.CREATE_DATABASE) or (kind is Kind.CREATE_DATABASE and ours):
             self.left_out.add("the server's own databases")
             return
         if kind is Kind.SKIP:

@@ -54,6 +54,9 @@ CREATE DATABASE /*!32312 IF NOT EXISTS*/ `mysql` /*!40100 DEFAULT CHARACTER SET 
 USE `mysql`;
 INSERT INTO `servers` VALUES ('s','db.example','shop','repl','hunter2',3306,'','mysql','root');
 DROP TABLE IF EXISTS `global_priv`;
+CREATE DATABASE /*!32312 IF NOT EXISTS*/ `depot` /*!40100 DEFAULT CHARACTER SET utf8mb4 */;
+USE `depot`;
+CREATE TABLE `shelf` (`a` int);
 USE `shop`;
 /*!40101 SET SQL_MODE=@OLD_SQL_MODE */;
 -- Dump completed on 2026-11-20  3:00:00
