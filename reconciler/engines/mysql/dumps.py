@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.engines.compressed import compression_in, open_stream
+from reconciler.engines.mysql import mydumper
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Format:
 
     compression: Compression | None = None
     says_its_end: bool = False
+    directory: bool = False
+    """Of mydumper."""
 
 
 def detect(path: Path) -> Format:
@@ -60,6 +63,8 @@ def detect(path: Path) -> Format:
 
     """
     try:
+        if path.is_dir() and mydumper.is_directory(path):
+            return Format(directory=True)
         if path.is_dir():
             raise SourceError(_about_directory(path))
         with path.open("rb") as file:
@@ -79,9 +84,7 @@ def detect(path: Path) -> Format:
 def _about_directory(path: Path) -> str:
     if any((path / name).is_file() for name in ("ibdata1", "xtrabackup_checkpoints", "mariadb_backup_checkpoints")):
         return f"{path} is a physical backup or a data directory: use source.backup or source.files"
-    if (path / "metadata").is_file():
-        return f"{path} is a directory of mydumper, which this version does not read: dump with mariadb-dump"
-    return f"the dump {path} is a directory, not a file of mariadb-dump or mysqldump"
+    return f"the dump {path} is a directory, and not one of mydumper: it has no {mydumper.METADATA}"
 
 
 def _refuse_other(path: Path, head: bytes) -> None:

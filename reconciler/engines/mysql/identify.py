@@ -75,7 +75,9 @@ def _dump(path: Path) -> SourceIdentity:
         listed = _listed(path)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
-    return replace(listed, size_bytes=built_size(listed.size_bytes, packed=found.compression is not None))
+    return replace(
+        listed, size_bytes=built_size(listed.size_bytes, packed=found.compression is not None or found.directory)
+    )
 
 
 def _listed(path: Path) -> SourceIdentity:

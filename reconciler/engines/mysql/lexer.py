@@ -48,7 +48,15 @@ class Statement:
 class SqlReader:
     """Reads statements from a stream; ``error`` is the class of what it raises."""
 
-    def __init__(self, stream: Readable, *, origin: str, error: type[PermanentError], first_line: int = 1) -> None:
+    def __init__(
+        self,
+        stream: Readable,
+        *,
+        origin: str,
+        error: type[PermanentError],
+        first_line: int = 1,
+        delimiter: bytes = b";",
+    ) -> None:
         self._stream = stream
         self._origin = origin
         self._error = error
@@ -59,7 +67,7 @@ class SqlReader:
         self._line = first_line
         self._counted = 0
         self.backslash_escapes = True
-        self._set_delimiter(b";")
+        self._set_delimiter(delimiter)
 
     @property
     def line(self) -> int:

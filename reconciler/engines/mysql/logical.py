@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from reconciler.engines.compressed import open_stream
-from reconciler.engines.mysql import accounts, notes, server
+from reconciler.engines.compressed import compression_of, open_stream
+from reconciler.engines.mysql import accounts, mydumper, notes, server
 from reconciler.engines.mysql.dumps import detect
 from reconciler.engines.mysql.failures import SqlError
 from reconciler.engines.mysql.lexer import SqlReader
@@ -74,12 +74,31 @@ def default_database(name: str, wanted: tuple[str, ...]) -> str:
 
 def _restore(work: BuildWork, target: DumpTarget, path: Path) -> None:
     found = detect(path)
+    if found.directory:
+        _restore_directory(work, target, path)
+        return
     with open_stream(path, found.compression) as stream:
         watched = _Watched(stream, work.progress, None if found.compression else path.stat().st_size)
         reader = SqlReader(watched, origin=str(path), error=SourceError)
         Runner(reader, target, cancel=work.cancel, whole=True).run()
         if found.says_its_end and _TRAILER not in watched.tail:
             raise SourceError(f"the dump {path} is truncated: its last line ({_TRAILER.decode()}) is missing")
+
+
+def _restore_directory(work: BuildWork, target: DumpTarget, path: Path) -> None:
+    """Run the files of mydumper one after the other."""
+    parts = mydumper.parts(path)
+    made = {part.database for part in parts if part.makes_database}
+    for number, part in enumerate(parts, start=1):
+        if part.database.lower() in server.SYSTEM_DATABASES:
+            continue
+        work.progress(f"restoring file {number} of {len(parts)}")
+        if not part.makes_database:
+            target.begin(part.database, make=part.database not in made)
+            made.add(part.database)
+        with open_stream(part.path, compression_of(part.path)) as stream:
+            reader = SqlReader(stream, origin=str(part.path), error=SourceError, delimiter=mydumper.DELIMITER)
+            Runner(reader, target, cancel=work.cancel, whole=True).run()
 
 
 class DumpTarget:
@@ -121,11 +140,16 @@ class DumpTarget:
             self._begin_default()
             self._link.execute(text)
 
+    def begin(self, database: str, *, make: bool) -> None:
+        """Go on in a database, which is made if no statement has done that."""
+        if make:
+            self._link.rows(f"CREATE DATABASE {quoted(database)}")
+        self._link.rows(f"USE {quoted(database)}")
+        self.databases.add(database)
+
     def _begin_default(self) -> None:
         """Make the database that the dump does not name, once it needs one."""
-        self._link.rows(f"CREATE DATABASE {quoted(self._default)}")
-        self._link.rows(f"USE {quoted(self._default)}")
-        self.databases.add(self._default)
+        self.begin(self._default, make=True)
 
 
 class _Watched:

@@ -63,6 +63,13 @@ def test_comments_for_versions_are_code_and_other_comments_are_none() -> None:
     ]
 
 
+def test_a_delimiter_can_be_the_end_of_a_line() -> None:
+    reader = SqlReader(
+        io.BytesIO(b"BEGIN a; b; END;\nSELECT ';\n';\n"), origin="x.sql", error=ScriptError, delimiter=b";\n"
+    )
+    assert [one.text for one in iter(reader.next, None)] == [b"BEGIN a; b; END", b"SELECT ';\n'"]
+
+
 def test_use_needs_no_delimiter_and_vertical_output_is_one() -> None:
     assert [text for _line, text, _c in _read(b"use `a b`\nSELECT 1\\G\nSELECT \\N;")] == [
         b"USE `a b`",

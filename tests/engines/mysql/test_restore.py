@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,31 @@ def test_the_administrator_cannot_come_by_network(mariadb: MariaDbHarness, clone
         mariadb.rows(Endpoint("127.0.0.1", clone.port or 0, "shop", server.ADMIN), key, "SELECT 1")
 
 
+def _write_directory(path: Path) -> None:
+    """Write what mydumper does: bodies without DELIMITER, views first as tables, rows packed."""
+    path.mkdir()
+    for name, text in (
+        ("metadata", "Started dump at: x\nFinished dump at: y\n"),
+        ("bins-schema-create.sql", "CREATE DATABASE `bins`;\n"),
+        (
+            "bins-schema-post.sql",
+            "CREATE DEFINER=`root`@`%` FUNCTION `d`(a int) RETURNS int\nBEGIN RETURN 2 * a; END;\n",
+        ),
+        ("bins.bin-schema.sql", "CREATE TABLE `bin` (`a` int);\n"),
+        (
+            "bins.bin-schema-triggers.sql",
+            "CREATE TRIGGER t BEFORE INSERT ON bin FOR EACH ROW BEGIN SET NEW.a = 0; END;\n",
+        ),
+        ("bins.doubled-schema.sql", "CREATE TABLE `doubled` (`double_a` int) ENGINE=MyISAM;\n"),
+        (
+            "bins.doubled-schema-view.sql",
+            "DROP TABLE `doubled`;\nCREATE VIEW `doubled` AS SELECT d(a) double_a FROM bin;\n",
+        ),
+    ):
+        (path / name).write_text(text)
+    (path / "bins.bin.00000.sql.gz").write_bytes(gzip.compress(b"INSERT INTO `bin` VALUES\n(3),\n(7);\n"))
+
+
 def test_builds_from_dumps_that_are_cut_off_fail_and_a_killed_one_is_not_sealed(mariadb: MariaDbHarness) -> None:
     path = mariadb.root / "cut.sql"
     work = mariadb.build_work(source=LocalSource("dump", path=path))
@@ -216,6 +242,11 @@ def test_builds_from_dumps_that_are_cut_off_fail_and_a_killed_one_is_not_sealed(
             path.write_text(content)
             with pytest.raises(SourceError, match=told):
                 session.restore()
+        path.unlink()
+        _write_directory(path)
+        session.restore()
+        session.check(Check("SELECT sum(double_a) = 20 FROM bins.doubled"))
+        shutil.rmtree(path)
         with pytest.raises(CheckFailedError, match="not true"):
             session.check(Check("SELECT 0", origin="x.yaml"))
         with pytest.raises(CheckFailedError, match="one row"):
