@@ -30,6 +30,7 @@ TOPICS = {
     "masking": "masking methods inside the database",
     "clones": "one clone, 15 clones, and how the image's size matters",
     "docker": "one clone in a container, and 40",
+    "mariadb": "one clone of MariaDB",
     "refresh": "a refresh from a live primary, and how its size matters",
     "moments": "a clone of a moment in the past, against the replay of its log by hand",
     "primary": "what clients of a primary wait for while it is copied and refreshed from",

@@ -45,7 +45,7 @@ apiVersion: reconciler/v1
 kind: Image
 metadata: {{name: {name}}}
 spec:
-  engine: postgres
+  engine: {engine}
 {version}
   source: {{empty: {{}}}}
   databases: [bench]
@@ -141,9 +141,13 @@ class Installation:
 
     def image(self, name: str, scale: int, version: str | None = None) -> Path:
         """Build an image as large as ``pgbench --initialize --scale`` makes it, unless it is there; its data."""
+        return self.image_of(name, "postgres", _PGBENCH.format(scale=scale), version)
+
+    def image_of(self, name: str, engine: str, sql: str, version: str | None = None) -> Path:
+        """Build an image of any engine from a script, unless it is there; its data."""
         line = "" if version is None else f'  version: "{version}"'
-        script = "".join(f"        {line}\n" for line in _PGBENCH.format(scale=scale).splitlines())
-        self._write(f"image-{name}", _IMAGE.format(name=name, version=line, script=script.rstrip()))
+        script = "".join(f"        {line}\n" for line in sql.splitlines())
+        self._write(f"image-{name}", _IMAGE.format(name=name, engine=engine, version=line, script=script.rstrip()))
         self.settle()
         return self._storage.path(self._snapshot(name))
 

@@ -92,11 +92,14 @@ def _storage(_host: Host) -> Iterator[Finding]:
 
 
 def _engines(host: Host) -> Iterator[Finding]:
-    for name in plugins.names("engine"):
-        engine = host.engine(name)
-        servers = sorted(engine.servers(), key=lambda s: (-_number(s.major), s.origin != "host"))
-        if not servers:
-            yield Finding("engine", "error", f"{name}: no server programs", engine.install_hint)
+    engines = [host.engine(name) for name in plugins.names("engine")]
+    found = {engine.name: engine.servers() for engine in engines}
+    for engine in engines:
+        name = engine.name
+        servers = sorted(found[name], key=lambda s: (-_number(s.major), s.origin != "host"))
+        if not servers:  # few hosts need every product
+            level: Level = "warning" if any(found.values()) else "error"
+            yield Finding("engine", level, f"{name}: no server programs", engine.install_hint)
         newest = max(servers, key=_age, default=None)
         for server in servers:
             used = " (used unless an image asks for another version)" if server is newest else ""

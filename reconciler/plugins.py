@@ -27,11 +27,15 @@ class Plugin:
 
 
 ENGINES: Mapping[str, Plugin] = {
+    "mariadb": Plugin("reconciler.engines.mysql.engine:MariaDbEngine", "pip install PyMySQL"),
+    "mysql": Plugin("reconciler.engines.mysql.engine:MysqlEngine", "pip install PyMySQL"),
     "postgres": Plugin("reconciler.engines.postgres.engine:PostgresEngine", "pip install 'psycopg[binary]'"),
     "sqlite": Plugin("reconciler.engines.sqlite.engine:SqliteEngine"),
 }
 
 PARAMETERS: Mapping[str, Plugin] = {
+    "mariadb": Plugin("reconciler.engines.mysql.parameters:validate_parameters"),
+    "mysql": Plugin("reconciler.engines.mysql.parameters:validate_parameters"),
     "postgres": Plugin("reconciler.engines.postgres.parameters:validate_parameters"),
     "sqlite": Plugin("reconciler.engines.sqlite.parameters:validate_parameters"),
 }

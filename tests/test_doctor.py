@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconciler import plugins
 from reconciler.doctor import Finding, examine
 from reconciler.engines.memory import MemoryEngine
 from reconciler.host import open_host
@@ -16,8 +17,21 @@ if TYPE_CHECKING:
 def test_an_engine_without_server_programs_says_how_to_get_them(tmp_path: Path) -> None:
     (tmp_path / "specs").mkdir()
     document = {"repository": {"path": str(tmp_path / "specs")}, "state": str(tmp_path / "state")}
-    engine = MemoryEngine("postgres", majors=())
+    absent = {name: MemoryEngine(name, majors=()) for name in plugins.names("engine")}
     with open_host(Config.model_validate(document, context={"base": tmp_path}), writes=False) as host:
-        host.engines["postgres"] = engine
+        host.engines.update(absent)
         found = [finding for finding in examine(host) if finding.area == "engine"]
-    assert found == [Finding("engine", "error", "postgres: no server programs", engine.install_hint)]
+    assert found == [
+        Finding("engine", "error", f"{name}: no server programs", engine.install_hint)
+        for name, engine in absent.items()
+    ]
+
+
+def test_a_product_that_is_not_installed_is_no_error_where_another_one_is(tmp_path: Path) -> None:
+    (tmp_path / "specs").mkdir()
+    document = {"repository": {"path": str(tmp_path / "specs")}, "state": str(tmp_path / "state")}
+    with open_host(Config.model_validate(document, context={"base": tmp_path}), writes=False) as host:
+        host.engines.update({name: MemoryEngine(name, majors=()) for name in plugins.names("engine")})
+        host.engines["postgres"] = MemoryEngine("postgres")
+        levels = {finding.level for finding in examine(host) if finding.area == "engine"}
+    assert levels == {"ok", "warning"}

@@ -37,26 +37,12 @@ if TYPE_CHECKING:
 _START_SECONDS = 60
 
 
-class PostgresHarness(EngineHarness):
-    """Runs PostgreSQL; ``major`` is what builds ask for when their source leaves it open."""
+class ServerHost(EngineHarness):
+    """Runs what a ServerSpec says, under another account where this is root."""
 
-    create_database = "CREATE DATABASE shop"
-    create_table = "CREATE TABLE item (id int PRIMARY KEY, name text); INSERT INTO item VALUES (0, 'zero');"
-    broken_script = "SELECT 1;\nSELECT FROM nowhere;"
-    true_check = "SELECT true"
-    false_check = "SELECT false"
-    count_items = "SELECT count(*) FROM item"
-    add_item = "INSERT INTO item SELECT count(*), 'more' FROM item"
-
-    def __init__(self, root: Path, major: str) -> None:
+    def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.major = major
-        self.engine = PostgresEngine()
         self._running: dict[Path, subprocess.Popen[bytes]] = {}
-
-    @property
-    def installed(self) -> InstalledServer:
-        return server.choose(self.major)
 
     def account(self) -> Account | None:
         if os.geteuid() != 0:
@@ -69,9 +55,6 @@ class PostgresHarness(EngineHarness):
 
     def run_directory(self) -> Path:
         return self._given(Path(tempfile.mkdtemp(prefix="run", dir=self.root)))
-
-    def build_work(self, *, source: LocalSource | None = None, databases: tuple[str, ...] = ()) -> BuildWork:
-        return replace(super().build_work(source=source, databases=databases), version=self.major)
 
     def copy(self, source: Path, target: Path) -> None:
         proc.run(["cp", "-a", "--reflink=auto", source, target])
@@ -100,6 +83,12 @@ class PostgresHarness(EngineHarness):
         process.send_signal(spec.stop_signals[0][0])
         process.wait(60)
 
+    def kill(self, spec: ServerSpec) -> None:
+        """End a server as a power failure does."""
+        process = self._running.pop(spec.directory)
+        process.kill()
+        process.wait(60)
+
     def log(self, spec: ServerSpec) -> Path:
         return self.root / f"{spec.directory.parent.name}.log"
 
@@ -107,6 +96,36 @@ class PostgresHarness(EngineHarness):
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             return int(one.getsockname()[1])
+
+    def close(self) -> None:
+        for process in self._running.values():
+            process.send_signal(signal.SIGQUIT)
+            process.wait(30)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class PostgresHarness(ServerHost):
+    """Runs PostgreSQL; ``major`` is what builds ask for when their source leaves it open."""
+
+    create_database = "CREATE DATABASE shop"
+    create_table = "CREATE TABLE item (id int PRIMARY KEY, name text); INSERT INTO item VALUES (0, 'zero');"
+    broken_script = "SELECT 1;\nSELECT FROM nowhere;"
+    true_check = "SELECT true"
+    false_check = "SELECT false"
+    count_items = "SELECT count(*) FROM item"
+    add_item = "INSERT INTO item SELECT count(*), 'more' FROM item"
+
+    def __init__(self, root: Path, major: str) -> None:
+        super().__init__(root)
+        self.major = major
+        self.engine = PostgresEngine()
+
+    @property
+    def installed(self) -> InstalledServer:
+        return server.choose(self.major)
+
+    def build_work(self, *, source: LocalSource | None = None, databases: tuple[str, ...] = ()) -> BuildWork:
+        return replace(super().build_work(source=source, databases=databases), version=self.major)
 
     def connected(self, endpoint: Endpoint, password: str, application: str) -> AbstractContextManager[object]:
         return self.connect(endpoint, password, application)
@@ -136,12 +155,6 @@ class PostgresHarness(EngineHarness):
             made.sql(self.create_table, "shop")
             source = LocalSource("primary", primary=LiveServer(made.url(), "shop-dsn", "logical"))
             yield Primary(source, lambda: made.sql(self.add_item, "shop"))
-
-    def close(self) -> None:
-        for process in self._running.values():
-            process.send_signal(signal.SIGQUIT)
-            process.wait(30)
-        shutil.rmtree(self.root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from reconciler import proc
-from reconciler.engines.postgres import files, server
+from reconciler.engines import files
+from reconciler.engines.postgres import server
 from reconciler.engines.postgres.failures import without_values
 from reconciler.engines.postgres.handout import Handout, handed_out
 from reconciler.engines.postgres.lexer import SqlReader

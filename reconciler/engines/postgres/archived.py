@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from reconciler.engines.postgres import feeding, files
+from reconciler.engines import files
+from reconciler.engines.postgres import feeding
 from reconciler.engines.postgres.label import Backup, lsn
 from reconciler.engines.postgres.walarchive import COMPRESSIONS, Archive, Reach, directory_archive
 from reconciler.errors import BusyError, SourceError, UnavailableError

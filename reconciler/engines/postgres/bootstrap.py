@@ -11,7 +11,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from reconciler import proc
-from reconciler.engines.postgres import feeding, files, parameters, recovery, server, settings
+from reconciler.engines import files
+from reconciler.engines.postgres import feeding, parameters, recovery, server, settings
 from reconciler.engines.postgres.control import required_settings
 from reconciler.errors import CommandError, PermanentError, SourceError
 from reconciler.handover import give_tree

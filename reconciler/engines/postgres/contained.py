@@ -13,8 +13,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from reconciler.engines import files
 from reconciler.engines.base import InstalledServer
-from reconciler.engines.postgres import files, server
+from reconciler.engines.postgres import server
 from reconciler.errors import UnsupportedError
 from reconciler.state.servers import Contained
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from reconciler import proc
-from reconciler.engines.postgres import files, server
+from reconciler.engines import files
+from reconciler.engines.postgres import server
 from reconciler.errors import CommandError, SourceError
 
 if TYPE_CHECKING:

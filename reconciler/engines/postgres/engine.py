@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from reconciler.engines import files
 from reconciler.engines.base import BuildWork
 from reconciler.engines.postgres import (
     activity,
@@ -19,7 +20,6 @@ from reconciler.engines.postgres import (
     collations,
     contained,
     copying,
-    files,
     finish,
     identify,
     parameters,

@@ -16,7 +16,8 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Protocol
 
-from reconciler.engines.postgres import control, files, recovery, server
+from reconciler.engines import files
+from reconciler.engines.postgres import control, recovery, server
 from reconciler.engines.postgres.datafiles import share_blocks
 from reconciler.handover import give
 

@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reconciler import proc
+from reconciler.engines import files
 from reconciler.engines.base import Sealed
-from reconciler.engines.postgres import bootstrap, collations, files, physical, recovery, server
+from reconciler.engines.postgres import bootstrap, collations, physical, recovery, server
 from reconciler.engines.postgres.control import CLEAN, read_control
 from reconciler.errors import CommandError, PermanentError
 from reconciler.handover import give_tree, take_tree

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reconciler.engines import files
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.postgres import backups, control, copying, files, label, repositories, settings
+from reconciler.engines.postgres import backups, control, copying, label, repositories, settings
 from reconciler.engines.postgres.choice import WAL
 from reconciler.engines.postgres.datafiles import is_tar_set, read_from_tar
 from reconciler.engines.postgres.formats import detect

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from reconciler.engines.postgres import files
+from reconciler.engines import files
 from reconciler.engines.postgres.datafiles import is_tar_set, read_from_tar
 from reconciler.errors import SourceError
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import conninfo
 
+from reconciler.engines import files
 from reconciler.engines.base import MIRROR_LOST, CopiedPrimary
 from reconciler.engines.postgres import (
     archived,
     basebackup,
     control,
-    files,
     mirrorlog,
     primary,
     replication,

@@ -11,7 +11,7 @@ import re
 import shutil
 from typing import IO, TYPE_CHECKING
 
-from reconciler.engines.postgres import files
+from reconciler.engines import files
 from reconciler.engines.postgres.datafiles import share_blocks
 
 if TYPE_CHECKING:

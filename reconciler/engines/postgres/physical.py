@@ -13,7 +13,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.engines.postgres import backups, bootstrap, combine, control, files, recovery, repositories, server
+from reconciler.engines import files
+from reconciler.engines.postgres import backups, bootstrap, combine, control, recovery, repositories, server
 from reconciler.engines.postgres.combine import copy_backup, verify
 from reconciler.engines.postgres.datafiles import copy_data_directory
 from reconciler.engines.postgres.identify import require_stopped, source_major

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from reconciler.engines.postgres import control, files, server
+from reconciler.engines import files
+from reconciler.engines.postgres import control, server
 from reconciler.errors import BusyError, SourceError
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ import psycopg
 from psycopg import sql
 
 from reconciler import proc
+from reconciler.engines import files
 from reconciler.engines.base import BuildWork, InstalledServer
-from reconciler.engines.postgres import files, software
+from reconciler.engines.postgres import software
 from reconciler.engines.postgres.cancellable import CancellableConnection
 from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError, UnsupportedError
 from reconciler.state.servers import ServerSpec

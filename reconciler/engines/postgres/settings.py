@@ -13,7 +13,8 @@ import re
 from typing import TYPE_CHECKING
 
 from reconciler import proc
-from reconciler.engines.postgres import contained, files, server
+from reconciler.engines import files
+from reconciler.engines.postgres import contained, server
 from reconciler.engines.postgres.parameters import PRELOAD, REQUIRED_PRELOADS, libraries
 from reconciler.errors import CommandError, NotInstalledError, UnsupportedError
 

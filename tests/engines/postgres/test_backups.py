@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler import proc
+from reconciler.engines import files
 from reconciler.engines.base import LocalSource
-from reconciler.engines.postgres import backups, bootstrap, files, physical, recovery, settings
+from reconciler.engines.postgres import backups, bootstrap, physical, recovery, settings
 from reconciler.engines.postgres.identify import identify
 from reconciler.engines.postgres.label import read_backup
 from reconciler.errors import BusyError, SourceError

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from reconciler.engines.postgres import files, server
+from reconciler.engines import files
+from reconciler.engines.postgres import server
 from reconciler.errors import PermanentError
 
 if TYPE_CHECKING:

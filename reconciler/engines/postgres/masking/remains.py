@@ -22,7 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.engines.postgres import files, server
+from reconciler.engines import files
+from reconciler.engines.postgres import server
 from reconciler.engines.postgres.control import CLEAN, read_control
 from reconciler.engines.postgres.masking import indexes, pages
 from reconciler.errors import PermanentError

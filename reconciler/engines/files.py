@@ -1,6 +1,6 @@
 """Safe handling of files in directories that another account may write to.
 
-Called by the other modules of this package. The reconciler may be root while the
+Called by engines. The reconciler may be root while the
 server's account owns the directory: nothing here follows a symbolic link below the
 given directory, so that a server cannot make root write somewhere else.
 """

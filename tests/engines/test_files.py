@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.engines.postgres import files
+from reconciler.engines import files
 
 if TYPE_CHECKING:
     from pathlib import Path

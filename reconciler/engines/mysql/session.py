@@ -1,0 +1,98 @@
+"""One build's work on its running server, step by step.
+
+Opened by ``engine.session``; ``apply`` calls the steps. It only puts the other modules in
+their order: files that came from elsewhere are isolated before any SQL of a spec runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.engines.mysql import accounts, damage, isolate, logical, notes, scripts, server, settle
+from reconciler.engines.mysql.link import quoted
+from reconciler.errors import MaskingError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from reconciler.engines.base import BuildWork, MaskingWork
+    from reconciler.engines.mysql.product import Product
+    from reconciler.masking.classify.profiles import DatabaseProfile
+    from reconciler.masking.evidence import Base, Evidence
+    from reconciler.masking.report import Masked
+    from reconciler.state.desired import Check, Script
+
+_FROM_ELSEWHERE = frozenset({"backup", "files", "clone"})
+
+
+class MysqlSession:
+    """An open build server."""
+
+    def __init__(self, work: BuildWork, product: Product) -> None:
+        self._work = work
+        self._product = product
+
+    def open(self) -> None:
+        """Make the server safe for the work of a spec."""
+        if self._work.source.kind in _FROM_ELSEWHERE:
+            self._work.progress("isolating from production")
+            isolate.isolate_server(self._work, self._product)
+        with server.connect(self._work) as admin:
+            accounts.ensure_owner(admin, self._product)
+
+    def restore(self) -> None:
+        if self._work.source.kind == "dump":
+            logical.restore_dump(self._work, self._product)
+        if self._work.source.kind == "empty":
+            with server.connect(self._work) as admin:
+                for name in self._work.databases:
+                    admin.rows(f"CREATE DATABASE {quoted(name)}")
+
+    def keep_databases(self) -> None:
+        wanted = self._work.databases
+        with server.connect(self._work, patient=True) as admin:
+            present = server.user_databases(admin)
+            missing = sorted(set(wanted) - set(present))
+            if missing:
+                here = ", ".join(present) or "none"
+                raise SourceError(f"the source has no database {', '.join(missing)}; it has: {here}")
+            for name in present if wanted else ():
+                if name not in wanted:
+                    self._work.progress(f"dropping database {name}")
+                    admin.rows(f"DROP DATABASE {quoted(name)}")
+
+    def look_for_damage(self, *, final: bool) -> int:  # noqa: ARG002 - nothing is sorted anew in between
+        return damage.look_for_damage(self._work)
+
+    def run(self, script: Script) -> None:
+        scripts.run_script(self._work, self._product, script)
+
+    def mask(self, masking: MaskingWork) -> Masked:  # noqa: ARG002 - see docs/decisions/0022
+        raise MaskingError(
+            f"this version does not mask {self._product.title}",
+            reason="MaskingUnsupported",
+            hint="give the image unmasked: {reason: …} if that is what it is",
+        )
+
+    def profile(self) -> tuple[DatabaseProfile, ...]:
+        from reconciler.engines.mysql import introspect  # noqa: PLC0415 - only discovery needs it
+
+        with server.connect(self._work, patient=True) as admin:
+            names = server.user_databases(admin)
+            return tuple(introspect.profile_database(admin, name, self._work.cancel) for name in names)
+
+    def check(self, check: Check) -> None:
+        scripts.run_check(self._work, self._product, check)
+
+    def isolate(self) -> None:
+        isolate.isolate_server(self._work, self._product)
+
+    def settle(self) -> None:
+        notes.add(self._work, settle.settle_server(self._work))
+
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]], base: Base | None = None) -> None:
+        """Nothing is masked, so nothing was removed from its data by that."""
+
+    def prove(self, masked: Masked, base: Base | None = None) -> Evidence:  # noqa: ARG002 - as ``mask``
+        raise MaskingError(f"this version does not mask {self._product.title}", reason="MaskingUnsupported")

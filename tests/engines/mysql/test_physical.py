@@ -1,0 +1,121 @@
+"""Files of a production server become a snapshot: recovered, complete, and with no way back to production."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.engines.base import LocalSource, UserWish
+from reconciler.errors import BusyError, ScriptError, SourceError, UnsupportedError
+from reconciler.state.servers import Endpoint
+from tests.engines.mysql.live import SECRETS, Production
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.engines.mysql.conftest import MariaDbHarness
+
+pytestmark = pytest.mark.long
+
+_APP = UserWish("app", "owner", "of the clone")
+_BOSS = UserWish("boss", "superuser", "also")
+
+
+@pytest.fixture(scope="module")
+def production(mariadb: MariaDbHarness) -> Iterator[Production]:
+    made = Production(mariadb.volume(), mariadb.account())
+    try:
+        yield made
+    finally:
+        made.stop(kill=True)
+
+
+@pytest.fixture(scope="module")
+def backups(production: Production) -> Path:
+    """A full backup and two that go on from it."""
+    if shutil.which("mariadb-backup") is None:
+        pytest.skip("needs mariadb-backup on this host")
+    full = production.back_up("full")
+    production.sql("INSERT INTO shop.item VALUES (2, 'two')")
+    production.back_up("one", base="full")
+    production.sql("INSERT INTO shop.item VALUES (3, 'three')")
+    production.sql("INSERT INTO shop.old VALUES (3)")
+    production.back_up("two", base="one")
+    return full.parent
+
+
+def _source(root: Path) -> LocalSource:
+    return LocalSource("backup", path=root, name=str(root), candidates=tuple(sorted(root.iterdir())))
+
+
+def _contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_backups_become_a_clone_with_their_last_row_and_nothing_of_production(
+    mariadb: MariaDbHarness, backups: Path
+) -> None:
+    before = _contents(backups)
+    work = mariadb.build_work(source=_source(backups))
+    snapshot = mariadb.build(work)
+    assert _contents(backups) == before
+    assert snapshot.databases == ("shop",)
+    found = [path for path, content in _contents(work.directory).items() if any(one in content for one in SECRETS)]
+    assert found == []
+    _require_isolated(mariadb, work.directory, snapshot, rows=3)
+
+
+def _require_isolated(mariadb: MariaDbHarness, directory: Path, snapshot: object, *, rows: int) -> None:
+    clone = mariadb.clone_work(directory, snapshot, port=mariadb.free_port())  # type: ignore[arg-type] # a manifest
+    endpoint = Endpoint("127.0.0.1", clone.port or 0, "shop", _APP.name)
+    with mariadb.serving(mariadb.engine.clone_server(clone)):
+        mariadb.engine.deliver(clone, [_APP, _BOSS], [])
+        assert mariadb.rows(endpoint, _APP.password, "SELECT count(*) FROM item") == [(rows,)]
+        assert mariadb.rows(endpoint, _APP.password, "SELECT count(*) FROM names") == [(rows,)]
+        with pytest.raises(ScriptError):  # its definer could, in production
+            mariadb.rows(endpoint, _APP.password, "CALL pry()")
+        boss = replace(endpoint, user=_BOSS.name)
+        accounts = {row[0] for row in mariadb.rows(boss, _BOSS.password, "SELECT user FROM mysql.global_priv")}
+        assert accounts == {"app", "boss", "mariadb.sys", "reconciler_admin", "reconciler_owner"}
+        for nothing in ("mysql.servers", "mysql.plugin", "information_schema.events WHERE status = 'ENABLED'"):
+            assert mariadb.rows(boss, _BOSS.password, f"SELECT count(*) FROM {nothing}") == [(0,)]
+        assert mariadb.rows(boss, _BOSS.password, "SHOW ALL SLAVES STATUS") == []
+
+
+def test_files_of_a_server_that_runs_are_refused_and_of_one_that_crashed_recovered(
+    mariadb: MariaDbHarness, production: Production
+) -> None:
+    source = LocalSource("files", path=production.data)
+    with pytest.raises(BusyError, match="runs on"):
+        mariadb.engine.identify(source)
+    production.sql("INSERT INTO shop.item VALUES (100, 'committed')")
+    production.stop(kill=True)
+    try:
+        assert mariadb.engine.identify(source) == mariadb.engine.identify(source)
+        work = mariadb.build_work(source=source)
+        snapshot = mariadb.build(work)
+        found = [path for path, content in _contents(work.directory).items() if any(one in content for one in SECRETS)]
+        assert found == []
+    finally:
+        production.start()
+    assert snapshot.databases == ("shop",)
+    clone = mariadb.clone_work(work.directory, snapshot, port=mariadb.free_port())
+    with mariadb.serving(mariadb.engine.clone_server(clone)):
+        mariadb.engine.deliver(clone, [_APP], [])
+        endpoint = Endpoint("127.0.0.1", clone.port or 0, "shop", _APP.name)
+        assert mariadb.rows(endpoint, _APP.password, "SELECT name FROM item WHERE id = 100") == [("committed",)]
+
+
+def test_a_backup_is_served_by_its_own_version_only(mariadb: MariaDbHarness, backups: Path) -> None:
+    work = replace(mariadb.build_work(source=_source(backups)), version="10.4")
+    with pytest.raises(UnsupportedError, match=r"written by MariaDB 10\.\d+; the image asks for version 10\.4"):
+        mariadb.engine.prepare(work)
+
+
+def test_a_directory_that_is_no_data_directory_is_refused(mariadb: MariaDbHarness, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="ibdata1"):
+        mariadb.engine.identify(LocalSource("files", path=tmp_path))
