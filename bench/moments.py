@@ -47,15 +47,18 @@ unix_socket_directories = ''
 hot_standby = off
 max_wal_size = 4GB
 restore_command = 'cp $kept/%f %p 2>/dev/null || cp $live/%f %p'
-recovery_target_time = '$at'
-recovery_target_action = promote
+${at:+recovery_target_time = '$at'
+recovery_target_action = promote}
 END
 : > "$target/data/postgresql.auto.conf"
 echo 'host all all 127.0.0.1/32 trust' > "$target/data/pg_hba.conf"
 : > "$target/data/recovery.signal"
 chown "$(stat -c %u:%g "$raw/data")" "$target/data/recovery.signal"
 $as "$programs/pg_ctl" --pgdata="$target/data" -o "-p $port" --log="$target/data/log" -t 3600 --silent --wait start
-until "$programs/psql" -XAtqc 'SELECT 1' -h 127.0.0.1 -p "$port" -U boss bench 2>/dev/null; do sleep 0.05; done
+until "$programs/psql" -XAtqc 'SELECT 1' -h 127.0.0.1 -p "$port" -U boss bench 2>/dev/null; do
+    $as "$programs/pg_ctl" --pgdata="$target/data" status > /dev/null || { tail -3 "$target/data/log" >&2; exit 1; }
+    sleep 0.05
+done
 $as "$programs/pg_ctl" --pgdata="$target/data" --mode=fast --silent --wait stop
 btrfs --quiet subvolume snapshot "$target" "$target-clone"
 $as "$programs/pg_ctl" --pgdata="$target-clone/data" -o "-p $port" --log="$target/data/log" --silent --wait start
@@ -142,7 +145,7 @@ def run(options: Options) -> list[Figure]:
             moments = [production.mark() for _ in range(repetitions + 1)]
             moments += [production.mark()]
             opened.await_mirror(_IMAGE, production.position())
-            rounds = [_round(opened, at, number) for number, at in enumerate(moments, 1)]
+            rounds = [_round(opened, at, number, last=at == moments[-1]) for number, at in enumerate(moments, 1)]
         finally:
             opened.remove_clones()
             opened.forget_image(_IMAGE)
@@ -158,9 +161,13 @@ def _medians(rounds: list[tuple[float, float]]) -> tuple[float, float]:
     return median(ours for ours, _floor in rounds), median(floor for _ours, floor in rounds)
 
 
-def _round(opened: Installation, at: datetime, marks: int) -> tuple[float, float]:
-    """Return seconds of ours and by hand for one moment, at which there were so many marks."""
-    return _ours(opened, at, marks), _by_hand(opened, at, marks)
+def _round(opened: Installation, at: datetime, marks: int, *, last: bool) -> tuple[float, float]:
+    """Return seconds of ours and by hand for one moment, at which there were so many marks.
+
+    By hand all log is replayed for the ``last``: PostgreSQL refuses to end a recovery at a
+    moment after which nothing was committed.
+    """
+    return _ours(opened, at, marks), _by_hand(opened, None if last else at, marks)
 
 
 def _ours(opened: Installation, at: datetime, marks: int) -> float:
@@ -177,7 +184,7 @@ def _ours(opened: Installation, at: datetime, marks: int) -> float:
     return seconds
 
 
-def _by_hand(opened: Installation, at: datetime, marks: int) -> float:
+def _by_hand(opened: Installation, at: datetime | None, marks: int) -> float:
     raw, mirror = opened.raw_copy(_IMAGE), opened.mirror(_IMAGE)
     if raw is None:
         raise RuntimeError("the raw copy is gone")
@@ -185,10 +192,11 @@ def _by_hand(opened: Installation, at: datetime, marks: int) -> float:
     owner = (raw / "data").stat()
     where = f"setpriv --reuid={owner.st_uid} --regid={owner.st_gid} --clear-groups" if os.geteuid() == 0 else ""
     log = (mirror / "wal", mirror / "data" / "pg_wal")
-    seconds = opened.script(_REPLAY, raw, *log, target, at.isoformat(), str(_HAND_PORT), by_hand.programs(), where)
+    until = at.isoformat() if at is not None else ""
+    seconds = opened.script(_REPLAY, raw, *log, target, until, str(_HAND_PORT), by_hand.programs(), where)
     answer = (target.with_name(f"{target.name}-clone") / "answer").read_text().strip()
     if answer != str(marks):
-        raise RuntimeError(f"by hand {at} has {answer} marks instead of {marks}")
+        raise RuntimeError(f"by hand {at or 'the end'} has {answer} marks instead of {marks}")
     clone = target.with_name(f"{target.name}-clone")
     opened.script(by_hand.REMOVE, by_hand.programs(), where, clone)
     opened.script('btrfs --quiet subvolume delete "$1"', target)

@@ -25,6 +25,7 @@ class Production:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._programs = server.choose()
+        self._start: tuple[str | Path, ...] = ()
 
     @property
     def data(self) -> Path:
@@ -35,7 +36,8 @@ class Production:
         options = " ".join(
             f"-c {one}" for one in (f"unix_socket_directories={self._root}", "listen_addresses=", *settings)
         )
-        self._run("pg_ctl", "start", "-w", "-D", self._root / "data", "-l", self._root / "log", "-o", options)
+        self._start = ("-l", self._root / "log", "-o", options)
+        self._run("pg_ctl", "start", "-w", "-D", self._root / "data", *self._start)
         self._run("psql", "-X", "-q", "-c", "CREATE DATABASE shop", "postgres")
         self._run("psql", "-X", "-q", "-c", PRODUCTS, "shop")
 
@@ -61,6 +63,13 @@ class Production:
         self._run("pg_basebackup", "-D", self._root / "backup", "--checkpoint=fast", "--no-sync")
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(self._root / "backup", target)
+
+    def files(self, target: Path) -> None:
+        """Copy its data directory while it is shut down, and start it again."""
+        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._root / "data")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(self._root / "data", target)
+        self._run("pg_ctl", "start", "-w", "-D", self._root / "data", *self._start)
 
     def _run(self, program: str, *words: str | Path, stdin: str | None = None) -> str:
         argv = [server.program(self._programs, program), *words]

@@ -164,7 +164,7 @@ def test_a_build_that_fills_the_pool_leaves_nothing_and_disturbs_no_clone(small_
 
 HALF = """
 CREATE TABLE ballast AS
-SELECT 'somebody ' || n AS name, repeat(md5(n::text), 30) AS rest FROM generate_series(1, 28000) AS n;
+SELECT 'somebody ' || n AS name, repeat(md5(n::text), 30) AS rest FROM generate_series(1, 36000) AS n;
 """
 
 

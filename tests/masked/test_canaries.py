@@ -65,6 +65,56 @@ packed: list[bytes] = []
 """Parts of compressed values of rows that the source deleted, as they lie in its files."""
 
 
+BESIDE = {
+    "base/pgsql_tmp/pgsql_tmp815.0": "sorted",
+    "log/postgresql-2026-01-01.log": "logged",
+    "pg_logical/mappings/map-4000-4eb-0_60DE6E0-2d9-2d8": "mapped",
+    "pg_replslot/gone/xid-731-lsn-0-1000000.spill": "spilled",
+    "pg_stat/pg_stat_statements.stat": "stated",
+    "pg_stat_tmp/pgss_query_texts.stat": "queried",
+    "pg_wal/0000000100000000000000F0": "recycled",
+    "person.csv": "copied",
+}
+"""Files of a data directory that are no relations, by what is planted in them; backups leave most of them out."""
+
+
+@pytest.fixture
+def lived_in(tmp_path: Path) -> Iterator[tuple[World, Path]]:
+    """An installation, and the data directory of a server that was stopped after a life with many side products."""
+    world, data = new_world(), tmp_path / "files" / "shop"
+    try:
+        with production() as source:
+            source.psql("CREATE TABLE person (id integer, email text); INSERT INTO person VALUES (1, 'zq7heap1@corp');")
+            source.files(data)
+        segment = b"zq7recycled1 " * ((16 << 20) // 13 + 1)
+        for name, marker in BESIDE.items():
+            (data / name).parent.mkdir(parents=True, exist_ok=True)
+            (data / name).write_bytes(segment[: 16 << 20] if marker == "recycled" else f"zq7{marker}1".encode())
+        subprocess.run(["chmod", "-R", "a+rX", tmp_path.parent, tmp_path], check=True)
+        world.configure(sources={"roots": [str(data.parent)]})
+        (world.root / "secrets" / "masking-key").write_text(KEY)
+        yield world, data
+    finally:
+        world.close()
+
+
+def test_no_side_product_of_a_server_reaches_a_snapshot_or_a_clone(lived_in: tuple[World, Path]) -> None:
+    world, data = lived_in
+    assert markers(data).keys() == {"heap", *BESIDE.values()}
+    rules = [
+        {"table": "public.person", "columns": {"id": "keep", "email": "email"}},
+        {"table": "public.product", "columns": {"*": "keep"}},
+    ]
+    world.write("pii.yaml", document("MaskingPolicy", "pii", {"key": {"secret": "masking-key"}, "rules": rules}))
+    files = {"files": {"path": str(data)}}
+    world.write("shop.yaml", image("shop", source=files, scripts=[], masking=["pii"]), clone("dev"))
+    world.converge()
+    assert markers(world.pool_path) == {}
+    assert world.sql("dev", "SELECT count(*), count(*) FILTER (WHERE email LIKE '%@example.com') FROM person") == [
+        (1, 1)
+    ]
+
+
 @pytest.fixture(scope="module")
 def masked() -> Iterator[tuple[World, Path]]:
     """An installation with a masked image of the source and a clone, and the backup that it was built from."""

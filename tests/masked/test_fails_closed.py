@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from reconciler.engines.postgres.masking.keys import setting_name
 from reconciler.ids import SecretName
 from reconciler.masking import keyed
-from tests.support import clone, document, image, new_world
+from tests.support import PROGRAM, clone, document, image, new_world, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from tests.support import World
 
@@ -71,6 +76,16 @@ LOOT = f"""
 ALTER TABLE person ADD COLUMN loot text;
 CREATE FUNCTION loot() RETURNS text LANGUAGE sql AS $$ SELECT 'got ' || current_setting('{SETTING}', true) $$;
 """
+THIRD = """
+CREATE TABLE address AS SELECT id, 'Somebody lives at ' || id AS line FROM person;
+CREATE TABLE payment AS SELECT id, 0 AS amount FROM person;
+"""
+"""Tables beside person; the rule for the last of them fails once its rows are computed."""
+THREE = policy(RULES)
+THREE["spec"]["rules"] += [
+    {"table": "public.address", "columns": {"id": "keep", "line": {"fake": "street"}}},
+    {"table": "public.payment", "columns": {"id": "keep", "amount": {"sql": "100 / amount"}}},
+]
 KNOWN = "INSERT INTO audit VALUES (1, {});"
 SUBKEY = f"'{keyed.subkey(KEY.encode(), 'email').hex()}'"
 FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
@@ -85,6 +100,9 @@ FAILING: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
     ),
     "a value that a constraint refuses": (
         policy({**RULES, "age": {"fixed": 500}}), people(), "MaskingFailed", ["public.person", "person_age_check"],
+    ),
+    "SQL that fails in the third table": (
+        THREE, people(THIRD), "MaskingFailed", ["public.payment", "division by zero"],
     ),
     "a rule that changes nothing": (
         policy({**RULES, "email": {"sql": "email"}}), people(), "MaskingLeak", ["public.person", "email"],
@@ -150,6 +168,96 @@ def test_an_image_without_its_key_waits(world: World) -> None:
     assert condition is not None
     assert condition[1] == "SecretUnavailable"
     assert world.sql("dev", "SELECT count(*) FROM person") == [(40,)]
+
+
+@pytest.mark.parametrize("what", ["is a directory", "is no text", "is empty"])
+def test_an_image_whose_key_cannot_be_read_waits(world: World, what: str) -> None:
+    key = world.root / "secrets" / "masking-key"
+    key.unlink()
+    match what:
+        case "is a directory":
+            key.mkdir()
+        case "is no text":
+            key.write_bytes(b"\xff\xfe\x00")
+        case _:
+            key.touch()
+    before = world.snapshots()
+    result = world.apply()
+    condition = result.condition("Image/people", "Stalled")
+    assert condition is not None
+    assert condition[:2] == ("True", "SecretUnavailable")
+    assert world.snapshots() == before
+    assert world.sql("dev", "SELECT count(*) FROM person") == [(40,)]
+
+
+_KILLS = 6
+"""At as many moments of a build."""
+
+
+def _victim(world: World, kind: str) -> psutil.Process | None:
+    """Return the build's server, or the one of its backends that works; None when there is none."""
+    for process in world.processes():
+        with suppress(psutil.Error):
+            if "/people-" not in process.environ().get("RECONCILER_SERVER", ""):
+                continue
+            if kind == "server":
+                return process
+            for child in process.children():
+                title = " ".join(child.cmdline())
+                if "reconciler" in title and "idle" not in title:
+                    return child
+    return None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["server", "backend"])
+def test_whenever_what_masks_is_killed_no_original_is_sealed(world: World, kind: str) -> None:
+    seconds, killed = _built(world, "-- undisturbed"), 0
+    for step in range(_KILLS):
+        before = set(world.snapshots())
+        with _building(world, f"-- {step}") as build:
+            time.sleep(seconds * step / _KILLS)
+            while build.poll() is None:
+                victim = _victim(world, kind)
+                if victim is not None:
+                    with suppress(psutil.Error):
+                        victim.kill()
+                        killed += 1
+                    break
+                time.sleep(0.002)
+        made = set(world.snapshots()) - before
+        assert [path for name in made for path in _with_originals(world, name)] == []
+        assert world.leftovers() == []
+    assert killed > _KILLS // 2
+    _built(world, "-- afterwards")
+    assert world.sql("dev", "SELECT count(*) FROM person") == [(40,)]
+
+
+def _built(world: World, script: str) -> float:
+    """Build a snapshot, and return how many seconds its server ran."""
+    before = set(world.snapshots())
+    with _building(world, script) as build:
+        start = time.monotonic()
+        build.wait()
+    assert set(world.snapshots()) - before
+    return time.monotonic() - start
+
+
+@contextmanager
+def _building(world: World, script: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Build the image with another script; the block begins when there is a server, and the build is over after it."""
+    world.write("people.yaml", people(script), clone("dev", image="people"))
+    with subprocess.Popen(
+        [PROGRAM, "--config", world.config_file, "apply"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as build:
+        until(lambda: _victim(world, "server"), what="the build's server")
+        yield build
+
+
+def _with_originals(world: World, snapshot: str) -> list[Path]:
+    """Return the files of a snapshot that have any."""
+    files = [path for path in (world.pool_path / snapshot).rglob("*") if path.is_file()]
+    return [path for path in files if b"secretive" in path.read_bytes()]
 
 
 def test_another_key_masks_to_other_values_and_the_same_key_to_the_same(world: World) -> None:

@@ -167,7 +167,7 @@ def test_a_clone_says_what_the_contract_promises() -> None:
         "runtime": "process",
         "state": "running",
         "owner": "payments",
-        "endpoint": {"host": "db.example", "port": 5601, "database": "shop", "user": "app"},
+        "endpoint": {"host": "db.example", "port": 5601, "database": "shop", "user": "app", "path": None},
         "createdAt": "2026-11-22T03:00:00Z",
         "expiresAt": "2026-11-22T11:00:00Z",
         "exclusiveBytes": 40960,

@@ -6,10 +6,11 @@ next look, and its error is the one that is told.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from reconciler.engines.postgres import server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     import psycopg
 
     from reconciler.engines.base import BuildWork
 
 _KIB = 1024
+_SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_TO_JUDGE = 3.0
 """So long the pace is not known well enough to say when it will be over."""
 
@@ -43,11 +46,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Piece(Generic[T]):
-    """``name`` is for people; ``bytes`` decide about order and connections."""
+    """``name`` is for people; ``bytes`` decide about order and connections; ``rows`` as the server estimates them."""
 
     name: str
     bytes: int
     what: T
+    rows: int = 0
 
 
 class Lane:
@@ -108,22 +112,55 @@ class Lanes:
     prepare: Callable[[psycopg.Connection], None] = lambda _conn: None
     open_keys: Callable[[psycopg.Connection], None] = lambda _conn: None
 
-    def run(self, doing: str, unit: str, pieces: Iterable[Piece[T]], do: Callable[[Lane, Piece[T]], None]) -> None:
-        """Do all pieces; ``doing`` and ``unit`` (plural) are words for people."""
+    def run(
+        self,
+        doing: str,
+        unit: str,
+        pieces: Iterable[Piece[T]],
+        do: Callable[[Lane, Piece[T]], None],
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Do all pieces; ``doing`` and ``unit`` (plural) are words for people.
+
+        ``anew``: a piece writes about as many bytes as it has into files of its own, so
+        their growth says how far a piece is that takes long.
+        """
         ordered = sorted(pieces, key=lambda piece: -piece.bytes)
         if not ordered:
             return
         queue: SimpleQueue[Piece[T]] = SimpleQueue()
         for piece in ordered:
             queue.put(piece)
-        course = Course(self.work.progress, doing, unit, len(ordered), sum(piece.bytes for piece in ordered))
+        course = Course(self.work.progress, doing, unit, ordered)
         number = max(1, min(self.work.jobs, len(ordered)))
         stop = threading.Event()
-        with ThreadPoolExecutor(number) as pool:
+        with ThreadPoolExecutor(number) as pool, self._watching(course) if anew else nullcontext():
             lanes = [pool.submit(self._lane, queue, do, course, stop) for _ in range(number)]
+            wait(lanes)
         failed = [error for error in (lane.exception() for lane in lanes) if error is not None]
         if failed:
             raise failed[0]
+
+    @contextmanager
+    def _watching(self, course: Course) -> Iterator[None]:
+        """Say now and then in the block how much has been written."""
+        with server.connect(self.work, self.database) as conn:
+            (oid,) = conn.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone() or (0,)
+        directory = server.data_directory(self.work) / "base" / str(oid)
+        over, before = threading.Event(), _size(directory)
+
+        def watch() -> None:
+            while not over.wait(_SECONDS_BETWEEN_LOOKS):
+                course.advance(_size(directory) - before)
+
+        watcher = threading.Thread(target=watch, name="masking-progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def _lane(
         self,
@@ -173,22 +210,31 @@ class Lanes:
 class Course:
     """Says how far the pieces are, and when they will be done at this pace."""
 
-    def __init__(self, progress: Callable[[str], None], doing: str, unit: str, number: int, size: int) -> None:
-        self.bytes = size
+    def __init__(self, progress: Callable[[str], None], doing: str, unit: str, pieces: Sequence[Piece[T]]) -> None:
+        self.bytes = sum(piece.bytes for piece in pieces)
+        self._rows = sum(piece.rows for piece in pieces)
         self._progress = progress
         self._words = doing, unit
-        self._number = number
+        self._number = len(pieces)
         self._done = 0
         self._done_bytes = 0
+        self._written = 0
+        self._latest = ""
         self._start = time.monotonic()
         self._lock = threading.Lock()
 
     def begin(self, name: str) -> None:
         """Say that a piece is begun."""
         with self._lock:
-            doing, unit = self._words
-            amount = f"{_amount(self._done_bytes)} of {_amount(self.bytes)}"
-            self._progress(f"{doing} {name}: {self._done} of {self._number} {unit}, {amount}{self._left()}")
+            self._latest = name
+            self._say()
+
+    def advance(self, written: int) -> None:
+        """Say how far the pieces that are being done have come: so many bytes were written since the beginning."""
+        with self._lock:
+            if written > self._written:
+                self._written = written
+                self._say()
 
     def end(self, size: int) -> None:
         """Take note that a piece of so many bytes is done."""
@@ -196,12 +242,31 @@ class Course:
             self._done += 1
             self._done_bytes += size
 
-    def _left(self) -> str:
+    def _say(self) -> None:
+        doing, unit = self._words
+        done = min(self.bytes, max(self._done_bytes, self._written))
+        rows = f"about {self._rows * done // max(1, self.bytes):,} of {self._rows:,} rows, " if self._rows else ""
+        amount = f"{_amount(done)} of {_amount(self.bytes)}"
+        self._progress(
+            f"{doing} {self._latest}: {self._done} of {self._number} {unit}, {rows}{amount}{self._left(done)}"
+        )
+
+    def _left(self, done: int) -> str:
         seconds = time.monotonic() - self._start
-        if seconds < _SECONDS_TO_JUDGE or not self._done_bytes:
+        if seconds < _SECONDS_TO_JUDGE or not done:
             return ""
-        left = seconds * (self.bytes - self._done_bytes) / self._done_bytes
+        left = seconds * (self.bytes - done) / done
         return f", about {round(left / 60)} min left" if left >= 90 else f", about {round(left)} s left"  # noqa: PLR2004 - a minute and a half
+
+
+def _size(directory: Path) -> int:
+    """Return the bytes of a database's files; those that go meanwhile count nothing."""
+    found = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                found += entry.stat().st_size
+    return found
 
 
 def _set_workers(conn: psycopg.Connection, number: int) -> None:

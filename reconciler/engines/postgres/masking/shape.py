@@ -31,7 +31,8 @@ WHERE l.isleaf AND c.relkind = 'r' ORDER BY 1
 """
 _RELATIONS = """
 SELECT c.oid::int8, n.nspname, c.relname, c.relpersistence::text, a.amname, s.spcname, coalesce(c.reloptions, '{}'),
-    pg_table_size(c.oid), CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::int8 END,
+    pg_table_size(c.oid), greatest(c.reltuples, 0)::int8,
+    CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::int8 END,
     CASE WHEN c.relispartition THEN pg_get_partition_constraintdef(c.oid) END,
     EXISTS (SELECT FROM pg_statistic_ext e WHERE e.stxrelid = c.oid AND e.stxexprs IS NOT NULL)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -106,7 +107,11 @@ class RowCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """A table with rows. ``bytes`` counts its TOAST, not its indexes; ``root`` is that of its partition tree."""
+    """A table with rows.
+
+    ``bytes`` counts its TOAST, not its indexes; ``rows`` is the server's estimate, 0 when
+    it has none; ``root`` is that of its partition tree.
+    """
 
     oid: int
     name: TableName
@@ -115,6 +120,7 @@ class Relation:
     tablespace: str | None
     options: tuple[str, ...]
     bytes: int
+    rows: int
     root: int | None
     bound: str | None
     """Condition for rows of this partition; None for a table, and for the default partition of an empty tree."""
@@ -172,6 +178,7 @@ def read(conn: psycopg.Connection, oids: Iterable[int]) -> dict[int, Relation]:
             tablespace=tablespace,
             options=tuple(options),
             bytes=size,
+            rows=rows,
             root=root,
             bound=bound,
             planned=planned,
@@ -179,7 +186,18 @@ def read(conn: psycopg.Connection, oids: Iterable[int]) -> dict[int, Relation]:
             checks=tuple(checks[oid]),
             not_null=frozenset(not_null[oid]),
         )
-        for oid, schema, name, persistence, method, tablespace, options, size, root, bound, planned in conn.execute(
-            _RELATIONS, [wanted]
-        ).fetchall()
+        for (
+            oid,
+            schema,
+            name,
+            persistence,
+            method,
+            tablespace,
+            options,
+            size,
+            rows,
+            root,
+            bound,
+            planned,
+        ) in conn.execute(_RELATIONS, [wanted]).fetchall()
     }

@@ -63,6 +63,10 @@ class _Job:
     def bytes(self) -> int:
         return sum(relation.bytes for relation, _ in self.tables)
 
+    @property
+    def rows(self) -> int:
+        return sum(relation.rows for relation, _ in self.tables)
+
 
 def mask_database(
     work: BuildWork,
@@ -135,7 +139,8 @@ class _Masking:
         old = indexes.read(conn, [relation.oid for relation, _ in tables])
         beside.disarm(conn, [relation.oid for relation, _ in tables])
         _make_counters(conn, max(2 * len(masking.columns) for _, masking in tables))
-        self._lanes.run("masking", "tables", [Piece(job.name, job.bytes, job) for job in jobs], self._mask)
+        staged = [Piece(job.name, job.bytes, job, job.rows) for job in jobs]
+        self._lanes.run("masking", "tables", staged, self._mask, anew=True)
         pieces = [Piece(str(index.table), index.bytes, index) for index in old]
         self._lanes.run("building indexes of", "indexes", pieces, self._build)
         keys = [Piece(str(reference.table), reference.bytes, reference) for reference in references]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.engines.postgres import settle
+from reconciler.engines.postgres.masking import lanes
 from reconciler.engines.postgres.masking.stage import mask_database
 from reconciler.errors import CancelledError, MaskingError
 
@@ -394,6 +396,24 @@ def test_progress_says_how_far_it_is(cluster: Cluster) -> None:
     mask(cluster, {"public.a": {"x": "md5(t.x)"}, "public.b": {"x": "md5(t.x)"}}, jobs=1, said=said)
     assert said[0].startswith("masking public.b: 0 of 2 tables, 0 B of ")
     assert said[1].startswith("masking public.a: 1 of 2 tables, ")
+
+
+def test_progress_says_how_far_a_single_table_is(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_SECONDS_BETWEEN_LOOKS", 0.05)
+    make(
+        cluster,
+        """CREATE TABLE a (x text); ALTER TABLE a ALTER x SET STORAGE EXTERNAL;
+        INSERT INTO a SELECT repeat(md5(n::text), 50) FROM generate_series(1, 2000) AS n; ANALYZE a;""",
+    )
+    said: list[str] = []
+    slowly = "repeat(md5(t.x), 50) || coalesce(pg_sleep(0.001)::text, '')"
+    mask(cluster, {"public.a": {"x": slowly}}, jobs=1, said=said)
+    found = [
+        int(match[1].replace(",", "")) for text in said if (match := re.search(r"about ([\d,]+) of 2,000 rows", text))
+    ]
+    assert found[0] == 0
+    assert any(0 < rows < 2000 for rows in found), said
+    assert found == sorted(found)
 
 
 def test_cancelled_work_ends(cluster: Cluster) -> None:
