@@ -11,7 +11,7 @@ import pytest
 from reconciler.state.observed import RawManifest, SnapshotManifest
 from tests.followed.primary import CHAIN, primary
 from tests.followed.world import caught_up, follow, refresh
-from tests.support import clone, document, new_world
+from tests.support import clone, document, new_world, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,15 @@ def test_a_raw_copy_says_until_when_it_is_and_log_is_kept_from_there(world: Worl
     production.forget_log()
     caught_up(world, production)
     assert list((world.pool_path / "volumes" / "shop.mirror" / "wal").iterdir())
+
+
+def test_what_a_crash_left_of_a_kept_segment_is_replaced(world: World, production: Primary) -> None:
+    ((name,),) = production.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    kept = world.pool_path / "volumes" / "shop.mirror" / "wal" / name
+    kept.touch()
+    production.enter(1)
+    production.forget_log()
+    until(lambda: kept.stat().st_size == 16 << 20, what=f"the whole of {name}")
 
 
 def test_clones_at_moments_between_commits_have_exactly_the_transactions_before(

@@ -227,7 +227,10 @@ def _keeping(work: MirrorWork) -> dict[str, str]:
     place.mkdir(mode=0o700, exist_ok=True)
     give(place, work.account)
     quoted = "'" + str(place).replace("'", "'\\''").replace("%", "%%") + "'"
-    command = f'd={quoted}; test -e "$d/%f" || {{ cp %p "$d/.%f.part" && mv "$d/.%f.part" "$d/%f"; }}'
+    # What is archived is removed from pg_wal: it has to be on the disk by then, its name too. What a host that
+    # lost its power left of one, or what was kept before, is compared.
+    kept = 'cp %p "$d/.%f.part" && sync "$d/.%f.part" && mv "$d/.%f.part" "$d/%f" && sync "$d"'
+    command = f'd={quoted}; cmp -s %p "$d/%f" || {{ {kept}; }}'
     return {"archive_mode": "always", "archive_command": command}
 
 
