@@ -185,13 +185,15 @@ def drop_raw(work: Work, action: DropRaw) -> None:
 
 
 def _forget_log(work: Work, mirror: VolumeId) -> None:
+    """Remove log that no raw copy needs, unless there may be one among volumes whose manifests cannot be read."""
     storage, known = _mirror(work, mirror)
     raws = [
         storage.path(volume.id)
         for volume in storage.volumes()
         if isinstance(volume.manifest, RawManifest) and volume.manifest.mirror == mirror
     ]
-    mirrors_of(work.host, known.engine).forget_log(_job(work, storage, mirror, known), raws)
+    if not storage.probe().unknown:
+        mirrors_of(work.host, known.engine).forget_log(_job(work, storage, mirror, known), raws)
 
 
 def cut(work: Work, action: BuildSnapshot, storage: Storage, manifest: BuildManifest) -> Path:

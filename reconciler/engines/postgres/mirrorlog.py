@@ -140,8 +140,9 @@ class MirrorLog:
 
 
 def forget(mirror: Path, raws: Iterable[Path]) -> None:
-    """Remove kept segments older than what the oldest of the raw copies begins with."""
-    first = min((_order(name) for raw in raws for name in _segments(raw / "data" / "pg_wal")), default=None)
+    """Remove kept segments older than what the oldest of the raw copies begins with; nothing where one does not say."""
+    begins = [min(map(_order, _segments(raw / "data" / "pg_wal")), default="") for raw in raws]
+    first = min(begins, default=None)
     for name in _segments(mirror / KEPT):
         if first is None or _order(name) < first:
             files.remove(mirror / KEPT, name)
