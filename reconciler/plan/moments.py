@@ -42,12 +42,18 @@ def plan_raw_copies(index: Index, draft: Draft) -> None:
     """Plan the raw copies that the windows of images need, and the end of the others."""
     for image in index.desired.images.values():
         key = ObjectKey(Kind.MIRROR, image.name)
-        if index.left_alone(key) is None and not index.away:
+        if index.left_alone(key) is None and not _is_unseen(index, key):
             _plan_image(index, draft, key, image)
     for name in list(index.raws):
         key = ObjectKey(Kind.MIRROR, name)
-        if not index.declared_image(name) and index.left_alone(key) is None and not index.away:
+        if not index.declared_image(name) and index.left_alone(key) is None and not _is_unseen(index, key):
             _drop(index, draft, key, index.raws[name], "nobody asks for its image any more", pruned=True)
+
+
+def _is_unseen(index: Index, key: ObjectKey) -> bool:
+    """Whether a mirror, or raw copies of it, may be there that cannot be seen, be it under a former name."""
+    unread = any(pool.unknown for pool in index.observed.pools.values())
+    return bool(index.away) or key in index.hidden or unread
 
 
 def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.ids import ImageName, SecretName
+from reconciler.ids import ImageName, SecretName, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import PointInTime, SnapshotAt
-from reconciler.state.observed import MirrorManifest, Observed, ObservedServer, Volume
+from reconciler.state.observed import MirrorManifest, Observed, ObservedPool, ObservedServer, Volume
 from tests.plan.world import (
     HOUR,
     NOW,
@@ -21,6 +21,7 @@ from tests.plan.world import (
     a_generation,
     a_look,
     a_mirror,
+    a_pool,
     a_raw,
     a_server,
     a_snapshot,
@@ -47,7 +48,7 @@ def raw(age: timedelta, **changes: object) -> Volume:
     return a_raw(MIRROR.manifest, at=NOW - age, **{"until": NOW - age - timedelta(minutes=1), **changes})  # type: ignore[arg-type]  # fields of any type
 
 
-def past(*more: Volume | ObservedServer, look: object = None, **changes: object) -> Observed:
+def past(*more: Volume | ObservedServer | ObservedPool, look: object = None, **changes: object) -> Observed:
     """Return a world with a mirror, a snapshot, and raw copies of each of the last eight days."""
     things = [MIRROR, a_server(MIRROR), a_snapshot(), *(raw(days * DAY - HOUR) for days in range(1, 9)), *more]
     looks = {ImageName("shop"): look or a_look(last_commit=NOW)}
@@ -122,6 +123,15 @@ def test_without_the_field_or_the_document_all_raw_copies_go() -> None:
     for documents in ((following(),), ()):
         made = planned(asked(*documents), past())
         assert sum(isinstance(action, DropRaw) for action in made.actions) == 8
+
+
+@pytest.mark.parametrize("unread", ["shop.mirror", "shop.raw20261114130000", "former.mirror"])
+def test_while_a_manifest_of_the_pool_cannot_be_read_raw_copies_stay_as_they_are(unread: str) -> None:
+    there = past(raw(9 * DAY), a_pool(unknown=(VolumeId(unread),)))
+    seen = replace(there, volumes=tuple(v for v in there.volumes if v.id not in (unread, "shop.mirror")), mirrors={})
+    assert not [a for a in planned(asked(SHOP), seen).actions if isinstance(a, DropRaw)]
+    kept = planned(asked(SHOP), there, now=NOW + HOUR).actions
+    assert not [action for action in kept if isinstance(action, DropRaw | KeepRaw)]
 
 
 def test_a_raw_copy_that_a_build_starts_from_stays() -> None:
