@@ -202,13 +202,10 @@ def _fingerprint(index: Index, image: DesiredImage, mirror: Mirror, at: datetime
 def _plan_build(
     index: Index, draft: Draft, image: DesiredImage, at: datetime, who: str, new_id: Callable[[], SnapshotId]
 ) -> None:
-    mirror = index.whole_mirror(image)
-    raw = _start(index, image, mirror, at) if mirror is not None else None
-    if mirror is None or raw is None or unreachable(index, image, at) is not None:
+    basis = _basis(index, image, at)
+    if basis is None:
         return
-    fingerprint = _fingerprint(index, image, mirror, at)
-    if held_back(index, ObjectKey(Kind.IMAGE, image.name), fingerprint) is not None:
-        return
+    mirror, raw, fingerprint = basis
     build = BuildSnapshot(
         image=image.name,
         snapshot=new_id(),
@@ -223,6 +220,32 @@ def _plan_build(
     draft.moments[image.name, at] = build
     draft.add(build)
     draft.say(ObjectKey(Kind.IMAGE, image.name), reconciling("BuildDue", build.reason))
+
+
+def is_due(index: Index, image: DesiredImage) -> bool:
+    """Whether a moment is asked for that is not there and can be built now."""
+    return any(
+        built(index, image, at) is None and _basis(index, image, at) is not None
+        for _who, at in _asked_for(index, image)
+    )
+
+
+class _Basis(NamedTuple):
+    """What a moment can be built of now."""
+
+    mirror: Mirror
+    raw: Raw
+    fingerprint: str
+
+
+def _basis(index: Index, image: DesiredImage, at: datetime) -> _Basis | None:
+    mirror = index.whole_mirror(image)
+    raw = _start(index, image, mirror, at) if mirror is not None else None
+    if mirror is None or raw is None or unreachable(index, image, at) is not None:
+        return None
+    fingerprint = _fingerprint(index, image, mirror, at)
+    held = held_back(index, ObjectKey(Kind.IMAGE, image.name), fingerprint)
+    return _Basis(mirror, raw, fingerprint) if held is None else None
 
 
 def _start(index: Index, image: DesiredImage, mirror: Mirror, at: datetime) -> Raw | None:

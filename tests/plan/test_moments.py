@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.ids import ImageName, SecretName, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw
+from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw, LeavePrimary
 from reconciler.state.conditions import Kind, ObjectKey
-from reconciler.state.desired import PointInTime, SnapshotAt
+from reconciler.state.desired import DesiredImage, PointInTime, PrimarySource, SnapshotAt
 from reconciler.state.observed import MirrorManifest, Observed, ObservedPool, ObservedServer, Volume
 from tests.plan.world import (
     HOUR,
@@ -160,6 +160,41 @@ def test_another_moment_in_the_document_replaces_the_clone_once_that_is_built() 
     assert [type(action) for action in first.actions] == [BuildSnapshot]
     there.run(first)
     assert [action.verb for action in planned(asked(SHOP, later), there.observed).actions] == ["replace"]
+
+
+def test_a_mirror_that_is_lost_is_left_after_the_moments_that_read_its_log() -> None:
+    lost = a_look(lost="the primary has removed log", last_commit=NOW, following=False)
+    made = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(AT))), past(look=lost))
+    assert [type(action) for action in made.actions] == [BuildSnapshot, LeavePrimary, CreateClone]
+    (leave,) = [action for action in made.actions if isinstance(action, LeavePrimary)]
+    assert leave.after == (ObjectKey(Kind.IMAGE, "shop"),)
+    there = World(asked(SHOP, a_clone(snapshot=SnapshotAt(AT))), past(look=lost))
+    there.run(made)
+    assert "dev.1" in {volume.id for volume in there.observed.volumes}
+
+
+def test_what_the_commit_asks_for_is_built_of_a_lost_mirror_before_that_is_left() -> None:
+    lost = a_look(lost="the primary has removed log", last_commit=NOW, following=False)
+    changed = replace(SHOP, spec_digest="d2" * 32)
+    made = planned(asked(changed, a_clone(snapshot=SnapshotAt(AT))), past(look=lost))
+    kinds = [type(action) for action in made.actions if not isinstance(action, DeleteSnapshot)]
+    assert kinds == [BuildSnapshot, BuildSnapshot, LeavePrimary, CreateClone]
+
+
+def test_a_past_that_is_asked_for_and_moments_are_a_use_of_the_mirror() -> None:
+    def old(**changes: object) -> DesiredImage:
+        source = PrimarySource(SecretName("dsn"), "physical", raw_max_age=1.5 * HOUR)
+        return replace(SHOP, source=source, **changes)  # type: ignore[arg-type]  # fields of any type
+
+    def leaves(image: DesiredImage, *more: Volume) -> bool:
+        mirror = a_mirror(image, secrets=SECRETS, at=NOW - DAY)
+        there = past(*more)
+        there = replace(there, volumes=tuple(mirror if v.id == mirror.id else v for v in there.volumes))
+        return any(isinstance(action, LeavePrimary) for action in planned(asked(image), there, now=NOW + HOUR).actions)
+
+    assert not leaves(old())
+    assert leaves(old(point_in_time=None))
+    assert not leaves(old(point_in_time=None), a_snapshot(age=timedelta(0), at=AT))
 
 
 def test_without_a_past_a_clone_gets_the_snapshot_before_as_ever() -> None:
