@@ -261,16 +261,18 @@ def past_of(index: Index, image: DesiredImage) -> Past | None:
     seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
     if not kept or seen is None or kept[0].manifest.until is None:
         return None
-    caught_up = seen.following and seen.lag_bytes == 0
-    until = index.now if caught_up else seen.last_commit
-    return Past(kept[0].manifest.until, until if until is not None else kept[-1].manifest.taken_at)
+    until = seen.complete_until or seen.last_commit or kept[-1].manifest.until
+    return Past(kept[0].manifest.until, until if until is not None else kept[0].manifest.until)
 
 
 def unreachable(index: Index, image: DesiredImage, at: datetime) -> Condition | None:
-    """Return why a moment of an image cannot be had: not any more, not yet, or not now."""
-    if at > index.now:
-        return stalled("MomentUnreachable", f"{at.isoformat()} is still to come")
+    """Return why a moment of an image cannot be had: not any more, not yet, or not now.
+
+    The clock of the primary decides; that of this host only tells what is waited for from what is to come.
+    """
     past = past_of(index, image)
+    if at > index.now and (past is None or at > past.until):
+        return stalled("MomentUnreachable", f"{at.isoformat()} is still to come")
     if past is None:
         return reconciling("WaitingForMirror", "its image has no past yet: a raw copy of its mirror is kept first")
     window = f"image {image.name} reaches from {past.since.isoformat()} to {past.until.isoformat()}"

@@ -92,10 +92,19 @@ def test_outside_of_the_window_it_is_named(at: datetime, word: str) -> None:
     assert word == "still to come" or "reaches from" in told[0]
 
 
-def test_a_mirror_that_has_caught_up_reaches_to_now() -> None:
+def test_a_mirror_that_has_caught_up_reaches_to_what_the_clock_of_its_primary_says() -> None:
+    """Be that behind the clock of this host, or ahead of it."""
+    for clock in (NOW - HOUR, NOW + HOUR):
+        world = past(look=a_look(lag_bytes=0, last_commit=NOW - 2 * HOUR, complete_until=clock))
+        build, _create = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(clock))), world).actions
+        assert isinstance(build, BuildSnapshot)
+        later = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(clock + timedelta(microseconds=1)))), world)
+        assert later.actions == ()
+
+
+def test_without_the_clock_of_the_primary_the_last_commit_is_as_far_as_it_reaches() -> None:
     world = past(look=a_look(lag_bytes=0, last_commit=NOW - 2 * HOUR))
-    build, _create = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(NOW - HOUR))), world).actions
-    assert isinstance(build, BuildSnapshot)
+    assert planned(asked(SHOP, a_clone(snapshot=SnapshotAt(NOW - HOUR))), world).actions == ()
 
 
 def test_a_raw_copy_is_kept_when_the_last_one_is_old_and_the_first_one_at_once() -> None:
