@@ -171,9 +171,7 @@ def _local_source(work: Work, image: DesiredImage, action: BuildSnapshot, scratc
         return LocalSource("image", base=work.snapshot(action.base)[1])
     if action.mirror is not None:
         path = work.storage(image.pool).path(action.mirror)
-        return LocalSource(
-            "mirror", path=path, at=action.at, last_commit=partial(mirrors.last_commit, work, action.mirror)
-        )
+        return LocalSource("mirror", path=path, at=action.at, ask=partial(mirrors.ask, work, action.mirror))
     live = live_server(image, work.host.secrets.get)
     if live is not None:
         return LocalSource("primary", primary=live)

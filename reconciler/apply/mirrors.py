@@ -24,7 +24,6 @@ from reconciler.state.observed import MirrorManifest, MirrorPhase, RawManifest, 
 from reconciler.status import words
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
     from reconciler.apply.context import Work
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
         ReplayArchive,
     )
     from reconciler.state.desired import DesiredImage, PrimarySource
-    from reconciler.state.observed import BuildManifest, Volume
+    from reconciler.state.observed import BuildManifest, ObservedMirror, Volume
     from reconciler.storage.base import Storage
 
 _SLOT_NAME = 24
@@ -163,8 +162,7 @@ def keep_raw(work: Work, action: KeepRaw) -> None:
     work.require_absent(action.volume)
     try:
         _copied(work, action.mirror, storage, manifest, action.volume)
-        job = _job(work, storage, action.mirror, known)
-        until = mirrors_of(work.host, known.engine).look(job).last_commit
+        until = ask(work, action.mirror).last_commit
         if until is None:
             raise BusyError(f"the mirror {action.mirror} does not say how far it has come", reason="MirrorSilent")
         storage.seal(action.volume, manifest)
@@ -187,13 +185,15 @@ def drop_raw(work: Work, action: DropRaw) -> None:
 
 
 def _forget_log(work: Work, mirror: VolumeId) -> None:
+    """Remove log that no raw copy needs, unless there may be one among volumes whose manifests cannot be read."""
     storage, known = _mirror(work, mirror)
     raws = [
         storage.path(volume.id)
         for volume in storage.volumes()
         if isinstance(volume.manifest, RawManifest) and volume.manifest.mirror == mirror
     ]
-    mirrors_of(work.host, known.engine).forget_log(_job(work, storage, mirror, known), raws)
+    if not storage.probe().unknown:
+        mirrors_of(work.host, known.engine).forget_log(_job(work, storage, mirror, known), raws)
 
 
 def cut(work: Work, action: BuildSnapshot, storage: Storage, manifest: BuildManifest) -> Path:
@@ -230,10 +230,10 @@ def _copied(
             _serve(work, storage, mirror, known)
 
 
-def last_commit(work: Work, mirror: VolumeId) -> datetime | None:
-    """Return of when the last transaction is that a mirror has replayed; None when it does not say."""
+def ask(work: Work, mirror: VolumeId) -> ObservedMirror:
+    """Return how far a mirror has come."""
     storage, known = _mirror(work, mirror)
-    return mirrors_of(work.host, known.engine).look(_job(work, storage, mirror, known)).last_commit
+    return mirrors_of(work.host, known.engine).look(_job(work, storage, mirror, known))
 
 
 def system_of(work: Work, mirror: VolumeId) -> str:

@@ -90,8 +90,8 @@ class LocalSource:
     """For ``clone``, its users, who are nobody in what is made of it."""
     at: datetime | None = None
     """For ``mirror``, whose directory is ``path``: its log is replayed up to this moment."""
-    last_commit: Callable[[], datetime | None] | None = None
-    """Beside ``at``: asks the mirror of when the last transaction is that it has replayed; None: it does not say."""
+    ask: Callable[[], ObservedMirror] | None = None
+    """Beside ``at``: asks the mirror how far it has replayed."""
 
     candidates: tuple[Path, ...] = ()
     """Where backups may lie: what the pattern of a document matches, or what is in the directory ``path``."""

@@ -14,7 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, DropRaw, FollowPrimary, RenameImage, ReplayArchive
+from reconciler.plan.actions import (
+    BuildSnapshot,
+    CopyPrimary,
+    DropRaw,
+    FollowPrimary,
+    LeavePrimary,
+    RenameImage,
+    ReplayArchive,
+)
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import build_fingerprint, key_id, mirror_input
 from reconciler.plan.moments import find_moment, plan_moments
@@ -192,8 +200,10 @@ def _rename(index: Index, draft: Draft, image: DesiredImage, key: ObjectKey) -> 
     points = (point for known in index.points.values() for point in known)
     named += [p.volume.id for p in points if p.manifest.image == former and p.volume.id not in in_use]
     if mirror_key(image) not in index.in_flight:
-        named += [m.volume.id for m in index.mirrors.get(image.name, ()) if m.manifest.image == former]
-        going = {action.volume for action in draft.actions.get(mirror_key(image), ()) if isinstance(action, DropRaw)}
+        steps = draft.actions.get(mirror_key(image), ())
+        going = {step.volume for step in steps if isinstance(step, DropRaw | LeavePrimary)}
+        mirrors = (m for m in index.mirrors.get(image.name, ()) if m.volume.id not in going)
+        named += [m.volume.id for m in mirrors if m.manifest.image == former]
         raws = (r for r in index.raws.get(image.name, ()) if r.volume.id not in in_use | going)
         named += [r.volume.id for r in raws if r.manifest.image == former]
     for clone, volumes in index.clones.items():
@@ -469,8 +479,9 @@ def _mirror(index: Index, draft: Draft, image: DesiredImage) -> VolumeId | None:
 
 
 def _after(draft: Draft, image: DesiredImage) -> tuple[ObjectKey, ...]:
-    if image.mirrored is not None and draft.actions.get(mirror_key(image)):
-        return (mirror_key(image),)
+    if image.mirrored is not None and (steps := draft.actions.get(mirror_key(image))):
+        waits = any(ObjectKey(Kind.IMAGE, image.name) in step.after for step in steps)  # it is left after all of that
+        return () if waits else (mirror_key(image),)
     if isinstance(image.source, ImageSource):
         name = image.source.image
         build = draft.builds.get(name) if image.at is None else draft.moments.get((name, image.at))

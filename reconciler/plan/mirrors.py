@@ -15,6 +15,7 @@ from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary, Re
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
 from reconciler.plan.images import cannot_build, find_due
+from reconciler.plan.moments import is_due
 from reconciler.plan.refreshes import opening_for
 from reconciler.plan.schedule import ScheduleError
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
@@ -76,14 +77,23 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         return
     seen = index.observed.mirrors.get(whole.manifest.image)
     if lost := whole.manifest.lost or (seen.lost if seen is not None else ""):
-        _leave(index, draft, key, whole, f"it cannot follow any more: {lost}")
-        _copy(index, draft, key, image)
+        after = _moments(index, image)
+        _leave(index, draft, key, whole, f"it cannot follow any more: {lost}", after=after)
+        if not after:
+            _copy(index, draft, key, image)
     elif _is_old(index, image, whole):
         age = f"no refresh has used it for {words.span(image.mirrored.raw_max_age.total_seconds())}"
         _leave(index, draft, key, whole, age)
         draft.say(key, not_ready("RawTooOld", f"{age}; the next refresh copies the primary anew"))
     else:
         _follow(index, draft, key, image, whole, seen)
+
+
+def _moments(index: Index, image: DesiredImage) -> tuple[ObjectKey, ...]:
+    """Return what builds moments of a mirror in this plan, which read its log until they are done."""
+    if image.point_in_time is None or cannot_build(index, image, index.newest(image.name)) is not None:
+        return ()
+    return (ObjectKey(Kind.IMAGE, image.name),) if is_due(index, image) else ()
 
 
 def _why_left(image: DesiredImage, mirror: Mirror) -> str:
@@ -228,18 +238,21 @@ def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition,
 def _is_old(index: Index, image: DesiredImage, mirror: Mirror) -> bool:
     """Whether nothing has used a mirror for longer than its image allows, and nothing is about to."""
     source = image.mirrored
-    if source is None or _is_wanted(index, image):
-        return False
+    if source is None or image.point_in_time is not None or _is_wanted(index, image):
+        return False  # a past that is asked for uses it all the time
     used = [mirror.manifest.copied_at or mirror.manifest.started_at, *_used(index, image.name)]
     return max(used) + source.raw_max_age <= index.now
 
 
 def _used(index: Index, image: ImageName) -> list[datetime]:
     newest, looked = index.newest(image), index.observed.refreshed.get(image)
-    return [*([newest.manifest.created_at] if newest is not None else []), *([looked] if looked is not None else [])]
+    moments = [moment.manifest.created_at for moment in index.moments.get(image, ())]
+    return [*moments, *([newest.manifest.created_at] if newest else []), *([looked] if looked else [])]
 
 
-def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: str) -> None:
+def _leave(
+    index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: str, *, after: tuple[ObjectKey, ...] = ()
+) -> None:
     """Plan the removal of a mirror, but not while something is cut from it."""
     if ObjectKey(Kind.IMAGE, key.name) in index.in_flight:
         draft.say(key, reconciling("InUse", f"{reason}; it is removed when the build is done"))
@@ -254,6 +267,7 @@ def _leave(index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: s
         pool=mirror.volume.pool,
         pruned=not index.declared_image(ImageName(key.name)) and manifest.phase is not MirrorPhase.LEAVING,
         reason=reason,
+        after=after,
     )
     if attempt(index, draft, leave):
         draft.say(key, reconciling("Leaving", reason))

@@ -42,12 +42,18 @@ def plan_raw_copies(index: Index, draft: Draft) -> None:
     """Plan the raw copies that the windows of images need, and the end of the others."""
     for image in index.desired.images.values():
         key = ObjectKey(Kind.MIRROR, image.name)
-        if index.left_alone(key) is None and not index.away:
+        if index.left_alone(key) is None and not _is_unseen(index, key):
             _plan_image(index, draft, key, image)
     for name in list(index.raws):
         key = ObjectKey(Kind.MIRROR, name)
-        if not index.declared_image(name) and index.left_alone(key) is None and not index.away:
+        if not index.declared_image(name) and index.left_alone(key) is None and not _is_unseen(index, key):
             _drop(index, draft, key, index.raws[name], "nobody asks for its image any more", pruned=True)
+
+
+def _is_unseen(index: Index, key: ObjectKey) -> bool:
+    """Whether a mirror, or raw copies of it, may be there that cannot be seen, be it under a former name."""
+    unread = any(pool.unknown for pool in index.observed.pools.values())
+    return bool(index.away) or key in index.hidden or unread
 
 
 def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:
@@ -196,13 +202,10 @@ def _fingerprint(index: Index, image: DesiredImage, mirror: Mirror, at: datetime
 def _plan_build(
     index: Index, draft: Draft, image: DesiredImage, at: datetime, who: str, new_id: Callable[[], SnapshotId]
 ) -> None:
-    mirror = index.whole_mirror(image)
-    raw = _start(index, image, mirror, at) if mirror is not None else None
-    if mirror is None or raw is None or unreachable(index, image, at) is not None:
+    basis = _basis(index, image, at)
+    if basis is None:
         return
-    fingerprint = _fingerprint(index, image, mirror, at)
-    if held_back(index, ObjectKey(Kind.IMAGE, image.name), fingerprint) is not None:
-        return
+    mirror, raw, fingerprint = basis
     build = BuildSnapshot(
         image=image.name,
         snapshot=new_id(),
@@ -219,6 +222,32 @@ def _plan_build(
     draft.say(ObjectKey(Kind.IMAGE, image.name), reconciling("BuildDue", build.reason))
 
 
+def is_due(index: Index, image: DesiredImage) -> bool:
+    """Whether a moment is asked for that is not there and can be built now."""
+    return any(
+        built(index, image, at) is None and _basis(index, image, at) is not None
+        for _who, at in _asked_for(index, image)
+    )
+
+
+class _Basis(NamedTuple):
+    """What a moment can be built of now."""
+
+    mirror: Mirror
+    raw: Raw
+    fingerprint: str
+
+
+def _basis(index: Index, image: DesiredImage, at: datetime) -> _Basis | None:
+    mirror = index.whole_mirror(image)
+    raw = _start(index, image, mirror, at) if mirror is not None else None
+    if mirror is None or raw is None or unreachable(index, image, at) is not None:
+        return None
+    fingerprint = _fingerprint(index, image, mirror, at)
+    held = held_back(index, ObjectKey(Kind.IMAGE, image.name), fingerprint)
+    return _Basis(mirror, raw, fingerprint) if held is None else None
+
+
 def _start(index: Index, image: DesiredImage, mirror: Mirror, at: datetime) -> Raw | None:
     """Return the newest raw copy that is wholly before a moment."""
     kept = _needed(index, image, mirror)
@@ -232,16 +261,18 @@ def past_of(index: Index, image: DesiredImage) -> Past | None:
     seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
     if not kept or seen is None or kept[0].manifest.until is None:
         return None
-    caught_up = seen.following and seen.lag_bytes == 0
-    until = index.now if caught_up else seen.last_commit
-    return Past(kept[0].manifest.until, until if until is not None else kept[-1].manifest.taken_at)
+    until = seen.complete_until or seen.last_commit or kept[-1].manifest.until
+    return Past(kept[0].manifest.until, until if until is not None else kept[0].manifest.until)
 
 
 def unreachable(index: Index, image: DesiredImage, at: datetime) -> Condition | None:
-    """Return why a moment of an image cannot be had: not any more, not yet, or not now."""
-    if at > index.now:
-        return stalled("MomentUnreachable", f"{at.isoformat()} is still to come")
+    """Return why a moment of an image cannot be had: not any more, not yet, or not now.
+
+    The clock of the primary decides; that of this host only tells what is waited for from what is to come.
+    """
     past = past_of(index, image)
+    if at > index.now and (past is None or at > past.until):
+        return stalled("MomentUnreachable", f"{at.isoformat()} is still to come")
     if past is None:
         return reconciling("WaitingForMirror", "its image has no past yet: a raw copy of its mirror is kept first")
     window = f"image {image.name} reaches from {past.since.isoformat()} to {past.until.isoformat()}"

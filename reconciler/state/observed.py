@@ -428,6 +428,9 @@ class ObservedMirror:
     following: bool
     position: str | None = None
     last_commit: datetime | None = None
+    """Nothing that it has replayed was committed later, by the clock of the primary."""
+    complete_until: datetime | None = None
+    """It has replayed all that was committed until then, by the clock of the primary; None: until ``last_commit``."""
     lag_bytes: int | None = None
     held_bytes: int | None = None
     problem: str = ""

@@ -10,11 +10,12 @@ import pytest
 from reconciler.state.observed import SnapshotManifest
 from tests.followed.primary import CHAIN, FAKE_CLOCK, primary
 from tests.followed.world import caught_up, follow
-from tests.support import clone, new_world
+from tests.support import clone, new_world, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.followed.primary import Primary
     from tests.support import World
 
 pytestmark = [
@@ -68,13 +69,13 @@ def test_each_round_of_the_hour_that_comes_twice_is_a_moment_of_its_own(world: W
     with primary(clock=datetime.fromisoformat(COMMITS[0]) - timedelta(minutes=5)) as production:
         production.configure(timezone="Europe/Paris", log_timezone="Europe/Paris")
         for number, at in enumerate(COMMITS):
-            production.stop()
-            production.set_clock(datetime.fromisoformat(at))
-            production.start()
+            _restart(production, datetime.fromisoformat(at))
             production.enter(1)
             if number == 0:
                 follow(world, production, pointInTime={"window": "900d", "every": "900d"})
                 world.converge()
+        caught_up(world, production)
+        _restart(production, datetime.fromisoformat(COMMITS[-1]) + timedelta(hours=1))
         caught_up(world, production)
         world.write("clones.yaml", *(clone(name, snapshot={"at": at}) for name, (at, _number) in MOMENTS.items()))
         world.apply().require()
@@ -82,3 +83,29 @@ def test_each_round_of_the_hour_that_comes_twice_is_a_moment_of_its_own(world: W
         assert found == {name: number for name, (_at, number) in MOMENTS.items()}
         built = [v.manifest for v in world.volumes() if isinstance(v.manifest, SnapshotManifest) and v.manifest.at]
         assert len(built) == len(MOMENTS) - 1, "one moment was written in two ways"
+
+
+def test_what_a_primary_whose_clock_is_behind_has_not_come_to_is_waited_for(world: World) -> None:
+    with primary(clock=datetime.now(UTC) - timedelta(minutes=10)) as production:
+        production.enter(5)
+        follow(world, production, pointInTime={"window": "2h"})
+        world.converge()
+        caught_up(world, production)
+        at = datetime.now(UTC) - timedelta(minutes=5)
+        world.write("clones.yaml", clone("then", snapshot={"at": at.isoformat()}))
+        told = world.apply().require().condition("Clone/then", "Reconciling")
+        assert told is not None
+        assert told[1] == "WaitingForMirror"
+        production.enter(3)
+        _restart(production, at + timedelta(minutes=1))
+        caught_up(world, production)
+        until(lambda: world.apply().require() and world.generations("then"), what="the clock of the primary")
+        assert world.sql("then", CHAIN)[0] == production.ledger_at(at)
+        assert world.sql("then", CHAIN)[0][1] == 8
+
+
+def _restart(production: Primary, now: datetime) -> None:
+    """Start a primary again, by whose clock it is ``now``."""
+    production.stop()
+    production.set_clock(now)
+    production.start()

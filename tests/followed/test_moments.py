@@ -8,10 +8,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from reconciler.apply import mirrors
+from reconciler.apply.context import Work
+from reconciler.ids import ImageName
+from reconciler.plan.actions import DropRaw
 from reconciler.state.observed import RawManifest, SnapshotManifest
+from reconciler.storage.manifests import ManifestStore
 from tests.followed.primary import CHAIN, primary
 from tests.followed.world import caught_up, follow, refresh
-from tests.support import clone, document, new_world
+from tests.support import clone, document, new_world, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +74,15 @@ def test_a_raw_copy_says_until_when_it_is_and_log_is_kept_from_there(world: Worl
     production.forget_log()
     caught_up(world, production)
     assert list((world.pool_path / "volumes" / "shop.mirror" / "wal").iterdir())
+
+
+def test_what_a_crash_left_of_a_kept_segment_is_replaced(world: World, production: Primary) -> None:
+    ((name,),) = production.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    kept = world.pool_path / "volumes" / "shop.mirror" / "wal" / name
+    kept.touch()
+    production.enter(1)
+    production.forget_log()
+    until(lambda: kept.stat().st_size == 16 << 20, what=f"the whole of {name}")
 
 
 def test_clones_at_moments_between_commits_have_exactly_the_transactions_before(
@@ -191,7 +205,7 @@ def test_a_moment_after_the_last_commit_of_an_idle_primary_is_its_end(world: Wor
     ((last,),) = production.sql("SELECT max(id) FROM ledger")
     at = committed(production, last) + timedelta(milliseconds=1)
     world.write("clones.yaml", of("idle", at))
-    world.apply().require()
+    until(lambda: world.apply().require() and world.generations("idle"), what="the clock of the primary")
     assert world.sql("idle", CHAIN)[0] == production.ledger_at(at)
 
 
@@ -234,6 +248,31 @@ def test_log_that_no_raw_copy_needs_is_removed(world: World, production: Primary
         if len(path.name) == 24
     )
     assert all(name[8:] >= first[8:] for name in kept if len(name) == 24)
+
+
+def test_log_that_an_unreadable_raw_copy_may_need_is_not_removed(world: World, production: Primary) -> None:
+    follow(world, production, pointInTime={"window": "1h", "every": "1s"})
+    for _ in range(2):
+        production.enter(1)
+        production.forget_log()
+        caught_up(world, production)
+        world.apply().require()
+    place = world.pool_path / "volumes" / "shop.mirror" / "wal"
+    kept = {path.name for path in place.iterdir()}
+    first, *others = sorted((v for v in world.volumes() if isinstance(v.manifest, RawManifest)), key=lambda v: v.id)
+    manifest = ManifestStore(world.pool_path / "manifests").file(first.id)
+    readable = manifest.read_bytes()
+    with world.host(writes=True) as host:
+        commit = host.commits().newest()
+        assert commit.desired is not None
+        assert commit.tree is not None
+        manifest.write_text("{")
+        for raw in others:
+            drop = DropRaw(image=ImageName("shop"), volume=raw.id, pool=raw.pool, pruned=False, reason="a test")
+            mirrors.drop_raw(Work(host=host, desired=commit.desired, tree=commit.tree), drop)
+        manifest.write_bytes(readable)
+    assert [volume.id for volume in world.volumes() if isinstance(volume.manifest, RawManifest)] == [first.id]
+    assert kept <= {path.name for path in place.iterdir()}
 
 
 def test_a_refresh_and_a_moment_go_side_by_side(world: World, production: Primary) -> None:

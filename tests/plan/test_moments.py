@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.ids import ImageName, SecretName
-from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw
+from reconciler.ids import ImageName, SecretName, VolumeId
+from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw, LeavePrimary
 from reconciler.state.conditions import Kind, ObjectKey
-from reconciler.state.desired import PointInTime, SnapshotAt
-from reconciler.state.observed import MirrorManifest, Observed, ObservedServer, Volume
+from reconciler.state.desired import DesiredImage, PointInTime, PrimarySource, SnapshotAt
+from reconciler.state.observed import MirrorManifest, Observed, ObservedPool, ObservedServer, Volume
 from tests.plan.world import (
     HOUR,
     NOW,
@@ -21,6 +21,7 @@ from tests.plan.world import (
     a_generation,
     a_look,
     a_mirror,
+    a_pool,
     a_raw,
     a_server,
     a_snapshot,
@@ -47,7 +48,7 @@ def raw(age: timedelta, **changes: object) -> Volume:
     return a_raw(MIRROR.manifest, at=NOW - age, **{"until": NOW - age - timedelta(minutes=1), **changes})  # type: ignore[arg-type]  # fields of any type
 
 
-def past(*more: Volume | ObservedServer, look: object = None, **changes: object) -> Observed:
+def past(*more: Volume | ObservedServer | ObservedPool, look: object = None, **changes: object) -> Observed:
     """Return a world with a mirror, a snapshot, and raw copies of each of the last eight days."""
     things = [MIRROR, a_server(MIRROR), a_snapshot(), *(raw(days * DAY - HOUR) for days in range(1, 9)), *more]
     looks = {ImageName("shop"): look or a_look(last_commit=NOW)}
@@ -91,10 +92,19 @@ def test_outside_of_the_window_it_is_named(at: datetime, word: str) -> None:
     assert word == "still to come" or "reaches from" in told[0]
 
 
-def test_a_mirror_that_has_caught_up_reaches_to_now() -> None:
+def test_a_mirror_that_has_caught_up_reaches_to_what_the_clock_of_its_primary_says() -> None:
+    """Be that behind the clock of this host, or ahead of it."""
+    for clock in (NOW - HOUR, NOW + HOUR):
+        world = past(look=a_look(lag_bytes=0, last_commit=NOW - 2 * HOUR, complete_until=clock))
+        build, _create = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(clock))), world).actions
+        assert isinstance(build, BuildSnapshot)
+        later = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(clock + timedelta(microseconds=1)))), world)
+        assert later.actions == ()
+
+
+def test_without_the_clock_of_the_primary_the_last_commit_is_as_far_as_it_reaches() -> None:
     world = past(look=a_look(lag_bytes=0, last_commit=NOW - 2 * HOUR))
-    build, _create = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(NOW - HOUR))), world).actions
-    assert isinstance(build, BuildSnapshot)
+    assert planned(asked(SHOP, a_clone(snapshot=SnapshotAt(NOW - HOUR))), world).actions == ()
 
 
 def test_a_raw_copy_is_kept_when_the_last_one_is_old_and_the_first_one_at_once() -> None:
@@ -124,6 +134,15 @@ def test_without_the_field_or_the_document_all_raw_copies_go() -> None:
         assert sum(isinstance(action, DropRaw) for action in made.actions) == 8
 
 
+@pytest.mark.parametrize("unread", ["shop.mirror", "shop.raw20261114130000", "former.mirror"])
+def test_while_a_manifest_of_the_pool_cannot_be_read_raw_copies_stay_as_they_are(unread: str) -> None:
+    there = past(raw(9 * DAY), a_pool(unknown=(VolumeId(unread),)))
+    seen = replace(there, volumes=tuple(v for v in there.volumes if v.id not in (unread, "shop.mirror")), mirrors={})
+    assert not [a for a in planned(asked(SHOP), seen).actions if isinstance(a, DropRaw)]
+    kept = planned(asked(SHOP), there, now=NOW + HOUR).actions
+    assert not [action for action in kept if isinstance(action, DropRaw | KeepRaw)]
+
+
 def test_a_raw_copy_that_a_build_starts_from_stays() -> None:
     old = raw(9 * DAY)
     key = ObjectKey(Kind.IMAGE, "shop")
@@ -150,6 +169,41 @@ def test_another_moment_in_the_document_replaces_the_clone_once_that_is_built() 
     assert [type(action) for action in first.actions] == [BuildSnapshot]
     there.run(first)
     assert [action.verb for action in planned(asked(SHOP, later), there.observed).actions] == ["replace"]
+
+
+def test_a_mirror_that_is_lost_is_left_after_the_moments_that_read_its_log() -> None:
+    lost = a_look(lost="the primary has removed log", last_commit=NOW, following=False)
+    made = planned(asked(SHOP, a_clone(snapshot=SnapshotAt(AT))), past(look=lost))
+    assert [type(action) for action in made.actions] == [BuildSnapshot, LeavePrimary, CreateClone]
+    (leave,) = [action for action in made.actions if isinstance(action, LeavePrimary)]
+    assert leave.after == (ObjectKey(Kind.IMAGE, "shop"),)
+    there = World(asked(SHOP, a_clone(snapshot=SnapshotAt(AT))), past(look=lost))
+    there.run(made)
+    assert "dev.1" in {volume.id for volume in there.observed.volumes}
+
+
+def test_what_the_commit_asks_for_is_built_of_a_lost_mirror_before_that_is_left() -> None:
+    lost = a_look(lost="the primary has removed log", last_commit=NOW, following=False)
+    changed = replace(SHOP, spec_digest="d2" * 32)
+    made = planned(asked(changed, a_clone(snapshot=SnapshotAt(AT))), past(look=lost))
+    kinds = [type(action) for action in made.actions if not isinstance(action, DeleteSnapshot)]
+    assert kinds == [BuildSnapshot, BuildSnapshot, LeavePrimary, CreateClone]
+
+
+def test_a_past_that_is_asked_for_and_moments_are_a_use_of_the_mirror() -> None:
+    def old(**changes: object) -> DesiredImage:
+        source = PrimarySource(SecretName("dsn"), "physical", raw_max_age=1.5 * HOUR)
+        return replace(SHOP, source=source, **changes)  # type: ignore[arg-type]  # fields of any type
+
+    def leaves(image: DesiredImage, *more: Volume) -> bool:
+        mirror = a_mirror(image, secrets=SECRETS, at=NOW - DAY)
+        there = past(*more)
+        there = replace(there, volumes=tuple(mirror if v.id == mirror.id else v for v in there.volumes))
+        return any(isinstance(action, LeavePrimary) for action in planned(asked(image), there, now=NOW + HOUR).actions)
+
+    assert not leaves(old())
+    assert leaves(old(point_in_time=None))
+    assert not leaves(old(point_in_time=None), a_snapshot(age=timedelta(0), at=AT))
 
 
 def test_without_a_past_a_clone_gets_the_snapshot_before_as_ever() -> None:

@@ -59,8 +59,11 @@ SELECT pg_last_wal_replay_lsn()::text,
                 (SELECT checkpoint_time + interval '1 second' FROM pg_control_checkpoint())),
        pg_get_wal_replay_pause_state(),
        EXISTS (SELECT FROM pg_stat_wal_receiver), (SELECT system_identifier::text FROM pg_control_system()),
-       pg_size_bytes(current_setting('wal_segment_size'))
+       pg_size_bytes(current_setting('wal_segment_size')),
+       coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint()))
 """
+# Less a second: asynchronous commits are on the disk up to three times wal_writer_delay after they are stamped.
+_CLOCK = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN clock_timestamp() - interval '1 second' END"
 _SIZE = "SELECT coalesce(sum(pg_database_size(oid)), 0) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')"
 _WARM = {
     "hot_standby": "on",
@@ -135,11 +138,12 @@ class PostgresMirrors:
             return ObservedMirror(following=False, problem=f"it cannot be asked: {wanted.redacted(str(error))}")
         if row is None or row[0] is None:
             return ObservedMirror(following=False, problem="it has not begun to replay")
-        position, last_commit, pause, following, system, segment_bytes = row
+        position, last_commit, pause, following, system, segment_bytes, complete_until = row
         mirror = ObservedMirror(
             following=bool(following),
             position=position,
             last_commit=last_commit,
+            complete_until=complete_until,
             outdated=pause == "paused",
         )
         if (place := basebackup.outside(work.directory / "data")) is not None:
@@ -227,7 +231,10 @@ def _keeping(work: MirrorWork) -> dict[str, str]:
     place.mkdir(mode=0o700, exist_ok=True)
     give(place, work.account)
     quoted = "'" + str(place).replace("'", "'\\''").replace("%", "%%") + "'"
-    command = f'd={quoted}; test -e "$d/%f" || {{ cp %p "$d/.%f.part" && mv "$d/.%f.part" "$d/%f"; }}'
+    # What is archived is removed from pg_wal: it has to be on the disk by then, its name too. What a host that
+    # lost its power left of one, or what was kept before, is compared.
+    kept = 'cp %p "$d/.%f.part" && sync "$d/.%f.part" && mv "$d/.%f.part" "$d/%f" && sync "$d"'
+    command = f'd={quoted}; cmp -s %p "$d/%f" || {{ {kept}; }}'
     return {"archive_mode": "always", "archive_command": command}
 
 
@@ -275,10 +282,29 @@ def _with_primary(
                 why = "the primary is another database system than the one copied"
                 return replace(mirror, following=False, lost=why)
             if work.archive is not None:
-                return _archived(work, conn, mirror, there, segment_bytes)
-            return _compared(work, wanted, conn, mirror, there)
+                mirror = _archived(work, conn, mirror, there, segment_bytes)
+            else:
+                mirror = _compared(work, wanted, conn, mirror, there)
+            return _with_clock(wanted, conn, mirror) if work.keep_log and mirror.lag_bytes == 0 else mirror
     except ReconcilerError as error:
         return replace(mirror, problem=mirror.problem or error.message)
+
+
+def _with_clock(wanted: Primary, conn: psycopg.Connection, mirror: ObservedMirror) -> ObservedMirror:
+    """Add until when a mirror that has caught up is complete, although nothing was committed: by the primary's clock.
+
+    The clock is read before it is looked whether the mirror still has everything. It takes SQL; where
+    that is not allowed, and of a standby, the last commit is all that is known.
+    """
+    try:
+        with primary.connect(wanted.pinned(conn), connect_timeout=str(_LOOK_SECONDS)) as here:
+            row = here.execute(_CLOCK).fetchone()
+    except (ReconcilerError, psycopg.Error):
+        return mirror
+    known = [at for at in (mirror.complete_until, row[0] if row is not None else None) if at is not None]
+    if not known or replication.identify(conn).position != replication.lsn(mirror.position or "0/0"):
+        return mirror
+    return replace(mirror, complete_until=max(known))
 
 
 def _archived(

@@ -21,7 +21,7 @@ from reconciler.engines.postgres.identify import require_stopped, source_major
 from reconciler.engines.postgres.mirrorlog import MirrorLog
 from reconciler.engines.postgres.recovery import Recovery
 from reconciler.engines.postgres.walarchive import Archive
-from reconciler.errors import SourceError, UnsupportedError
+from reconciler.errors import BusyError, SourceError, UnsupportedError
 from reconciler.handover import give_tree, take_tree
 
 if TYPE_CHECKING:
@@ -131,33 +131,42 @@ def open_mirrored(work: BuildWork, installed: InstalledServer) -> None:
 
     The mirror had come to the moment that is asked for, where one is. When its log has no
     transaction after that, PostgreSQL says that the moment was not reached, once it has replayed
-    all of it: all of the log is the moment then. Where the mirror says so beforehand, asked
-    after its log was taken, it is replayed once and not twice.
+    all of it: all of the log is the moment then, if it could be replayed as far as the mirror had come
+    before it was taken. Where the mirror says so beforehand, it is replayed once and not twice.
 
     Raises:
         SourceError: it cannot be opened.
-        BusyError: there was something after the moment, although the mirror knew of nothing.
+        UnavailableError: log that the mirror keeps is missing or damaged before the moment.
+        BusyError: there was something after the moment, although the mirror knew of nothing; or it says nothing.
 
     """
+    seen = work.source.ask() if work.source.at is not None and work.source.ask is not None else None
     wanted = prepare_mirrored(work, installed)
-    if _is_the_end(work):
-        wanted = replace(wanted, target_time=None)
+    log, at = wanted.source, wanted.target_time
+    if at is None or not isinstance(log, MirrorLog):
+        bootstrap.open_source(work, installed, wanted)
+        return
+    at_its_end = seen is not None and seen.last_commit is not None and seen.last_commit <= at
+    if at_its_end or not _stops(work, installed, wanted, log):
+        if seen is None or seen.position is None:
+            raise BusyError("the mirror does not say how far it has come", reason="MirrorSilent")
+        log.require_whole()
+        bootstrap.open_source(work, installed, replace(wanted, target_time=None))
+        reached = recovery.reached(work)
+        log.require_replayed(reached.end_lsn if reached is not None else None, seen.position)
+    recovery.require_not_after(work, at)
+
+
+def _stops(work: BuildWork, installed: InstalledServer, wanted: Recovery, log: MirrorLog) -> bool:
+    """Open a copy of a mirror as of a moment; tell whether there is a transaction after that, before which it ended."""
     try:
         bootstrap.open_source(work, installed, wanted)
     except SourceError as error:
-        if error.reason != recovery.MISSED:
-            raise
-        bootstrap.open_source(work, installed, replace(wanted, target_time=None))
-    if work.source.at is not None:
-        recovery.require_not_after(work, work.source.at)
-
-
-def _is_the_end(work: BuildWork) -> bool:
-    """Whether a mirror has replayed nothing after the moment that a build is of."""
-    if work.source.at is None or work.source.last_commit is None:
-        return False
-    last = work.source.last_commit()
-    return last is not None and last <= work.source.at
+        if error.reason == recovery.MISSED:
+            return False
+        log.require_whole()  # this says more, where that is why it could not be made consistent
+        raise
+    return True
 
 
 def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:
@@ -178,8 +187,9 @@ def prepare_mirrored(work: BuildWork, installed: InstalledServer) -> Recovery:
     give_tree(work.directory, work.account)
     if work.source.at is None or work.source.path is None:
         return Recovery(timeline=newest_timeline(data))
+    found = control.read_control(installed, data)
     return Recovery(
-        source=MirrorLog(work.source.path, work.directory),
+        source=MirrorLog(work.source.path, work.directory, redo=found.redo, segment_bytes=found.wal_segment_bytes),
         target_time=work.source.at,
         timeline=newest_timeline(work.source.path / "data"),
     )

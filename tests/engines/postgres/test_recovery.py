@@ -11,14 +11,17 @@ import pytest
 
 from reconciler.engines.base import LocalSource
 from reconciler.engines.postgres import bootstrap, feeding, physical, recovery, server, settings
+from reconciler.engines.postgres.mirrorlog import MirrorLog
 from reconciler.engines.postgres.recovery import Recovery
 from reconciler.errors import BusyError, SourceError, UnavailableError
+from reconciler.state.observed import ObservedMirror
 
 from .production import Production
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
 
     from reconciler.engines.base import BuildWork
@@ -63,6 +66,8 @@ class History:
         self.backup = self.production.backup("full")
         for _ in range(3):
             self.production.add(3)
+            ((position,),) = made.query("postgres", "SELECT pg_current_wal_lsn()::text")
+            self.position = str(position)
             self.production.switch()
 
 
@@ -146,19 +151,102 @@ def test_a_moment_at_the_end_of_a_mirrors_log_is_replayed_once_where_the_mirror_
     history: History, target: Cluster, later: timedelta, replays: int, tmp_path: Path
 ) -> None:
     last = history.production.committed_at(11)
-    mirror = tmp_path / "mirror"
-    shutil.copytree(history.production.archive, mirror / "wal")
-    shutil.copytree(history.production.archive, mirror / "data" / "pg_wal")
     told: list[str] = []
-    work = target.work(history.backup, kind="backup")
-    physical.prepare_physical(work, target.programs)
-    at = last + timedelta(milliseconds=1)
-    source = LocalSource("mirror", mirror, at=at, last_commit=lambda: last + later)
 
-    physical.open_mirrored(replace(work, source=source, progress=told.append), target.programs)
+    work = replayed(history, target, keeping(history, tmp_path), last + timedelta(milliseconds=1), last + later, told)
 
     assert ledger(target, work) == list(range(1, 12))
     assert [told.count(text) for text in told[:1]] == [replays]
+
+
+@pytest.mark.parametrize(
+    ("how", "later", "reason", "words"),
+    [
+        ("missing", 0, "WalMissing", "is missing in"),
+        ("short", 1, "WalMissing", "is not whole"),
+        ("zeroed", 1, "WalDamaged", ""),
+    ],
+)
+def test_a_moment_after_a_hole_in_the_log_of_a_mirror_is_refused_by_the_name_of_the_segment(
+    history: History, target: Cluster, how: str, later: int, reason: str, words: str, tmp_path: Path
+) -> None:
+    mirror = keeping(history, tmp_path)
+    victim = hole(mirror, how)
+    last = history.production.committed_at(11)
+
+    with pytest.raises(UnavailableError, match=f"{victim}.*{words}.*moments before that") as caught:
+        replayed(history, target, mirror, last + timedelta(milliseconds=1), last + timedelta(seconds=later))
+    assert caught.value.reason == reason
+
+
+def test_a_moment_before_a_hole_is_replayed_from_where_segments_are_whole(
+    history: History, target: Cluster, tmp_path: Path
+) -> None:
+    mirror = keeping(history, tmp_path)
+    hole(mirror, "missing")
+    for path in (mirror / "wal").iterdir():
+        path.write_bytes(b"")
+
+    at = history.production.committed_at(5) - timedelta(microseconds=1)
+
+    assert ledger(target, replayed(history, target, mirror, at, history.production.committed_at(11))) == [1, 2, 3, 4]
+
+
+def test_of_two_timelines_the_newest_one_has_the_end_of_the_log_of_a_mirror(tmp_path: Path) -> None:
+    """The segment in which a primary failed over is there twice, and what was written after it on the old one stays."""
+    mirror, build = tmp_path / "mirror", tmp_path / "build"
+    for place in (mirror / "wal", mirror / "data" / "pg_wal", build):
+        place.mkdir(parents=True)
+    for name in ("000000010000000000000004", "000000010000000000000005", "000000010000000000000006"):
+        (mirror / "wal" / name).write_bytes(b"old" + bytes((1 << 20) - 3))
+        (mirror / "data" / "pg_wal" / name).write_bytes(b"old" + bytes((1 << 20) - 3))
+    (mirror / "data" / "pg_wal" / "000000020000000000000005").write_bytes(b"new" + bytes((1 << 20) - 3))
+    (mirror / "data" / "pg_wal" / "00000002.history").write_text("1\t0/5000A8\tno recovery target specified\n")
+
+    log = MirrorLog(mirror, build, redo=4 << 20, segment_bytes=1 << 20)
+
+    opened = log.open("000000020000000000000005")
+    assert opened is not None
+    with opened:
+        assert opened.read(3) == b"new"
+    assert log.open("000000010000000000000006") is None
+    log.require_whole()
+    (mirror / "wal" / "000000010000000000000004").unlink()
+    (mirror / "data" / "pg_wal" / "000000010000000000000004").unlink()
+    with pytest.raises(UnavailableError, match="000000010000000000000004 is missing"):
+        log.require_whole()
+
+
+def keeping(history: History, place: Path) -> Path:
+    """Return the directory of a mirror that has kept the log of production, and has it in pg_wal as well."""
+    shutil.copytree(history.production.archive, place / "mirror" / "wal")
+    shutil.copytree(history.production.archive, place / "mirror" / "data" / "pg_wal")
+    return place / "mirror"
+
+
+def hole(mirror: Path, how: str) -> str:
+    """Damage the second newest segment of a mirror; return its name."""
+    victim = sorted(path.name for path in (mirror / "wal").iterdir() if len(path.name) == 24)[-2]
+    (mirror / "data" / "pg_wal" / victim).unlink()
+    kept = mirror / "wal" / victim
+    if how == "missing":
+        kept.unlink()
+    else:
+        kept.write_bytes(bytes(16 << 20 if how == "zeroed" else 0))
+    return victim
+
+
+def replayed(
+    history: History, target: Cluster, mirror: Path, at: datetime, seen: datetime, told: list[str] | None = None
+) -> BuildWork:
+    """Replay the log of a mirror to a moment; the mirror says that its last transaction was ``seen``."""
+    work = target.work(history.backup, kind="backup")
+    physical.prepare_physical(work, target.programs)
+    look = ObservedMirror(following=True, position=history.position, last_commit=seen)
+    source = LocalSource("mirror", mirror, at=at, ask=lambda: look)
+    work = replace(work, source=source, progress=(told if told is not None else []).append)
+    physical.open_mirrored(work, target.programs)
+    return work
 
 
 def test_replayed_wal_does_not_pile_up(history: History, target: Cluster) -> None:
