@@ -230,7 +230,7 @@ def past_of(index: Index, image: DesiredImage) -> Past | None:
     mirror = index.whole_mirror(image)
     kept = _needed(index, image, mirror) if mirror is not None else []
     seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
-    if not kept or seen is None or kept[0].manifest.until is None:
+    if not kept or seen is None or seen.position is None or kept[0].manifest.until is None:
         return None
     caught_up = seen.following and seen.lag_bytes == 0
     until = index.now if caught_up else seen.last_commit

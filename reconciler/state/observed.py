@@ -422,7 +422,7 @@ class ObservedMirror:
 
     ``position`` is how far it has replayed, as the engine writes it; None while nobody
     can ask it. ``lag_bytes`` is what it is behind the primary, ``held_bytes`` the log
-    that the primary keeps for it; None where the primary does not say.
+    that the primary keeps for it, be it at rest or not; None where the primary does not say.
     """
 
     following: bool

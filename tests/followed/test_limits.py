@@ -1,0 +1,107 @@
+"""The log that a primary keeps for a mirror has a limit, whatever has become of the mirror."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.state.conditions import Kind, ObjectKey
+from tests.followed.primary import primary
+from tests.followed.world import caught_up, follow, kill_mirror, mirror_servers
+from tests.support import new_world, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.followed.primary import Primary
+    from tests.support import World
+
+pytestmark = pytest.mark.postgres
+
+SOURCE = {"primary": {"url": {"secret": "dsn"}, "walLimit": "32Mi"}}
+
+
+@pytest.fixture(scope="module")
+def production() -> Iterator[Primary]:
+    with primary() as made:
+        made.enter(5)
+        yield made
+
+
+@pytest.fixture
+def world(production: Primary) -> Iterator[World]:
+    made = new_world()
+    try:
+        follow(made, production, source=SOURCE)
+        made.apply().require()
+        caught_up(made, production)
+        yield made
+    finally:
+        made.close()
+        production.drop_slots()
+
+
+def write_log(production: Primary, files: int) -> None:
+    """Have the primary write whole files of log, of 16 MiB each."""
+    for _ in range(files):
+        production.enter(1)
+        production.sql("SELECT pg_switch_wal()")
+
+
+def conditions(world: World) -> dict[str, str]:
+    plan = world.look().plan
+    assert plan is not None
+    return {one.type: one.message for one in plan.conditions[ObjectKey(Kind.MIRROR, "shop")]}
+
+
+def goes_at_its_limit(world: World, production: Primary) -> None:
+    """Insist that a mirror which does not get on is told before its limit, and leaves nothing at the primary beyond."""
+    write_log(production, 1)
+    until(lambda: "HoldsLog" in conditions(world), what="the warning")
+    assert "at 32.0 MiB its slot is dropped" in conditions(world)["HoldsLog"]
+    assert list(production.slots()), "not before the limit"
+    write_log(production, 2)
+    until(lambda: _left(world, production), what="the end of the slot")
+    assert mirror_servers(world) == []
+    assert world.leftovers() == []
+
+
+def _left(world: World, production: Primary) -> bool:
+    world.apply()
+    return not production.slots()
+
+
+@pytest.mark.long
+def test_a_mirror_that_rests_because_its_pool_is_full_is_given_up_at_the_limit(
+    world: World, production: Primary
+) -> None:
+    world.pool = {"reserve": "900Ti"}
+    world.configure()
+    until(lambda: _rests(world), what="the rest of the mirror")
+    goes_at_its_limit(world, production)
+
+
+def _rests(world: World) -> bool:
+    world.apply()
+    return not mirror_servers(world)
+
+
+@pytest.mark.long
+def test_a_mirror_of_a_suspended_image_whose_server_died_is_given_up_at_the_limit(
+    world: World, production: Primary
+) -> None:
+    follow(world, production, source=SOURCE, suspend=True)
+    kill_mirror(world)
+    world.apply()
+    goes_at_its_limit(world, production)
+
+
+def test_a_mirror_that_is_connected_and_receives_nothing_is_given_up_at_the_limit(
+    world: World, production: Primary
+) -> None:
+    children = [child for process in mirror_servers(world) for child in process.children()]
+    (receiver,) = [child for child in children if "walreceiver" in " ".join(child.cmdline())]
+    receiver.send_signal(signal.SIGSTOP)
+    goes_at_its_limit(world, production)
