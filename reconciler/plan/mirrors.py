@@ -99,8 +99,8 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
 def _leave_all_the_same(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:
     """Plan the end of what must not stay though its image is left alone: that would cost production its disk.
 
-    A document that says ``suspend: true`` keeps nothing that was interrupted or given up
-    either, of which a slot may be left at the primary.
+    A document that says ``suspend: true`` keeps no unmasked data beyond its age either, and
+    nothing that was interrupted or given up, of which a slot may be left at the primary.
     """
     if key in index.in_flight:
         return
@@ -111,6 +111,8 @@ def _leave_all_the_same(index: Index, draft: Draft, key: ObjectKey, image: Desir
             _leave(index, draft, key, mirror, _why_left(image, mirror))
         elif whole and (over := lag.over_limit(image, _seen(index, image.name))) is not None:
             _leave(index, draft, key, mirror, over)
+        elif whole and suspended and (age := _too_old(index, image, mirror)) is not None:
+            _leave(index, draft, key, mirror, age)
 
 
 def _why_left(image: DesiredImage, mirror: Mirror) -> str:
@@ -247,7 +249,7 @@ def _state(seen: ObservedMirror | None) -> Condition:
 def _too_old(index: Index, image: DesiredImage, mirror: Mirror) -> str | None:
     """Return that nothing has used a mirror for longer than its image allows, and nothing is about to."""
     source = image.mirrored
-    if source is None or _is_wanted(index, image):
+    if source is None or (not image.suspend and _is_wanted(index, image)):
         return None
     used = [mirror.manifest.copied_at or mirror.manifest.started_at, *_used(index, image.name)]
     if max(used) + source.raw_max_age > index.now:

@@ -18,7 +18,7 @@ from reconciler.plan.index import RAW
 from reconciler.plan.schedule import expires_at, snapshot_id_stamp
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.desired import ImageSource, SnapshotAt
-from reconciler.state.observed import VolumeState
+from reconciler.state.observed import MirrorPhase, VolumeState
 from reconciler.status import words
 
 if TYPE_CHECKING:
@@ -44,10 +44,17 @@ def plan_raw_copies(index: Index, draft: Draft) -> None:
         key = ObjectKey(Kind.MIRROR, image.name)
         if index.left_alone(key) is None and not index.away:
             _plan_image(index, draft, key, image)
+        elif image.suspend and not _is_followed(index, image.name) and not index.away and key not in index.hidden:
+            raws = index.raws.get(image.name, [])  # unmasked data does not outlive its mirror, which its age ended
+            _drop(index, draft, key, raws, "nothing can be replayed from it any more")
     for name in list(index.raws):
         key = ObjectKey(Kind.MIRROR, name)
         if not index.declared_image(name) and index.left_alone(key) is None and not index.away:
             _drop(index, draft, key, index.raws[name], "nobody asks for its image any more", pruned=True)
+
+
+def _is_followed(index: Index, image: ImageName) -> bool:
+    return any(mirror.manifest.phase is MirrorPhase.FOLLOWING for mirror in index.mirrors.get(image, ()))
 
 
 def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:

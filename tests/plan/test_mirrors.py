@@ -12,6 +12,7 @@ from reconciler.ids import ImageName, RuntimeName, SecretName, SnapshotId, Volum
 from reconciler.plan.actions import (
     BuildSnapshot,
     CopyPrimary,
+    DropRaw,
     FollowPrimary,
     LeavePrimary,
     Plan,
@@ -270,6 +271,16 @@ def test_a_suspended_image_keeps_no_slot_of_what_was_interrupted_or_given_up(pha
     suspended = replace(SHOP, suspend=True)
     (leave,) = planned(asked(suspended), seen(a_mirror(SHOP, phase=phase), secrets=SECRETS)).actions
     assert isinstance(leave, LeavePrimary)
+
+
+def test_a_suspended_image_keeps_no_unmasked_data_beyond_its_age() -> None:
+    suspended = replace(SHOP, suspend=True)
+    world = replace(mirrored(), volumes=(*mirrored().volumes, a_raw_of_the_mirror()))
+    assert planned(asked(suspended), world, now=NOW + 20 * 24 * HOUR).actions == ()
+    (leave,) = planned(asked(suspended), world, now=NOW + 400 * 24 * HOUR).actions
+    assert isinstance(leave, LeavePrimary)
+    (drop,) = planned(asked(suspended), seen(a_raw_of_the_mirror(), secrets=SECRETS)).actions
+    assert isinstance(drop, DropRaw)
 
 
 def test_what_failed_for_good_is_tried_again_at_the_next_time_of_the_schedule_and_not_before() -> None:
