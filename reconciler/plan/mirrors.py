@@ -39,7 +39,7 @@ def plan_mirrors(index: Index, draft: Draft) -> None:
     for name in list(index.mirrors):
         if not index.declared_image(name):
             _plan_undeclared(index, draft, name)
-        if told := lag.conditions(index.desired.images.get(name), _seen(index, name)):
+        if told := lag.conditions(index.desired.images.get(name), _seen(index, name), index.now):
             draft.say(ObjectKey(Kind.MIRROR, name), *told)
     _answer(index, draft)
 
@@ -200,7 +200,7 @@ def _follow(
         draft.say(key, not_ready("NotFollowing", why), reconciling("Starting", why))
         return
     held = _replay(index, draft, image, mirror, seen) if seen is not None and seen.pending else None
-    draft.say(key, *([not_ready("NotFollowing", held.message), held] if held is not None else [_state(seen)]))
+    draft.say(key, *([not_ready("NotFollowing", held.message), held] if held is not None else [_state(index, seen)]))
 
 
 def _replay(index: Index, draft: Draft, image: DesiredImage, mirror: Mirror, seen: ObservedMirror) -> Condition | None:
@@ -236,14 +236,13 @@ def _full(index: Index, mirror: Mirror) -> Condition | None:
     return stalled("InsufficientDisk", message)
 
 
-def _state(seen: ObservedMirror | None) -> Condition:
+def _state(index: Index, seen: ObservedMirror | None) -> Condition:
     """Return how a mirror whose server runs does."""
     if seen is None:
         return unknown("NotAsked", "it was not asked")
     if not seen.following:
         return not_ready("NotFollowing", seen.problem or "it is not connected to its primary")
-    far = "" if seen.lag_bytes is None else f"{words.size(seen.lag_bytes)} behind"
-    return ready("Following", ". ".join(filter(None, (far, seen.problem))))
+    return ready("Following", ". ".join(filter(None, (lag.behind(seen, index.now), seen.problem))))
 
 
 def _too_old(index: Index, image: DesiredImage, mirror: Mirror) -> str | None:

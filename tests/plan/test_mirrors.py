@@ -273,6 +273,21 @@ def test_a_suspended_image_keeps_no_slot_of_what_was_interrupted_or_given_up(pha
     assert isinstance(leave, LeavePrimary)
 
 
+def test_a_mirror_that_is_far_behind_is_told_with_bytes_and_time() -> None:
+    far = a_look(lag_bytes=3 << 30, last_commit=NOW - 2 * HOUR)
+    told = said(planned(asked(SHOP), mirrored(SHOP, far)), MIRROR, "Behind")
+    assert (told.status, told.reason, told.message) == ("True", "FarBehind", "it is 3.0 GiB and 2 h behind its primary")
+    near = a_look(lag_bytes=3 << 20, last_commit=NOW - 2 * HOUR)
+    told = said(planned(asked(SHOP), mirrored(SHOP, near)), MIRROR, "Behind")
+    assert (told.status, told.message) == ("False", "3.0 MiB and 2 h behind")
+
+
+@pytest.mark.parametrize(("lag", "hours", "far"), [(100 << 20, 2, "True"), (100 << 20, 0, "False"), (0, 9, "False")])
+def test_how_far_is_far_takes_bytes_and_time_together(lag: int, hours: int, far: str) -> None:
+    look = a_look(lag_bytes=lag, last_commit=NOW - hours * HOUR)
+    assert said(planned(asked(SHOP), mirrored(SHOP, look)), MIRROR, "Behind").status == far
+
+
 def test_a_suspended_image_keeps_no_unmasked_data_beyond_its_age() -> None:
     suspended = replace(SHOP, suspend=True)
     world = replace(mirrored(), volumes=(*mirrored().volumes, a_raw_of_the_mirror()))
