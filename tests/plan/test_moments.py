@@ -10,9 +10,11 @@ import pytest
 
 from reconciler.ids import ImageName, SecretName
 from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw
+from reconciler.plan.policy import judge
+from reconciler.plan.settings import PolicySettings
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import PointInTime, SnapshotAt
-from reconciler.state.observed import MirrorManifest, Observed, ObservedServer, Volume
+from reconciler.state.observed import MirrorManifest, Observed, ObservedPool, ObservedServer, Volume
 from tests.plan.world import (
     HOUR,
     NOW,
@@ -21,6 +23,7 @@ from tests.plan.world import (
     a_generation,
     a_look,
     a_mirror,
+    a_pool,
     a_raw,
     a_server,
     a_snapshot,
@@ -47,7 +50,7 @@ def raw(age: timedelta, **changes: object) -> Volume:
     return a_raw(MIRROR.manifest, at=NOW - age, **{"until": NOW - age - timedelta(minutes=1), **changes})  # type: ignore[arg-type]  # fields of any type
 
 
-def past(*more: Volume | ObservedServer, look: object = None, **changes: object) -> Observed:
+def past(*more: Volume | ObservedServer | ObservedPool, look: object = None, **changes: object) -> Observed:
     """Return a world with a mirror, a snapshot, and raw copies of each of the last eight days."""
     things = [MIRROR, a_server(MIRROR), a_snapshot(), *(raw(days * DAY - HOUR) for days in range(1, 9)), *more]
     looks = {ImageName("shop"): look or a_look(last_commit=NOW)}
@@ -104,6 +107,21 @@ def test_a_raw_copy_is_kept_when_the_last_one_is_old_and_the_first_one_at_once()
     none = replace(young, volumes=tuple(v for v in young.volumes if v.manifest.kind != "raw"))
     (first,) = planned(asked(SHOP), none).actions
     assert isinstance(first, KeepRaw)
+
+
+@pytest.mark.parametrize(("instant", "verbs"), [(False, []), (True, ["keep"])])
+def test_a_raw_copy_takes_room_where_copies_are_not_instant_and_is_refused_with_figures(
+    instant: bool,  # noqa: FBT001 - a parameter of the test
+    verbs: list[str],
+) -> None:
+    world = past(a_pool(instant_clones=instant, free_bytes=10 << 30, reserve_bytes=1 << 30))
+    world = replace(world, volumes=tuple(v for v in world.volumes if v.manifest.kind != "raw"))
+    policy = PolicySettings(sizes={MIRROR.id: 12 << 30})
+    judged = judge(planned(asked(SHOP), world), asked(SHOP), world, NOW, settings=policy)
+    assert [action.verb for action in judged.actions] == verbs
+    told = [c for c in judged.conditions[ObjectKey(Kind.MIRROR, "shop")] if c.reason == "InsufficientDisk"]
+    assert len(told) == len(judged.refused) == 1 - len(verbs)
+    assert all("a raw copy of the mirror of image shop needs about 12.0 GiB" in one.message for one in told)
 
 
 def test_the_newest_raw_copy_before_the_window_stays_and_older_ones_go() -> None:
