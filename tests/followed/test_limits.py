@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.engines.base import LiveServer, MirrorWork
+from reconciler.engines.postgres.mirror import PostgresMirrors
+from reconciler.ids import ImageName, SecretName, ServerName
 from reconciler.state.conditions import Kind, ObjectKey
+from tests.followed.network import network
 from tests.followed.primary import primary
 from tests.followed.world import caught_up, follow, kill_mirror, mirror_servers
 from tests.support import new_world, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.followed.primary import Primary
     from tests.support import World
@@ -105,3 +111,27 @@ def test_a_mirror_that_is_connected_and_receives_nothing_is_given_up_at_the_limi
     (receiver,) = [child for child in children if "walreceiver" in " ".join(child.cmdline())]
     receiver.send_signal(signal.SIGSTOP)
     goes_at_its_limit(world, production)
+
+
+def test_the_first_copy_tells_how_much_of_how_much_there_is_and_for_how_long_still(
+    production: Primary, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    with network(production.port) as line:
+        line.pause = 0.004
+        url = production.url.replace(f":{production.port}/", f":{line.port}/")
+        work = MirrorWork(
+            image=ImageName("shop"),
+            server=ServerName("shop.mirror"),
+            directory=tmp_path,
+            run_directory=tmp_path,
+            account=None,
+            primary=LiveServer(url, SecretName("dsn"), "physical"),
+            slot="",
+            progress=told.append,
+        )
+        PostgresMirrors().copy(work)
+    found = [match for one in told if (match := re.fullmatch(r".*: (.* MiB) of (.* MiB), about (\d+ s) left", one))]
+    assert found, told
+    assert len({match[2] for match in found}) == 1, "the total stays"
+    assert not any("nobody" in one for one in told)
