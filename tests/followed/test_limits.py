@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.engines.base import LiveServer, MirrorWork
 from reconciler.engines.postgres.mirror import PostgresMirrors
-from reconciler.ids import ImageName, SecretName, ServerName
+from reconciler.ids import DEFAULT_RUNTIME, ImageName, SecretName, ServerName, VolumeId
 from reconciler.state.conditions import Kind, ObjectKey
 from tests.followed.network import network
 from tests.followed.primary import primary
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from reconciler.proc import Account
     from tests.followed.primary import Primary
     from tests.support import World
 
@@ -135,3 +137,35 @@ def test_the_first_copy_tells_how_much_of_how_much_there_is_and_for_how_long_sti
     assert found, told
     assert len({match[2] for match in found}) == 1, "the total stays"
     assert not any("nobody" in one for one in told)
+
+
+@pytest.mark.root
+def test_no_account_of_a_clone_can_read_a_mirror_or_its_raw_copies(world: World, production: Primary) -> None:
+    """With a superuser it has an account of its own, else the one that clones share; neither sees a single name."""
+    follow(world, production, source=SOURCE, pointInTime={"window": "1h"})
+    world.converge()
+    places = [world.pool_path / "volumes" / volume.id for volume in world.volumes() if volume.manifest.kind == "mirror"]
+    places += [world.pool_path / "volumes" / volume.id for volume in world.volumes() if volume.manifest.kind == "raw"]
+    assert len(places) == 2
+    assert all((place / "data" / "PG_VERSION").is_file() for place in places)
+    with world.host() as host:
+        runtime, volume = host.runtimes[DEFAULT_RUNTIME], VolumeId("dev.1")
+        clones = [runtime.account("clone", volume, frozenset()), runtime.account("own", volume, frozenset())]
+        build = runtime.account("build", volume, frozenset())
+        places.append(host.state.run_directory(ServerName("shop.mirror")))  # the way into the primary, and its socket
+    for place in places:
+        assert listed(place, build), f"the server of the mirror reads {place}"
+        assert [listed(place, account) for account in clones] == [False, False], place
+
+
+def listed(place: Path, account: Account | None) -> bool:
+    """Whether an account can list a directory, or read the file in it that every data directory has."""
+    assert account is not None
+    for argv in (["ls", place], ["cat", place / "data" / "PG_VERSION"]):
+        done = subprocess.run(
+            argv, user=account.uid, group=account.gid, extra_groups=[], cwd="/", capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            return True
+        assert b"Permission denied" in done.stderr or b"No such file" in done.stderr
+    return False
