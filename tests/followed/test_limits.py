@@ -161,7 +161,7 @@ def test_no_account_of_a_clone_can_read_a_mirror_or_its_raw_copies(world: World,
 def listed(place: Path, account: Account | None) -> bool:
     """Whether an account can list a directory, or read the file in it that every data directory has."""
     assert account is not None
-    for argv in (["ls", place], ["cat", place / "data" / "PG_VERSION"]):
+    for argv in (["ls", str(place)], ["cat", str(place / "data" / "PG_VERSION")]):
         done = subprocess.run(
             argv, user=account.uid, group=account.gid, extra_groups=[], cwd="/", capture_output=True, check=False
         )
