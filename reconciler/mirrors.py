@@ -1,4 +1,4 @@
-"""Mirrors of live primaries as engines work on them, and how far those that run have come.
+"""Mirrors of live primaries as engines work on them, how far they have come, and what they cost their primaries.
 
 Used by observation (how far is it?) and by ``apply`` (copy, serve, cut, leave), so that
 both mean the same files, account and primary. It changes nothing.
@@ -14,7 +14,6 @@ from reconciler.errors import ReconcilerError, SourceError, UnavailableError, Un
 from reconciler.ids import ServerName
 from reconciler.proc import CancelToken
 from reconciler.sources import host_path
-from reconciler.state.desired import PrimarySource
 from reconciler.state.grants import Grants
 from reconciler.state.observed import MirrorManifest, MirrorPhase, ObservedMirror, ServerState, VolumeState
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import Mirrors
     from reconciler.host import Host
     from reconciler.ids import ImageName, VolumeId
-    from reconciler.state.desired import Desired
+    from reconciler.state.desired import Desired, PrimarySource
     from reconciler.state.observed import ObservedServer, Volume
 
 _AT_ONCE = 8
@@ -85,7 +84,6 @@ def mirror_work(
         archive=_archive(host, manifest, source),
         version=manifest.major or (image.version if image is not None else None),
         keep_log=image is not None and image.point_in_time is not None,
-        held_limit=(source or PrimarySource(manifest.url, "physical")).held_limit,
         jobs=host.jobs,
         cancel=cancel or CancelToken(),
         progress=progress,
@@ -105,26 +103,36 @@ def _archive(host: Host, manifest: MirrorManifest, source: PrimarySource | None)
 def look(
     host: Host, desired: Desired, volumes: Iterable[Volume], servers: Mapping[ServerName, ObservedServer]
 ) -> dict[ImageName, ObservedMirror]:
-    """Ask every mirror that runs how far it has come, all at the same time; who does not answer is left out."""
-    running = [
-        (volume, volume.manifest)
+    """Ask every whole mirror how far it has come, and its primary what it keeps for it, all at the same time.
+
+    Of one that does not run only the latter is known. Who does not answer has a ``problem``.
+    """
+    asked = [
+        (_is_running(volume, servers), volume, volume.manifest)
         for volume in volumes
         if isinstance(volume.manifest, MirrorManifest)
         and volume.manifest.phase is MirrorPhase.FOLLOWING
         and volume.state is VolumeState.COMPLETE
-        and (server := servers.get(ServerName(volume.id))) is not None
-        and server.state is ServerState.RUNNING
     ]
-    if not running:
+    if not asked:
         return {}
-    with ThreadPoolExecutor(min(_AT_ONCE, len(running))) as pool:
-        asked = [pool.submit(_look, host, desired, volume, manifest) for volume, manifest in running]
-        return {manifest.image: future.result() for future, (_volume, manifest) in zip(asked, running, strict=True)}
+    asked.sort(key=lambda one: one[0])  # of two mirrors of an image the one that runs says how it does
+    with ThreadPoolExecutor(min(_AT_ONCE, len(asked))) as pool:
+        answers = pool.map(lambda one: _look(host, desired, one[1], one[2], running=one[0]), asked)
+        return {manifest.image: answer for answer, (_running, _volume, manifest) in zip(answers, asked, strict=True)}
 
 
-def _look(host: Host, desired: Desired, volume: Volume, manifest: MirrorManifest) -> ObservedMirror:
+def _is_running(volume: Volume, servers: Mapping[ServerName, ObservedServer]) -> bool:
+    server = servers.get(ServerName(volume.id))
+    return server is not None and server.state is ServerState.RUNNING
+
+
+def _look(host: Host, desired: Desired, volume: Volume, manifest: MirrorManifest, *, running: bool) -> ObservedMirror:
     try:
         work = mirror_work(host, desired, manifest, volume.id, host.pools[volume.pool].path(volume.id))
-        return mirrors_of(host, manifest.engine).look(work)
+        mirrors = mirrors_of(host, manifest.engine)
+        if running:
+            return mirrors.look(work)
+        return ObservedMirror(following=False, problem="its server does not run", held_bytes=mirrors.held(work))
     except ReconcilerError as error:
         return ObservedMirror(following=False, problem=str(error))

@@ -105,6 +105,7 @@ def run(
     *,
     stdin: bytes | IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
+    stderr: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     account: Account | None = None,
@@ -115,7 +116,8 @@ def run(
 
     ``env`` is the complete environment (default: :func:`environment`). ``stdout``
     sends the output to an open file instead of memory; without it a command may write
-    64 MiB. Of standard error the last MiB is kept. ``stdin`` given as bytes stays in
+    64 MiB. Of standard error the last MiB is kept; it goes through the open file ``stderr``,
+    if there is one, that somebody else may read meanwhile. ``stdin`` given as bytes stays in
     memory, since it may hold a secret. ``cwd`` defaults to the current directory, and
     to ``/`` under another account, which may have no access to the current one. What
     the command left running in its process group is killed when it ends.
@@ -131,7 +133,7 @@ def run(
     """
     words = [os.fspath(word) for word in argv]
     with ExitStack() as stack:
-        errors = stack.enter_context(tempfile.TemporaryFile())
+        errors = stderr or stack.enter_context(tempfile.TemporaryFile())
         output = stdout or stack.enter_context(tempfile.TemporaryFile())
         source = stack.enter_context(_in_memory(stdin)) if isinstance(stdin, bytes) else stdin
         variables = {**(environment() if env is None else env), TOOL_MARK: tool_owner()}

@@ -39,6 +39,8 @@ class Work:
     tree: SourceTree
     cancel: CancelToken = field(default_factory=CancelToken)
     progress: Callable[[str], None] = lambda _text: None
+    release: Callable[[VolumeId], None] = lambda _volume: None
+    """Tells that the action under way does not need a volume any more that it started from."""
 
     def storage(self, pool: PoolName) -> Storage:
         """Return a pool's driver.

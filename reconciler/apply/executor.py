@@ -65,6 +65,10 @@ class Task:
     cancel: CancelToken
     progress: str = "waiting"
     error: BaseException | None = None
+    step: int = 0
+    """Which of the actions is under way, or the next to be."""
+    released: frozenset[VolumeId] = frozenset()
+    """The volumes that this action has started from and does not need any more."""
     done: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -79,8 +83,9 @@ class Task:
 
     @property
     def in_use(self) -> frozenset[VolumeId]:
-        """The volumes that its actions change or start from."""
-        return frozenset().union(*map(volumes_in_use, self.actions))
+        """The volumes that its actions change or start from, but what only one needed that needs it no more."""
+        later: frozenset[VolumeId] = frozenset().union(*map(volumes_in_use, self.actions[self.step + 1 :]))
+        return frozenset().union(*map(volumes_in_use, self.actions)) - (self.released - later)
 
     @property
     def starts_from(self) -> frozenset[SnapshotId]:
@@ -154,7 +159,10 @@ class Executor:
         def progress(text: str) -> None:
             task.progress = text
 
-        task.work = replace(work, progress=progress)
+        def release(volume: VolumeId) -> None:
+            task.released |= {volume}
+
+        task.work = replace(work, progress=progress, release=release)
         return task
 
     def _start(self, task: Task) -> None:
@@ -162,7 +170,9 @@ class Executor:
 
     def _run(self, task: Task) -> None:
         try:
-            for action in task.actions:
+            for step, action in enumerate(task.actions):
+                task.released = frozenset()  # before the step: what the next action needs is in use all the time
+                task.step = step
                 task.cancel.check()
                 self._perform(task, action)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this object alone and is recorded

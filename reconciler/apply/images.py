@@ -78,11 +78,14 @@ def build(work: Work, action: BuildSnapshot) -> None:
     volume = VolumeId(action.snapshot)
     if image.masking and not storage.traits.files:
         raise MaskingError(f"pool {storage.name} has no files in which originals could be looked for")
+    system = (
+        mirrors.system_of(work, action.mirror) if action.mirror is not None else ""
+    )  # it may be left once it is cut
     signer = work.host.signer()  # a key that cannot be used is told now, not when the work of hours is done
     with private_build(work, image, action) as job:
         sealed, proved, verified = _run(work, action, engine, job)
         _unchanged(work, engine, image, action, sealed)
-        manifest = replace(_manifest(work, image, action, sealed), verified=verified)
+        manifest = replace(_manifest(work, image, action, sealed, system), verified=verified)
         if storage.traits.files:
             scanned = sealing.search(work, job.directory, proved, image)
             work.cancel.check()
@@ -373,11 +376,11 @@ def measure(work: Work, storage: Storage, volume: VolumeId) -> None:
     work.host.store.write_usage(storage.usage([volume]), work.host.clock.now())
 
 
-def _input_id(work: Work, action: BuildSnapshot, sealed: Sealed) -> str:
-    """Return what a build started from; a mirror has gone on since the plan was made."""
+def _input_id(action: BuildSnapshot, sealed: Sealed, system: str) -> str:
+    """Return what a build started from; a mirror, of that database system, has gone on since the plan was made."""
     if action.mirror is None or action.at is not None or sealed.position is None:
         return sealed.input_id or action.input_id
-    return mirror_input(mirrors.system_of(work, action.mirror), sealed.position)
+    return mirror_input(system, sealed.position)
 
 
 def _as_old_as(work: Work, image: DesiredImage, action: BuildSnapshot) -> datetime | None:
@@ -385,7 +388,7 @@ def _as_old_as(work: Work, image: DesiredImage, action: BuildSnapshot) -> dateti
     return modified_at(image.source) if action.base is None else work.snapshot(action.base)[1].data_as_of
 
 
-def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Sealed) -> SnapshotManifest:
+def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Sealed, system: str) -> SnapshotManifest:
     return SnapshotManifest(
         installation=work.host.installation,
         image=image.name,
@@ -394,7 +397,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         version=sealed.version,
         major=sealed.major,
         spec_digest=image.spec_digest,
-        input_id=_input_id(work, action, sealed),
+        input_id=_input_id(action, sealed, system),
         key_id=action.key_id,
         masked_by=image.masked_by,
         revision=work.desired.revision,

@@ -212,7 +212,9 @@ def cut(work: Work, action: BuildSnapshot, storage: Storage, manifest: BuildMani
     if pool.name != storage.name:
         raise BusyError(f"the mirror of image {action.image} is in pool {pool.name}", reason="MirrorElsewhere")
     work.progress("cutting from the mirror")
-    return _copied(work, action.mirror, storage, manifest, volume)
+    directory = _copied(work, action.mirror, storage, manifest, volume)
+    work.release(action.mirror)
+    return directory
 
 
 def _copied(

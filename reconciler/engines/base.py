@@ -147,8 +147,6 @@ class MirrorWork:
     version: str | None = None
     keep_log: bool = False
     """Whether it keeps the log that it replays, for moments to come back to."""
-    held_limit: int
-    """Bytes of log that the primary may keep for the mirror; beyond that it is let go of."""
     jobs: int = 1
     cancel: CancelToken = field(default_factory=CancelToken)
     progress: Progress = lambda _text: None
@@ -205,7 +203,19 @@ class Mirrors(Protocol):
         ...
 
     def look(self, work: MirrorWork) -> ObservedMirror:
-        """Return how far a running mirror has come, within seconds; what cannot be asked is left out."""
+        """Return how far a running mirror has come, within seconds; what cannot be asked is left out.
+
+        A mirror that does not answer has no ``position``, and still the ``held_bytes`` of :meth:`held`.
+        """
+        ...
+
+    def held(self, work: MirrorWork) -> int | None:
+        """Return the bytes of log that the primary keeps for a mirror, running or not; None if it keeps none.
+
+        Raises:
+            SourceError, UnavailableError: as :meth:`size`, within seconds.
+
+        """
         ...
 
     def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:

@@ -259,6 +259,8 @@ class MemoryPrimary:
     slots: set[str] = field(default_factory=set)
     archived: int = 0
     """Rows that are in its archive."""
+    held: int = 0
+    """Bytes of log that it keeps for each of its slots."""
 
 
 class MemoryMirrors:
@@ -290,7 +292,11 @@ class MemoryMirrors:
             content.rows = self._primary(work).rows
         except UnavailableError as error:
             return ObservedMirror(following=False, position=str(content.rows), problem=str(error))
-        return ObservedMirror(following=True, position=str(content.rows), lag_bytes=0, held_bytes=0)
+        return ObservedMirror(following=True, position=str(content.rows), lag_bytes=0, held_bytes=self.held(work))
+
+    def held(self, work: MirrorWork) -> int | None:
+        primary = self._primary(work)
+        return primary.held if work.slot in primary.slots else None
 
     def replay(self, work: MirrorWork) -> None:
         self._engine.content(work.directory).rows = self.primaries[work.primary.url].archived

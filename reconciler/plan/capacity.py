@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import CloneName, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, ReplaceClone
+from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, KeepRaw, ReplaceClone
 from reconciler.state.conditions import Kind
-from reconciler.state.observed import BuildManifest, CloneManifest, ServerState, SnapshotManifest
+from reconciler.state.observed import BuildManifest, CloneManifest, MirrorManifest, ServerState, SnapshotManifest
 from reconciler.status import words
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from reconciler.plan.settings import PolicySettings
     from reconciler.state.desired import Desired
     from reconciler.state.observed import Observed
+
+
+_TAKING = (BuildSnapshot, CutPoint, KeepRaw, CreateClone, ReplaceClone)
+"""Actions that may take room."""
 
 
 class _Need(NamedTuple):
@@ -47,6 +51,7 @@ class _Needs:
             if isinstance(volume.manifest, SnapshotManifest | BuildManifest)
         }
         self._clones = {v.id: v.pool for v in observed.volumes if isinstance(v.manifest, CloneManifest)}
+        self._mirrors = {v.id: v.pool for v in observed.volumes if isinstance(v.manifest, MirrorManifest)}
         self._sizes: dict[SnapshotId, int] = {s: settings.sizes.get(VolumeId(s), 0) for s in self._places}
 
     def of(self, action: Action) -> _Need | None:
@@ -55,6 +60,8 @@ class _Needs:
             return self._of_build(action)
         if isinstance(action, CutPoint):
             return self._of_cut(action)
+        if isinstance(action, KeepRaw):
+            return self._of_raw(action)
         if isinstance(action, CreateClone | ReplaceClone) and action.snapshot in self._places:
             pool = self._places[action.snapshot]
             size = 0 if self._instant(pool) else self._sizes[action.snapshot]
@@ -83,6 +90,13 @@ class _Needs:
         size = max(self._settings.sizes.get(action.volume, 0), self._sizes.get(action.base, 0))
         self._places[action.snapshot], self._sizes[action.snapshot] = pool, size
         return _Need(pool, 0 if self._instant(pool) else size, f"a point of clone {action.clone}")
+
+    def _of_raw(self, action: KeepRaw) -> _Need | None:
+        pool = self._mirrors.get(action.mirror)
+        if pool is None:
+            return None
+        size = 0 if self._instant(pool) else self._settings.sizes.get(action.mirror, 0)
+        return _Need(pool, size, f"a raw copy of the mirror of image {action.image}")
 
     def _build_size(self, action: BuildSnapshot) -> int:
         """Estimate a build: as large as its base; else what its source lets expect, or its largest snapshot."""
@@ -144,7 +158,7 @@ def over_disk(
 
     ``under_way`` are actions of earlier plans that are not done: their room is taken.
     """
-    if not any(isinstance(action, BuildSnapshot | CutPoint | CreateClone | ReplaceClone) for action in plan.actions):
+    if not any(isinstance(action, _TAKING) for action in plan.actions):
         return
     needs, room = _Needs(desired, observed, settings), _Room(observed)
     for action in under_way:

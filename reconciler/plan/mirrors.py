@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.ids import ImageName, ServerName
+from reconciler.plan import lag
 from reconciler.plan.actions import CopyPrimary, FollowPrimary, LeavePrimary, ReplayArchive, StopServer
 from reconciler.plan.draft import attempt, held_back
 from reconciler.plan.fingerprints import mirror_fingerprint, mirror_settings
@@ -19,7 +20,7 @@ from reconciler.plan.moments import is_due
 from reconciler.plan.refreshes import opening_for
 from reconciler.plan.schedule import ScheduleError
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
-from reconciler.state.observed import MirrorPhase
+from reconciler.state.observed import MirrorPhase, VolumeState
 from reconciler.status import words
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from reconciler.state.desired import DesiredImage
     from reconciler.state.observed import ObservedMirror
 
-_WARN_AT = 2
-"""From one over so much of the limit on, the log that a primary keeps is told."""
-
 
 def plan_mirrors(index: Index, draft: Draft) -> None:
     """Plan the mirror of every image that follows a live primary, and the end of the others."""
@@ -42,7 +40,16 @@ def plan_mirrors(index: Index, draft: Draft) -> None:
     for name in list(index.mirrors):
         if not index.declared_image(name):
             _plan_undeclared(index, draft, name)
+        if told := lag.conditions(index.desired.images.get(name), _seen(index, name), index.now):
+            draft.say(ObjectKey(Kind.MIRROR, name), *told)
     _answer(index, draft)
+
+
+def _seen(index: Index, name: ImageName) -> ObservedMirror | None:
+    """Return what is known of the mirror of an image that follows, be it called by a former name of that."""
+    looks = index.observed.mirrors
+    known = (looks.get(mirror.manifest.image) for mirror in index.mirrors.get(name, ()))
+    return next((seen for seen in known if seen is not None), None)
 
 
 def _answer(index: Index, draft: Draft) -> None:
@@ -64,6 +71,7 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
     key = ObjectKey(Kind.MIRROR, image.name)
     if (left := _left_alone(index, key, image)) is not None:
         draft.say(key, left)
+        _leave_all_the_same(index, draft, key, image)
         return
     known = index.mirrors.get(image.name, [])
     whole = index.whole_mirror(image)
@@ -77,12 +85,15 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         return
     seen = index.observed.mirrors.get(whole.manifest.image)
     if lost := whole.manifest.lost or (seen.lost if seen is not None else ""):
+        gone = f"it cannot follow any more: {lost}"
+    else:
+        gone = lag.over_limit(image, seen)
+    if gone is not None:
         after = _moments(index, image)
-        _leave(index, draft, key, whole, f"it cannot follow any more: {lost}", after=after)
+        _leave(index, draft, key, whole, gone, after=after)
         if not after:
             _copy(index, draft, key, image)
-    elif _is_old(index, image, whole):
-        age = f"no refresh has used it for {words.span(image.mirrored.raw_max_age.total_seconds())}"
+    elif (age := _too_old(index, image, whole)) is not None:
         _leave(index, draft, key, whole, age)
         draft.say(key, not_ready("RawTooOld", f"{age}; the next refresh copies the primary anew"))
     else:
@@ -94,6 +105,25 @@ def _moments(index: Index, image: DesiredImage) -> tuple[ObjectKey, ...]:
     if image.point_in_time is None or cannot_build(index, image, index.newest(image.name)) is not None:
         return ()
     return (ObjectKey(Kind.IMAGE, image.name),) if is_due(index, image) else ()
+
+
+def _leave_all_the_same(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:
+    """Plan the end of what must not stay though its image is left alone: that would cost production its disk.
+
+    A document that says ``suspend: true`` keeps no unmasked data beyond its age either, and
+    nothing that was interrupted or given up, of which a slot may be left at the primary.
+    """
+    if key in index.in_flight:
+        return
+    suspended = image.suspend and not index.away and key not in index.hidden
+    for mirror in index.mirrors.get(image.name, ()):
+        whole = mirror.manifest.phase is MirrorPhase.FOLLOWING and mirror.volume.state is VolumeState.COMPLETE
+        if not whole and suspended:
+            _leave(index, draft, key, mirror, _why_left(image, mirror))
+        elif whole and (over := lag.over_limit(image, _seen(index, image.name))) is not None:
+            _leave(index, draft, key, mirror, over)
+        elif whole and suspended and (age := _too_old(index, image, mirror)) is not None:
+            _leave(index, draft, key, mirror, age)
 
 
 def _why_left(image: DesiredImage, mirror: Mirror) -> str:
@@ -132,6 +162,9 @@ def _copy(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> No
     source = image.mirrored
     if source is None or not _is_wanted(index, image):
         draft.say(key, not_ready("NotCopied", "there is no mirror; the next refresh copies the primary"))
+        return
+    if ObjectKey(Kind.IMAGE, image.name) in index.in_flight:
+        draft.say(key, not_ready("NotCopied", "there is no mirror; the primary is copied when the build is done"))
         return
     if (refusal := cannot_build(index, image, index.newest(image.name))) is not None:
         draft.say(key, not_ready("NotCopied", "there is no mirror yet"), refusal)
@@ -178,7 +211,7 @@ def _follow(
         draft.say(key, not_ready("NotFollowing", why), reconciling("Starting", why))
         return
     held = _replay(index, draft, image, mirror, seen) if seen is not None and seen.pending else None
-    draft.say(key, *([not_ready("NotFollowing", held.message), held] if held is not None else _state(image, seen)))
+    draft.say(key, *([not_ready("NotFollowing", held.message), held] if held is not None else [_state(index, seen)]))
 
 
 def _replay(index: Index, draft: Draft, image: DesiredImage, mirror: Mirror, seen: ObservedMirror) -> Condition | None:
@@ -214,34 +247,25 @@ def _full(index: Index, mirror: Mirror) -> Condition | None:
     return stalled("InsufficientDisk", message)
 
 
-def _state(image: DesiredImage, seen: ObservedMirror | None) -> tuple[Condition, ...]:
+def _state(index: Index, seen: ObservedMirror | None) -> Condition:
     """Return how a mirror whose server runs does."""
     if seen is None:
-        return (unknown("NotAsked", "it was not asked"),)
-    source = image.mirrored
-    limit = source.held_limit if source is not None else 0
-    held: tuple[Condition, ...] = ()
-    if seen.held_bytes is not None and seen.held_bytes * _WARN_AT > limit:
-        message = (
-            f"the primary keeps {words.size(seen.held_bytes)} of log for it; at {words.size(limit)} its slot is dropped"
-        )
-        held = (Condition(type="HoldsLog", status="True", reason="BehindPrimary", message=message),)
-    if seen.behind:
-        held = (*held, Condition(type="Behind", status="True", reason="ArchiveBehind", message=seen.behind))
+        return unknown("NotAsked", "it was not asked")
     if not seen.following:
-        return (not_ready("NotFollowing", seen.problem or "it is not connected to its primary"), *held)
-    lag = "" if seen.lag_bytes is None else f"{words.size(seen.lag_bytes)} behind"
-    notes = ". ".join(filter(None, (lag, seen.problem)))
-    return (ready("Following", notes), *held)
+        return not_ready("NotFollowing", seen.problem or "it is not connected to its primary")
+    return ready("Following", ". ".join(filter(None, (lag.behind(seen, index.now), seen.problem))))
 
 
-def _is_old(index: Index, image: DesiredImage, mirror: Mirror) -> bool:
-    """Whether nothing has used a mirror for longer than its image allows, and nothing is about to."""
+def _too_old(index: Index, image: DesiredImage, mirror: Mirror) -> str | None:
+    """Return that nothing has used a mirror for longer than its image allows, and nothing is about to."""
     source = image.mirrored
-    if source is None or image.point_in_time is not None or _is_wanted(index, image):
-        return False  # a past that is asked for uses it all the time
+    wanted = image.point_in_time is not None or _is_wanted(index, image)  # a past that is asked for uses it all the time
+    if source is None or (wanted and not image.suspend):
+        return None
     used = [mirror.manifest.copied_at or mirror.manifest.started_at, *_used(index, image.name)]
-    return max(used) + source.raw_max_age <= index.now
+    if max(used) + source.raw_max_age > index.now:
+        return None
+    return f"no refresh has used it for {words.span(source.raw_max_age.total_seconds())}"
 
 
 def _used(index: Index, image: ImageName) -> list[datetime]:
@@ -253,9 +277,10 @@ def _used(index: Index, image: ImageName) -> list[datetime]:
 def _leave(
     index: Index, draft: Draft, key: ObjectKey, mirror: Mirror, reason: str, *, after: tuple[ObjectKey, ...] = ()
 ) -> None:
-    """Plan the removal of a mirror, but not while something is cut from it."""
-    if ObjectKey(Kind.IMAGE, key.name) in index.in_flight:
-        draft.say(key, reconciling("InUse", f"{reason}; it is removed when the build is done"))
+    """Plan the removal of a mirror, but not while a build still needs it: until it is cut, or its log replayed."""
+    in_use = index.observed.in_use
+    if ObjectKey(Kind.IMAGE, key.name) in index.in_flight and (in_use is None or mirror.volume.id in in_use):
+        draft.say(key, reconciling("InUse", f"{reason}; it is removed when the build does not need it any more"))
         return
     manifest = mirror.manifest
     if manifest.phase is MirrorPhase.LEAVING and manifest.slot and index.requests.get(key):

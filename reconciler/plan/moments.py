@@ -18,7 +18,7 @@ from reconciler.plan.index import RAW
 from reconciler.plan.schedule import expires_at, snapshot_id_stamp
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.desired import ImageSource, SnapshotAt
-from reconciler.state.observed import VolumeState
+from reconciler.state.observed import MirrorPhase, VolumeState
 from reconciler.status import words
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def plan_raw_copies(index: Index, draft: Draft) -> None:
         key = ObjectKey(Kind.MIRROR, image.name)
         if index.left_alone(key) is None and not _is_unseen(index, key):
             _plan_image(index, draft, key, image)
+        elif image.suspend and not _is_followed(index, image.name) and not _is_unseen(index, key):
+            raws = index.raws.get(image.name, [])  # unmasked data does not outlive its mirror, which its age ended
+            _drop(index, draft, key, raws, "nothing can be replayed from it any more")
     for name in list(index.raws):
         key = ObjectKey(Kind.MIRROR, name)
         if not index.declared_image(name) and index.left_alone(key) is None and not _is_unseen(index, key):
@@ -54,6 +57,10 @@ def _is_unseen(index: Index, key: ObjectKey) -> bool:
     """Whether a mirror, or raw copies of it, may be there that cannot be seen, be it under a former name."""
     unread = any(pool.unknown for pool in index.observed.pools.values())
     return bool(index.away) or key in index.hidden or unread
+
+
+def _is_followed(index: Index, image: ImageName) -> bool:
+    return any(mirror.manifest.phase is MirrorPhase.FOLLOWING for mirror in index.mirrors.get(image, ()))
 
 
 def _plan_image(index: Index, draft: Draft, key: ObjectKey, image: DesiredImage) -> None:
@@ -259,7 +266,7 @@ def past_of(index: Index, image: DesiredImage) -> Past | None:
     mirror = index.whole_mirror(image)
     kept = _needed(index, image, mirror) if mirror is not None else []
     seen = index.observed.mirrors.get(mirror.manifest.image) if mirror is not None else None
-    if not kept or seen is None or kept[0].manifest.until is None:
+    if not kept or seen is None or seen.position is None or kept[0].manifest.until is None:
         return None
     until = seen.complete_until or seen.last_commit or kept[-1].manifest.until
     return Past(kept[0].manifest.until, until if until is not None else kept[0].manifest.until)

@@ -121,7 +121,8 @@ class PrimarySource(Ruled):
     )
     raw_max_age: Maybe[Duration] = Field(
         None,
-        description="The mirror, which is unmasked, is removed when no refresh has used it for so long (default 30d)."
+        description="The mirror, which is unmasked, is removed when no refresh has used it for so long (default 30d),"
+        " also while the image is suspended."
         " physical only.",
         examples=["30d"],
     )

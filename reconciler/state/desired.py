@@ -75,6 +75,10 @@ class FilesSource:
     kind: Literal["files"] = "files"
 
 
+HELD_LIMIT = 10 << 30
+"""Bytes of log that may wait at a primary for a mirror of which nothing else is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrimarySource:
     """A live server. ``held_limit`` bytes of its log may wait for a mirror; ``raw_max_age``: unused, it goes then.
@@ -84,7 +88,7 @@ class PrimarySource:
 
     url: SecretName
     method: Literal["physical", "logical"]
-    held_limit: int = 10 << 30
+    held_limit: int = HELD_LIMIT
     raw_max_age: timedelta = timedelta(days=30)
     archive: SourcePath | None = None
     kind: Literal["primary"] = "primary"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
@@ -422,7 +422,7 @@ class ObservedMirror:
 
     ``position`` is how far it has replayed, as the engine writes it; None while nobody
     can ask it. ``lag_bytes`` is what it is behind the primary, ``held_bytes`` the log
-    that the primary keeps for it; None where the primary does not say.
+    that the primary keeps for it, be it at rest or not; None where the primary does not say.
     """
 
     following: bool
@@ -443,6 +443,17 @@ class ObservedMirror:
     """Files of log in its archive that it has not replayed."""
     behind: str = ""
     """Why its archive has less than the primary has written, and what to do."""
+
+    def lag(self, now: datetime) -> timedelta | None:
+        """Return how long it is behind: since the last commit in it, while there is log that it has not replayed.
+
+        None while nobody can tell. The primary's clock may be ahead of ours.
+        """
+        if self.lag_bytes is None or (self.lag_bytes and self.last_commit is None):
+            return None
+        if not self.lag_bytes or self.last_commit is None:
+            return timedelta()
+        return max(timedelta(), now - self.last_commit)
 
 
 Verb = Literal[

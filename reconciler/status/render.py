@@ -169,13 +169,14 @@ def _images(document: Json, now: datetime) -> Sheet:
 
 def _mirror_row(mirror: Json, now: datetime) -> tuple[Cell, ...]:
     data = _since(mirror["lastCommitAt"], now)
-    past = f"moments since {_since(mirror['momentsSince'], now)}" if mirror.get("momentsSince") else ""
+    notes = [f"{size(mirror['lagBytes'])} behind"] if mirror.get("lagBytes") else []
+    notes += [f"moments since {_since(mirror['momentsSince'], now)}"] if mirror.get("momentsSince") else []
     if mirror["phase"] != "following":
         state = Cell(mirror["phase"], _BUSY)
     else:
         state = Cell("following", _GOOD) if mirror["following"] else Cell("not following", _BAD)
     sizes = (size(mirror["sizeBytes"]), size(mirror["exclusiveBytes"]))
-    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, *sizes, "", past)
+    return _row(f"  {mirror['id']}", mirror["version"] or "-", state, data, *sizes, "", ", ".join(notes))
 
 
 def _since(time: str | None, now: datetime) -> str:

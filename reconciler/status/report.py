@@ -222,6 +222,7 @@ def _mirror(facts: Facts, index: _Index, volume: Volume, manifest: MirrorManifes
     """Return what follows an image's primary, its cost there (``heldBytes``) and here, and how far back it reaches."""
     moments = [raw.until for raw in index.raws.get(volume.id, ()) if raw.until is not None]
     usage, seen = facts.usage.get(volume.id), facts.observed.mirrors.get(manifest.image)
+    lag = seen.lag(facts.now) if seen is not None else None
     server = facts.observed.servers.get(ServerName(volume.id))
     return {
         "id": volume.id,
@@ -231,6 +232,7 @@ def _mirror(facts: Facts, index: _Index, volume: Volume, manifest: MirrorManifes
         "lastCommitAt": _time(seen.last_commit) if seen is not None else None,
         "position": seen.position if seen is not None else None,
         "lagBytes": seen.lag_bytes if seen is not None else None,
+        "lagSeconds": int(lag.total_seconds()) if lag is not None else None,
         "heldBytes": seen.held_bytes if seen is not None else None,
         "pendingFiles": seen.pending if seen is not None else None,
         "slot": manifest.slot or None,

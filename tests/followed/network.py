@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ class Network:
         self._lock = threading.Lock()
         self._left: int | None = None
         self.is_cut = threading.Event()
+        self.pause = 0.0
+        """Seconds that each piece of 64 KiB takes."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_after(self, size: int) -> None:
@@ -77,6 +80,7 @@ class Network:
                         return
                     self._count(len(piece) if key.fileobj is server else 0)
                     key.data.sendall(piece)
+                    time.sleep(self.pause)
 
     def _count(self, size: int) -> None:
         if self._left is not None:

@@ -16,8 +16,10 @@ from reconciler.plan.actions import DeleteSnapshot, Plan
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.observed import Failure
 from reconciler.storage.memory import MemoryStorage
+from tests.support import until
 
 from .conftest import CLONE, IMAGE
+from .test_mirrors import FOLLOWED, a_primary_of, snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -391,3 +393,22 @@ def test_a_clone_that_waits_for_a_build_is_made_as_the_newest_commit_says(world:
     world.reconciler.settle(view)
     assert world.running() == ["dev01.1"]
     assert not world.state.recent_deletions(world.clock.now())
+
+
+def test_a_mirror_beyond_its_limit_is_left_once_a_long_build_is_cut_and_the_build_ends_well(
+    world: World, engine: GatedEngine
+) -> None:
+    production = a_primary_of(world)
+    world.write(FOLLOWED)
+    world.apply()
+    engine.shut()
+    world.write(FOLLOWED.replace("name: shop}", "name: shop, annotations: {reconciler/refresh: now}}"))
+    production.rows, production.held = 9, 11 << 30
+    world.reconciler.one_pass()
+    assert engine.reached.wait(30)
+    view = world.reconciler.one_pass()
+    assert [action.verb for action in planned(view).actions] == ["leave"]
+    until(lambda: not production.slots, what="the end of the slot")
+    engine.gate.set()
+    world.reconciler.settle(view)
+    assert [manifest.facts["rows"] for manifest in snapshots(world)] == ["3", "9"]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.ids import ImageName, SecretName, SnapshotId, VolumeId
+from reconciler.ids import ImageName, RuntimeName, SecretName, SnapshotId, VolumeId
 from reconciler.plan.actions import (
     BuildSnapshot,
     CopyPrimary,
+    DropRaw,
     FollowPrimary,
     LeavePrimary,
     Plan,
@@ -203,6 +204,98 @@ def test_a_mirror_is_not_removed_under_a_build() -> None:
 def test_log_that_the_primary_keeps_is_told_before_the_limit() -> None:
     made = planned(asked(SHOP), mirrored(SHOP, a_look(held_bytes=6 << 30)))
     assert "10.0 GiB" in said(made, MIRROR, "HoldsLog").message
+
+
+OVER = a_look(held_bytes=11 << 30)
+DOWN = ObservedMirror(following=False, problem="its server does not run", held_bytes=11 << 30)
+
+
+def too_much(look: ObservedMirror = DOWN, **changes: object) -> Observed:
+    """Return a world whose primary keeps too much log for a mirror that does not run."""
+    return replace(mirrored(SHOP, look), **{"servers": {}, **changes})  # type: ignore[arg-type]  # fields of any type
+
+
+@pytest.mark.parametrize(
+    ("image", "world"),
+    [
+        pytest.param(SHOP, mirrored(SHOP, OVER), id="it is connected, and slow"),
+        pytest.param(SHOP, too_much(), id="its server does not run"),
+        pytest.param(SHOP, mirrored(SHOP, replace(DOWN, problem="it cannot be asked")), id="it does not answer"),
+        pytest.param(SHOP, too_much(pools={POOL: a_pool(free_bytes=99)}), id="its pool is at its reserve"),
+        pytest.param(replace(SHOP, suspend=True), too_much(), id="its image is suspended"),
+        pytest.param(
+            SHOP, too_much(pools={POOL: a_pool(), OTHER_POOL: a_pool(OTHER_POOL, available=False)}), id="away"
+        ),
+        pytest.param(
+            replace(SHOP, runtime=RuntimeName("docker")),
+            too_much(unknown_runtimes={RuntimeName("docker"): "no answer"}),
+            id="another runtime does not answer",
+        ),
+        pytest.param(
+            SHOP,
+            too_much(failures={MIRROR: (a_failure("follow:x", permanent=False, retry_in=HOUR),)}),
+            id="its start is held back",
+        ),
+        pytest.param(
+            SHOP,
+            replace(mirrored(SHOP, OVER), in_flight=frozenset({image_key("shop")}), in_use=frozenset()),
+            id="a build that was cut goes on",
+        ),
+    ],
+)
+def test_beyond_the_limit_a_mirror_goes_whatever_else_is_the_matter(image: DesiredImage, world: Observed) -> None:
+    made = planned(asked(image), world)
+    (leave,) = made.actions
+    assert isinstance(leave, LeavePrimary)
+    assert "11.0 GiB" in leave.reason
+    assert "11.0 GiB" in said(made, MIRROR, "HoldsLog").message
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+def test_before_the_limit_people_are_warned_also_of_a_mirror_that_does_not_run(suspend: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    made = planned(asked(replace(SHOP, suspend=suspend)), too_much(replace(DOWN, held_bytes=6 << 30)))
+    assert not any(isinstance(action, LeavePrimary) for action in made.actions)
+    assert "6.0 GiB" in said(made, MIRROR, "HoldsLog").message
+
+
+def test_a_mirror_beyond_its_limit_waits_for_a_build_that_is_not_cut_yet_and_nothing_is_copied_under_it() -> None:
+    busy = replace(mirrored(NIGHTLY, OVER), in_flight=frozenset({image_key("shop")}))
+    for in_use in (None, frozenset({VolumeId("shop.mirror")})):
+        assert planned(asked(NIGHTLY), replace(busy, in_use=in_use)).actions == ()
+    (leave,) = planned(asked(NIGHTLY), replace(busy, in_use=frozenset())).actions
+    assert isinstance(leave, LeavePrimary)
+
+
+@pytest.mark.parametrize("phase", [MirrorPhase.COPYING, MirrorPhase.LEAVING])
+def test_a_suspended_image_keeps_no_slot_of_what_was_interrupted_or_given_up(phase: MirrorPhase) -> None:
+    suspended = replace(SHOP, suspend=True)
+    (leave,) = planned(asked(suspended), seen(a_mirror(SHOP, phase=phase), secrets=SECRETS)).actions
+    assert isinstance(leave, LeavePrimary)
+
+
+def test_a_mirror_that_is_far_behind_is_told_with_bytes_and_time() -> None:
+    far = a_look(lag_bytes=3 << 30, last_commit=NOW - 2 * HOUR)
+    told = said(planned(asked(SHOP), mirrored(SHOP, far)), MIRROR, "Behind")
+    assert (told.status, told.reason, told.message) == ("True", "FarBehind", "it is 3.0 GiB and 2 h behind its primary")
+    near = a_look(lag_bytes=3 << 20, last_commit=NOW - 2 * HOUR)
+    told = said(planned(asked(SHOP), mirrored(SHOP, near)), MIRROR, "Behind")
+    assert (told.status, told.message) == ("False", "3.0 MiB and 2 h behind")
+
+
+@pytest.mark.parametrize(("lag", "hours", "far"), [(100 << 20, 2, "True"), (100 << 20, 0, "False"), (0, 9, "False")])
+def test_how_far_is_far_takes_bytes_and_time_together(lag: int, hours: int, far: str) -> None:
+    look = a_look(lag_bytes=lag, last_commit=NOW - hours * HOUR)
+    assert said(planned(asked(SHOP), mirrored(SHOP, look)), MIRROR, "Behind").status == far
+
+
+def test_a_suspended_image_keeps_no_unmasked_data_beyond_its_age() -> None:
+    suspended = replace(SHOP, suspend=True)
+    world = replace(mirrored(), volumes=(*mirrored().volumes, a_raw_of_the_mirror()))
+    assert planned(asked(suspended), world, now=NOW + 20 * 24 * HOUR).actions == ()
+    (leave,) = planned(asked(suspended), world, now=NOW + 400 * 24 * HOUR).actions
+    assert isinstance(leave, LeavePrimary)
+    (drop,) = planned(asked(suspended), seen(a_raw_of_the_mirror(), secrets=SECRETS)).actions
+    assert isinstance(drop, DropRaw)
 
 
 def test_what_failed_for_good_is_tried_again_at_the_next_time_of_the_schedule_and_not_before() -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from reconciler.ids import ImageName, SecretName, VolumeId
 from reconciler.plan.actions import BuildSnapshot, CreateClone, DeleteSnapshot, DropRaw, KeepRaw, LeavePrimary
+from reconciler.plan.policy import judge
+from reconciler.plan.settings import PolicySettings
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import DesiredImage, PointInTime, PrimarySource, SnapshotAt
 from reconciler.state.observed import MirrorManifest, Observed, ObservedPool, ObservedServer, Volume
@@ -114,6 +116,21 @@ def test_a_raw_copy_is_kept_when_the_last_one_is_old_and_the_first_one_at_once()
     none = replace(young, volumes=tuple(v for v in young.volumes if v.manifest.kind != "raw"))
     (first,) = planned(asked(SHOP), none).actions
     assert isinstance(first, KeepRaw)
+
+
+@pytest.mark.parametrize(("instant", "verbs"), [(False, []), (True, ["keep"])])
+def test_a_raw_copy_takes_room_where_copies_are_not_instant_and_is_refused_with_figures(
+    instant: bool,  # noqa: FBT001 - a parameter of the test
+    verbs: list[str],
+) -> None:
+    world = past(a_pool(instant_clones=instant, free_bytes=10 << 30, reserve_bytes=1 << 30))
+    world = replace(world, volumes=tuple(v for v in world.volumes if v.manifest.kind != "raw"))
+    policy = PolicySettings(sizes={MIRROR.id: 12 << 30})
+    judged = judge(planned(asked(SHOP), world), asked(SHOP), world, NOW, settings=policy)
+    assert [action.verb for action in judged.actions] == verbs
+    told = [c for c in judged.conditions[ObjectKey(Kind.MIRROR, "shop")] if c.reason == "InsufficientDisk"]
+    assert len(told) == len(judged.refused) == 1 - len(verbs)
+    assert all("a raw copy of the mirror of image shop needs about 12.0 GiB" in one.message for one in told)
 
 
 def test_the_newest_raw_copy_before_the_window_stays_and_older_ones_go() -> None:

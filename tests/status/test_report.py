@@ -34,6 +34,7 @@ from reconciler.state.observed import (
     MirrorManifest,
     MirrorPhase,
     Observed,
+    ObservedMirror,
     ObservedPool,
     ObservedServer,
     RawManifest,
@@ -241,8 +242,11 @@ def test_points_of_clones_and_moments_are_no_refreshes_of_their_image() -> None:
         assert image["lastRefresh"]["message"] == SNAPSHOT
 
 
-def test_a_mirror_says_since_when_moments_can_be_reached() -> None:
-    mirror = MirrorManifest(
+MIRROR = Volume(
+    VolumeId("shop.mirror"),
+    POOL,
+    VolumeState.COMPLETE,
+    MirrorManifest(
         installation=HOST,
         image=SHOP,
         engine="postgres",
@@ -251,8 +255,23 @@ def test_a_mirror_says_since_when_moments_can_be_reached() -> None:
         slot="reconciler_shop",
         revision=R1,
         started_at=NOW,
-    )
-    volumes = [Volume(VolumeId("shop.mirror"), POOL, VolumeState.COMPLETE, mirror)]
+    ),
+)
+
+
+def test_a_mirror_says_how_far_it_is_behind_its_primary_in_bytes_and_time() -> None:
+    look = ObservedMirror(following=True, lag_bytes=3 << 20, last_commit=NOW - timedelta(minutes=4))
+    document = status_document(_observing(volumes=(MIRROR,), mirrors={SHOP: look}))
+    (told,) = document["images"][0]["mirrors"]
+    assert (told["lagBytes"], told["lagSeconds"]) == (3 << 20, 240)
+    assert "3.0 MiB behind" in render_status(document)
+    at_rest = replace(look, lag_bytes=0)
+    (told,) = status_document(_observing(volumes=(MIRROR,), mirrors={SHOP: at_rest}))["images"][0]["mirrors"]
+    assert (told["lagBytes"], told["lagSeconds"]) == (0, 0)
+
+
+def test_a_mirror_says_since_when_moments_can_be_reached() -> None:
+    volumes = [MIRROR]
     for number, (of, until) in enumerate((("shop.mirror", 2), ("shop.mirror", 5), ("other.mirror", 9))):
         raw = RawManifest(
             installation=HOST,

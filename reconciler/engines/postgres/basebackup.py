@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ _DUMP_SECONDS = 600
 _TABLESPACES = "SELECT oid::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname !~ '^pg_'"
 _NO_REPLICATION = re.compile(r"must be superuser or replication role|permission denied to start WAL sender")
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
+_COPIED = re.compile(r"^\s*(\d+)/\s*(\d+) kB \(\d+%\)[^\n]*\n?", re.MULTILINE)
+"""A line of pg_basebackup's own progress: what it has of what the server expects to send, without log."""
+_WAITING = "waiting for checkpoint\n"
+_END_BYTES = 4096
 _CREATED = re.compile(r"^rmgr: Tablespace .*desc: CREATE \d+ \"(/.*)\"$", re.MULTILINE)
 
 
@@ -47,16 +52,22 @@ def copy(work: MirrorWork, installed: InstalledServer, wanted: Primary) -> None:
     """
     data, links = work.directory / "data", _tablespaces(wanted)
     argv: list[str | Path] = [server.program(installed, "pg_basebackup"), "--pgdata", data, "--no-password"]
-    argv += ["--wal-method=stream", "--checkpoint=fast", "--no-sync", *([f"--slot={work.slot}"] if work.slot else [])]
+    argv += [
+        "--wal-method=stream",
+        "--checkpoint=fast",
+        "--no-sync",
+        "--progress",
+        *([f"--slot={work.slot}"] if work.slot else []),
+    ]
     argv += [
         f"--tablespace-mapping={_escaped(place)}={work.directory / f'tablespace.{oid}'}" for oid, place in links.items()
     ]
     argv += ["--dbname", wanted.argument()]
     try:
-        with _progress(work):
-            proc.run(argv, env=wanted.environment(), cancel=work.cancel)
+        with tempfile.TemporaryFile() as said, _progress(work, said.fileno()):
+            proc.run(argv, stderr=said, env=wanted.environment(), cancel=work.cancel)
     except CommandError as error:
-        told = wanted.redacted(error.stderr)
+        told = wanted.redacted(_COPIED.sub("", error.stderr).replace(_WAITING, ""))
         if _NO_REPLICATION.search(told):
             raise SourceError(
                 f"the primary {wanted.where} does not let us stream: {told}",
@@ -120,13 +131,15 @@ def _tablespaces(wanted: Primary) -> dict[str, str]:
 
 
 @contextmanager
-def _progress(work: MirrorWork) -> Iterator[None]:
-    """Tell how much was copied while the block runs."""
+def _progress(work: MirrorWork, said: int) -> Iterator[None]:
+    """Tell while the block runs how much was copied, by what the program says in the open file."""
     done = threading.Event()
+    started = time.monotonic()
 
     def tell() -> None:
         while not done.wait(_TELL_EVERY):
-            work.progress(f"copying the primary: {words.size(_weight(work.directory))} so far")
+            end = os.pread(said, _END_BYTES, max(0, os.fstat(said).st_size - _END_BYTES))
+            work.progress(_told(end.decode("utf-8", "replace"), work.directory, time.monotonic() - started))
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
@@ -135,6 +148,16 @@ def _progress(work: MirrorWork) -> Iterator[None]:
     finally:
         done.set()
         teller.join()
+
+
+def _told(said: str, directory: Path, seconds: float) -> str:
+    """Say how much was copied, of how much and for how long still, where the program has told that yet."""
+    figures = _COPIED.findall(said)
+    copied, total = (int(kilobytes) << 10 for kilobytes in figures[-1]) if figures else (0, 0)
+    if not copied or copied > total:
+        return f"copying the primary: {words.size(_weight(directory))} so far"
+    left = words.span(seconds * (total - copied) / copied)
+    return f"copying the primary: {words.size(copied)} of {words.size(total)}, about {left} left"
 
 
 def _weight(directory: Path) -> int:

@@ -14,6 +14,7 @@ from reconciler import proc
 from reconciler.engines import files
 from reconciler.engines.postgres import feeding, parameters, recovery, server, settings
 from reconciler.engines.postgres.control import required_settings
+from reconciler.engines.postgres.failures import told
 from reconciler.errors import CommandError, PermanentError, SourceError
 from reconciler.handover import give_tree
 
@@ -40,7 +41,7 @@ def initialise(work: BuildWork, installed: InstalledServer) -> None:
     try:
         proc.run(argv, account=work.account, env=server.server_environment(), cwd=data, timeout=600, cancel=work.cancel)
     except CommandError as error:
-        raise PermanentError(f"initdb failed: {error.stderr.strip()[-500:]}") from error
+        raise PermanentError(f"initdb failed: {told(error.stderr)}") from error
 
 
 def open_source(work: BuildWork, installed: InstalledServer, wanted: Recovery | None = None) -> None:
@@ -92,7 +93,7 @@ def _find_admin(work: BuildWork, installed: InstalledServer, asked: Mapping[str,
     recovery.note(work, done.text)
     found = re.search(r"admin:([0-9a-f]+)", done.text)
     if found is None:
-        raise SourceError(f"the source's superuser cannot be found: {done.stderr.strip()[-500:]}")
+        raise SourceError(f"the source's superuser cannot be found: {told(done.stderr)}")
     server.note_build_facts(work, {"admin": bytes.fromhex(found[1]).decode()})
 
 

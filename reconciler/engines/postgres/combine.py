@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reconciler import proc
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.datafiles import copy_data_directory, extract_tar_set, is_tar_set, share_blocks
+from reconciler.engines.postgres.failures import told
 from reconciler.errors import CommandError, SourceError
 from reconciler.handover import give_tree, take_tree
 
@@ -92,7 +93,8 @@ def verify(work: BuildWork, installed: InstalledServer, copy: Path, source: Path
 
 
 def _told(error: CommandError, program: str) -> str:
-    lines = [line.removeprefix(f"{program}: ") for line in error.stderr.strip().splitlines()]
+    said = told(error.stderr, len(error.stderr))
+    lines = [line.removeprefix(f"{program}: ") for line in said.splitlines()]
     return "; ".join(lines[:_REFUSED_LINES])
 
 

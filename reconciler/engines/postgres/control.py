@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reconciler import proc
 from reconciler.engines import files
 from reconciler.engines.postgres import server
+from reconciler.engines.postgres.failures import told
 from reconciler.errors import CommandError, SourceError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def read_control(installed: InstalledServer, data: Path) -> Control:
     try:
         output = proc.run([server.program(installed, "pg_controldata"), "-D", data], env=env, timeout=60)
     except CommandError as error:
-        raise SourceError(f"the control file of {data} cannot be read: {error.stderr.strip()}") from error
+        raise SourceError(f"the control file of {data} cannot be read: {told(error.stderr)}") from error
     rows = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in output.text.splitlines())}
     settings = {setting: rows.get(label, "0") for label, setting in _SETTINGS.items()}
     return Control(

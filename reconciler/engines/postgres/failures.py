@@ -24,6 +24,7 @@ from reconciler.errors import (
     RefusedError,
     UnavailableError,
 )
+from reconciler.status import redact
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -81,6 +82,14 @@ class SqlError(Exception):
         self.hint = hint
         self.missing_role = missing_role
         """Name of a role that there is not; to be made or not, never to be shown: code may have taken it from a row."""
+
+
+def told(output: str, most: int = 500) -> str:
+    """Return the end of what a program wrote, of ``most`` characters, without what looks like a secret.
+
+    Cleaned as a whole: the end of it may begin within a connection string.
+    """
+    return redact.text(output.strip())[-most:]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from reconciler.engines import files
 from reconciler.engines.base import Sealed
 from reconciler.engines.postgres import bootstrap, collations, physical, recovery, server
 from reconciler.engines.postgres.control import CLEAN, read_control
+from reconciler.engines.postgres.failures import told
 from reconciler.errors import CommandError, PermanentError
 from reconciler.handover import give_tree, take_tree
 
@@ -95,7 +96,7 @@ def reset_wal(work: BuildWork, installed: InstalledServer) -> None:
     try:
         proc.run(argv, account=work.account, env=proc.environment({"LC_ALL": "C"}), timeout=600)
     except CommandError as error:
-        raise PermanentError(f"the build's WAL cannot be reset: {error.stderr.strip()}") from error
+        raise PermanentError(f"the build's WAL cannot be reset: {told(error.stderr)}") from error
     for segment in (server.data_directory(work) / "pg_wal").iterdir():
         if _SEGMENT.fullmatch(segment.name):
             files.make_sparse(segment)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,6 @@ from reconciler.engines.postgres.physical import newest_timeline
 from reconciler.errors import BusyError, ReconcilerError, SourceError, UnavailableError, UnsupportedError
 from reconciler.handover import give, give_tree
 from reconciler.state.observed import ObservedMirror
-from reconciler.status import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,9 +134,9 @@ class PostgresMirrors:
             with _standby(work, wanted) as conn:
                 row = conn.execute(_FOLLOWING).fetchone()
         except psycopg.Error as error:
-            return ObservedMirror(following=False, problem=f"it cannot be asked: {wanted.redacted(str(error))}")
+            return self._silent(work, f"it cannot be asked: {wanted.redacted(str(error))}")
         if row is None or row[0] is None:
-            return ObservedMirror(following=False, problem="it has not begun to replay")
+            return self._silent(work, "it has not begun to replay")
         position, last_commit, pause, following, system, segment_bytes, complete_until = row
         mirror = ObservedMirror(
             following=bool(following),
@@ -151,6 +150,21 @@ class PostgresMirrors:
         if work.archive is not None:
             mirror = archived.look(work, _standing(work, position, segment_bytes, pause), mirror)
         return _with_primary(work, wanted, mirror, system, segment_bytes)
+
+    @translated()
+    def held(self, work: MirrorWork) -> int | None:
+        if not work.slot:
+            return None
+        wanted = _primary(work)
+        with replication.session(wanted, connect_seconds=_LOOK_SECONDS) as conn:
+            return _held(conn, wanted, work.slot, replication.identify(conn))
+
+    def _silent(self, work: MirrorWork, problem: str) -> ObservedMirror:
+        """Return what is known of a mirror that does not answer; its primary may."""
+        held = None
+        with suppress(ReconcilerError):
+            held = self.held(work)
+        return ObservedMirror(following=False, problem=problem, held_bytes=held)
 
     @translated()
     def replay(self, work: MirrorWork) -> None:
@@ -281,6 +295,8 @@ def _with_primary(
             if there.identifier != system:
                 why = "the primary is another database system than the one copied"
                 return replace(mirror, following=False, lost=why)
+            if work.slot:  # one that was left behind by another mode holds log as well
+                mirror = replace(mirror, held_bytes=_held(conn, wanted, work.slot, there))
             if work.archive is not None:
                 mirror = _archived(work, conn, mirror, there, segment_bytes)
             else:
@@ -330,15 +346,14 @@ def _compared(
     work: MirrorWork, wanted: Primary, conn: psycopg.Connection, mirror: ObservedMirror, there: replication.System
 ) -> ObservedMirror:
     position = replication.lsn(mirror.position or "0/0")
-    slot = replication.read_slot(conn, wanted, work.slot)
-    held = there.position - slot.restart if slot is not None and slot.restart is not None else None
-    lag = max(0, there.position - position)
-    mirror = replace(mirror, lag_bytes=lag, held_bytes=held)
-    if mirror.following:
-        return mirror
-    if held is not None and held > work.held_limit:
-        return replace(mirror, lost=f"the primary would have to keep {words.size(held)} of log for it")
-    return _stuck(work, wanted, conn, mirror, there, slot)
+    mirror = replace(mirror, lag_bytes=max(0, there.position - position))
+    return mirror if mirror.following else _stuck(work, wanted, conn, mirror, there)
+
+
+def _held(conn: psycopg.Connection, wanted: Primary, slot: str, there: replication.System) -> int | None:
+    """Return the bytes of log that a primary keeps for a slot; None when it is gone, or has lost its log."""
+    found = replication.read_slot(conn, wanted, slot)
+    return max(0, there.position - found.restart) if found is not None and found.restart is not None else None
 
 
 def _left_behind(conn: psycopg.Connection, there: replication.System, position: int, own: int) -> str | None:
@@ -359,7 +374,6 @@ def _stuck(
     conn: psycopg.Connection,
     mirror: ObservedMirror,
     there: replication.System,
-    slot: replication.Slot | None,
 ) -> ObservedMirror:
     """Say why a mirror does not follow a primary that answers."""
     position, own = replication.lsn(mirror.position or "0/0"), newest_timeline(work.directory / "data") or 1
@@ -369,6 +383,6 @@ def _stuck(
         return replace(mirror, lost="the primary was set back to before what the mirror has")
     if not replication.has_log(wanted, position=position, timeline=own):
         return replace(mirror, lost="the primary has removed log that the mirror needs")
-    if slot is None or slot.restart is None:
+    if mirror.held_bytes is None:
         return replace(mirror, outdated=True, problem=f"the slot {work.slot} is gone at the primary")
     return replace(mirror, problem=mirror.problem or "it is about to connect")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines import files
 from reconciler.engines.postgres import control, server
+from reconciler.engines.postgres.failures import told
 from reconciler.errors import BusyError, SourceError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def failure(recovery: Recovery | None, stderr: str, what: str) -> SourceError:
             f"the WAL of {what} ends before the copy is consistent",
             hint="take it with pg_basebackup --wal-method=stream, or put the missing WAL into the archive",
         )
-    return SourceError(f"PostgreSQL cannot open {what}: {stderr.strip()[-1000:]}")
+    return SourceError(f"PostgreSQL cannot open {what}: {told(stderr, 1000)}")
 
 
 def _restore_command(directory: Path) -> str:

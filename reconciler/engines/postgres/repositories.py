@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 from reconciler import proc
 from reconciler.engines.compressed import open_stream
 from reconciler.engines.postgres.choice import WAL, Choice, Stock
+from reconciler.engines.postgres.failures import told
 from reconciler.engines.postgres.label import Backup, lsn
 from reconciler.engines.postgres.walarchive import COMPRESSIONS, Archive, Stored
 from reconciler.engines.postgres.walg import WalG
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 300
 _ARCHIVED = re.compile(r"(?:.*/)?([0-9A-F]{24}|[0-9A-F]{8}\.history)(?:-[0-9a-f]{40}(?:\.\w+)?)?")
-_TOLD = 500
 
 
 class BackupTool(Protocol):
@@ -183,8 +183,8 @@ class PgBackRest:
         try:
             return proc.run(argv, stdout=stdout, env=proc.environment(), cwd=Path("/"), cancel=cancel, timeout=timeout)
         except CommandError as error:
-            told = " ".join(error.stderr.split())[-_TOLD:]
-            raise SourceError(f"pgbackrest {command} of stanza {self._stanza} failed: {told}") from error
+            why = told(" ".join(error.stderr.split()))
+            raise SourceError(f"pgbackrest {command} of stanza {self._stanza} failed: {why}") from error
 
 
 def _backup(entry: Mapping[str, Any]) -> Backup:

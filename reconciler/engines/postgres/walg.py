@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from reconciler import proc
 from reconciler.engines.postgres.choice import WAL, Choice, Stock
+from reconciler.engines.postgres.failures import told
 from reconciler.engines.postgres.label import Backup
 from reconciler.engines.postgres.walarchive import SEGMENT_SIZES, Archive, Stored
 from reconciler.errors import BusyError, CommandError, SourceError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 _SECONDS = 300
 _NO_SUCH_WAL = 74
 """Exit code of ``wal-fetch`` (EX_IOERR of sysexits.h) for a file that is not in the repository."""
-_TOLD = 500
 _PLACE = "reconciler-wal-g-"
 _NO_PREFETCH = {"WALG_DOWNLOAD_CONCURRENCY": "1"}
 """With more, ``wal-fetch`` leaves a process behind that writes further segments beside the one that was asked for."""
@@ -114,8 +114,8 @@ class WalG:
         except CommandError as error:
             if command == "wal-fetch" and error.returncode == _NO_SUCH_WAL:
                 raise BusyError(f"{words[0]} is not in the repository any more", reason="SourceChanged") from error
-            told = " ".join(error.stderr.split())[-_TOLD:]
-            raise SourceError(f"wal-g {command} with {self._config} failed: {told}") from error
+            why = told(" ".join(error.stderr.split()))
+            raise SourceError(f"wal-g {command} with {self._config} failed: {why}") from error
 
 
 @contextmanager

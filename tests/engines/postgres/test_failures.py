@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from reconciler.engines.postgres import server
+from reconciler.engines.base import BackupRepository, LocalSource
+from reconciler.engines.postgres import failures, recovery, server
 from reconciler.engines.postgres.engine import PostgresEngine
 from reconciler.engines.postgres.failures import SqlError, translated
+from reconciler.engines.postgres.identify import identify
 from reconciler.errors import (
     BusyError,
     CommandError,
@@ -118,3 +121,36 @@ def test_other_failures_of_files_may_be_tried_again_and_of_sources_may_not() -> 
         _raises(OSError(errno.EIO, "Input/output error", "global/pg_control"))
     with pytest.raises(SourceError, match="truncated"), translated():
         _raises(SourceError("truncated"), OSError(errno.EIO, "Input/output error"))
+
+
+HOSTILE = (
+    'could not connect: "user=boss password=sesame host=db" and postgresql://boss:sesame@db/shop\n'
+    + "x" * 900
+    + "\nend"
+)
+
+
+def test_what_a_server_says_that_cannot_open_a_copy_shows_no_secret() -> None:
+    told = str(recovery.failure(None, HOSTILE, "/backups/shop"))
+    assert "sesame" not in told
+    assert told.endswith("end")
+
+
+def test_the_end_of_what_a_program_says_shows_no_part_of_a_secret_wherever_it_begins() -> None:
+    assert [length for length in range(1, 1200) if "esame" in failures.told(HOSTILE, length)] == []
+
+
+def test_what_a_program_of_repositories_says_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("wal-g", "pgbackrest"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho 'password=sesame: s3://key:sesame@store is not there' >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for repository in (
+        BackupRepository("wal-g", "", Path("/w.json")),
+        BackupRepository("pgbackrest", "main", Path("/p.conf")),
+    ):
+        source = LocalSource("backup", name="shop", repository=repository)
+        with pytest.raises(SourceError, match="is not there") as caught:
+            identify(source)
+        assert "sesame" not in str(caught.value)
