@@ -69,7 +69,8 @@ def zfs(*words: str) -> str:
 def dataset_at(path: Path) -> str:
     """Return the dataset that is mounted at a path."""
     mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return next(words[words.index("-") + 2] for words in reversed(mounts) if words[4] == str(path))
+    point = str(path).replace(" ", "\\040")
+    return next(words[words.index("-") + 2] for words in reversed(mounts) if words[4] == point)
 
 
 def destroy_all(path: Path) -> None:
@@ -84,6 +85,30 @@ def destroy_all(path: Path) -> None:
 def below(dataset: str) -> list[str]:
     """Return the names of all datasets and snapshots below one."""
     return zfs("list", "-H", "-t", "filesystem,snapshot", "-o", "name", "-r", dataset).splitlines()[1:]
+
+
+def shown_states(mountpoint: Path, file: str) -> list[str]:
+    """Return what a file held in every snapshot that a dataset shows, which zfs-fuse does by clones only."""
+    shown = mountpoint / ".zfs" / "snapshot"
+    if shown.is_dir():
+        return [(one / file).read_text() for one in sorted(shown.iterdir())]
+    dataset, states = dataset_at(mountpoint), []
+    for snapshot in [name for name in below(dataset) if name.startswith(f"{dataset}@")]:
+        look = f"{dataset.partition('/')[0]}/look-{time.monotonic_ns()}"
+        place = mountpoint.parents[2] / "look"
+        zfs("clone", "-o", f"mountpoint={place}", snapshot, look)
+        states.append((place / file).read_text())
+        zfs("unmount", look)
+        _patiently("zfs", "destroy", look)
+    return states
+
+
+def _patiently(*argv: str) -> None:
+    """Run a command until it is taken: a dataset is busy for a moment after it was unmounted."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while _run(*argv).returncode != 0:
+        assert time.monotonic() < deadline, argv
+        time.sleep(0.02)
 
 
 @contextmanager

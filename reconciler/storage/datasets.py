@@ -34,6 +34,7 @@ FILE_SYSTEMS = frozenset({"zfs", "fuse.zfs"})
 
 _TIMEOUT = 120.0
 """Seconds; a pool whose devices are gone makes commands wait for ever."""
+_SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")
 _BUSY_FOR = (0.02, 0.05, 0.1, 0.2, 0.4)
 _LONGEST_COMPLAINT = 300
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -246,7 +247,7 @@ def installed() -> bool:
 
 def _environment() -> dict[str, str]:
     """Root's programs are found as well: an ordinary user's PATH often lacks them."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_PROGRAMS])
     return proc.environment({"LC_ALL": "C", "PATH": path})
 
 

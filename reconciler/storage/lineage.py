@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,9 +48,9 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command: ``destroy`` a dataset or a snapshot, or ``promote`` a clone."""
+    """What to do: ``destroy`` a dataset or snapshot, ``promote`` a clone, ``hand on`` a snapshot to a new heir."""
 
-    command: str
+    command: Literal["destroy", "promote", "hand on"]
     name: str
 
 
@@ -103,10 +103,24 @@ def copied_for(volume: str) -> str:
     return f"{_OURS}copy-{_digest(volume)}"
 
 
-def next_step(lineage: Lineage, may_be_promoted: Callable[[str], bool], failed: frozenset[Step]) -> Step | None:
-    """Return what to do next so that nothing stays that nothing needs; None when there is nothing left to do."""
-    steps = (*_of_deleted(lineage, may_be_promoted), *_of_volumes(lineage))
+def next_step(
+    lineage: Lineage, doomed: str | None, may_be_promoted: Callable[[str], bool], failed: frozenset[Step] = frozenset()
+) -> Step | None:
+    """Return what to do next so that a dataset goes, and nothing stays that nothing needs; None: all is done.
+
+    ``failed`` are steps that were tried since the last one that went well.
+    """
+    steps = (*_of_doomed(lineage, doomed, failed), *_of_deleted(lineage, may_be_promoted), *_of_volumes(lineage))
     return next((step for step in steps if step not in failed), None)
+
+
+def _of_doomed(lineage: Lineage, doomed: str | None, failed: frozenset[Step]) -> Iterator[Step]:
+    if doomed not in lineage.datasets:
+        return
+    gone = Step("destroy", doomed)
+    # When nothing of ours depends on it and it cannot go all the same, somebody made a clone of it elsewhere.
+    handed_on = lineage.needed(doomed) or (lineage.of(doomed) if gone in failed else [])
+    yield Step("hand on", handed_on[-1]) if handed_on else gone
 
 
 def _of_deleted(lineage: Lineage, may_be_promoted: Callable[[str], bool]) -> Iterator[Step]:

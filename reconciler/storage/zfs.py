@@ -22,7 +22,7 @@ import contextlib
 import os
 import secrets
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from reconciler.errors import BusyError, ConfigError, ReconcilerError, UnavailableError, UnsupportedError
 from reconciler.ids import VolumeId
@@ -178,8 +178,7 @@ class ZfsStorage(DirectoryStorage):
             found = known.datasets.get(self._name(volume))
             if found is not None:
                 self._require_ours(found)
-                known = self._remove(found.name, known)
-            self._tidy(known)
+            self._work_off(known, None if found is None else found.name)
         if os.path.ismount(path):
             raise BusyError(f"{path} is mounted, and not by the pool {self.name}")
         remove_tree(path)
@@ -323,43 +322,35 @@ class ZfsStorage(DirectoryStorage):
                 reason="ForeignVolume",
             )
 
-    def _remove(self, name: str, known: Lineage) -> Lineage:
-        """Destroy a volume, after handing on what others depend on; return what there is then."""
-        while needed := known.needed(name):
-            known = self._hand_on(needed[-1])
-        try:
-            datasets.destroy(name)
-        except DependentsError:  # somebody cloned a snapshot of it to a place that is not ours
-            for snapshot in reversed(known.of(name)):
-                with contextlib.suppress(MissingDatasetError):  # it went with a later one
-                    self._hand_on(snapshot)
-            datasets.destroy(name)
-            return datasets.lineage(known.root)
-        return known.without(name)
-
-    def _hand_on(self, snapshot: str) -> Lineage:
-        """Give a snapshot, and those before it, to an heir that is never mounted."""
-        root = self._dataset()
-        heir = f"{root}/deleted/{secrets.token_hex(8)}"
-        datasets.run("clone", snapshot, heir)
-        datasets.run("promote", heir)
-        return datasets.lineage(root)
-
-    def _tidy(self, known: Lineage) -> None:
-        """Take away what nothing depends on any more; what is in use stays for another time."""
+    def _work_off(self, known: Lineage, doomed: str | None) -> None:
+        """Have a dataset gone, and whatever nothing needs any more; of the latter, what is in use stays for later."""
         failed: frozenset[Step] = frozenset()
-        while step := next_step(known, lambda volume: self._is(volume, CloneManifest), failed):
+        while step := next_step(known, doomed, lambda volume: self._is(volume, CloneManifest), failed):
             try:
                 known = self._take(step, known)
-            except (BusyError, MissingDatasetError):
+            except BusyError as error:
+                if step.name == doomed and not (isinstance(error, DependentsError) and known.of(doomed)):
+                    raise
                 failed |= {step}
+            else:
+                failed = frozenset()
 
     def _take(self, step: Step, known: Lineage) -> Lineage:
-        if step.command == "promote":
-            datasets.run("promote", step.name)
-            return datasets.lineage(known.root)
-        datasets.destroy(step.name)
-        return known.without(step.name)
+        """Take a step and return what there is then."""
+        match step.command:
+            case "destroy":
+                with contextlib.suppress(MissingDatasetError):
+                    datasets.destroy(step.name)
+                return known.without(step.name)
+            case "hand on":
+                heir = f"{known.root}/deleted/{secrets.token_hex(8)}"
+                datasets.run("clone", step.name, heir)
+                datasets.run("promote", heir)
+            case "promote":
+                datasets.run("promote", step.name)
+            case _:
+                assert_never(step.command)
+        return datasets.lineage(known.root)
 
     def _size_properties(self, root: str) -> tuple[str, ...]:
         """Return what this version can tell: zfs-fuse does not know how much was written since a snapshot."""
