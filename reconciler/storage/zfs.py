@@ -283,19 +283,18 @@ class ZfsStorage(DirectoryStorage):
             )
 
     def _make_ready(self) -> None:
-        """Make the datasets that hold the volumes, and mount those that are not mounted."""
+        """Make the dataset that holds the volumes, or mount what is in it; once for each mount of the pool."""
         mount = self._mounted()
         if mount is None or mount.id == self._ready:
             return
-        root = self._dataset()
-        known = datasets.lineage(root)
-        for container, options in (("volumes", ()), ("deleted", ("-o", "mountpoint=none"))):
-            if f"{root}/{container}" not in known.datasets:
-                owner = f"{INSTALLATION}={self._installation}"
-                datasets.run("create", "-o", "canmount=off", "-o", owner, *options, f"{root}/{container}")
-        for name in datasets.unmounted(f"{root}/volumes"):
-            with contextlib.suppress(ReconcilerError):  # it says so itself when it is asked for
-                datasets.run("mount", name)
+        volumes = f"{self._dataset()}/volumes"
+        if datasets.exists(volumes):
+            for name in datasets.unmounted(volumes):
+                with contextlib.suppress(ReconcilerError):  # it says so itself when it is asked for
+                    datasets.run("mount", name)
+        else:
+            owner = f"{INSTALLATION}={self._installation}"
+            datasets.run("create", "-o", "canmount=off", "-o", owner, volumes)
         self._ready = mount.id
 
     def _check_mounted(self, path: Path) -> None:
@@ -343,7 +342,10 @@ class ZfsStorage(DirectoryStorage):
                     datasets.destroy(step.name)
                 return known.without(step.name)
             case "hand on":
-                heir = f"{known.root}/deleted/{secrets.token_hex(8)}"
+                heirs = f"{known.root}/deleted"
+                if heirs not in known.datasets:
+                    datasets.run("create", "-o", "canmount=off", "-o", "mountpoint=none", heirs)
+                heir = f"{heirs}/{secrets.token_hex(8)}"
                 datasets.run("clone", step.name, heir)
                 datasets.run("promote", heir)
             case "promote":
