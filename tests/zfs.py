@@ -87,20 +87,22 @@ def below(dataset: str) -> list[str]:
     return zfs("list", "-H", "-t", "filesystem,snapshot", "-o", "name", "-r", dataset).splitlines()[1:]
 
 
-def shown_states(mountpoint: Path, file: str) -> list[str]:
-    """Return what a file held in every snapshot that a dataset shows, which zfs-fuse does by clones only."""
+def shown_states(mountpoint: Path) -> Iterator[Path]:
+    """Yield the directory of every snapshot that a dataset shows; zfs-fuse shows them as clones only."""
     shown = mountpoint / ".zfs" / "snapshot"
     if shown.is_dir():
-        return [(one / file).read_text() for one in sorted(shown.iterdir())]
-    dataset, states = dataset_at(mountpoint), []
+        yield from sorted(shown.iterdir())
+        return
+    dataset = dataset_at(mountpoint)
+    pool, _, _ = dataset.partition("/")
     for snapshot in [name for name in below(dataset) if name.startswith(f"{dataset}@")]:
-        look = f"{dataset.partition('/')[0]}/look-{time.monotonic_ns()}"
-        place = mountpoint.parents[2] / "look"
-        zfs("clone", "-o", f"mountpoint={place}", snapshot, look)
-        states.append((place / file).read_text())
-        zfs("unmount", look)
-        _patiently("zfs", "destroy", look)
-    return states
+        look = f"{pool}/look-{time.monotonic_ns()}"
+        zfs("clone", snapshot, look)
+        try:
+            yield Path(zfs("get", "-H", "-o", "value", "mountpoint", look).strip())
+        finally:
+            zfs("unmount", look)
+            _patiently("zfs", "destroy", look)
 
 
 def _patiently(*argv: str) -> None:

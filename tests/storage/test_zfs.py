@@ -77,6 +77,11 @@ def fill(storage: ZfsStorage, volume: VolumeId, data: str) -> None:
     (storage.path(volume) / "rows").write_text(data)
 
 
+def shown(path: Path) -> list[str]:
+    """Return what was in a volume in every snapshot of it."""
+    return [(state / "rows").read_text() for state in shown_states(path)]
+
+
 def mirror(storage: ZfsStorage, data: str) -> None:
     """Make something unsealed that builds are copied from."""
     manifest = RawManifest(
@@ -100,10 +105,10 @@ def test_no_snapshot_shows_the_state_before_masking(zfs_path: Path) -> None:
     fill(storage, SNAPSHOT, "original")
     masked(storage)
     clone = storage.clone(SNAPSHOT, CLONE, clone_manifest())
-    assert shown_states(storage.path(SNAPSHOT), "rows") == ["masked"]
-    assert shown_states(clone, "rows") == []
+    assert shown(storage.path(SNAPSHOT)) == ["masked"]
+    assert shown(clone) == []
     storage.delete(SNAPSHOT)
-    assert shown_states(clone, "rows") == []
+    assert shown(clone) == []
     assert (clone / "rows").read_text() == "masked"
 
 
@@ -114,10 +119,10 @@ def test_a_masked_copy_of_a_mirror_never_comes_to_show_the_mirror(zfs_path: Path
     storage.clone(MIRROR, SNAPSHOT, build_manifest())
     masked(storage)
     clone = storage.clone(SNAPSHOT, CLONE, clone_manifest())
-    assert shown_states(storage.path(MIRROR), "rows") == ["original"]
+    assert shown(storage.path(MIRROR)) == ["original"]
     for gone in (MIRROR, SNAPSHOT):
         storage.delete(gone)
-        assert shown_states(clone, "rows") == []
+        assert shown(clone) == []
     assert [volume.id for volume in storage.volumes()] == [CLONE]
     assert "original" not in (clone / "rows").read_text()
     storage.delete(CLONE)
@@ -141,7 +146,7 @@ def test_a_state_before_sealing_that_somebody_holds_keeps_the_volume_unsealed(zf
     assert [volume.manifest for volume in storage.volumes()] == [build_manifest()]
     zfs("release", "keep", held)
     storage.seal(SNAPSHOT, snapshot_manifest())
-    assert shown_states(storage.path(SNAPSHOT), "rows") == ["original"]
+    assert shown(storage.path(SNAPSHOT)) == ["original"]
 
 
 @pytest.mark.root

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +29,7 @@ from tests.storage.test_crashes import (
 from tests.zfs import below, dataset_at
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import FrameType
 
     from _typeshed import ProfileFunction
