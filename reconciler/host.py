@@ -355,7 +355,11 @@ def _pool(name: PoolName, settings: Pool, state: StateDirectory) -> Storage:
     return open_pool(
         name,
         PoolSettings(
-            driver=settings.driver, path=settings.directory, reserve=str(settings.reserve), size=settings.size
+            driver=settings.driver,
+            path=settings.directory,
+            reserve=str(settings.reserve),
+            size=settings.size,
+            dataset=settings.dataset,
         ),
         installation=state.installation,
         known_pool_id=state.known_pools.all().get(name),

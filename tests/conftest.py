@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import new_world
+from tests.zfs import destroy_all, zfs_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,6 +165,21 @@ def btrfs_path(btrfs_root: Path) -> Path:
 def xfs_path(xfs_root: Path) -> Path:
     """A directory of the test's own on XFS with reflinks."""
     return Path(tempfile.mkdtemp(dir=xfs_root))
+
+
+@pytest.fixture(scope="session")
+def zfs_root() -> Iterator[Path]:
+    """Where a ZFS pool of 768 MiB is mounted, shared by the session's tests."""
+    with zfs_pool(Path(tempfile.gettempdir())) as mountpoint:
+        yield mountpoint
+
+
+@pytest.fixture
+def zfs_path(zfs_root: Path) -> Iterator[Path]:
+    """A directory of the test's own on ZFS; datasets that are made for what is below it go with the test."""
+    path = Path(tempfile.mkdtemp(dir=zfs_root, prefix="t"))
+    yield path
+    destroy_all(path)
 
 
 @pytest.fixture

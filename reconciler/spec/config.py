@@ -195,6 +195,7 @@ def _git_url(value: str, info: ValidationInfo) -> str:
     return str(_host_path(value, info))
 
 
+Dataset = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$", max_length=100)]
 RequiredAttestation = Maybe[Literal["signed", "any"]]
 
 
@@ -213,6 +214,12 @@ class Pool(Model):
     size: Maybe[Size] = Field(
         None, description="With driver btrfs: make a loop-backed pool of this size (root only).", examples=["50Gi"]
     )
+    dataset: Maybe[Dataset] = Field(
+        None,
+        description="With driver zfs: the dataset of the pool, made and mounted at path if it does not exist; "
+        "default: the one that is mounted at path, or one below that which path lies on.",
+        examples=["tank/reconciler"],
+    )
     require_attestation: RequiredAttestation = Field(
         None, description="No clone is delivered of a snapshot without a valid attestation, or without a signed one."
     )
@@ -223,6 +230,9 @@ class Pool(Model):
             raise problem(
                 "only driver: btrfs can make a pool of a size", hint="write driver: btrfs", at=("size",), code="R017"
             )
+        if self.dataset is not None and self.driver != "zfs":
+            summary = "only driver: zfs has datasets"
+            raise problem(summary, hint="write driver: zfs, or leave it out", at=("dataset",), code="R017")
         return self
 
     @property

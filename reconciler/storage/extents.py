@@ -47,3 +47,13 @@ def allocated_usage(path: Path) -> Usage:
         logical += status.st_size
         allocated += status.st_blocks * 512
     return Usage(logical, allocated)
+
+
+def logical_size(path: Path) -> int:
+    """Return what the files of a directory add up to.
+
+    Raises:
+        OSError: the directory is absent.
+
+    """
+    return sum(status.st_size for _, status in regular_files(path))

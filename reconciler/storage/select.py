@@ -6,18 +6,20 @@ returned storage does.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.errors import ConfigError, UnavailableError
 from reconciler.state.observed import ObservedPool
-from reconciler.storage import linux
+from reconciler.storage import datasets, linux
 from reconciler.storage.btrfs import BtrfsStorage
 from reconciler.storage.copy import CopyStorage
 from reconciler.storage.loopback import LoopFile
 from reconciler.storage.pool import read_marker
 from reconciler.storage.reflink import ReflinkStorage
 from reconciler.storage.room import existing
+from reconciler.storage.zfs import ZfsStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,9 +32,15 @@ if TYPE_CHECKING:
     from reconciler.storage.directory import DirectoryStorage
 
 AUTO = "auto"
-DRIVERS = ("btrfs", "reflink", "copy")
+DRIVERS = ("btrfs", "zfs", "reflink", "copy")
 """Best first: the order in which ``auto`` tries."""
+NEVER = {
+    "lvmthin": "snapshots of LVM thin volumes need device-mapper, which no host has that this version is tested on: "
+    "use btrfs, zfs or XFS on a logical volume",
+}
+"""Drivers that people ask for and that there are none of, each with its reason."""
 
+_ZFS_NOTE = "the path is on ZFS, whose clones would be instant: {}"
 _COPY_NOTE = (
     "every clone is a full copy, because the file system cannot share blocks: "
     "put the pool on btrfs or XFS, or set driver: btrfs with a size"
@@ -41,12 +49,16 @@ _COPY_NOTE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """How the host's configuration describes a pool; ``size`` in bytes makes a btrfs of its own."""
+    """How the host's configuration describes a pool.
+
+    ``size`` in bytes makes a btrfs of its own; ``dataset`` is where a pool of ZFS is.
+    """
 
     path: Path
     driver: str = AUTO
     reserve: str | int = "10%"
     size: int | None = None
+    dataset: str | None = None
 
 
 def open_pool(
@@ -60,12 +72,16 @@ def open_pool(
     """
     if settings.driver == AUTO:
         return AutoStorage(name, settings, installation=installation, pool_id=known_pool_id)
+    if settings.driver in NEVER:
+        raise ConfigError(f"pool {name}: there is no storage driver {settings.driver}: {NEVER[settings.driver]}")
     if settings.driver not in DRIVERS:
         raise ConfigError(
             f"pool {name}: unknown storage driver {settings.driver!r}", hint=f"one of: {AUTO}, {', '.join(DRIVERS)}"
         )
     if settings.size is not None and settings.driver != "btrfs":
         raise ConfigError(f"pool {name}: size goes with driver: btrfs only, not with {settings.driver}")
+    if settings.dataset is not None and settings.driver != "zfs":
+        raise ConfigError(f"pool {name}: dataset goes with driver: zfs only, not with {settings.driver}")
     return _open(settings.driver, name, settings, installation=installation, pool_id=known_pool_id)
 
 
@@ -82,6 +98,8 @@ def choose_driver(path: Path) -> str:
     place = existing(path)
     if linux.filesystem_type(place) == linux.BTRFS_MAGIC:
         return "btrfs"
+    if datasets.holding(place) is not None and not _lacks_for_zfs():
+        return "zfs"
     return "reflink" if linux.can_share_blocks(place) else "copy"
 
 
@@ -152,10 +170,28 @@ class AutoStorage:
             driver = choose_driver(self._settings.path)
         except UnavailableError:
             driver = "copy"  # its probe says what is wrong with the marker
-        note = _COPY_NOTE if driver == "copy" else ""
         return _open(
-            driver, self.name, self._settings, installation=self._installation, pool_id=self._pool_id, note=note
+            driver,
+            self.name,
+            self._settings,
+            installation=self._installation,
+            pool_id=self._pool_id,
+            note=_note(driver, self._settings.path),
         )
+
+
+def _note(driver: str, path: Path) -> str:
+    """Return why a lesser driver was taken; empty when it is none."""
+    if driver in {"copy", "reflink"} and datasets.holding(existing(path)) is not None and (lack := _lacks_for_zfs()):
+        return _ZFS_NOTE.format(lack)
+    return _COPY_NOTE if driver == "copy" else ""
+
+
+def _lacks_for_zfs() -> str:
+    """Return what this process lacks to work with ZFS; empty when it lacks nothing."""
+    if not datasets.installed():
+        return "the program zfs is not installed"
+    return "" if os.geteuid() == 0 else "mounting datasets needs root"
 
 
 def _open(
@@ -173,6 +209,16 @@ def _open(
             loop = _loop_file(settings)
             return BtrfsStorage(
                 name, path, installation=installation, pool_id=pool_id, reserve=reserve, note=note, loop=loop
+            )
+        case "zfs":
+            return ZfsStorage(
+                name,
+                path,
+                installation=installation,
+                pool_id=pool_id,
+                reserve=reserve,
+                note=note,
+                dataset=settings.dataset,
             )
         case "reflink":
             return ReflinkStorage(name, path, installation=installation, pool_id=pool_id, reserve=reserve, note=note)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CLUSTER_SETTINGS = Path("/etc/postgresql-common/createcluster.conf")
+_ZFS_SETTINGS = Path("/etc/default/zfs-fuse")
 _APT = ["apt-get", "--quiet", "--quiet", "--yes", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
 _SECONDS = 900
 _OLDEST = (3, 11)
@@ -85,6 +86,8 @@ def _packages(needs: list[Need]) -> list[str]:
     packages = [package for package in (_newest(need.package) for need in needs) if package]
     if any(package.startswith("postgresql") for package in packages):
         _forbid_clusters()
+    if "zfs-fuse" in packages:
+        _forbid_daemon()
     return packages
 
 
@@ -102,6 +105,12 @@ def _forbid_clusters() -> None:
     if not _CLUSTER_SETTINGS.exists():
         _CLUSTER_SETTINGS.parent.mkdir(parents=True, exist_ok=True)
         _CLUSTER_SETTINGS.write_text("create_main_cluster = false\n", encoding="ascii")
+
+
+def _forbid_daemon() -> None:
+    """Keep Debian's package from starting zfs-fuse; existing settings are somebody's choice."""
+    if not _ZFS_SETTINGS.exists():
+        _ZFS_SETTINGS.write_text("ENABLE_ZFS=no\n", encoding="ascii")
 
 
 def _apt(*words: str) -> bool:
@@ -173,6 +182,7 @@ _NEEDS = [
     Need("ssh-keygen", _program("ssh-keygen"), "openssh-client", "commits that are signed"),
     Need("btrfs-progs", _program("mkfs.btrfs"), "btrfs-progs", "the storage driver btrfs, and loop-backed pools"),
     Need("xfsprogs", _program("mkfs.xfs"), "xfsprogs", "the storage driver reflink on XFS"),
+    Need("ZFS, the kernel's or zfs-fuse", _program("zpool"), "zfs-fuse", "the storage driver zfs"),
     Need("setpriv", _program("setpriv"), "util-linux", "that tools end with a reconciler that was killed"),
     Need("useradd", _program("useradd"), "passwd", "servers under accounts of their own (as root)"),
     Need(

@@ -137,7 +137,7 @@ def test_killed_before_any_system_call_and_repeated_it_ends_the_same(storage: Di
     for call in range(1, _ENOUGH):
         for step in operation.back:
             step(storage)
-        survived = killed_before_call(call, operation.run, storage)
+        survived = killed_by(killer(call), operation.run, storage)
         storage = reopened(storage.driver, pool)
         check_what_is_left(storage, pool)
         operation.run(storage)
@@ -152,24 +152,27 @@ def test_killed_before_any_system_call_and_repeated_it_ends_the_same(storage: Di
         assert [path.name for path in (pool / "manifests").iterdir() if path.suffix != ".json"] == []
 
 
-def check_what_is_left(storage: DirectoryStorage, pool: Path) -> None:
-    """Nothing is orphaned, nothing is torn, and what is called complete is."""
+def check_what_is_left(
+    storage: DirectoryStorage, pool: Path, *, states: frozenset[VolumeState] = frozenset({VolumeState.COMPLETE})
+) -> None:
+    """Nothing is orphaned, nothing is torn, what is called complete is, and a clone's snapshot is in ``states``."""
     assert storage.probe().unknown == ()
     volumes = {volume.id: volume for volume in storage.volumes()}
     assert {path.name for path in (pool / "volumes").iterdir()} <= set(volumes)
     for volume in volumes.values():
         if volume.state is VolumeState.COMPLETE and volume.manifest.kind != "build":
             assert (storage.path(volume.id) / "data" / "rows").read_bytes() == b"production"
-        if volume.id == CLONE and isinstance(volumes[SNAPSHOT].manifest, SnapshotManifest):
-            assert volumes[SNAPSHOT].state is VolumeState.COMPLETE
+        source = volumes.get(SNAPSHOT)
+        if volume.id == CLONE and source is not None and isinstance(source.manifest, SnapshotManifest):
+            assert source.state in states
 
 
-def killed_before_call(number: int, run: Step, storage: DirectoryStorage) -> bool:
-    """Run a step in a child that is killed before the given call; return whether it ended before that."""
+def killed_by(killing: ProfileFunction, run: Step, storage: DirectoryStorage) -> bool:
+    """Run a step in a child that a profiler kills; return whether it ended before that."""
     child = os.fork()
     if child == 0:
         try:
-            sys.setprofile(killer(number))
+            sys.setprofile(killing)
             run(storage)
             os._exit(0)
         finally:
