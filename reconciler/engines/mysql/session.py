@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.engines.mysql import accounts, damage, isolate, logical, notes, scripts, server, settle
 from reconciler.engines.mysql.link import quoted
 from reconciler.errors import MaskingError, SourceError
+from reconciler.state.desired import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,8 @@ class MysqlSession:
     def __init__(self, work: BuildWork, product: Product) -> None:
         self._work = work
         self._product = product
-        self._masked: Masked | None = None
+        self._written: frozenset[tuple[str, str]] = frozenset()
+        """Tables that masking made anew, if nothing else wrote to them since."""
 
     def open(self) -> None:
         """Make the server safe for the work of a spec."""
@@ -78,8 +80,10 @@ class MysqlSession:
             )
         from reconciler.engines.mysql.masking import run  # noqa: PLC0415 - what masks is large, and only builds need it
 
-        self._masked = run.mask_server(self._work, self._product, masking)
-        return self._masked
+        masked = run.mask_server(self._work, self._product, masking)
+        if all(isinstance(step, Policy) for step in masking.steps):
+            self._written = frozenset((table.database, table.table.name) for table in masked.tables)
+        return masked
 
     def profile(self) -> tuple[DatabaseProfile, ...]:
         from reconciler.engines.mysql.masking import profile  # noqa: PLC0415 - as above
@@ -100,7 +104,7 @@ class MysqlSession:
     def wipe(self, stopped: Callable[[], AbstractContextManager[None]], base: Base | None = None) -> None:  # noqa: ARG002 - all of it is moved
         from reconciler.engines.mysql.masking import fresh  # noqa: PLC0415 - as above
 
-        fresh.move(self._work, self._product, self._masked, stopped)
+        fresh.move(self._work, self._product, self._written, stopped)
 
     def prove(self, masked: Masked, base: Base | None = None) -> Evidence:  # noqa: ARG002 - as above
         from reconciler.engines.mysql.masking import prove  # noqa: PLC0415 - as above

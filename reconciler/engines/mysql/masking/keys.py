@@ -36,7 +36,8 @@ _SESSION = (
     # what production holds stays as it is: days that do not exist, an identity of 0
     "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,"
     "NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION'",
-    "SET SESSION foreign_key_checks = 0, unique_checks = 0, innodb_lock_wait_timeout = 600",
+    # with unique_checks = 0 InnoDB takes duplicates in silence
+    "SET SESSION foreign_key_checks = 0, unique_checks = 1, innodb_strict_mode = OFF, innodb_lock_wait_timeout = 600",
 )
 DIGEST, TEXT = "@reconciler_digest", "@reconciler_text"
 """Variables that hold the hexadecimal digits of a hash, and the text that it is of, for the rest of an expression."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.engines.mysql.failures import SqlError, interrupted
 from reconciler.engines.mysql.link import quoted
-from reconciler.engines.mysql.masking import computed, history, shape
+from reconciler.engines.mysql.masking import computed, hiding, history, shape
 from reconciler.errors import MaskingError
 from reconciler.masking import json_paths
 from reconciler.masking.keyed import canonical
@@ -186,10 +186,11 @@ def left_out(
 
 
 def with_controls(link: Link, masking: DatabaseMasking, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Return the samples with masked values of their columns; called when the database is masked."""
+    """Return the samples with masked values of their columns, as far as files show them; called when it is masked."""
     controls: dict[tuple[TableName, str], tuple[str, ...]] = {}
+    hidden = hiding.tables(link)
     for table in masking.tables:
-        for column in table.columns:
+        for column in table.columns if table.name not in hidden else ():
             if drawn(column.method) and name_of(column.method) != "null":
                 query = (
                     f"SELECT {cell_of(column)} FROM {shape.place(table.name)} AS t"
