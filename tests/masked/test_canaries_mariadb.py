@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
+import pymysql
 import pytest
 
 from reconciler import proc
 from reconciler.engines.mysql.engine import MariaDbEngine
+from reconciler.masking.attestation import read
 from tests.engines.mysql.live import Production
 from tests.masked.scanner import markers
 from tests.support import clone, document, new_world
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support import World
+
+pytestmark = pytest.mark.long
 
 SOURCE = Path(__file__).with_name("canaries_mariadb.sql")
 KEY = "correct horse battery staple, and more"
@@ -116,3 +122,49 @@ def test_no_file_of_the_snapshot_or_a_clone_has_a_marker(masked: tuple[World, Pa
     world, _source = masked
     assert markers(world.pool_path) == {}
     assert markers(world.state) == {}
+
+
+def test_the_clone_works_as_production_does(masked: tuple[World, Path]) -> None:
+    world, _source = masked
+    sql = _User(world)
+    assert sql("SELECT count(*), count(DISTINCT email), sum(email LIKE '%@example.com') FROM person") == [(300, 300, 300)]
+    assert sql("SELECT count(*) FROM person WHERE shout <> upper(name) OR short <> left(name, 9)") == [(0,)]
+    assert sql("SELECT count(*) FROM booking JOIN account USING (code)") == [(100,)]
+    assert sql("SELECT count(*), count(DISTINCT who) FROM salary FOR SYSTEM_TIME ALL") == [(200, 200)]
+    assert sql("SELECT count(*) FROM salary") == [(100,)]
+    ((body,),) = sql("SELECT body FROM story WHERE id = 7")
+    assert sql(f"SELECT id FROM story WHERE MATCH (body) AGAINST ('\"{body}\"' IN BOOLEAN MODE)") == [(7,)]
+    assert sql("SELECT count(*) FROM visit PARTITION (old)") == [(213,)]
+    assert sql("SELECT count(*) FROM reachable") == [(300,)]
+    assert sql("SELECT greet('you'), nextval(tickets) > 700") == [("Hello you", 1)]
+    assert sql("SELECT count(*) FROM audit") == [(0,)]
+    sql("UPDATE person SET email = 'new@example.com' WHERE id = 7")
+    assert sql("SELECT count(*) FROM audit") == [(1,)]
+    with pytest.raises(pymysql.Error, match="of_account"):
+        sql("INSERT INTO booking VALUES (1000, 'nobody')")
+    sql("INSERT INTO person (email) VALUES ('another@example.com')")
+
+
+def test_the_attestation_says_what_was_done_and_searched(masked: tuple[World, Path]) -> None:
+    world, _source = masked
+    (snapshot,) = world.snapshots()
+    data = read(world.pool_path / "volumes" / snapshot)
+    assert data is not None
+    assert KEY not in json.dumps(data, default=str)
+    found = world.run("attest", snapshot, "-o", "json")
+    assert found.returncode == 0, found.stderr
+    assert "zq7" not in found.stdout
+
+
+class _User:
+    """A user of the clone."""
+
+    def __init__(self, world: World) -> None:
+        url = urlsplit(world.run("url", "dev").stdout.strip())
+        self._options = {"host": url.hostname, "port": url.port, "user": url.username, "password": unquote(url.password or "")}
+
+    def __call__(self, statement: str) -> list[tuple[Any, ...]]:
+        connection: Any = pymysql.connect(database="canary", autocommit=True, **self._options)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
