@@ -1,4 +1,4 @@
-"""A MariaDB server with a marker in every place that can hold what a table once held: after masking, no file has one."""
+"""A MariaDB server with a marker in every place that can hold what was in a table: after masking, no file has one."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ def test_no_file_of_the_snapshot_or_a_clone_has_a_marker(masked: tuple[World, Pa
 def test_the_clone_works_as_production_does(masked: tuple[World, Path]) -> None:
     world, _source = masked
     sql = _User(world)
-    assert sql("SELECT count(*), count(DISTINCT email), sum(email LIKE '%@example.com') FROM person") == [(300, 300, 300)]
+    assert sql("SELECT count(*), count(DISTINCT email), sum(email LIKE '%@example.com') FROM person") == [
+        (300, 300, 300)
+    ]
     assert sql("SELECT count(*) FROM person WHERE shout <> upper(name) OR short <> left(name, 9)") == [(0,)]
     assert sql("SELECT count(*) FROM booking JOIN account USING (code)") == [(100,)]
     assert sql("SELECT count(*), count(DISTINCT who) FROM salary FOR SYSTEM_TIME ALL") == [(200, 200)]
@@ -161,7 +163,12 @@ class _User:
 
     def __init__(self, world: World) -> None:
         url = urlsplit(world.run("url", "dev").stdout.strip())
-        self._options = {"host": url.hostname, "port": url.port, "user": url.username, "password": unquote(url.password or "")}
+        self._options: dict[str, Any] = {
+            "host": url.hostname,
+            "port": url.port,
+            "user": url.username,
+            "password": unquote(url.password or ""),
+        }
 
     def __call__(self, statement: str) -> list[tuple[Any, ...]]:
         connection: Any = pymysql.connect(database="canary", autocommit=True, **self._options)

@@ -52,7 +52,9 @@ AS_TEXT = (
 )
 
 
-IN_MARIADB = SQL.replace("seen timestamp", "seen datetime").replace("town varchar(12));", "town varchar(12)) COLLATE utf8mb4_bin;")
+IN_MARIADB = SQL.replace("seen timestamp", "seen datetime").replace(
+    "town varchar(12));", "town varchar(12)) COLLATE utf8mb4_bin;"
+)
 """Its usual collations ignore case, and so does masking there."""
 
 
@@ -91,7 +93,9 @@ def test_a_row_becomes_the_same_on_postgres_and_mariadb(world: World) -> None:
     url = urlsplit(world.run("url", "third").stdout.strip())
     password = unquote(url.password or "")
     with (
-        pymysql.connect(host=url.hostname, port=url.port or 0, user=url.username, password=password, database="shop") as conn,
+        pymysql.connect(
+            host=url.hostname, port=url.port or 0, user=url.username, password=password, database="shop"
+        ) as conn,
         conn.cursor() as cursor,
     ):
         cursor.execute(AS_TEXT.replace(" AS text", " AS char").replace(" AS bigint", " AS signed"))

@@ -12,6 +12,7 @@ from reconciler.engines.mysql.masking import run
 from reconciler.engines.mysql.product import MARIADB
 from reconciler.ids import PolicyName, SecretName
 from reconciler.masking.assignment import Keys
+from reconciler.masking.report import Masked
 from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.desired import Policy
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from reconciler.engines.base import BuildWork
-    from reconciler.masking.report import Masked
     from reconciler.state.desired import MaskingStep
     from tests.engines.mysql.conftest import MariaDbHarness
 
@@ -62,11 +62,16 @@ class Masking:
     def __init__(self, work: BuildWork) -> None:
         self.work = work
 
-    def __call__(self, statements: Sequence[str], *steps: MaskingStep) -> Done:
-        """Make the database anew with some SQL, and mask it."""
+    def make(self, statements: Sequence[str]) -> Done:
+        """Make the database anew with some SQL."""
         with server.connect(self.work) as admin:
             for statement in (_LEFT, "DROP DATABASE IF EXISTS shop", "CREATE DATABASE shop", "USE shop", *statements):
                 admin.rows(statement)
+        return Done(self.work, Masked())
+
+    def __call__(self, statements: Sequence[str], *steps: MaskingStep) -> Done:
+        """Make the database anew with some SQL, and mask it."""
+        self.make(statements)
         return Done(self.work, run.mask_server(self.work, MARIADB, MaskingWork(tuple(steps), KEYS, {})))
 
 

@@ -53,7 +53,9 @@ def write(link: Link, content: tuple[Content, ...]) -> None:
         link.rows(f"DELETE FROM mysql.{one.table}{_others(one.table)}")
         if one.rows:
             places = ", ".join(["%s"] * len(one.columns))
-            link.insert(f"INSERT INTO mysql.{one.table} ({', '.join(map(quoted, one.columns))}) VALUES ({places})", one.rows)
+            link.insert(
+                f"INSERT INTO mysql.{one.table} ({', '.join(map(quoted, one.columns))}) VALUES ({places})", one.rows
+            )
     link.rows("FLUSH PRIVILEGES")
 
 

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from reconciler.masking.assignment import ColumnMasking, TableMasking
     from reconciler.masking.schema import Column
-    from reconciler.spec.masking_policy import Column as Method
 
 _IN_SQL = frozenset({"hash", "email", "fake", "pattern", "partial"})
+_UUID = (
+    "LEFT({0}, 8), '-', SUBSTR({0}, 9, 4), '-4', SUBSTR({0}, 14, 3), '-8', SUBSTR({0}, 18, 3), '-', SUBSTR({0}, 21, 12)"
+)
+"""Digits of a hash in the form of :func:`reconciler.masking.values.uuid_digits`."""
 _MOVING = (spec.ShiftDays, spec.Shift, spec.Noise, spec.Bucket)
 
 
@@ -104,8 +107,7 @@ def _hash_of_type(masking: ColumnMasking, value: str) -> str:
         plain = f"COALESCE({plain}, '')"
     hashed = digest(str(plain), masking.key, "hash")
     if masking.column.family is Family.UUID:
-        parts = "LEFT({0}, 8), '-', SUBSTR({0}, 9, 4), '-4', SUBSTR({0}, 14, 3), '-8', SUBSTR({0}, 18, 3), '-', SUBSTR({0}, 21, 12)"
-        return once(DIGEST, hashed, f"CONCAT({parts.format(DIGEST)})")
+        return once(DIGEST, hashed, f"CONCAT({_UUID.format(DIGEST)})")
     length = (values.hash_options(masking.method).length + 1) // 2
     cut = f"UNHEX(LEFT({hashed}, {2 * length}))"
     return f"IF(LENGTH({value}) = 0, {value}, {cut})"
@@ -182,5 +184,3 @@ _WRITERS: dict[str, Callable[[ColumnMasking], str]] = {
     "pattern": _pattern,
     "partial": _partial,
 }
-
-

@@ -1,4 +1,4 @@
-"""Tables that keep what their rows were (``WITH SYSTEM VERSIONING``): every version of a row is masked by the same rules.
+"""Tables that keep what their rows were (``WITH SYSTEM VERSIONING``): all versions of a row are masked alike.
 
 Called by the modules beside it. MariaDB's documentation, "System-Versioned Tables": since
 10.11 versions can be inserted as they were. Tables that keep transactions in place of

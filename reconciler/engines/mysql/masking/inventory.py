@@ -88,7 +88,8 @@ def read(link: Link) -> tuple[Database, ...]:
 
     """
     counted = {
-        (str(schema), str(name)) for table in ("column_stats", "index_stats", "table_stats")
+        (str(schema), str(name))
+        for table in ("column_stats", "index_stats", "table_stats")
         for schema, name in link.rows(_WITH_STATISTICS.format(table))
     }
     return tuple(_database(link, name, counted) for name in server.user_databases(link))

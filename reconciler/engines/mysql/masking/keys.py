@@ -34,8 +34,10 @@ SCHEMA = "reconciler_masking"
 _SESSION = (
     "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
     # what production holds stays as it is: days that do not exist, an identity of 0
-    "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,"
-    "NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION'",
+    (
+        "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,"
+        "NO_ENGINE_SUBSTITUTION,NO_UNSIGNED_SUBTRACTION'"
+    ),
     # with unique_checks = 0 InnoDB takes duplicates in silence
     "SET SESSION foreign_key_checks = 0, unique_checks = 1, innodb_strict_mode = OFF, innodb_lock_wait_timeout = 600",
 )
@@ -127,11 +129,12 @@ def install(link: Link) -> None:
     odd = _folded_otherwise(link)
     if any(first <= ord(one) <= last for one in odd for first, last in _PLAIN):
         raise MaskingError("this server makes other small letters of common ones than masking does")
+    unicode = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     link.rows(
-        f"CREATE FUNCTION {quoted(SCHEMA)}.fold(value longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin)"
-        " RETURNS longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DETERMINISTIC NO SQL SQL SECURITY INVOKER\n"
-        "BEGIN DECLARE done longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT ''; DECLARE at, known int DEFAULT 1;"
-        " DECLARE one varchar(1) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n"
+        f"CREATE FUNCTION {quoted(SCHEMA)}.fold(value longtext {unicode}) RETURNS longtext {unicode}"
+        " DETERMINISTIC NO SQL SQL SECURITY INVOKER\n"
+        f"BEGIN DECLARE done longtext {unicode} DEFAULT ''; DECLARE one varchar(1) {unicode};"
+        " DECLARE at, known int DEFAULT 1;\n"
         "WHILE at <= CHAR_LENGTH(value) DO SET one = SUBSTR(value, at, 1);"
         f" SET known = IF(one = ' ', 0, LOCATE(one, {text(''.join(odd))}));"
         f" SET done = CONCAT(done, IF(known > 0, SUBSTR({text(''.join(odd.values()))}, known, 1), LOWER(one)));"
@@ -147,9 +150,7 @@ def remove(link: Link) -> None:
 def folded(value: str) -> str:
     """Return the expression of :func:`reconciler.masking.keyed.fold`; rare letters go through a function."""
     plain = "".join(f"\\\\x{{{first:X}}}-\\\\x{{{last:X}}}" for first, last in _PLAIN)
-    return once(
-        TEXT, value, f"IF({TEXT} REGEXP '^[{plain}]*$', LOWER({TEXT}), {quoted(SCHEMA)}.fold({TEXT}))"
-    )
+    return once(TEXT, value, f"IF({TEXT} REGEXP '^[{plain}]*$', LOWER({TEXT}), {quoted(SCHEMA)}.fold({TEXT}))")
 
 
 def _folded_otherwise(link: Link) -> dict[str, str]:

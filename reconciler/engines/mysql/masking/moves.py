@@ -27,7 +27,9 @@ _YEARS = ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999")
 _OF_TIMESTAMP = ("1970-01-01 00:00:01", "2038-01-19 03:14:07")
 
 
-def masked(method: Method, value: str, column: Column, source: str, secret: SecretName) -> str | None:
+def masked(  # noqa: PLR0911 - one form per method
+    method: Method, value: str, column: Column, source: str, secret: SecretName
+) -> str | None:
     """Return the moved value; NULL for NULL, None if that is not for SQL to compute.
 
     ``source`` is the text that decides about the amount: the value's own, or another column's.
@@ -66,7 +68,8 @@ def _shift(value: str, column: Column, source: str, secret: SecretName, largest:
     first, last = _OF_TIMESTAMP if column.type.startswith("timestamp") else _YEARS
     room = (f"TIMESTAMPDIFF({unit}, {value}, '{last}')", f"TIMESTAMPDIFF({unit}, '{first}', {value})")
     signed = f"IF({OFFSET} > {room[0]} OR -{OFFSET} > {room[1]}, -{OFFSET}, {OFFSET})"
-    body = f"IF(YEAR({value}) = 0 OR MONTH({value}) = 0 OR DAYOFMONTH({value}) = 0, {value}, DATE_ADD({value}, INTERVAL {signed} {unit}))"
+    no_day = " OR ".join(f"{part}({value}) = 0" for part in ("YEAR", "MONTH", "DAYOFMONTH"))
+    body = f"IF({no_day}, {value}, DATE_ADD({value}, INTERVAL {signed} {unit}))"
     return _moved(value, source, secret, "shift", largest, body)
 
 
@@ -102,7 +105,7 @@ def _within(value: str, column: Column) -> str:
 
 
 def _beginning(unit: str, value: str) -> str:
-    """Return the beginning of the hour, day, week (Monday), month, …"""
+    """Return the beginning of the hour, day, week (Monday), or what it is."""
     year, month = f"LPAD(YEAR({value}), 4, '0')", f"MONTH({value})"
     forms = {
         "hour": f"CONCAT(DATE({value}), ' ', LPAD(HOUR({value}), 2, '0'), ':00:00')",

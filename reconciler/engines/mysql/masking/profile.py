@@ -38,7 +38,7 @@ def _draw(admin: Link, table: Table) -> dict[tuple[TableName, str], Drawn]:
         return {}
     words = ", ".join(f"LEFT(CAST({quoted(column.name)} AS CHAR), {_length(column)})" for column in wanted)
     place = f"{quoted(table.name.schema)}.{quoted(table.name.name)}"
-    rows = admin.rows(f"SELECT {words} FROM {place} LIMIT {VALUES}")  # noqa: S608 - quoted names
+    rows = admin.rows(f"SELECT {words} FROM {place} LIMIT {VALUES}")
     return {
         (table.name, column.name): Drawn(tuple(str(row[at]) for row in rows if row[at] is not None), len(rows))
         for at, column in enumerate(wanted)

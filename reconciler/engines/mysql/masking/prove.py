@@ -162,7 +162,7 @@ def _judge_column(link: Link, findings: Findings, number: int, place: str) -> No
 
 
 def _comparable(one: Sample) -> bool:
-    """Tell whether originals are whole values, not parts of a text or document, and SQL can say how they are written."""
+    """Tell whether originals are whole values, not parts of a text or document, and SQL can write them."""
     method = one.masking.method
     return drawn(method) and name_of(method) not in {"text", "json"} and _plain(one) is not None
 
@@ -214,4 +214,3 @@ def _write_out(link: Link) -> None:
     for start in range(0, len(tables), _AT_ONCE):
         link.rows(f"FLUSH TABLES {', '.join(tables[start : start + _AT_ONCE])} FOR EXPORT")
         link.rows("UNLOCK TABLES")
-

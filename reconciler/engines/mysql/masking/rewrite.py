@@ -108,7 +108,12 @@ class _Rewrite:
         for number, one in masked.values():
             link.rows(f"SET {', '.join(_initial(number, one))}")
         link.rows(f"SET {OFFSET} = 0")
-        values = [_counting(*masked[name], self._value(masked[name][1], staged), staged) if name in masked else f"t.{quoted(name)}" for name in names]
+        values = [
+            _counting(*masked[name], self._value(masked[name][1], staged), staged)
+            if name in masked
+            else f"t.{quoted(name)}"
+            for name in names
+        ]
         columns = [*map(quoted, names), *map(quoted, past.columns)]
         values += [f"t.{quoted(name)}" for name in past.columns]
         source = f"{self._name}{past.all_rows} AS t" if staged is None else staged.source

@@ -119,10 +119,17 @@ def draw(link: Link, masking: DatabaseMasking, *, wanted: int = WANTED) -> tuple
         for column, (picker, whole) in zip(columns, pickers, strict=True):
             kept = vault.keep(picker.pick())
             charset = charsets.get((table.name.name, column.column.name), "utf8mb4")
-            whole = whole and picker.all_taken
-            binary = column.column.family is Family.BYTES
-            codec = shape.codec(charset)
-            found.append(Sample(masking.database, table.name, column, kept, whole, encoding=codec, binary=binary))
+            found.append(
+                Sample(
+                    masking.database,
+                    table.name,
+                    column,
+                    kept,
+                    complete=whole and picker.all_taken,
+                    encoding=shape.codec(charset),
+                    binary=column.column.family is Family.BYTES,
+                )
+            )
     return tuple(found)
 
 
@@ -131,9 +138,7 @@ def source(link: Link, name: TableName) -> str:
     return f"{shape.place(name)}{history.of(link, name).all_rows} AS t"
 
 
-def _pick(
-    link: Link, table: TableMasking, columns: Sequence[ColumnMasking], wanted: int
-) -> list[tuple[Picker, bool]]:
+def _pick(link: Link, table: TableMasking, columns: Sequence[ColumnMasking], wanted: int) -> list[tuple[Picker, bool]]:
     pickers = [Picker(wanted, _ROOM) for _ in columns]
     step = max(1, table.table.estimated_rows // _ALL_ROWS)
     part = "" if step == 1 else f" WHERE RAND() * {step} < 1"

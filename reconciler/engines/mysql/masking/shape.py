@@ -150,10 +150,11 @@ def all_references(link: Link) -> tuple[Reference, ...]:
     """Return all foreign keys of the server."""
     found: dict[tuple[str, str, str], tuple[tuple[str, str], list[tuple[str, str]]]] = {}
     for schema, table, name, column, to_schema, to_table, to_column in link.rows(_REFERENCES):
-        target, pairs = found.setdefault((str(schema), str(table), str(name)), ((str(to_schema), str(to_table)), []))
-        pairs.append((str(column), str(to_column)))
+        entry = found.setdefault((str(schema), str(table), str(name)), ((str(to_schema), str(to_table)), []))
+        entry[1].append((str(column), str(to_column)))
     return tuple(
-        Reference(name, (schema, table), target, tuple(pairs)) for (schema, table, name), (target, pairs) in found.items()
+        Reference(name, (schema, table), target, tuple(pairs))
+        for (schema, table, name), (target, pairs) in found.items()
     )
 
 
@@ -174,7 +175,7 @@ def _count(link: Link, one: Reference) -> int:
     source, target = (f"{quoted(schema)}.{quoted(table)}" for schema, table in (one.source, one.target))
     return int(
         link.value(
-            f"SELECT COUNT(*) FROM {source} AS c LEFT JOIN {target} AS p ON {joined}"  # noqa: S608 - quoted names
+            f"SELECT COUNT(*) FROM {source} AS c LEFT JOIN {target} AS p ON {joined}"
             f" WHERE {whole} AND p.{quoted(one.pairs[0][1])} IS NULL"
         )
         or 0

@@ -53,7 +53,9 @@ class Stage:
     @property
     def source(self) -> str:
         """What stands behind FROM in place of the table, as ``t``."""
-        joins = "".join(f" LEFT JOIN {name} AS {alias} ON {alias}.{self.row} = t.{self.row}" for name, alias in self._pairs())
+        joins = "".join(
+            f" LEFT JOIN {name} AS {alias} ON {alias}.{self.row} = t.{self.row}" for name, alias in self._pairs()
+        )
         return f"{self._named('staged')} AS t{joins}"
 
     def selected(self, column: ColumnMasking) -> str | None:
@@ -116,7 +118,7 @@ class Stage:
             yield (row[0], *values)
 
     def shuffle(self, link: Link, column: ColumnMasking, number: int) -> None:
-        """Put beside the copy what each row gets: the value of the next in a keyed order, the last that of the first."""
+        """Put beside the copy what each row gets: the next one's value in a keyed order, the last one the first's."""
         value = f"t.{quoted(column.column.name)}"
         group = "1"
         if isinstance(column.method, spec.Shuffle):
@@ -166,4 +168,3 @@ def _batches(rows: Iterator[tuple[object, ...]]) -> Iterator[list[tuple[object, 
             some, size = [], 0
     if some:
         yield some
-

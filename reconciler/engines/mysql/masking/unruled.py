@@ -14,6 +14,7 @@ from reconciler.engines.mysql.masking import sample
 from reconciler.ids import PolicyName, SecretName
 from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
 from reconciler.masking.originals import searchable, telling_part
+from reconciler.masking.report import Sample
 from reconciler.masking.vault import Vault
 from reconciler.spec.masking_policy import Sql
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reconciler.engines.mysql.link import Link
-    from reconciler.masking.report import Sample
     from reconciler.masking.schema import DatabaseSchema
 
 _UNKNOWN = Sql.model_validate({"sql": "unknown"})
