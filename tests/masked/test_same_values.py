@@ -5,9 +5,12 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
+import pymysql
 import pytest
 
+from reconciler.engines.mysql.engine import MariaDbEngine
 from tests.support import clone, document, image, new_world
 
 if TYPE_CHECKING:
@@ -49,6 +52,12 @@ AS_TEXT = (
 )
 
 
+IN_MARIADB = SQL.replace("seen timestamp", "seen datetime").replace(
+    "town varchar(12));", "town varchar(12)) COLLATE utf8mb4_bin;"
+)
+"""Its usual collations ignore case, and so does masking there."""
+
+
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     made = new_world()
@@ -62,6 +71,9 @@ def world() -> Iterator[World]:
         made.write(
             "file.yaml", document("Image", "file", {"engine": "sqlite", **spec}), clone("copy", image="file", users=[])
         )
+        if MariaDbEngine().servers():
+            spec |= {"engine": "mariadb", "scripts": [{"inline": IN_MARIADB}]}
+            made.write("other.yaml", document("Image", "other", spec), clone("third", image="other"))
         made.converge()
         yield made
     finally:
@@ -73,3 +85,18 @@ def test_a_row_becomes_the_same_on_postgres_and_sqlite(world: World) -> None:
         found = conn.execute(AS_TEXT).fetchall()
     assert found == world.sql("dev", AS_TEXT)
     assert "corp.invalid" not in str(found)
+
+
+def test_a_row_becomes_the_same_on_postgres_and_mariadb(world: World) -> None:
+    if not MariaDbEngine().servers():
+        pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
+    url = urlsplit(world.run("url", "third").stdout.strip())
+    password = unquote(url.password or "")
+    with (
+        pymysql.connect(
+            host=url.hostname, port=url.port or 0, user=url.username, password=password, database="shop"
+        ) as conn,
+        conn.cursor() as cursor,
+    ):
+        cursor.execute(AS_TEXT.replace(" AS text", " AS char").replace(" AS bigint", " AS signed"))
+        assert list(cursor.fetchall()) == world.sql("dev", AS_TEXT)

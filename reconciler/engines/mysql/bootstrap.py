@@ -25,13 +25,13 @@ _SECONDS = 3600.0
 _ERROR = re.compile(r"(?:\[ERROR\]|^ERROR:?)\s*(.*)", re.MULTILINE)
 
 
-def initialise(work: BuildWork, product: Product, installed: InstalledServer) -> None:
-    """Make an empty data directory."""
+def initialise(work: BuildWork, product: Product, installed: InstalledServer, *options: str) -> None:
+    """Make an empty data directory; ``options`` are further ones of the server."""
     data = server.data_directory(work)
     data.mkdir(mode=0o700)
     give(data, work.account)
     tools = server.tool(installed, product.clients, product.install_hint).parent
-    argv = product.initialise(tools, server.server_program(product, installed), data)
+    argv = [*product.initialise(tools, server.server_program(product, installed), data), *options]
     try:
         proc.run(argv, account=work.account, env=server.environment(), cwd=data, timeout=_SECONDS, cancel=work.cancel)
     except CommandError as error:

@@ -20,7 +20,7 @@ from reconciler.engines.mysql.failures import interrupted, sql_error
 from reconciler.errors import CancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from reconciler.proc import CancelToken
 
@@ -93,6 +93,26 @@ class Link:
         """Return the first value of the first row; None without one. Raises as :meth:`rows`."""
         found = self.rows(statement, *values)
         return found[0][0] if found else None
+
+    def stream(self, statement: str) -> Iterator[Row]:
+        """Yield the rows of a query of ours as they come; nothing else runs on the connection meanwhile.
+
+        Raises as :meth:`rows`.
+        """
+        try:
+            with closing(SSCursor(self._connection)) as cursor:
+                cursor.execute(statement)
+                yield from cast("Iterator[Row]", cursor)
+        except pymysql.Error as error:
+            raise self._error(error) from None
+
+    def insert(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run an ``INSERT … VALUES (%s, …)`` of ours for many rows. Raises as :meth:`rows`."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.executemany(statement, rows)
+        except pymysql.Error as error:
+            raise self._error(error) from None
 
     def execute(self, text: bytes) -> None:
         """Run a statement of a script and throw its rows away. Raises as :meth:`rows`."""

@@ -47,6 +47,8 @@ class Product(ABC):
     settings: Mapping[str, str]
     """Settings of every server of ours that only this product has."""
     build_settings: Mapping[str, str]
+    masks: bool
+    """Whether its databases can be masked by this version."""
 
     @abstractmethod
     def version(self, text: str) -> tuple[str, str] | None:
@@ -82,6 +84,7 @@ class MariaDb(Product):
 
     name = "mariadb"
     title = "MariaDB"
+    masks = True
     install_hint = "apt-get install mariadb-server-core mariadb-client-core"
     servers = ("mariadbd", "mysqld")
     clients = ("mariadb", "mysql")
@@ -146,6 +149,7 @@ class MySql(Product):
 
     name = "mysql"
     title = "MySQL"
+    masks = False
     install_hint = "install the package mysql-server of MySQL's own repository"
     servers = ("mysqld",)
     clients = ("mysql",)

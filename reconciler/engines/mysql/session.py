@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from reconciler.engines.mysql import accounts, damage, isolate, logical, notes, scripts, server, settle
 from reconciler.engines.mysql.link import quoted
 from reconciler.errors import MaskingError, SourceError
+from reconciler.state.desired import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,8 @@ class MysqlSession:
     def __init__(self, work: BuildWork, product: Product) -> None:
         self._work = work
         self._product = product
+        self._written: frozenset[tuple[str, str]] = frozenset()
+        """Tables that masking made anew, if nothing else wrote to them since."""
 
     def open(self) -> None:
         """Make the server safe for the work of a spec."""
@@ -68,19 +71,26 @@ class MysqlSession:
     def run(self, script: Script) -> None:
         scripts.run_script(self._work, self._product, script)
 
-    def mask(self, masking: MaskingWork) -> Masked:  # noqa: ARG002 - see docs/decisions/0022
-        raise MaskingError(
-            f"this version does not mask {self._product.title}",
-            reason="MaskingUnsupported",
-            hint="give the image unmasked: {reason: …} if that is what it is",
-        )
+    def mask(self, masking: MaskingWork) -> Masked:
+        if not self._product.masks:
+            raise MaskingError(
+                f"this version does not mask {self._product.title}",
+                reason="MaskingUnsupported",
+                hint="give the image unmasked: {reason: …} if that is what it is",
+            )
+        from reconciler.engines.mysql.masking import run  # noqa: PLC0415 - what masks is large, and only builds need it
+
+        masked = run.mask_server(self._work, self._product, masking)
+        if all(isinstance(step, Policy) for step in masking.steps):
+            self._written = frozenset((table.database, table.table.name) for table in masked.tables)
+        return masked
 
     def profile(self) -> tuple[DatabaseProfile, ...]:
-        from reconciler.engines.mysql import introspect  # noqa: PLC0415 - only discovery needs it
+        from reconciler.engines.mysql.masking import profile  # noqa: PLC0415 - as above
 
         with server.connect(self._work, patient=True) as admin:
             names = server.user_databases(admin)
-            return tuple(introspect.profile_database(admin, name, self._work.cancel) for name in names)
+            return tuple(profile.profile_database(admin, name, self._work.cancel) for name in names)
 
     def check(self, check: Check) -> None:
         scripts.run_check(self._work, self._product, check)
@@ -91,8 +101,12 @@ class MysqlSession:
     def settle(self) -> None:
         notes.add(self._work, settle.settle_server(self._work))
 
-    def wipe(self, stopped: Callable[[], AbstractContextManager[None]], base: Base | None = None) -> None:
-        """Nothing is masked, so nothing was removed from its data by that."""
+    def wipe(self, stopped: Callable[[], AbstractContextManager[None]], base: Base | None = None) -> None:  # noqa: ARG002 - all of it is moved
+        from reconciler.engines.mysql.masking import fresh  # noqa: PLC0415 - as above
 
-    def prove(self, masked: Masked, base: Base | None = None) -> Evidence:  # noqa: ARG002 - as ``mask``
-        raise MaskingError(f"this version does not mask {self._product.title}", reason="MaskingUnsupported")
+        fresh.move(self._work, self._product, self._written, stopped)
+
+    def prove(self, masked: Masked, base: Base | None = None) -> Evidence:  # noqa: ARG002 - as above
+        from reconciler.engines.mysql.masking import prove  # noqa: PLC0415 - as above
+
+        return prove.prove(self._work, masked)

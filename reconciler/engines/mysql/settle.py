@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.link import Link
 
 _TABLES = """
-SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND engine IS NOT NULL
+SELECT table_schema, table_name FROM information_schema.tables
+WHERE table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') AND engine IS NOT NULL
     AND table_schema NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')
 ORDER BY table_schema, table_name
 """

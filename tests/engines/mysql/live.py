@@ -70,10 +70,11 @@ class Production:
     def _socket(self) -> str:
         return str(self.root / "s")
 
-    def sql(self, statement: str) -> None:
+    def sql(self, *statements: str) -> None:
         connection: pymysql.Connection[Any] = pymysql.connect(unix_socket=self._socket, user="root", autocommit=True)
         with connection, connection.cursor() as cursor:
-            cursor.execute(statement)
+            for statement in statements:
+                cursor.execute(statement)
 
     def back_up(self, name: str, *, base: str = "") -> Path:
         target = self.root / "backups" / name

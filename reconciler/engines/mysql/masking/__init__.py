@@ -1,0 +1,1 @@
+"""Masking of MariaDB and MySQL databases."""

@@ -1,0 +1,73 @@
+"""Originals of columns that no policy decides about: those of scripts and of maskers of the host.
+
+Called by :mod:`.run` around such steps. What they mask, only they know. So values are
+drawn of every column with text before them, and of these the ones that a column does
+not have any more afterwards must be gone from the files as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.engines.mysql.masking import sample
+from reconciler.ids import PolicyName, SecretName
+from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
+from reconciler.masking.originals import searchable, telling_part
+from reconciler.masking.report import Sample
+from reconciler.masking.vault import Vault
+from reconciler.spec.masking_policy import Sql
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reconciler.engines.mysql.link import Link
+    from reconciler.masking.schema import DatabaseSchema
+
+_UNKNOWN = Sql.model_validate({"sql": "unknown"})
+"""Stands for what such a step does: it may keep parts, and give to one row what another had."""
+_COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+
+
+def draw(link: Link, schema: DatabaseSchema, by: str) -> tuple[Sample, ...]:
+    """Return values of every column with text of a database, before the step called ``by``.
+
+    Raises:
+        MaskingError: a table cannot be read.
+
+    """
+    tables = [
+        TableMasking(
+            table,
+            tuple(
+                ColumnMasking(column, "hash", PolicyName(by), SecretName(""))  # a method of which everything is drawn
+                for column in table.columns
+                if sample.with_text(column)
+            ),
+        )
+        for table in schema.tables
+    ]
+    return sample.draw(link, DatabaseMasking(schema.database, tuple(table for table in tables if table.columns)))
+
+
+def gone(link: Link, drawn: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return what is left of samples of one database without the values that their columns still have."""
+    vault, left = Vault(), list[Sample]()
+    for one in drawn:
+        still = _still(link, one)
+        originals = tuple(text for text in one.originals if searchable(text) and text not in still)
+        if originals:
+            masking = replace(one.masking, method=_UNKNOWN)
+            left.append(replace(one, masking=masking, originals=vault.keep(originals), complete=False))
+    return tuple(left)
+
+
+def _still(link: Link, one: Sample) -> set[str]:
+    """Return the values that the column has now; none when it is gone."""
+    names = {str(name) for (name,) in link.rows(_COLUMNS, *one.table)}
+    if one.masking.column.name not in names:
+        return set()
+    place = sample.source(link, one.table)
+    query = f"SELECT {sample.cell_of(one.masking)} FROM {place}"
+    with sample.reading(one.table, "values cannot be read"):
+        return {telling_part(text) for (cell,) in link.stream(query) for text in sample.texts(one.masking, cell)}
