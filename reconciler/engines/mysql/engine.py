@@ -24,6 +24,7 @@ from reconciler.engines.mysql import (
     scripts,
     server,
     settings,
+    streams,
     users,
 )
 from reconciler.engines.mysql.failures import translated
@@ -88,6 +89,7 @@ class MysqlEngine:
     @translated()
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)
+        work = streams.unpacked(work, self.product)
         installed = self._installed_for(work)
         settings.check_values(self.product, installed, work.parameters)
         if work.source.physical:

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.mysql import backups, physical, settings
+from reconciler.engines.compressed import compression_of
+from reconciler.engines.mysql import backups, physical, settings, streams
 from reconciler.engines.mysql.dumps import detect
 from reconciler.errors import SourceError, UnsupportedError
 
@@ -44,6 +45,8 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
     if source.kind == "dump" and source.path is not None:
         return _dump(source.path)
     try:
+        if source.kind == "backup" and (stream := streams.find(source)) is not None:
+            return _stream(stream)
         if source.kind == "backup":
             chain = backups.choose(source, product)
             parts = [_listed(part.path) for part in chain.parts]
@@ -78,6 +81,12 @@ def _dump(path: Path) -> SourceIdentity:
     return replace(
         listed, size_bytes=built_size(listed.size_bytes, packed=found.compression is not None or found.directory)
     )
+
+
+def _stream(path: Path) -> SourceIdentity:
+    status = path.stat()
+    size = status.st_size * (_UNPACKED if compression_of(path) is not None else 1) + _NEW_SERVER_BYTES
+    return SourceIdentity(streams.identity(path), size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _listed(path: Path) -> SourceIdentity:

@@ -42,6 +42,8 @@ class Product(ABC):
     backups: tuple[str, ...]
     """Names of the tool that makes and prepares physical backups."""
     backup_hint: str
+    unpackers: tuple[str, ...]
+    """Names of the tool that unpacks streams of these backups."""
     owner_rights: str
     """What an owner may do in databases of users."""
     settings: Mapping[str, str]
@@ -87,6 +89,7 @@ class MariaDb(Product):
     clients = ("mariadb", "mysql")
     backups = ("mariadb-backup", "mariabackup")
     backup_hint = "apt-get install mariadb-backup"
+    unpackers = ("mbstream",)
     owner_rights = f"{_SHARED_RIGHTS}, DELETE HISTORY"
     settings = {  # noqa: RUF012 - a constant of the class
         "symbolic_links": "OFF",  # DATA DIRECTORY would place files anywhere
@@ -151,6 +154,7 @@ class MySql(Product):
     clients = ("mysql",)
     backups = ("xtrabackup",)
     backup_hint = "install Percona XtraBackup"
+    unpackers = ("xbstream",)
     owner_rights = _SHARED_RIGHTS
     settings = {  # noqa: RUF012 - a constant of the class
         "persisted_globals_load": "OFF",  # mysqld-auto.cnf holds what SET PERSIST said in production

@@ -13,13 +13,14 @@ from reconciler.engines.mysql.product import MARIADB
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Sequence
     from pathlib import Path
 
     from reconciler.proc import Account
 
 SECRETS = (b"hunter2secret", b"db.example", b"10657E5A9B7ECE60AFED92CF60DCB96DB922C6DA")
 """A password of replication, an address, and the hash of a password; none may be in a file of a snapshot."""
-_SETUP = (
+SETUP = (
     "CREATE DATABASE shop",
     "CREATE TABLE shop.item (id int PRIMARY KEY, name varchar(20))",
     "INSERT INTO shop.item VALUES (1, 'one')",
@@ -40,7 +41,7 @@ _SETUP = (
 class Production:
     """Runs it under the account ``account``, in ``root``, which belongs to that."""
 
-    def __init__(self, root: Path, account: Account | None) -> None:
+    def __init__(self, root: Path, account: Account | None, *, setup: Sequence[str] = SETUP) -> None:
         self.root, self.data = root, root / "production"
         self._account = account
         self._installed = server.choose(MARIADB)
@@ -51,7 +52,7 @@ class Production:
             account=account,
         )
         self.start()
-        for statement in _SETUP:
+        for statement in setup:
             self.sql(statement)
 
     def start(self) -> None:
@@ -75,19 +76,37 @@ class Production:
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)
 
+    def load(self, script: str) -> None:
+        """Run a script as the product's client does."""
+        client = server.tool(self._installed, MARIADB.clients, "")
+        proc.run([client, "--no-defaults", "--user=root", f"--socket={self._socket}"], stdin=script.encode())
+
+    def dump_directory(self, name: str, *options: str) -> Path:
+        """Write a directory of mydumper."""
+        target = self.root / name
+        argv: list[str | Path] = ["mydumper", "--user=root", f"--socket={self._socket}", f"--outputdir={target}"]
+        proc.run([*argv, "--triggers", "--events", "--routines", *options])
+        return target
+
+    def stream(self, name: str, *, base: str = "") -> Path:
+        """Write a stream of mariadb-backup."""
+        target = self.root / "streams" / name
+        target.parent.mkdir(exist_ok=True)
+        with target.open("wb") as file:
+            proc.run([*self._backup(base), f"--target-dir={self.root}", "--stream=xbstream"], stdout=file)
+        return target
+
     def back_up(self, name: str, *, base: str = "") -> Path:
         target = self.root / "backups" / name
         target.parent.mkdir(exist_ok=True)
-        argv: list[str | Path] = [
-            server.tool(self._installed, MARIADB.backups, ""),
-            "--no-defaults",
-            "--backup",
-            "--user=root",
-        ]
-        argv += [f"--socket={self._socket}", f"--datadir={self.data}", f"--target-dir={target}"]
-        argv += [f"--incremental-basedir={self.root / 'backups' / base}"] if base else []
-        proc.run(argv)
+        proc.run([*self._backup(base), f"--target-dir={target}"])
         return target
+
+    def _backup(self, base: str) -> list[str | Path]:
+        tool = server.tool(self._installed, MARIADB.backups, "")
+        argv: list[str | Path] = [tool, "--no-defaults", "--backup", "--user=root"]
+        argv += [f"--socket={self._socket}", f"--datadir={self.data}"]
+        return [*argv, f"--incremental-basedir={self.root / 'backups' / base}"] if base else argv
 
     def stop(self, *, kill: bool = False) -> None:
         if self._process is not None and self._process.poll() is None:
