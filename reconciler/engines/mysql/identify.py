@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
 from reconciler.engines.compressed import compression_of
-from reconciler.engines.mysql import backups, physical, settings, streams
+from reconciler.engines.mysql import backups, copying, physical, settings, streams
 from reconciler.engines.mysql.dumps import detect
 from reconciler.errors import SourceError, UnsupportedError
 
@@ -38,10 +38,10 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
         UnsupportedError: this version builds nothing from sources of this kind.
 
     """
-    if source.base is not None:
-        return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
-    if source.kind == "empty":
-        return SourceIdentity("empty", 0)
+    if source.base is not None or source.kind == "empty":
+        return _without_files(source)
+    if source.kind == "primary" and source.primary is not None and source.primary.method == "logical":
+        return copying.identify(source, product)
     if source.kind == "dump" and source.path is not None:
         return _dump(source.path)
     try:
@@ -65,6 +65,12 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
         reason="SourceUnsupported",
         hint="use a dump or a backup",
     )
+
+
+def _without_files(source: LocalSource) -> SourceIdentity:
+    if source.base is None:
+        return SourceIdentity("empty", 0)
+    return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
 
 
 def built_size(stored_bytes: int, *, packed: bool) -> int:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from reconciler.engines.mysql.link import Link
+
 _MARIADB_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)[^\s]*-MariaDB", re.IGNORECASE)
 _MYSQL_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)")
 _STRICT = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
@@ -49,6 +51,19 @@ class Product(ABC):
     settings: Mapping[str, str]
     """Settings of every server of ours that only this product has."""
     build_settings: Mapping[str, str]
+    holds: tuple[tuple[str, ...], ...]
+    """Statements that hold all commits of a primary back, within a session; the first that it knows."""
+    release: tuple[str, ...]
+    code_rights: tuple[str, ...]
+    """Rights of which one is needed to read the code of routines."""
+
+    @abstractmethod
+    def log_place(self, link: Link) -> tuple[str, int]:
+        """Return the file and offset of the binary log at the snapshot of a session; empty: there is no log."""
+
+    @abstractmethod
+    def gtid(self, link: Link, file: str, offset: int) -> str:
+        """Return the global transaction ids up to there; empty: there are none."""
 
     @abstractmethod
     def version(self, text: str) -> tuple[str, str] | None:
@@ -102,6 +117,18 @@ class MariaDb(Product):
         "aria_sync_log_dir": "NEVER",
         "innodb_use_native_aio": "OFF",
     }
+    holds = (("BACKUP STAGE START", "BACKUP STAGE BLOCK_COMMIT"), ("FLUSH TABLES WITH READ LOCK",))
+    release = ("BACKUP STAGE END", "UNLOCK TABLES")
+    code_rights = ("SELECT ON mysql.proc", "SHOW CREATE ROUTINE ON *.*")
+
+    def log_place(self, link: Link) -> tuple[str, int]:
+        found = {str(name).lower(): str(value) for name, value in link.rows("SHOW STATUS LIKE 'Binlog_snapshot%'")}
+        return found.get("binlog_snapshot_file", ""), int(found.get("binlog_snapshot_position") or 0)
+
+    def gtid(self, link: Link, file: str, offset: int) -> str:
+        written = link.value("SELECT BINLOG_GTID_POS(%s, %s)", file, offset) if file else None
+        followed = link.value("SELECT @@GLOBAL.gtid_slave_pos")
+        return ",".join(str(one) for one in (written, followed) if one)
 
     def version(self, text: str) -> tuple[str, str] | None:
         found = _MARIADB_VERSION.search(text)
@@ -162,6 +189,17 @@ class MySql(Product):
         "sql_mode": _STRICT,
     }
     build_settings: Mapping[str, str] = {}
+    holds = (("FLUSH TABLES WITH READ LOCK",),)
+    release = ("UNLOCK TABLES",)
+    code_rights = ("SHOW_ROUTINE ON *.*", "SELECT ON *.*")
+
+    def log_place(self, link: Link) -> tuple[str, int]:
+        modern = link.value("SELECT @@version NOT REGEXP '^(5|8[.][01])[.]'")
+        rows = link.rows("SHOW BINARY LOG STATUS" if modern else "SHOW MASTER STATUS")
+        return (str(rows[0][0]), int(rows[0][1])) if rows else ("", 0)
+
+    def gtid(self, link: Link, file: str, offset: int) -> str:  # noqa: ARG002 - of the contract
+        return "".join(str(link.value("SELECT @@GLOBAL.gtid_executed") or "").split())
 
     def version(self, text: str) -> tuple[str, str] | None:
         found = _MYSQL_VERSION.search(text)

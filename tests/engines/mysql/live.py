@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pymysql
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from reconciler import proc
+from reconciler.engines.base import LiveServer, LocalSource
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.product import MARIADB
 
@@ -20,6 +29,9 @@ if TYPE_CHECKING:
 
 SECRETS = (b"hunter2secret", b"db.example", b"10657E5A9B7ECE60AFED92CF60DCB96DB922C6DA")
 """A password of replication, an address, and the hash of a password; none may be in a file of a snapshot."""
+COPIER, PASSWORD = "copier", "nobody/may@see this"
+COPIES = ("SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD ON *.*",)
+"""What a user needs to copy databases by SQL."""
 SETUP = (
     "CREATE DATABASE shop",
     "CREATE TABLE shop.item (id int PRIMARY KEY, name varchar(20))",
@@ -41,8 +53,11 @@ SETUP = (
 class Production:
     """Runs it under the account ``account``, in ``root``, which belongs to that."""
 
-    def __init__(self, root: Path, account: Account | None, *, setup: Sequence[str] = SETUP) -> None:
+    def __init__(
+        self, root: Path, account: Account | None, *, setup: Sequence[str] = SETUP, port: int | None = None
+    ) -> None:
         self.root, self.data = root, root / "production"
+        self.port = port
         self._account = account
         self._installed = server.choose(MARIADB)
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,10 +70,11 @@ class Production:
         for statement in setup:
             self.sql(statement)
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         program, pid = server.server_program(MARIADB, self._installed), self.root / "pid"
-        options = ["--skip-networking", "--log-bin", "--server-id=7", f"--socket={self._socket}", f"--pid-file={pid}"]
-        argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options]
+        reached = ["--skip-networking"] if self.port is None else [f"--port={self.port}", "--bind-address=127.0.0.1"]
+        options = [*reached, "--log-bin", "--server-id=7", f"--socket={self._socket}", f"--pid-file={pid}"]
+        argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options, *more]
         log = self.root / "production.log"
         self._process = proc.spawn(argv, log=log, env=server.environment(), cwd=self.root, account=self._account)
         deadline = time.monotonic() + 60
@@ -71,10 +87,21 @@ class Production:
     def _socket(self) -> str:
         return str(self.root / "s")
 
-    def sql(self, statement: str) -> None:
-        connection: pymysql.Connection[Any] = pymysql.connect(unix_socket=self._socket, user="root", autocommit=True)
-        with connection, connection.cursor() as cursor:
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def connect(self) -> pymysql.Connection[Any]:
+        """Open a session of its administrator."""
+        return pymysql.connect(unix_socket=self._socket, user="root", autocommit=True)
+
+    def url(self, *, user: str = COPIER, password: str = PASSWORD, port: int | None = None, options: str = "") -> str:
+        return f"mysql://{user}:{quote(password, safe='')}@127.0.0.1:{port or self.port}/{options}"
+
+    def source(self, **more: Any) -> LocalSource:  # noqa: ANN401 - those of the URL
+        """Return it as a primary that is copied by SQL."""
+        return LocalSource("primary", primary=LiveServer(self.url(**more), "shop-dsn", "logical"))
 
     def load(self, script: str) -> None:
         """Run a script as the product's client does."""
@@ -116,3 +143,36 @@ class Production:
                 self._process.terminate()
             self._process.wait(60)
         (self.root / "pid").unlink(missing_ok=True)
+
+    def let_in(self, *rights: str, user: str = COPIER) -> None:
+        """Make a user, or make it anew, with these rights."""
+        self.sql(f"CREATE OR REPLACE USER {user}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
+        for right in rights:
+            self.sql(f"GRANT {right} TO {user}@'127.0.0.1'")
+
+    def sessions(self) -> list[str]:
+        """Return who is connected besides us."""
+        return [
+            str(row[0]) for row in self.sql("SELECT user FROM information_schema.processlist WHERE user = 'copier'")
+        ]
+
+
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = directory / f"{name}.crt", directory / f"{name}.key"
+    paths[0].write_bytes(made.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    for path in paths:
+        path.chmod(0o644)
+    return paths

@@ -9,6 +9,7 @@ from reconciler.engines.base import UserWish
 from reconciler.state.servers import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from reconciler.state.observed import SnapshotManifest
@@ -144,10 +145,12 @@ HELD: Answers = {
 """What a clone of all that :func:`script` makes answers; its code works as well."""
 
 
-def answers(mariadb: MariaDbHarness, directory: Path, snapshot: SnapshotManifest) -> Answers:
+def answers(
+    mariadb: MariaDbHarness, directory: Path, snapshot: SnapshotManifest, queries: Iterable[str] = tuple(HELD)
+) -> Answers:
     """Return what a clone of a snapshot says, to compare with :data:`HELD`."""
     clone = mariadb.clone_work(directory, snapshot, port=mariadb.free_port())
     endpoint = Endpoint("127.0.0.1", clone.port or 0, "shop", _APP.name)
     with mariadb.serving(mariadb.engine.clone_server(clone)):
         mariadb.engine.deliver(clone, [_APP], [])
-        return {query: mariadb.rows(endpoint, _APP.password, query) for query in HELD}
+        return {query: mariadb.rows(endpoint, _APP.password, query) for query in queries}
