@@ -9,7 +9,8 @@ others. Definers become that account.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
@@ -18,9 +19,10 @@ from reconciler.engines.mysql.failures import SqlError, lost
 from reconciler.engines.mysql.link import quoted, text
 from reconciler.engines.mysql.statements import without_definer
 from reconciler.errors import NotInstalledError, SourceError, UnavailableError, UnsupportedError
+from reconciler.status import words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from reconciler.engines.base import BuildWork, InstalledServer, LocalSource
     from reconciler.engines.mysql.catalog import Code, Table
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 _NEW_SERVER_BYTES = (64 + settings.BUILD_LOG_MIB + settings.SEALED_LOG_MIB) << 20
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
 _MOST_NAMED = 5
-_UNKNOWN_ZONE = 1298
+_HELD_BYTES = 1 << 30
 Version = tuple[int, int]
 
 
@@ -97,14 +99,40 @@ def restore_primary(work: BuildWork, product: Product) -> None:
     with primary.session(here) as link:
         names = _wanted(link, here, product, work.databases)
     work.progress("waiting for a moment of the primary")
+    with _target(work, product) as (password, link):
+        copy = _Copy(work, here, link, password)
+        with moment.opened(here, product, max(work.jobs, 1), work.cancel) as found:
+            copy.run(found, names)
+        copy.note_other_moments()
+
+
+def restore_whole(work: BuildWork, product: Product) -> tuple[str, ...]:
+    """Copy all databases of the primary so that they can be gone on with from the place that is noted.
+
+    Commits are held back while tables without transactions are copied. Returns the tables
+    that are not there, as ``database.table``. Raises as :func:`restore_primary`.
+    """
+    here = primary.of_source(work.source)
+    with primary.session(here) as link:
+        names = _wanted(link, here, product, ())
+    work.progress("waiting for a moment of the primary")
+    with _target(work, product) as (password, link):
+        copy = _Copy(work, here, link, password)
+        held = partial(copy.run_held, names=names)
+        with moment.opened(here, product, max(work.jobs, 1), work.cancel, while_held=held) as found:
+            copy.run(found, names)
+        return tuple(copy.absent)
+
+
+@contextmanager
+def _target(work: BuildWork, product: Product) -> Iterator[tuple[str, Link]]:
+    """Have the account in the block that what is copied is made by: its password, and a connection."""
     with (
-        moment.opened(here, product, max(work.jobs, 1), work.cancel) as found,
         accounts.opened_owner(work, product) as password,
         server.link(work, server.OWNER, password, cancel=work.cancel) as link,
     ):
-        _note(work, found)
         link.rows(transfer.WRITER)
-        _Copy(work, here, found.sessions, link, password).run(names)
+        yield password, link
 
 
 def _version(link: Link, here: Primary, product: Product) -> Version:
@@ -148,35 +176,54 @@ def _note(work: BuildWork, found: Moment) -> None:
     place = found.place
     if place.file:
         facts["binary_log"] = f"{place.file}:{place.offset}"
-    if place.gtid:
-        facts["gtid"] = place.gtid
+    if place.gtid or place.followed:
+        facts["gtid"] = place.gtid or place.followed
     notes.add(work, facts)
 
 
 class _Copy:
     """One copy: read by the sessions of a moment, made by ``link``."""
 
-    def __init__(self, work: BuildWork, here: Primary, sessions: tuple[Link, ...], link: Link, password: str) -> None:
+    def __init__(self, work: BuildWork, here: Primary, link: Link, password: str) -> None:
         self._work = work
         self._here = here
-        self._sessions = sessions
         self._link = link
         self._password = password
+        self._made: set[str] = set()
+        self._apart: list[Table] = []
+        self.absent: list[str] = []
 
-    def run(self, names: Sequence[str]) -> None:
-        first = self._sessions[0]
+    def run_held(self, found: Moment, names: Sequence[str]) -> None:
+        """Copy the tables without transactions.
+
+        Raises:
+            SourceError: they are too large for holding back all commits meanwhile.
+
+        """
+        tables, _views = catalog.tables(found.sessions[0], names)
+        apart = [table for table in tables if _is_apart(table)]
+        size = sum(table.bytes for table in apart)
+        if size > _HELD_BYTES:
+            raise SourceError(
+                f"the primary {self._here.where} has {words.size(size)} in tables without transactions, and would be"
+                f" held while these are copied: {_named(apart)}",
+                reason="PrimaryRefused",
+                hint="ALTER TABLE … ENGINE=InnoDB, or method: logical",
+            )
+        self._copy(found, apart)
+        self._made = {table.place for table in apart}
+
+    def run(self, found: Moment, names: Sequence[str]) -> None:
+        """Copy all tables that are not there yet, and all code."""
+        first = found.sessions[0]
+        _note(self._work, found)
         with primary.told(self._here):
             tables, views = catalog.tables(first, names)
+            self._apart = [table for table in tables if _is_apart(table)]
             for name in names:
-                self._make(f"database {name}", catalog.database_definition(first, name))
-            kept = [table for table in tables if self._is_kept(table)]
-            for table in sorted(kept, key=lambda table: not table.sequence):  # defaults of columns call sequences
-                self._make_table(first, table)
-            todo = transfer.parts(first, kept, len(self._sessions))
-        transfer.copy(self._work, self._here, self._sessions, self._password, todo)
-        self._note_other_moments(kept)
-        with primary.told(self._here):
-            first.rows("SET NAMES utf8mb4")
+                self._make(f"database {name}", _if_absent(catalog.database_definition(first, name)))
+            kept = [table for table in tables if table.place not in self._made and self._is_kept(table)]
+            self._copy(found, kept)
             self._work.progress("copying views and code")
             for code in catalog.routines(first, names):
                 self._run(code)
@@ -184,10 +231,26 @@ class _Copy:
             for code in (*catalog.triggers(first, names), *catalog.events(first, names)):
                 self._run(code)
 
+    def note_other_moments(self) -> None:
+        """Name the tables of which no snapshot can be had."""
+        if self._apart:
+            told = f"without transactions, so of some time after that moment: {_named(self._apart)}"
+            notes.add_line(self._work, "left_out", told)
+
+    def _copy(self, found: Moment, tables: Sequence[Table]) -> None:
+        first = found.sessions[0]
+        for name in sorted({table.database for table in tables}):
+            self._make(f"database {name}", _if_absent(catalog.database_definition(first, name)))
+        for table in sorted(tables, key=lambda table: not table.sequence):  # defaults of columns call sequences
+            self._make_table(first, table)
+        todo = transfer.parts(first, tables, len(found.sessions))
+        transfer.copy(self._work, self._here, found.sessions, self._password, todo)
+
     def _is_kept(self, table: Table) -> bool:
         if table.reaches_out:
-            told = f"table {table.database}.{table.name} is not in it: its rows are elsewhere"
-            notes.add_line(self._work, "left_out", told)
+            name = f"{table.database}.{table.name}"
+            self.absent.append(name)
+            notes.add_line(self._work, "left_out", f"table {name} is not in it: its rows are elsewhere")
         return not table.reaches_out
 
     def _make_table(self, first: Link, table: Table) -> None:
@@ -196,18 +259,6 @@ class _Copy:
         self._make(what, catalog.definition(first, table))
         if table.sequence:
             self._make(what, f"SELECT SETVAL({table.place}, {catalog.sequence_value(first, table)}, 0)")
-
-    def _note_other_moments(self, tables: Sequence[Table]) -> None:
-        """Name the tables of which no snapshot can be had."""
-        others = [
-            f"{one.database}.{one.name} ({one.engine})"
-            for one in tables
-            if one.has_rows and not one.sequence and not one.of_the_moment
-        ]
-        if others:
-            more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-            told = f"without transactions, so of some time after that moment: {', '.join(others[:_MOST_NAMED])}{more}"
-            notes.add_line(self._work, "left_out", told)
 
     def _make_views(self, views: list[Code]) -> None:
         """Make views, those that others read first; what reads something that is not here is named."""
@@ -258,6 +309,20 @@ class _Copy:
         finally:
             link.rows("SET NAMES utf8mb4")
             link.rows(transfer.WRITER)
+
+
+def _is_apart(table: Table) -> bool:
+    """Tell whether a table has rows of which no snapshot can be had."""
+    return table.has_rows and not (table.sequence or table.of_the_moment or table.reaches_out)
+
+
+def _named(tables: Sequence[Table]) -> str:
+    more = f" and {len(tables) - _MOST_NAMED} more" if len(tables) > _MOST_NAMED else ""
+    return ", ".join(f"{one.database}.{one.name} ({one.engine})" for one in tables[:_MOST_NAMED]) + more
+
+
+def _if_absent(statement: str) -> str:
+    return statement.replace("CREATE DATABASE ", "CREATE DATABASE IF NOT EXISTS ", 1)
 
 
 def _gone() -> UnavailableError:

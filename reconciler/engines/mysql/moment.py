@@ -23,7 +23,7 @@ from reconciler.engines.mysql.failures import SqlError, lost
 from reconciler.errors import BusyError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from reconciler.engines.mysql.link import Link
     from reconciler.engines.mysql.primary import Primary
@@ -46,13 +46,17 @@ class Place:
     file: str = ""
     offset: int = 0
     gtid: str = ""
+    """Of the last transaction of each domain in the log."""
+    followed: str = ""
+    """The same of the server that it follows itself, if it does."""
     other: str = ""
-    """Where it has neither: how far the log of InnoDB goes, which also moves when no row changes."""
+    """Where it has none of these: how far the log of InnoDB goes, which also moves when no row changes."""
 
     @property
     def text(self) -> str:
         """What is equal as long as nothing was committed."""
-        return f"{self.file}:{self.offset}/{self.gtid}" if self.file or self.gtid else f"lsn:{self.other}"
+        told = filter(None, (self.file and f"{self.file}:{self.offset}", self.gtid, self.followed))
+        return "/".join(told) or f"lsn:{self.other}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,17 @@ def state(link: Link, here: Primary, product: Product) -> str:
 
 
 @contextmanager
-def opened(here: Primary, product: Product, count: int, cancel: CancelToken) -> Iterator[Moment]:
+def opened(
+    here: Primary,
+    product: Product,
+    count: int,
+    cancel: CancelToken,
+    *,
+    while_held: Callable[[Moment], None] | None = None,
+) -> Iterator[Moment]:
     """Have ``count`` sessions at one moment; they end with the block.
+
+    ``while_held`` is called while nothing can be committed, and insists on that.
 
     Raises:
         UnavailableError: the primary is gone, or does not take that many sessions.
@@ -92,26 +105,41 @@ def opened(here: Primary, product: Product, count: int, cancel: CancelToken) -> 
         with primary.told(here):
             for one in sessions:
                 one.rows(_ISOLATED)
-            found = _find(here, product, sessions, cancel)
+            with primary.connect(here, cancel) as holder:
+                found = _find(here, product, sessions, holder, while_held)
         yield found
 
 
-def _find(here: Primary, product: Product, sessions: Sequence[Link], cancel: CancelToken) -> Moment:
-    with primary.connect(here, cancel) as holder:
-        refused = _hold(product, holder)
+def _find(
+    here: Primary,
+    product: Product,
+    sessions: Sequence[Link],
+    holder: Link,
+    while_held: Callable[[Moment], None] | None,
+) -> Moment:
+    refused = _hold(product, holder)
+    if refused is None:
         try:
-            for _ in range(_TRIES if refused is not None else 1):
-                cancel.check()
-                as_of = _now(holder)
-                for one in sessions:
-                    one.rows(_BEGIN)
-                places = [_place(one, product) for one in sessions]
-                if refused is None or (places[0].file and all(place == places[0] for place in places)):
-                    return Moment(places[0], as_of, _identity(here, places[0]), tuple(sessions))
+            found = _begin(here, product, sessions, holder)
+            if while_held is not None:
+                while_held(found)
         finally:
-            if refused is None:
-                _release(product, holder)
-    raise _not_held(here, refused, told_by_log=bool(places[0].file))
+            _release(product, holder)
+        return found
+    log = while_held is None and product.log_place(holder)[0] != ""
+    for _ in range(_TRIES if log else 0):
+        found = _begin(here, product, sessions, holder)
+        if all(_place(one, product) == found.place for one in sessions):
+            return found
+    raise _not_held(here, refused, told_by_log=log)
+
+
+def _begin(here: Primary, product: Product, sessions: Sequence[Link], holder: Link) -> Moment:
+    as_of = _now(holder)
+    for one in sessions:
+        one.rows(_BEGIN)
+    place = _place(sessions[0], product)
+    return Moment(place, as_of, _identity(here, place), tuple(sessions))
 
 
 def _hold(product: Product, holder: Link) -> SqlError | None:
@@ -152,8 +180,8 @@ def _not_held(here: Primary, refused: SqlError | None, *, told_by_log: bool) -> 
             hint="GRANT RELOAD ON *.* TO its user",
         )
     return SourceError(
-        f"the user of the secret {here.secret} lacks RELOAD at the primary {here.where}, whose moments no binary log"
-        " tells",
+        f"the user of the secret {here.secret} lacks RELOAD at the primary {here.where}, which has to be held for a"
+        " moment: no binary log tells its moments, or a mirror is copied",
         reason="PrimaryRefused",
         hint="GRANT RELOAD ON *.* TO its user",
     )
@@ -167,9 +195,9 @@ def _now(holder: Link) -> datetime:
 def _place(link: Link, product: Product) -> Place:
     """Return where the transaction of a session stands."""
     file, offset = product.log_place(link)
-    gtid = product.gtid(link, file, offset)
-    if file or gtid:
-        return Place(file, offset, gtid)
+    gtid, followed = product.gtid(link, file, offset), product.followed(link)
+    if file or gtid or followed:
+        return Place(file, offset, gtid, followed)
     found = link.rows("SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'")
     return Place(other=str(found[0][1]) if found else "")
 

@@ -66,6 +66,10 @@ class Product(ABC):
         """Return the global transaction ids up to there; empty: there are none."""
 
     @abstractmethod
+    def followed(self, link: Link) -> str:
+        """Return those up to which it has what the server has that it follows; empty: it follows none, or logs them."""
+
+    @abstractmethod
     def version(self, text: str) -> tuple[str, str] | None:
         """Return (version, major version) from what the server program says of itself; None: it is another product."""
 
@@ -126,9 +130,10 @@ class MariaDb(Product):
         return found.get("binlog_snapshot_file", ""), int(found.get("binlog_snapshot_position") or 0)
 
     def gtid(self, link: Link, file: str, offset: int) -> str:
-        written = link.value("SELECT BINLOG_GTID_POS(%s, %s)", file, offset) if file else None
-        followed = link.value("SELECT @@GLOBAL.gtid_slave_pos")
-        return ",".join(str(one) for one in (written, followed) if one)
+        return str(link.value("SELECT BINLOG_GTID_POS(%s, %s)", file, offset) or "") if file else ""
+
+    def followed(self, link: Link) -> str:
+        return str(link.value("SELECT @@GLOBAL.gtid_slave_pos") or "")
 
     def version(self, text: str) -> tuple[str, str] | None:
         found = _MARIADB_VERSION.search(text)
@@ -200,6 +205,9 @@ class MySql(Product):
 
     def gtid(self, link: Link, file: str, offset: int) -> str:  # noqa: ARG002 - of the contract
         return "".join(str(link.value("SELECT @@GLOBAL.gtid_executed") or "").split())
+
+    def followed(self, link: Link) -> str:  # noqa: ARG002 - of the contract
+        return ""  # its own set has them
 
     def version(self, text: str) -> tuple[str, str] | None:
         found = _MYSQL_VERSION.search(text)

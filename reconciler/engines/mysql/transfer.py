@@ -100,6 +100,8 @@ class _Shared:
                     session.rows(_BYTES)
                 while (part := self._next()) is not None:
                     self._copy(session, writer, part)
+                with primary.told(self._here):
+                    session.rows("SET NAMES utf8mb4")
         except BaseException:
             self._failed.set()  # the others end with what they are at
             raise
