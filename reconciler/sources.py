@@ -122,26 +122,31 @@ def backup(
         else:
             path = host_path(source.path, roots)
             places = list(path.iterdir()) if path.is_dir() else []
-        found, refused = _granted(sorted(places), roots)
+        found, files, refused = _granted(sorted(places), roots)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or written}: {error.strerror}") from error
-    return LocalSource("backup", path, name=str(written), candidates=found, refused=refused, wal=wal, chosen=chosen)
+    return LocalSource(
+        "backup", path, name=str(written), candidates=found, files=files, refused=refused, wal=wal, chosen=chosen
+    )
 
 
-def _granted(places: Iterable[Path], roots: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return which of the directories are granted, without the links to them, and what is said of the others."""
+def _granted(
+    places: Iterable[Path], roots: tuple[Path, ...]
+) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[str, ...]]:
+    """Return which directories and files are granted, without the links to them, and what is said of the others."""
     allowed = [root.resolve() for root in roots]
     found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     refused = []
     for place in places:
         real = place.resolve()
-        if place.name.startswith(".") or not real.is_dir():
+        if place.name.startswith(".") or not (real.is_dir() or real.is_file()):
             continue
         if any(real.is_relative_to(root) for root in allowed):
-            found[real] = None
-        else:
+            (found if real.is_dir() else files)[real] = None
+        elif real.is_dir():
             refused.append(f"{place} leads outside of the directories that this host grants to the image")
-    return tuple(found), tuple(refused)
+    return tuple(found), tuple(files), tuple(refused)
 
 
 def host_path(path: SourcePath, roots: Iterable[Path]) -> Path:

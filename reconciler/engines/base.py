@@ -95,6 +95,8 @@ class LocalSource:
 
     candidates: tuple[Path, ...] = ()
     """Where backups may lie: what the pattern of a document matches, or what is in the directory ``path``."""
+    files: tuple[Path, ...] = ()
+    """Regular files at the same places: some tools make one stream of a backup."""
     wal: Path | None = None
     """Archived WAL to replay after a backup."""
     repository: BackupRepository | None = None

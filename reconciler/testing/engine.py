@@ -220,6 +220,8 @@ def manifest(engine: Engine, sealed: Sealed) -> SnapshotManifest:
         databases=sealed.databases,
         required=sealed.required,
         facts=sealed.facts,
+        data_as_of=sealed.data_as_of,
+        source_notes=sealed.source_notes,
     )
 
 

@@ -194,6 +194,7 @@ _NEEDS = [
     Need("MariaDB", _program("mariadbd"), "mariadb-server-core", "everything of the engine mariadb"),
     Need("MariaDB's client", _program("mariadb"), "mariadb-client-core", "everything of the engine mariadb"),
     Need("mariadb-backup", _program("mariadb-backup"), "mariadb-backup", "physical backups of MariaDB"),
+    Need("mydumper", _program("mydumper"), "mydumper", "dumps of mydumper as they really are"),
     Need("pgbackrest", _program("pgbackrest"), "pgbackrest", "backups in repositories of pgBackRest"),
     Need("faketime", _program("faketime"), "faketime", "moments on the days on which clocks change"),
     Need("dockerd", _program("dockerd"), "docker.io", "clones and builds in containers (as root)"),

@@ -16,6 +16,7 @@ from reconciler.engines.base import BuildWork
 from reconciler.engines.mysql import (
     activity,
     bootstrap,
+    copying,
     finish,
     identify,
     notes,
@@ -24,6 +25,7 @@ from reconciler.engines.mysql import (
     scripts,
     server,
     settings,
+    streams,
     users,
 )
 from reconciler.engines.mysql.failures import translated
@@ -88,6 +90,7 @@ class MysqlEngine:
     @translated()
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)
+        work = streams.unpacked(work, self.product)
         installed = self._installed_for(work)
         settings.check_values(self.product, installed, work.parameters)
         if work.source.physical:
@@ -96,6 +99,7 @@ class MysqlEngine:
             give_tree(work.directory, work.account)
         else:
             bootstrap.initialise(work, self.product, installed)
+            notes.add(work, {"major": installed.major})
 
     @translated()
     def build_server(self, work: BuildWork) -> ServerSpec:
@@ -159,6 +163,9 @@ class MysqlEngine:
     def _installed_for(self, work: BuildWork) -> InstalledServer:
         """Return the installation that must run a build: what exists already decides, then the document."""
         found = work.source.base.major if work.source.base is not None else None
+        if work.source.kind == "primary":
+            made = notes.read(work).get("major")
+            return server.choose(self.product, made) if made else copying.choose_server(work, self.product)
         if work.source.physical:
             found = notes.read(work).get("major") or physical.major_of(work.source, self.product)
         if found is not None and work.version is not None and not f"{found}.".startswith(f"{work.version}."):

@@ -7,6 +7,7 @@ which it talks to nobody.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reconciler.engines import files
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _UNCLEAN = re.compile(
     r"crash recovery|starting recovery|not clean|Starting final batch|read.only.*(?:recover|redo)", re.IGNORECASE
 )
+_OF_THE_PRIMARY = ("binary_log", "gtid")
+"""Where it stood: for people, and for whoever goes on from there."""
 
 
 def finish_build(work: BuildWork, product: Product, installed: InstalledServer) -> Sealed:
@@ -48,7 +51,9 @@ def finish_build(work: BuildWork, product: Product, installed: InstalledServer) 
         version=installed.version,
         major=installed.major,
         databases=notes.lines(facts, "databases"),
-        facts={name: facts[name] for name in settings.LAYOUT if name in facts},
+        facts={name: facts[name] for name in (*settings.LAYOUT, *_OF_THE_PRIMARY) if name in facts},
+        data_as_of=datetime.fromisoformat(facts["as_of"]) if "as_of" in facts else None,
+        input_id=facts.get("input_id"),
         source_notes=notes.lines(facts, "left_out"),
     )
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.mysql import backups, physical, settings
+from reconciler.engines.compressed import compression_of
+from reconciler.engines.mysql import backups, copying, physical, settings, streams
 from reconciler.engines.mysql.dumps import detect
 from reconciler.errors import SourceError, UnsupportedError
 
@@ -37,13 +38,15 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
         UnsupportedError: this version builds nothing from sources of this kind.
 
     """
-    if source.base is not None:
-        return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
-    if source.kind == "empty":
-        return SourceIdentity("empty", 0)
+    if source.base is not None or source.kind == "empty":
+        return _without_files(source)
+    if source.kind == "primary" and source.primary is not None and source.primary.method == "logical":
+        return copying.identify(source, product)
     if source.kind == "dump" and source.path is not None:
         return _dump(source.path)
     try:
+        if source.kind == "backup" and (stream := streams.find(source)) is not None:
+            return _stream(stream)
         if source.kind == "backup":
             chain = backups.choose(source, product)
             parts = [_listed(part.path) for part in chain.parts]
@@ -64,6 +67,12 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
     )
 
 
+def _without_files(source: LocalSource) -> SourceIdentity:
+    if source.base is None:
+        return SourceIdentity("empty", 0)
+    return SourceIdentity(f"snapshot:{source.base.snapshot}", 0, source.base.data_as_of)
+
+
 def built_size(stored_bytes: int, *, packed: bool) -> int:
     """Estimate the room that a build from a dump takes at its peak."""
     return _NEW_SERVER_BYTES + stored_bytes * (_UNPACKED if packed else 1) * _INDEXED
@@ -78,6 +87,12 @@ def _dump(path: Path) -> SourceIdentity:
     return replace(
         listed, size_bytes=built_size(listed.size_bytes, packed=found.compression is not None or found.directory)
     )
+
+
+def _stream(path: Path) -> SourceIdentity:
+    status = path.stat()
+    size = status.st_size * (_UNPACKED if compression_of(path) is not None else 1) + _NEW_SERVER_BYTES
+    return SourceIdentity(streams.identity(path), size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _listed(path: Path) -> SourceIdentity:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.link import Link
     from reconciler.engines.mysql.product import Product
 
-_REACHING = frozenset({"FEDERATED", "CONNECT", "SPIDER", "S3", "SPHINX", "MROONGA_REMOTE", "OQGRAPH_REMOTE"})
+REACHING = frozenset({"FEDERATED", "CONNECT", "SPIDER", "S3", "SPHINX", "MROONGA_REMOTE", "OQGRAPH_REMOTE"})
 """Storage engines whose tables are rows of another server, or files and programs of the host."""
 _TABLES = """
 SELECT table_schema, table_name, engine, table_comment FROM information_schema.tables
@@ -93,7 +93,7 @@ def _leave_remote_tables(work: BuildWork, admin: Link) -> None:
     for schema, name, engine, comment in admin.rows(_TABLES):
         table = f"{quoted(schema)}.{quoted(name)}"
         known = str(engine or comment or "").upper()
-        if any(remote in known for remote in _REACHING) and (engine is None or known in _REACHING):
+        if any(remote in known for remote in REACHING) and (engine is None or known in REACHING):
             admin.rows(f"DROP TABLE {table}")
             notes.add_line(work, "left_out", f"table {schema}.{name} is not in it: its rows are elsewhere")
         elif engine is None:

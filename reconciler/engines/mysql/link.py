@@ -20,11 +20,12 @@ from reconciler.engines.mysql.failures import interrupted, sql_error
 from reconciler.errors import CancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from reconciler.proc import CancelToken
 
 _POLL_SECONDS = 0.2
+_ROWS_AT_ONCE = 1000
 
 Row = tuple[Any, ...]
 
@@ -94,17 +95,31 @@ class Link:
         found = self.rows(statement, *values)
         return found[0][0] if found else None
 
-    def stream(self, statement: str) -> Iterator[Row]:
-        """Yield the rows of a query of ours as they come; nothing else runs on the connection meanwhile.
+    def stream(self, statement: str) -> Generator[Row]:
+        """Yield the rows of a statement of ours as they come; not read to its end, the connection is closed.
 
         Raises as :meth:`rows`.
         """
+        cursor = SSCursor(self._connection)
+        whole = False
         try:
-            with closing(SSCursor(self._connection)) as cursor:
-                cursor.execute(statement)
-                yield from cast("Iterator[Row]", cursor)
+            cursor.execute(statement)
+            while found := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield from found
+            whole = True
         except pymysql.Error as error:
             raise self._error(error) from None
+        finally:
+            if not whole:
+                self._abandon(cursor)
+
+    def _abandon(self, cursor: SSCursor) -> None:
+        """Close the connection under a result: its cursor would read all the rest of it first."""
+        result = cast("Any", cursor)._result  # noqa: SLF001 - there is no other way to tell it
+        if result is not None:
+            result.unbuffered_active = False
+        if self._connection.open:
+            self._connection.close()
 
     def insert(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Run an ``INSERT … VALUES (%s, …)`` of ours for many rows. Raises as :meth:`rows`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines import files
-from reconciler.engines.mysql import backups, bootstrap, leftovers, notes, server, settings
+from reconciler.engines.mysql import backups, bootstrap, leftovers, notes, server, settings, streams
 from reconciler.errors import BusyError, CommandError, SourceError
 from reconciler.handover import give_tree, take_tree
 
@@ -104,6 +104,9 @@ def _bring_backup(work: BuildWork, product: Product, installed: InstalledServer,
         notes.add_line(work, "left_out", line)
     places = [data, *(work.directory / f"increment{number}" for number in range(1, len(chain.parts)))]
     for part, place in zip(chain.parts, places, strict=True):
+        if streams.is_unpacked(work):
+            part.path.rename(place)
+            continue
         work.progress(f"copying {part.path}")
         _copy(work, part.path, place)
     layout = dict(_LAYOUT_LINE.findall(files.read_small(data / "backup-my.cnf") or ""))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from reconciler.engines.mysql.link import Link
+
 _MARIADB_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)[^\s]*-MariaDB", re.IGNORECASE)
 _MYSQL_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)")
 _STRICT = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
@@ -42,6 +44,8 @@ class Product(ABC):
     backups: tuple[str, ...]
     """Names of the tool that makes and prepares physical backups."""
     backup_hint: str
+    unpackers: tuple[str, ...]
+    """Names of the tool that unpacks streams of these backups."""
     owner_rights: str
     """What an owner may do in databases of users."""
     settings: Mapping[str, str]
@@ -49,6 +53,23 @@ class Product(ABC):
     build_settings: Mapping[str, str]
     masks: bool
     """Whether its databases can be masked by this version."""
+    holds: tuple[tuple[str, ...], ...]
+    """Statements that hold all commits of a primary back, within a session; the first that it knows."""
+    release: tuple[str, ...]
+    code_rights: tuple[str, ...]
+    """Rights of which one is needed to read the code of routines."""
+
+    @abstractmethod
+    def log_place(self, link: Link) -> tuple[str, int]:
+        """Return the file and offset of the binary log at the snapshot of a session; empty: there is no log."""
+
+    @abstractmethod
+    def gtid(self, link: Link, file: str, offset: int) -> str:
+        """Return the global transaction ids up to there; empty: there are none."""
+
+    @abstractmethod
+    def followed(self, link: Link) -> str:
+        """Return those up to which it has what the server has that it follows; empty: it follows none, or logs them."""
 
     @abstractmethod
     def version(self, text: str) -> tuple[str, str] | None:
@@ -90,6 +111,7 @@ class MariaDb(Product):
     clients = ("mariadb", "mysql")
     backups = ("mariadb-backup", "mariabackup")
     backup_hint = "apt-get install mariadb-backup"
+    unpackers = ("mbstream",)
     owner_rights = f"{_SHARED_RIGHTS}, DELETE HISTORY"
     settings = {  # noqa: RUF012 - a constant of the class
         "symbolic_links": "OFF",  # DATA DIRECTORY would place files anywhere
@@ -102,6 +124,19 @@ class MariaDb(Product):
         "aria_sync_log_dir": "NEVER",
         "innodb_use_native_aio": "OFF",
     }
+    holds = (("BACKUP STAGE START", "BACKUP STAGE BLOCK_COMMIT"), ("FLUSH TABLES WITH READ LOCK",))
+    release = ("BACKUP STAGE END", "UNLOCK TABLES")
+    code_rights = ("SELECT ON mysql.proc", "SHOW CREATE ROUTINE ON *.*")
+
+    def log_place(self, link: Link) -> tuple[str, int]:
+        found = {str(name).lower(): str(value) for name, value in link.rows("SHOW STATUS LIKE 'Binlog_snapshot%'")}
+        return found.get("binlog_snapshot_file", ""), int(found.get("binlog_snapshot_position") or 0)
+
+    def gtid(self, link: Link, file: str, offset: int) -> str:
+        return str(link.value("SELECT BINLOG_GTID_POS(%s, %s)", file, offset) or "") if file else ""
+
+    def followed(self, link: Link) -> str:
+        return str(link.value("SELECT @@GLOBAL.gtid_slave_pos") or "")
 
     def version(self, text: str) -> tuple[str, str] | None:
         found = _MARIADB_VERSION.search(text)
@@ -155,6 +190,7 @@ class MySql(Product):
     clients = ("mysql",)
     backups = ("xtrabackup",)
     backup_hint = "install Percona XtraBackup"
+    unpackers = ("xbstream",)
     owner_rights = _SHARED_RIGHTS
     settings = {  # noqa: RUF012 - a constant of the class
         "persisted_globals_load": "OFF",  # mysqld-auto.cnf holds what SET PERSIST said in production
@@ -162,6 +198,20 @@ class MySql(Product):
         "sql_mode": _STRICT,
     }
     build_settings: Mapping[str, str] = {}
+    holds = (("FLUSH TABLES WITH READ LOCK",),)
+    release = ("UNLOCK TABLES",)
+    code_rights = ("SHOW_ROUTINE ON *.*", "SELECT ON *.*")
+
+    def log_place(self, link: Link) -> tuple[str, int]:
+        modern = link.value("SELECT @@version NOT REGEXP '^(5|8[.][01])[.]'")
+        rows = link.rows("SHOW BINARY LOG STATUS" if modern else "SHOW MASTER STATUS")
+        return (str(rows[0][0]), int(rows[0][1])) if rows else ("", 0)
+
+    def gtid(self, link: Link, file: str, offset: int) -> str:  # noqa: ARG002 - of the contract
+        return "".join(str(link.value("SELECT @@GLOBAL.gtid_executed") or "").split())
+
+    def followed(self, link: Link) -> str:  # noqa: ARG002 - of the contract
+        return ""  # its own set has them
 
     def version(self, text: str) -> tuple[str, str] | None:
         found = _MYSQL_VERSION.search(text)

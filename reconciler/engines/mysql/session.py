@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.engines.mysql import accounts, damage, isolate, logical, notes, scripts, server, settle
+from reconciler.engines.mysql import accounts, copying, damage, isolate, logical, notes, scripts, server, settle
 from reconciler.engines.mysql.link import quoted
 from reconciler.errors import MaskingError, SourceError
 from reconciler.state.desired import Policy
@@ -47,6 +47,8 @@ class MysqlSession:
     def restore(self) -> None:
         if self._work.source.kind == "dump":
             logical.restore_dump(self._work, self._product)
+        if self._work.source.kind == "primary":
+            copying.restore_primary(self._work, self._product)
         if self._work.source.kind == "empty":
             with server.connect(self._work) as admin:
                 for name in self._work.databases:

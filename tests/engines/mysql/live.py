@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pymysql
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from reconciler import proc
+from reconciler.engines.base import LiveServer, LocalSource
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.product import MARIADB
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Sequence
     from pathlib import Path
 
     from reconciler.proc import Account
 
 SECRETS = (b"hunter2secret", b"db.example", b"10657E5A9B7ECE60AFED92CF60DCB96DB922C6DA")
 """A password of replication, an address, and the hash of a password; none may be in a file of a snapshot."""
-_SETUP = (
+COPIER, PASSWORD = "copier", "nobody/may@see this"
+COPIES = ("SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD ON *.*",)
+"""What a user needs to copy databases by SQL."""
+SETUP = (
     "CREATE DATABASE shop",
     "CREATE TABLE shop.item (id int PRIMARY KEY, name varchar(20))",
     "INSERT INTO shop.item VALUES (1, 'one')",
@@ -40,8 +53,11 @@ _SETUP = (
 class Production:
     """Runs it under the account ``account``, in ``root``, which belongs to that."""
 
-    def __init__(self, root: Path, account: Account | None) -> None:
+    def __init__(
+        self, root: Path, account: Account | None, *, setup: Sequence[str] = SETUP, port: int | None = None
+    ) -> None:
         self.root, self.data = root, root / "production"
+        self.port = port
         self._account = account
         self._installed = server.choose(MARIADB)
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,13 +67,14 @@ class Production:
             account=account,
         )
         self.start()
-        for statement in _SETUP:
+        for statement in setup:
             self.sql(statement)
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         program, pid = server.server_program(MARIADB, self._installed), self.root / "pid"
-        options = ["--skip-networking", "--log-bin", "--server-id=7", f"--socket={self._socket}", f"--pid-file={pid}"]
-        argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options]
+        reached = ["--skip-networking"] if self.port is None else [f"--port={self.port}", "--bind-address=127.0.0.1"]
+        options = [*reached, "--log-bin", "--server-id=7", f"--socket={self._socket}", f"--pid-file={pid}"]
+        argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options, *more]
         log = self.root / "production.log"
         self._process = proc.spawn(argv, log=log, env=server.environment(), cwd=self.root, account=self._account)
         deadline = time.monotonic() + 60
@@ -70,25 +87,55 @@ class Production:
     def _socket(self) -> str:
         return str(self.root / "s")
 
-    def sql(self, *statements: str) -> None:
-        connection: pymysql.Connection[Any] = pymysql.connect(unix_socket=self._socket, user="root", autocommit=True)
-        with connection, connection.cursor() as cursor:
+    def sql(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run statements in one session; return the rows of the last."""
+        with self.connect() as connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def connect(self) -> pymysql.Connection[Any]:
+        """Open a session of its administrator."""
+        return pymysql.connect(unix_socket=self._socket, user="root", autocommit=True)
+
+    def url(self, *, user: str = COPIER, password: str = PASSWORD, port: int | None = None, options: str = "") -> str:
+        return f"mysql://{user}:{quote(password, safe='')}@127.0.0.1:{port or self.port}/{options}"
+
+    def source(self, **more: Any) -> LocalSource:  # noqa: ANN401 - those of the URL
+        """Return it as a primary that is copied by SQL."""
+        return LocalSource("primary", primary=LiveServer(self.url(**more), "shop-dsn", "logical"))
+
+    def load(self, script: str) -> None:
+        """Run a script as the product's client does."""
+        client = server.tool(self._installed, MARIADB.clients, "")
+        proc.run([client, "--no-defaults", "--user=root", f"--socket={self._socket}"], stdin=script.encode())
+
+    def dump_directory(self, name: str, *options: str) -> Path:
+        """Write a directory of mydumper."""
+        target = self.root / name
+        argv: list[str | Path] = ["mydumper", "--user=root", f"--socket={self._socket}", f"--outputdir={target}"]
+        proc.run([*argv, "--triggers", "--events", "--routines", *options])
+        return target
+
+    def stream(self, name: str, *, base: str = "") -> Path:
+        """Write a stream of mariadb-backup."""
+        target = self.root / "streams" / name
+        target.parent.mkdir(exist_ok=True)
+        with target.open("wb") as file:
+            proc.run([*self._backup(base), f"--target-dir={self.root}", "--stream=xbstream"], stdout=file)
+        return target
 
     def back_up(self, name: str, *, base: str = "") -> Path:
         target = self.root / "backups" / name
         target.parent.mkdir(exist_ok=True)
-        argv: list[str | Path] = [
-            server.tool(self._installed, MARIADB.backups, ""),
-            "--no-defaults",
-            "--backup",
-            "--user=root",
-        ]
-        argv += [f"--socket={self._socket}", f"--datadir={self.data}", f"--target-dir={target}"]
-        argv += [f"--incremental-basedir={self.root / 'backups' / base}"] if base else []
-        proc.run(argv)
+        proc.run([*self._backup(base), f"--target-dir={target}"])
         return target
+
+    def _backup(self, base: str) -> list[str | Path]:
+        tool = server.tool(self._installed, MARIADB.backups, "")
+        argv: list[str | Path] = [tool, "--no-defaults", "--backup", "--user=root"]
+        argv += [f"--socket={self._socket}", f"--datadir={self.data}"]
+        return [*argv, f"--incremental-basedir={self.root / 'backups' / base}"] if base else argv
 
     def stop(self, *, kill: bool = False) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -98,3 +145,36 @@ class Production:
                 self._process.terminate()
             self._process.wait(60)
         (self.root / "pid").unlink(missing_ok=True)
+
+    def let_in(self, *rights: str, user: str = COPIER) -> None:
+        """Make a user, or make it anew, with these rights."""
+        self.sql(f"CREATE OR REPLACE USER {user}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
+        for right in rights:
+            self.sql(f"GRANT {right} TO {user}@'127.0.0.1'")
+
+    def sessions(self) -> list[str]:
+        """Return who is connected besides us."""
+        return [
+            str(row[0]) for row in self.sql("SELECT user FROM information_schema.processlist WHERE user = 'copier'")
+        ]
+
+
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = directory / f"{name}.crt", directory / f"{name}.key"
+    paths[0].write_bytes(made.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    for path in paths:
+        path.chmod(0o644)
+    return paths

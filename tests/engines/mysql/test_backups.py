@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from reconciler.engines.base import BackupRepository, LocalSource
 from reconciler.engines.mysql.backups import choose
 from reconciler.engines.mysql.product import MARIADB, MYSQL
+from reconciler.engines.mysql.streams import find
 from reconciler.errors import BusyError, SourceError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -107,3 +110,14 @@ def test_a_directory_without_backups_says_so(tmp_path: Path) -> None:
 def test_what_this_version_cannot_do_is_refused_with_what_can_be_done(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="name directories of full and incremental backups"):
         choose(LocalSource("backup", repository=BackupRepository("pgbackrest", "x", tmp_path)), MARIADB)
+
+
+def test_a_file_that_is_no_stream_is_refused_and_beside_directories_none_is_taken(tmp_path: Path) -> None:
+    other, stream = tmp_path / "notes.txt", tmp_path / "shop.xb.gz"
+    other.write_text("nothing")
+    stream.write_bytes(gzip.compress(b"XBSTCK01 and so on"))
+    with pytest.raises(SourceError, match="neither a directory nor a stream"):
+        find(LocalSource("backup", path=other))
+    source = LocalSource("backup", path=tmp_path, files=(other, stream))
+    assert find(source) == stream
+    assert find(replace(source, candidates=(_backup(tmp_path, "full", 0, 100, 110),))) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -84,6 +85,45 @@ def _require_isolated(mariadb: MariaDbHarness, directory: Path, snapshot: object
         for nothing in ("mysql.servers", "mysql.plugin", "information_schema.events WHERE status = 'ENABLED'"):
             assert mariadb.rows(boss, _BOSS.password, f"SELECT count(*) FROM {nothing}") == [(0,)]
         assert mariadb.rows(boss, _BOSS.password, "SHOW ALL SLAVES STATUS") == []
+
+
+@pytest.mark.usefixtures("backups")
+def test_the_newest_stream_becomes_a_clone_whatever_it_is_packed_with(
+    mariadb: MariaDbHarness, production: Production
+) -> None:
+    plain = production.stream("a.xb")
+    production.sql("CREATE TABLE shop.in_the_newest (a int)")
+    newest = production.stream("b.xb")
+    packed = newest.with_name("b.xb.gz")
+    packed.write_bytes(gzip.compress(newest.read_bytes(), 1))
+    newest.unlink()
+    for path, tables in ((plain, 0), (packed, 1)):
+        source = LocalSource("backup", path=path.parent, name=str(path.parent), files=(plain, packed))
+        chosen = (
+            source if tables else replace(source, chosen=mariadb.engine.identify(replace(source, path=path)).input_id)
+        )
+        assert mariadb.engine.identify(chosen) == mariadb.engine.identify(replace(source, path=path))
+        work = mariadb.build_work(source=chosen)
+        snapshot = mariadb.build(work)
+        found = [name for name, content in _contents(work.directory).items() if any(one in content for one in SECRETS)]
+        assert (snapshot.databases, found) == (("shop",), [])
+        assert [*work.directory.rglob("in_the_newest.frm")] == [work.directory / "data/shop/in_the_newest.frm"][:tables]
+    production.sql("DROP TABLE shop.in_the_newest")
+
+
+@pytest.mark.usefixtures("backups")
+def test_a_stream_that_is_cut_off_or_builds_on_another_is_refused(
+    mariadb: MariaDbHarness, production: Production
+) -> None:
+    whole = production.stream("whole.xb")
+    cut, torn = whole.with_name("cut.xb"), whole.with_name("torn.xb.gz")
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    torn.write_bytes(gzip.compress(content, 1)[:-100_000])
+    later = production.stream("later.xb", base="two")
+    for path, message in ((cut, "is truncated|damaged or truncated"), (torn, "truncated"), (later, "incremental")):
+        with pytest.raises(SourceError, match=message):
+            mariadb.engine.prepare(mariadb.build_work(source=LocalSource("backup", path=path, name=str(path))))
 
 
 def test_files_of_a_server_that_runs_are_refused_and_of_one_that_crashed_recovered(

@@ -1,0 +1,203 @@
+"""Rows from sessions of a primary into a build, several tables at a time.
+
+Called by :mod:`.copying`. Each worker reads with one session of the moment and writes with one
+of its own to the build. Large tables whose key is an integer are read in ranges of it. A worker
+lets go of a table as soon as it has read it, so that whoever changes definitions at the primary
+waits for one table at most.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from reconciler.engines.mysql import catalog, primary, rows, server
+from reconciler.engines.mysql.failures import SqlError, lost, safe_message
+from reconciler.engines.mysql.link import quoted
+from reconciler.errors import BusyError, SourceError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from reconciler.engines.base import BuildWork
+    from reconciler.engines.mysql.catalog import Table
+    from reconciler.engines.mysql.link import Link
+    from reconciler.engines.mysql.primary import Primary
+    from reconciler.engines.mysql.rows import Column
+
+WRITER = (
+    "SET SESSION time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0"
+    " /*M!, check_constraint_checks = 0 */"
+)
+_BYTES = "SET NAMES binary"
+_HISTORY = "SET SESSION system_versioning_insert_history = ON"
+_TRUNCATED = 1265
+_COLUMN = re.compile(r"for column '(.*)' at row")
+_STATEMENT_BYTES = 1 << 20
+_RANGE_BYTES = 64 << 20
+"""Tables are divided from this size on."""
+_RANGES_PER_JOB = 2
+_GIB = 1 << 30
+
+
+class Part(NamedTuple):
+    """A table, or the rows of it that a condition picks."""
+
+    table: Table
+    columns: tuple[Column, ...]
+    where: str = ""
+
+    @property
+    def name(self) -> str:
+        """Database and table, for people."""
+        return f"{self.table.database}.{self.table.name}"
+
+
+def parts(link: Link, tables: Sequence[Table], jobs: int) -> list[Part]:
+    """Return the work, the largest first."""
+    found = [part for table in tables if table.has_rows and not table.sequence for part in _divided(link, table, jobs)]
+    return sorted(found, key=lambda part: part.table.bytes, reverse=True)
+
+
+def copy(work: BuildWork, here: Primary, sessions: Sequence[Link], password: str, todo: Sequence[Part]) -> None:
+    """Copy all rows.
+
+    Raises:
+        UnavailableError: the primary is gone, or a definition there changed meanwhile.
+        SourceError: rows cannot be stored as they are, or may not be read.
+
+    """
+    shared = _Shared(work, here, password, deque(todo))
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        running = [pool.submit(shared.run, session) for session in sessions]
+    for one in running:
+        one.result()
+
+
+class _Shared:
+    """What the workers have in common."""
+
+    def __init__(self, work: BuildWork, here: Primary, password: str, todo: deque[Part]) -> None:
+        self._work = work
+        self._here = here
+        self._password = password
+        self._todo = todo
+        self._count, self._bytes = len(todo), 0
+        self._lock = threading.Lock()
+        self._failed = threading.Event()
+
+    def run(self, session: Link) -> None:
+        try:
+            with server.link(self._work, server.OWNER, self._password, cancel=self._work.cancel) as writer:
+                for statement in (WRITER, _BYTES):
+                    writer.rows(statement)
+                with primary.told(self._here):
+                    session.rows(_BYTES)
+                while (part := self._next()) is not None:
+                    self._copy(session, writer, part)
+                with primary.told(self._here):
+                    session.rows("SET NAMES utf8mb4")
+        except BaseException:
+            self._failed.set()  # the others end with what they are at
+            raise
+
+    def _next(self) -> Part | None:
+        with self._lock:
+            if self._failed.is_set() or not self._todo:
+                return None
+            part = self._todo.popleft()
+            done = self._count - len(self._todo)
+            self._work.progress(f"copying table {done} of {self._count} ({self._bytes / _GIB:.2f} GiB so far)")
+            return part
+
+    def _copy(self, session: Link, writer: Link, part: Part) -> None:
+        table = part.table
+        if table.versioned:
+            writer.rows(_HISTORY)
+        with primary.told(self._here):
+            session.rows("SAVEPOINT one_table")
+        pending: list[bytes] = []
+        size = 0
+        with closing(self._read(session, part)) as found:
+            for literal in found:
+                pending.append(literal)
+                size += len(literal)
+                if size >= _STATEMENT_BYTES:
+                    self._write(writer, part, pending, size)
+                    pending, size = [], 0
+        if pending:
+            self._write(writer, part, pending, size)
+        with primary.told(self._here):
+            session.rows("ROLLBACK TO SAVEPOINT one_table")
+
+    def _read(self, session: Link, part: Part) -> Generator[bytes]:
+        query = rows.select(part.table.place, part.columns, history=part.table.versioned, where=part.where)
+        try:
+            with closing(session.stream(query)) as found:
+                for row in found:
+                    yield rows.literal(part.columns, row)
+        except SqlError as error:
+            raise primary.failure(self._here, SqlError(error.code, f"table {part.name}: {error}")) from None
+
+    def _write(self, writer: Link, part: Part, pending: list[bytes], size: int) -> None:
+        if self._failed.is_set():
+            raise BusyError("another table could not be copied", reason="CopyEnded")
+        try:
+            writer.execute(rows.insert(part.table.place, part.columns) + b",".join(pending))
+            warned = writer.value("SELECT @@warning_count")
+            told = writer.rows("SHOW WARNINGS") if warned else []
+        except SqlError as error:
+            if lost(error):
+                raise UnavailableError("the connection to the build's server was lost") from error
+            raise SourceError(f"rows of the primary's table {part.name} cannot be stored: {error}") from error
+        changes = [(int(code), _decoded(said)) for level, code, said in told if _decoded(level) != "Note"]
+        harmful = next((one for one in changes if not _is_error_value(part, *one)), None)
+        if harmful is not None:
+            said = safe_message(*harmful)
+            raise SourceError(f"rows of the primary's table {part.name} would not be stored as they are: {said}")
+        with self._lock:
+            self._bytes += size
+
+
+def _is_error_value(part: Part, code: int, said: str) -> bool:
+    """Tell whether a warning is of the number 0 of an ENUM, which stands for what an insert got wrong in production."""
+    found = _COLUMN.search(said)
+    ordinals = {column.name for column in part.columns if column.kind is rows.Kind.ORDINAL}
+    return code == _TRUNCATED and found is not None and found[1] in ordinals
+
+
+def _decoded(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _divided(link: Link, table: Table, jobs: int) -> Iterator[Part]:
+    columns = rows.columns_of(link, table.database, table.name, history=table.versioned)
+    for where in _ranges(link, table, jobs):
+        yield Part(table, columns, where)
+
+
+def _ranges(link: Link, table: Table, jobs: int) -> list[str]:
+    """Return conditions that divide a table; one without any where that is not worth it."""
+    key = None
+    if jobs > 1 and table.bytes >= _RANGE_BYTES and table.of_the_moment and not table.versioned:
+        key = catalog.integer_key(link, table)
+    if key is None:
+        return [""]
+    name, count = quoted(key), jobs * _RANGES_PER_JOB
+    low, high = link.rows(f"SELECT MIN({name}), MAX({name}) FROM {table.place}")[0]  # noqa: S608 - quoted names
+    if low is None:
+        return [""]
+    bounds = sorted({low + (high - low) * number // count for number in range(1, count)})
+    edges = [(None, bounds[0]), *pairwise(bounds), (bounds[-1], None)]
+    return [_between(name, begin, end) for begin, end in edges]
+
+
+def _between(name: str, begin: int | None, end: int | None) -> str:
+    conditions = [f"{name} >= {begin}"] if begin is not None else []
+    conditions += [f"{name} < {end}"] if end is not None else []
+    return " AND ".join(conditions)
