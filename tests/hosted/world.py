@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from reconciler.inspection import report
 from tests.live import LiveServer, live_server
-from tests.support import new_world
+from tests.support import clone, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.support import World
 
 SECRET = "shared-dsn"
+ON_SHARED = {"runtime": "instance", "instance": "shared"}
+"""What a clone's document says to be on the instance."""
 
 
 @dataclass
@@ -27,19 +29,40 @@ class Hosted:
     world: World
     server: LiveServer
 
+    def clone(self, name: str, **spec: Any) -> None:  # noqa: ANN401 - as YAML
+        """Have a clone on the instance, of the image ``shop``."""
+        self.world.write(f"{name}.yaml", clone(name, **ON_SHARED, **spec))
+        self.world.apply().require()
+
+    def oid_of_template(self) -> object:
+        """Return the identity of the one database that clones are copied from."""
+        ((oid,),) = self.server.sql("SELECT oid FROM pg_database WHERE datname LIKE '%.template'")
+        return oid
+
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.world.run("status", "-o", "json").stdout)
+        with self.world.host() as host:
+            return report(host)
+
+    def endpoint(self, name: str) -> dict[str, Any]:
+        """Return where a clone is reached, as its status says."""
+        found: dict[str, Any] = next(one for one in self.status()["clones"] if one["name"] == name)["endpoint"]
         return found
 
-    def connect(self, name: str, *words: str) -> psycopg.Connection[Any]:
-        """Connect to a clone with the URL that the program prints, as its users do."""
-        printed = self.world.run("url", name, *words)
-        assert printed.returncode == 0, printed.stderr
-        return psycopg.connect(printed.stdout.strip(), autocommit=True, connect_timeout=10)
+    def connect(self, name: str, user: str = "app", *, database: str | None = None) -> psycopg.Connection[Any]:
+        """Connect to a clone as one of its users, with the password that was generated."""
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.server.port,
+            dbname=database or name,
+            user=f"{name}_{user}",
+            password=self.world.password(name, user),
+            connect_timeout=10,
+            autocommit=True,
+        )
 
-    def rows(self, name: str, statement: str, *words: str) -> list[tuple[Any, ...]]:
+    def rows(self, name: str, statement: str, user: str = "app") -> list[tuple[Any, ...]]:
         """Run a statement on a clone."""
-        with self.connect(name, *words) as conn:
+        with self.connect(name, user) as conn:
             cursor = conn.execute(statement.encode())
             return cursor.fetchall() if cursor.description is not None else []
 
@@ -55,7 +78,7 @@ class Hosted:
 
 
 @contextmanager
-def hosted_world(major: str, **settings: Any) -> Iterator[Hosted]:
+def hosted_world(major: str, **settings: Any) -> Iterator[Hosted]:  # noqa: ANN401 - of World
     """Have both in the block."""
     with live_server(major) as server:
         made = new_world(**settings)

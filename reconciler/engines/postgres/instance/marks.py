@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import sql
 
-from reconciler.ids import CloneName, InstallationId, SnapshotId, VolumeId
-
 if TYPE_CHECKING:
     import psycopg
+
+    from reconciler.ids import CloneName, InstallationId, SnapshotId, VolumeId
 
 _SENTENCE = "Made by reconciler, which goes by this comment: "
 
