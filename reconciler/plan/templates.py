@@ -51,6 +51,8 @@ def template_for(
         return reconciling("WaitingForTemplate", f"snapshot {snapshot} is being loaded into {clone.runtime}")
     fingerprint = template_fingerprint(clone.runtime, snapshot, index.now)
     if (held := held_back(index, key, fingerprint)) is not None:
+        if held not in draft.conditions.get(key, ()):
+            draft.say(key, held)
         return held
     load = LoadTemplate(
         runtime=clone.runtime,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from reconciler.inspection import report
-from tests.live import LiveServer, live_server
+from tests.live import PASSWORD, LiveServer, live_server
 from tests.support import clone, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support import World
 
@@ -78,13 +79,15 @@ class Hosted:
 
 
 @contextmanager
-def hosted_world(major: str, **settings: Any) -> Iterator[Hosted]:  # noqa: ANN401 - of World
-    """Have both in the block."""
-    with live_server(major) as server:
-        made = new_world(**settings)
+def hosted_world(major: str, *settings: str, parent: Path | None = None, user: str = "boss") -> Iterator[Hosted]:
+    """Have both in the block: the server below ``parent``, with ``settings``, and ``user`` as whom we get in."""
+    with live_server(major, *settings, parent=parent) as server:
+        if user != "boss":
+            server.sql(f"CREATE ROLE {user} LOGIN CREATEDB CREATEROLE PASSWORD '{PASSWORD}'")
+        made = new_world()
         try:
             secret = made.root / "secrets" / SECRET
-            secret.write_text(server.url())
+            secret.write_text(server.url(user))
             secret.chmod(0o600)
             runtimes = {
                 "process": {"ports": f"{made.ports.start}-{made.ports.stop - 1}"},

@@ -96,6 +96,7 @@ def worker(link: Link, conn: psycopg.Connection, groups: Groups, purpose: str, w
             conn.execute(sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(made.name), attributes))
             mark = RoleMark(installation=link.reach.installation, kind="worker", purpose=purpose)
             marks.put(conn, "ROLE", made.name, mark)
+            _be_member(conn, made.name)
             for group in (groups.owners, groups.workers):
                 conn.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(made.name)))
             _act_as(conn, made.name, groups.owners)
@@ -114,7 +115,8 @@ def leave_to_owners(inside: psycopg.Connection, groups: Groups, name: str) -> No
 
 def open_to_readers(inside: psycopg.Connection, groups: Groups) -> None:
     """Let readers read what is in a database, and what owners make there from now on."""
-    readers.grant_missing(inside, groups.readers)
+    is_superuser = inside.info.parameter_status("is_superuser") == "on"
+    readers.grant_missing(inside, groups.readers, large_objects=is_superuser)
     readers.grant_later(inside, groups.owners, groups.readers)
 
 
@@ -144,6 +146,7 @@ def _make(
         if not exists:
             made = RoleMark(installation=link.reach.installation, kind="user", clone=clone, user=user.name)
             marks.put(conn, "ROLE", name, made)
+            _be_member(conn, name)
         else:
             conn.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(other), role))
             conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
@@ -152,6 +155,11 @@ def _make(
             _act_as(conn, name, groups.owners)
         else:
             conn.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role))
+
+
+def _be_member(conn: psycopg.Connection, name: str) -> None:
+    """Let the administrator end a role's sessions and give away what it owns, also one that is no superuser."""
+    conn.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(name)))
 
 
 def _act_as(conn: psycopg.Connection, name: str, group: str) -> None:
