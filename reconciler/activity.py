@@ -62,6 +62,8 @@ def look_at(host: Host, volume: Volume, server: ObservedServer | None) -> Activi
     manifest, name = volume.manifest, ServerName(volume.id)
     if not isinstance(manifest, CloneManifest) or volume.pool not in host.pools:
         raise UnavailableError(f"volume {volume.id} is no clone that can be asked")
+    if host.runtimes[manifest.runtime].traits.databases:
+        return host.instance(manifest.runtime).activity(volume.id)
     work = CloneWork(
         clone=manifest.clone,
         server=name,

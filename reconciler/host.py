@@ -14,6 +14,7 @@ import threading
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -24,13 +25,13 @@ from reconciler import plugins
 from reconciler.clock import Clock, SystemClock
 from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
-from reconciler.ids import FILES, PoolName, RuntimeName, SecretName, VolumeId
+from reconciler.ids import FILES, PoolName, RuntimeName, SecretName, VolumeId, instance_of, on_instance
 from reconciler.plan.settings import AttestationRules, PlanSettings, PolicySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from reconciler.engines.base import Engine
+    from reconciler.engines.base import Engine, Instance
     from reconciler.ids import InstallationId
     from reconciler.masking.dsse import Signer
     from reconciler.masking.trust import Trust
@@ -54,6 +55,8 @@ class ServingSettings:
     advertise: str
     allow: tuple[str, ...] = ()
     tls: tuple[Path, Path] | None = None
+    port: int | None = None
+    """The port of all of its clones, where they share one: on an instance."""
 
 
 @dataclass(kw_only=True)
@@ -67,6 +70,8 @@ class Host:
     secrets: SecretStore
     pools: Mapping[PoolName, Storage]
     runtimes: Mapping[RuntimeName, Runtime]
+    instances: Mapping[RuntimeName, Instance] = field(default_factory=dict)
+    """Servers that exist already, by the runtimes of clones that are databases there."""
     engines: dict[str, Engine] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     reserving: threading.Lock = field(default_factory=threading.Lock)
@@ -106,8 +111,33 @@ class Host:
             )
         return runtime
 
+    def instance(self, runtime: RuntimeName) -> Instance:
+        """Return the server on which a runtime's clones are databases.
+
+        Raises:
+            UnsupportedError: this host has no such instance.
+
+        """
+        if runtime not in self.instances:
+            raise UnsupportedError(
+                f"the runtime {runtime} is not available on this host",
+                reason="RuntimeUnavailable",
+                hint="name the instance in the configuration, under runtimes.instance",
+            )
+        return self.instances[runtime]
+
     def serving(self, runtime: RuntimeName) -> ServingSettings:
-        """Return where servers of a runtime listen."""
+        """Return where servers of a runtime listen.
+
+        Raises:
+            UnsupportedError: this host has no such runtime.
+            SecretError: the secret with the URL of an instance cannot be used.
+
+        """
+        if (name := instance_of(runtime)) is not None:
+            host, port = self.instance(runtime).address()
+            known = self.config.runtimes.instance.get(name)
+            return ServingSettings(host=host, advertise=(known.advertise if known else None) or host, port=port)
         if runtime in self.runtimes and not self.runtimes[runtime].traits.servers:
             return ServingSettings(host="", advertise="")
         settings = getattr(self.config.runtimes, runtime, None)
@@ -249,7 +279,9 @@ def policy_settings(config: Config) -> PolicySettings:
 
 def attestation_rules(config: Config) -> AttestationRules:
     """Return what a configuration asks of attestations; whom its host trusts is left out."""
-    runtimes = {RuntimeName(name): getattr(config.runtimes, name) for name in type(config.runtimes).model_fields}
+    names = [name for name in type(config.runtimes).model_fields if name != "instance"]
+    runtimes = {RuntimeName(name): getattr(config.runtimes, name) for name in names}
+    runtimes |= {on_instance(name): settings for name, settings in config.runtimes.instance.items()}
     return AttestationRules(
         pools={PoolName(n): pool.require_attestation for n, pool in config.pools.items() if pool.require_attestation},
         runtimes={name: r.require_attestation for name, r in runtimes.items() if r.require_attestation},
@@ -298,14 +330,17 @@ def open_host(config: Config, *, writes: bool, command: str = "") -> Iterator[Ho
             stack.enter_context(state.lock(command or " ".join(sys.argv), now=clock.now()))
             _end_leftovers()
         store = stack.enter_context(StatusStore(state.status_file, clock, read_only=not writes))
+        secrets = secret_store(config)
+        instances = _instances(config, state, secrets)
         host = Host(
             config=config,
             installation=state.installation,
             state=state,
             store=store,
-            secrets=secret_store(config),
+            secrets=secrets,
             pools={PoolName(name): _pool(PoolName(name), pool, state) for name, pool in config.pools.items()},
-            runtimes=_runtimes(config, state),
+            runtimes=_runtimes(config, state, instances),
+            instances=instances,
             clock=clock,
             held=stack if writes else None,
         )
@@ -366,11 +401,33 @@ def _pool(name: PoolName, settings: Pool, state: StateDirectory) -> Storage:
     )
 
 
-def _runtimes(config: Config, state: StateDirectory) -> dict[RuntimeName, Runtime]:
+def _instances(config: Config, state: StateDirectory, secrets: SecretStore) -> dict[RuntimeName, Instance]:
+    """Return the servers that exist already; none of them is asked anything yet."""
+    from reconciler.engines.base import InstanceReach
+
+    found: dict[RuntimeName, Instance] = {}
+    for name, settings in config.runtimes.instance.items():
+        secret = SecretName(settings.url.secret)
+        reach = InstanceReach(
+            name=name,
+            installation=state.installation,
+            secret=secret,
+            url=partial(secrets.get, secret),
+            connections=settings.connections,
+        )
+        found[on_instance(name)] = plugins.load("engine", settings.engine)().instances.at(reach)
+    return found
+
+
+def _runtimes(
+    config: Config, state: StateDirectory, instances: Mapping[RuntimeName, Instance]
+) -> dict[RuntimeName, Runtime]:
     """Return the runtimes of this host: containers only where the configuration speaks of them."""
     runtimes = {RuntimeName("process"): _process_runtime(config, state), FILES: _files_runtime(config)}
     if "docker" in config.runtimes.model_fields_set:
         runtimes[RuntimeName("docker")] = _docker_runtime(config, state)
+    for name, instance in instances.items():
+        runtimes[name] = plugins.load("runtime", "instance")(name, instance)
     return runtimes
 
 

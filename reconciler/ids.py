@@ -30,3 +30,14 @@ DEFAULT_POOL = PoolName("default")
 DEFAULT_RUNTIME = RuntimeName("process")
 FILES = RuntimeName("none")
 """The runtime of databases that are files, which no server serves."""
+_INSTANCE = "instance/"
+
+
+def on_instance(name: str) -> RuntimeName:
+    """Return the runtime of clones that are databases on the instance of this name: each instance is one of its own."""
+    return RuntimeName(f"{_INSTANCE}{name}")
+
+
+def instance_of(runtime: RuntimeName) -> str | None:
+    """Return the name of the instance that a runtime stands for; None for any other runtime."""
+    return runtime.removeprefix(_INSTANCE) if runtime.startswith(_INSTANCE) else None

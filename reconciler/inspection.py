@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from reconciler.commits import Commits
     from reconciler.host import Host
-    from reconciler.ids import VolumeId
+    from reconciler.ids import RuntimeName, VolumeId
     from reconciler.repository import Change
     from reconciler.state.observed import Volume
 
@@ -49,11 +49,27 @@ def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
             changes=_changes(commits, desired),
             next_refreshes=next_refreshes(asked, observed, now, settings=settings),
             kept=why_kept(asked, observed, now, settings=settings),
-            advertise={name: host.serving(name).advertise for name in host.runtimes},
+            advertise=_advertised(host),
+            ports={name: port for name in host.instances if (port := _port(host, name)) is not None},
             files=_files(host, observed.volumes),
             activity=look(host, observed.volumes, observed.servers) if activity else {},
         )
     )
+
+
+def _advertised(host: Host) -> dict[RuntimeName, str]:
+    """Return the host names that clients use; where the secret with an instance's URL cannot be used, none."""
+    found: dict[RuntimeName, str] = {}
+    for name in host.runtimes:
+        with suppress(ReconcilerError):
+            found[name] = host.serving(name).advertise
+    return found
+
+
+def _port(host: Host, runtime: RuntimeName) -> int | None:
+    with suppress(ReconcilerError):
+        return host.serving(runtime).port
+    return None
 
 
 def _files(host: Host, volumes: Iterable[Volume]) -> dict[VolumeId, Path]:

@@ -180,6 +180,9 @@ class Reconciler:
             if not task.long:
                 if task.waits and key.kind is Kind.CLONE and _asks_other(desired, task, CloneName(key.name)):
                     task.cancel.cancel()
+            elif key.kind is Kind.TEMPLATE:
+                if not any(key.name.startswith(f"{clone.runtime}/") for clone in desired.clones.values()):
+                    task.cancel.cancel()
             elif key.kind is Kind.POINT:
                 if not _is_started_from(desired, CloneName(key.name)):
                     task.cancel.cancel()

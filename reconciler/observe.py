@@ -17,7 +17,7 @@ from reconciler.plan.fingerprints import GENERATED
 from reconciler.plan.leftovers import is_ending
 from reconciler.sources import identify, live_server, repositories
 from reconciler.state.grants import Grants
-from reconciler.state.observed import UNPLANNED, CloneManifest, Input, Observed, ObservedPool
+from reconciler.state.observed import UNPLANNED, CloneManifest, Input, Observed, ObservedPool, ObservedTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,7 @@ def observe(
         volumes=volumes,
         servers=servers,
         unknown_runtimes=unknown,
+        templates=_templates(host, unknown),
         secrets=_secrets(host, desired),
         lost_credentials=_lost_credentials(host, volumes),
         tombstones=host.state.tombstones(),
@@ -112,6 +113,21 @@ def _servers(host: Host) -> tuple[dict[ServerName, ObservedServer], dict[Runtime
         except ReconcilerError as error:
             unknown[name] = str(error)
     return servers, unknown
+
+
+def _templates(host: Host, unknown: dict[RuntimeName, str]) -> tuple[ObservedTemplate, ...]:
+    """Return what clones on instances are copied from; an instance that does not answer is unknown from then on."""
+    found: list[ObservedTemplate] = []
+    for name, instance in host.instances.items():
+        if name in unknown:
+            continue
+        try:
+            known = instance.templates()
+        except ReconcilerError as error:
+            unknown[name] = str(error)
+            continue
+        found += [ObservedTemplate(name, one.snapshot, one.databases, one.instant) for one in known]
+    return tuple(sorted(found, key=lambda one: (one.runtime, one.snapshot)))
 
 
 def _lost_credentials(host: Host, volumes: tuple[Volume, ...]) -> frozenset[CloneName]:

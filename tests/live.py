@@ -149,12 +149,12 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(major: str, *settings: str) -> Iterator[LiveServer]:
-    """Have such a server in the block; ``settings`` are like ``max_connections=10``."""
+def live_server(major: str, *settings: str, parent: Path | None = None) -> Iterator[LiveServer]:
+    """Have such a server in the block, below ``parent``; ``settings`` are like ``max_connections=10``."""
     found = [one for one in server.installed_servers() if one.major == major]
     if not found:
         pytest.skip(f"needs PostgreSQL {major} on this host")
-    made = LiveServer(_root(), found[0], free_port(), settings)
+    made = LiveServer(_root(parent), found[0], free_port(), settings)
     try:
         made.init()
         yield made
@@ -170,8 +170,8 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _root() -> Path:
-    root = Path(tempfile.mkdtemp(prefix="live-"))
+def _root(parent: Path | None = None) -> Path:
+    root = Path(tempfile.mkdtemp(prefix="live-", dir=parent))
     root.chmod(0o755)
     if os.geteuid() == 0:
         os.chown(root, _NOBODY, _NOBODY)

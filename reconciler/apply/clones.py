@@ -19,6 +19,7 @@ from reconciler.apply.serving import (
     apply_settings,
     clone_account,
     delivered_users,
+    hosted_of,
     own_account,
     server_of,
     serving,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.apply.context import Work
-    from reconciler.apply.serving import Allocation, Serving
+    from reconciler.apply.serving import Allocation, ServedByInstance, Serving
     from reconciler.plan.actions import (
         CreateClone,
         DeleteClone,
@@ -181,7 +182,9 @@ def _update_users(work: Work, storage: Storage, volume: VolumeId) -> CloneManife
     return updated
 
 
-def _deliver(work: Work, running: Serving, clone: DesiredClone, gone: Iterable[str] = ()) -> tuple[AppliedUser, ...]:
+def _deliver(
+    work: Work, running: Serving | ServedByInstance, clone: DesiredClone, gone: Iterable[str] = ()
+) -> tuple[AppliedUser, ...]:
     """Deliver a clone's users; return them as a manifest records them.
 
     A password that changes meanwhile is noticed by the next pass: its fingerprint was taken first.
@@ -236,6 +239,7 @@ def _stop(work: Work, volume: VolumeId, manifest: CloneManifest) -> None:
 def rename(work: Work, action: RenameClone) -> None:
     """Give every generation of a clone its new name, and what is of its points; nothing restarts."""
     work.host.state.credentials.rename(action.formerly, action.clone)
+    _rename_on_instances(work, action)
     for wanted in action.volumes:
         volume = work.volume(wanted)
         if volume is None or not isinstance(volume.manifest, CloneManifest | SnapshotManifest):
@@ -246,6 +250,15 @@ def rename(work: Work, action: RenameClone) -> None:
         if isinstance(manifest, CloneManifest) and manifest.source_clone == action.formerly:
             manifest = replace(manifest, source_clone=action.clone)
         work.storage(volume.pool).update(wanted, manifest)
+
+
+def _rename_on_instances(work: Work, action: RenameClone) -> None:
+    """Give databases and logins their new names before manifests say so: until then the rename is tried again."""
+    volumes = [work.volume(wanted) for wanted in action.volumes]
+    manifests = [volume.manifest for volume in volumes if volume is not None]
+    names = {m.runtime for m in manifests if isinstance(m, CloneManifest) and m.clone == action.formerly}
+    for name in sorted(names & work.host.instances.keys()):
+        work.host.instance(name).rename(action.formerly, action.clone)
 
 
 def delete(work: Work, action: DeleteClone) -> None:
@@ -302,6 +315,8 @@ def destroy(work: Work, wanted: VolumeId) -> None:
     own = own_account(manifest) if isinstance(manifest, CloneManifest) else None
     for runtime in _runtimes(work, manifest):
         runtime.stop(ServerName(wanted), own=own, at_once=True)
+        if runtime.traits.databases:
+            work.host.instance(runtime.name).remove(wanted)
     work.forget_server(wanted)
     if volume is not None:
         work.storage(volume.pool).delete(wanted)
@@ -311,7 +326,7 @@ def _runtimes(work: Work, manifest: Manifest | None) -> Iterable[Runtime]:
     """Return the runtimes that may serve a volume: a silent one keeps those volumes from going, and no others."""
     if isinstance(manifest, BuildManifest | MirrorManifest | CloneManifest):
         return [work.runtime(manifest.runtime)]
-    return work.host.runtimes.values()
+    return [runtime for runtime in work.host.runtimes.values() if not runtime.traits.databases]
 
 
 class _made:  # noqa: N801 - a context manager, read like a function
@@ -322,6 +337,9 @@ class _made:  # noqa: N801 - a context manager, read like a function
 
     def __enter__(self) -> None:
         self._work.require_absent(self._volume)  # else a failure would throw away what was there before
+        if self._work.runtime(self._manifest.runtime).traits.databases:
+            self._make_on_instance()
+            return
         try:
             directory = self._storage.clone(VolumeId(self._manifest.snapshot), self._volume, self._manifest)
             account = clone_account(self._work, self._manifest, self._volume, directory)
@@ -331,6 +349,16 @@ class _made:  # noqa: N801 - a context manager, read like a function
                 give(directory, account)
         except BaseException:
             best_effort(lambda: self._storage.delete(self._volume))
+            raise
+
+    def _make_on_instance(self) -> None:
+        """Make an empty volume, whose manifest tells that there is something to remove, and then the databases."""
+        try:
+            self._storage.create(self._volume, self._manifest)
+            hosted = hosted_of(self._manifest, self._volume)
+            self._work.host.instance(self._manifest.runtime).create(hosted)
+        except BaseException:
+            best_effort(lambda: destroy(self._work, self._volume))
             raise
 
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:

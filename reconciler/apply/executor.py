@@ -26,7 +26,7 @@ from reconciler.errors import (
     RefusedError,
     TransientError,
 )
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, CutPoint, origin, volumes_in_use
+from reconciler.plan.actions import BuildSnapshot, CopyPrimary, CutPoint, LoadTemplate, origin, volumes_in_use
 from reconciler.plan.policy import pruned_objects
 from reconciler.proc import CancelToken
 from reconciler.state.observed import Failure
@@ -79,7 +79,7 @@ class Task:
     @property
     def long(self) -> bool:
         """Whether it may take hours."""
-        return any(isinstance(action, BuildSnapshot | CutPoint | CopyPrimary) for action in self.actions)
+        return any(isinstance(action, BuildSnapshot | CutPoint | CopyPrimary | LoadTemplate) for action in self.actions)
 
     @property
     def in_use(self) -> frozenset[VolumeId]:

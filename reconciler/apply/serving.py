@@ -13,18 +13,20 @@ from reconciler.ids import ServerName, VolumeId
 from reconciler.plan.fingerprints import applied_users, settings_digest
 from reconciler.proc import Account
 from reconciler.state.observed import CloneManifest, SnapshotManifest, snapshot_of
+from reconciler.state.servers import Hosted, ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from reconciler.apply.context import Work
-    from reconciler.engines.base import Engine
+    from reconciler.engines.base import Engine, Instance
     from reconciler.ids import RuntimeName
+    from reconciler.proc import CancelToken
     from reconciler.runtimes.base import Runtime
     from reconciler.state.desired import DesiredClone, Script
     from reconciler.state.observed import AppliedUser
-    from reconciler.state.servers import ServerSpec, Software
+    from reconciler.state.servers import Software
     from reconciler.storage.base import Storage
 
 
@@ -45,6 +47,24 @@ class Serving:
             self.engine.run_scripts(self.job, scripts)
 
 
+@dataclass(frozen=True, slots=True)
+class ServedByInstance:
+    """The same of a clone whose databases are on an instance."""
+
+    instance: Instance
+    hosted: Hosted
+    cancel: CancelToken
+
+    def deliver(self, users: Sequence[UserWish], drop: Sequence[str]) -> None:
+        """Bring the clone's logins to exactly ``users``."""
+        self.instance.deliver(self.hosted, users, drop)
+
+    def run_scripts(self, scripts: Sequence[Script]) -> None:
+        """Run the clone's scripts, if it has any."""
+        if scripts:
+            self.instance.run_scripts(self.hosted, scripts, self.cancel)
+
+
 @contextmanager
 def serving(
     work: Work,
@@ -55,7 +75,7 @@ def serving(
     private: bool,
     keep: bool,
     fresh: bool = False,
-) -> Iterator[Serving]:
+) -> Iterator[Serving | ServedByInstance]:
     """Have a clone served while the block runs.
 
     A server that runs already is used and left alone. Otherwise one is started, without
@@ -64,6 +84,12 @@ def serving(
     """
     engine, runtime = work.host.engine(manifest.engine), work.runtime(manifest.runtime)
     running = None if fresh else runtime.servers().get(ServerName(volume))
+    if runtime.traits.databases:
+        with _served_by_instance(
+            work, storage, manifest, volume, up=running is not None, private=private, keep=keep
+        ) as it:
+            yield it
+        return
     wanted = None if private else manifest.port
     job = clone_work(work, storage, manifest, volume, port=running.port if running is not None else wanted)
     spec = None
@@ -75,6 +101,22 @@ def serving(
     finally:
         if spec is not None and (private or not keep):
             runtime.stop(spec.name, spec=spec, own=own_account(manifest))
+
+
+@contextmanager
+def _served_by_instance(
+    work: Work, storage: Storage, manifest: CloneManifest, volume: VolumeId, *, up: bool, private: bool, keep: bool
+) -> Iterator[ServedByInstance]:
+    """Have the databases of a clone open while the block runs; ``up``: they are already, and stay."""
+    runtime, spec = work.runtime(manifest.runtime), _hosted_spec(storage, manifest, volume, private=private)
+    if not up:
+        runtime.start(spec, cancel=work.cancel)
+    try:
+        hosted = hosted_of(manifest, volume, private=private and not up)
+        yield ServedByInstance(work.host.instance(manifest.runtime), hosted, work.cancel)
+    finally:
+        if not up and (private or not keep):
+            runtime.stop(spec.name, spec=spec)
 
 
 def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
@@ -119,8 +161,27 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
 
 def server_of(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> ServerSpec:
     """Write a clone's settings as its manifest says, and return how to start its server; not while it runs."""
+    if work.runtime(manifest.runtime).traits.databases:
+        return _hosted_spec(storage, manifest, volume)
     engine = work.host.engine(manifest.engine)
     return _spec(work, engine, manifest, clone_work(work, storage, manifest, volume, port=manifest.port))
+
+
+def hosted_of(manifest: CloneManifest, volume: VolumeId, *, private: bool = False) -> Hosted:
+    """Return what an instance has to know of a generation of a clone."""
+    return Hosted(
+        volume=volume,
+        clone=manifest.clone,
+        snapshot=manifest.snapshot,
+        databases=manifest.databases,
+        private=private,
+    )
+
+
+def _hosted_spec(storage: Storage, manifest: CloneManifest, volume: VolumeId, *, private: bool = False) -> ServerSpec:
+    hosted = hosted_of(manifest, volume, private=private)
+    directory = storage.path(volume)
+    return ServerSpec(name=ServerName(volume), argv=(), directory=directory, ready=lambda: True, hosted=hosted)
 
 
 def _spec(work: Work, engine: Engine, manifest: CloneManifest, job: CloneWork) -> ServerSpec:
@@ -290,7 +351,7 @@ def allocated(work: Work, clone: DesiredClone, volume: VolumeId, *, port: int | 
 
 def _port(clone: DesiredClone, runtime: Runtime, known: int | None, taken: set[int]) -> int | None:
     """Return the port that a clone asks for, has already, or gets; None where no server listens on one."""
-    if not runtime.traits.servers:
+    if not runtime.traits.servers or runtime.traits.databases:
         return None
     return clone.port or known or runtime.free_port(taken)
 

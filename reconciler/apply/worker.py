@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from reconciler.apply import clones, documents, images, mirrors, points
+from reconciler.apply import clones, documents, images, mirrors, points, templates
 from reconciler.plan.actions import (
     BuildSnapshot,
     ClearTombstone,
@@ -14,11 +14,13 @@ from reconciler.plan.actions import (
     DeleteClone,
     DeleteSnapshot,
     DropRaw,
+    DropTemplate,
     DropVolume,
     ExpireClone,
     FollowPrimary,
     KeepRaw,
     LeavePrimary,
+    LoadTemplate,
     QuarantineSnapshot,
     ReleaseSnapshot,
     RemoveDocuments,
@@ -51,6 +53,10 @@ def perform(work: Work, action: Action) -> None:  # noqa: C901, PLR0912, PLR0915
             images.build(work, action)
         case CutPoint():
             points.cut(work, action)
+        case LoadTemplate():
+            templates.load(work, action)
+        case DropTemplate():
+            templates.drop(work, action)
         case DeleteSnapshot():
             images.delete(work, action)
         case RenameImage():

@@ -43,7 +43,7 @@ def url(ctx: typer.Context, clone: CloneArgument, user: UserOption = None, datab
     with context.host() as host:
         volume, manifest = _current(host, clone)
         endpoint = _endpoint(host, volume, manifest, user, database, advertised=True)
-        password = _password(host, manifest, endpoint.user) if endpoint.path is None else None
+        password = _password(host, manifest, user) if endpoint.path is None else None
         write(host.engine(manifest.engine).url(endpoint, password))
         if _sleeps(host, volume, manifest):
             tell(f"clone {clone} is stopped, as nobody used it; start it with: reconciler start {clone}")
@@ -74,7 +74,7 @@ def connect(
         endpoint = _endpoint(host, volume, manifest, user, database, advertised=False)
         if endpoint.path is None and ServerName(volume) not in host.runtime(manifest.runtime).servers():
             raise UnavailableError(f"the server of clone {clone} does not run", hint=f"see reconciler events {clone}")
-        password = _password(host, manifest, endpoint.user) if endpoint.path is None else ""
+        password = _password(host, manifest, user) if endpoint.path is None else ""
         argv, environment = host.engine(manifest.engine).shell(endpoint, password, manifest.major)
     command = [*argv, *(arguments or [])]
     os.execvpe(command[0], command, {**os.environ, **environment})  # noqa: S606 - becomes the shell, without a shell
@@ -262,8 +262,8 @@ def _endpoint(
     if user is not None and user not in names:
         raise InputError(f"clone {manifest.clone} has no user {user}", hint="known: " + ", ".join(names))
     served = host.serving(manifest.runtime)
-    endpoint = endpoint_of(manifest, served.advertise if advertised else served.host)
-    return replace(endpoint, database=database or endpoint.database, user=user or endpoint.user)
+    host_name = served.advertise if advertised else served.host
+    return endpoint_of(manifest, host_name, port=served.port, database=database, user=user)
 
 
 def _file(
@@ -284,7 +284,7 @@ def _file(
     return replace(endpoint_of(manifest, "", path=path), database=wanted)
 
 
-def _password(host: Host, manifest: CloneManifest, user: str) -> str:
+def _password(host: Host, manifest: CloneManifest, named: str | None) -> str:
     """Return the password that lets a user in: of the document's secret, or the one that was generated.
 
     Raises:
@@ -293,6 +293,9 @@ def _password(host: Host, manifest: CloneManifest, user: str) -> str:
         SecretError: the secret is missing or unreadable.
 
     """
+    from reconciler.status.report import main_user
+
+    user = named or main_user(manifest)
     generated = host.state.credentials.existing(manifest.clone, user)
     applied = next(applied for applied in manifest.users if applied.name == user)
     if applied.password == "generated" and generated is not None:  # noqa: S105 - a mark, not a password

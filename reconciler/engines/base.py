@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from reconciler.ids import CloneName, ImageName, ServerName, SnapshotId
+    from reconciler.ids import CloneName, ImageName, InstallationId, ServerName, SnapshotId, VolumeId
     from reconciler.masking.assignment import Keys
     from reconciler.masking.classify.profiles import DatabaseProfile
     from reconciler.masking.evidence import Base, Evidence, Wiped
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, MaskingStep, Script
     from reconciler.state.observed import Activity, ObservedMirror, SnapshotManifest
-    from reconciler.state.servers import Endpoint, ProductImage, ServerSpec, Software
+    from reconciler.state.servers import Endpoint, Hosted, ProductImage, ServerSpec, Software
 
 Progress = Callable[[str], None]
 """Told what is going on, in a few words for people ("restoring 1.2 of 4.0 GiB")."""
@@ -454,6 +454,140 @@ class CloneWork:
     cancel: CancelToken = field(default_factory=CancelToken)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceReach:
+    """How a server that exists already is reached, and how many sessions a clone's database may have there."""
+
+    name: str
+    """The instance's name in the host's configuration, for messages."""
+    installation: InstallationId
+    """Whose mark everything bears that is made there."""
+    secret: str
+    url: Callable[[], str] = field(repr=False)
+    """Returns the value of ``secret`` now; never in a message, an argument, a log or a file that outlives the work."""
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostedTemplate:
+    """What is on an instance of a snapshot; see :class:`~reconciler.state.observed.ObservedTemplate`."""
+
+    snapshot: SnapshotId
+    databases: tuple[str, ...]
+    instant: bool | None
+
+
+class Instance(Protocol):
+    """A server that exists already, and what is ours on it.
+
+    **Only ours.** What we make there is marked with the installation from the first moment on; a
+    database or role without that mark is never connected to, changed, renamed or removed, whatever it
+    is called. All of it can be repeated, and a kill at any point leaves nothing that a later call of
+    the same kind, or the removal of the same thing, does not find.
+
+    Every method raises :class:`~reconciler.errors.UnavailableError` when the server does not answer,
+    and :class:`~reconciler.errors.SecretError` when the secret with its URL cannot be used.
+    """
+
+    def address(self) -> tuple[str, int]:
+        """Return the host and port that clients of clones connect to; asks nobody."""
+        ...
+
+    def version(self) -> str:
+        """Return the server's version, for people."""
+        ...
+
+    def templates(self) -> tuple[HostedTemplate, ...]:
+        """Return what clones are copied from, unfinished ones with the databases that are complete."""
+        ...
+
+    def served(self) -> frozenset[VolumeId]:
+        """Return the generations of clones that somebody is let into now."""
+        ...
+
+    def check(self, snapshot: SnapshotManifest) -> None:
+        """Insist that a snapshot can be loaded.
+
+        Raises:
+            UnsupportedError: the server is older than what wrote it, or too old at all.
+
+        """
+        ...
+
+    def load(self, work: CloneWork, *, jobs: int, progress: Progress) -> None:
+        """Load a snapshot, which a private server of this host serves, into databases that clones are copied from.
+
+        They are complete only once all of it is there, and nobody can connect to them from then on.
+
+        Raises:
+            UnsupportedError: something in it cannot be had there (an extension, a locale); the message names it.
+            SourceError: the server refused an object.
+            BusyError: a database that is not ours has the name.
+
+        """
+        ...
+
+    def unload(self, snapshot: SnapshotId) -> None:
+        """Remove what clones of a snapshot are copied from; clones stay."""
+        ...
+
+    def create(self, hosted: Hosted) -> None:
+        """Make the databases of a new generation of a clone, that nobody is let into; what a try before left goes.
+
+        Raises:
+            BusyError: a database that is not ours has the name, or what they are copied from is not there.
+
+        """
+        ...
+
+    def serve(self, hosted: Hosted) -> None:
+        """Let a clone's users in under its own names, in place of another generation; if private, us alone.
+
+        Raises:
+            PermanentError: a database of it is not there any more.
+            BusyError: a database that is not ours has its name.
+
+        """
+        ...
+
+    def refuse(self, volume: VolumeId) -> None:
+        """Let nobody into a generation, and end the sessions that there are; absent is fine."""
+        ...
+
+    def remove(self, volume: VolumeId) -> None:
+        """Remove the databases of a generation, and the logins of its clone with its last one; absent is fine."""
+        ...
+
+    def rename(self, formerly: CloneName, clone: CloneName) -> None:
+        """Give the databases and logins of a clone its new name; sessions in them end."""
+        ...
+
+    def deliver(self, hosted: Hosted, users: Sequence[UserWish], drop: Sequence[str]) -> None:
+        """Bring a clone's logins to exactly ``users``; those of the users in ``drop`` go. Repeatable."""
+        ...
+
+    def run_scripts(self, hosted: Hosted, scripts: Sequence[Script], cancel: CancelToken) -> None:
+        """Run a clone's scripts with the rights of its owners, stopping at the first error.
+
+        Raises:
+            ScriptError: file, line and statement of the failure.
+
+        """
+        ...
+
+    def activity(self, volume: VolumeId) -> Activity:
+        """Return who is connected to a generation of a clone."""
+        ...
+
+
+class Instances(Protocol):
+    """Clones as databases on servers that exist already."""
+
+    def at(self, reach: InstanceReach) -> Instance:
+        """Return a server; nothing is connected to before a method is called."""
+        ...
+
+
 class DatabaseFiles(Protocol):
     """Databases that are files: their product is a library of whoever opens them."""
 
@@ -470,6 +604,8 @@ class Engine(Protocol):
     """How to get its server programs, for people."""
     mirrors: Mirrors | None
     """How live primaries are followed; None: this product cannot be."""
+    instances: Instances | None
+    """How clones are databases on servers that exist already; None: they cannot be."""
     files: DatabaseFiles | None
     """Where its databases are; None: a server serves them.
 

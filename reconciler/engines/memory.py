@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         BuildWork,
         CloneWork,
         DatabaseFiles,
+        Instances,
         LocalSource,
         MaskingWork,
         Mirrors,
@@ -97,6 +98,7 @@ class MemoryEngine:
         self._sources: dict[Path, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self.mirrors: Mirrors | None = MemoryMirrors(self)
+        self.instances: Instances | None = None
         self.files: DatabaseFiles | None = None
 
     def put_source(self, path: Path, databases: tuple[str, ...]) -> None:

@@ -81,6 +81,45 @@ class CutPoint:
         return (VolumeId(self.snapshot),)
 
 
+def template_key(runtime: RuntimeName, snapshot: SnapshotId) -> ObjectKey:
+    """Return the key of what clones of a snapshot are copied from on an instance."""
+    return ObjectKey(Kind.TEMPLATE, f"{runtime}/{snapshot}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TemplateAction:
+    destructive: ClassVar[bool] = False
+    runtime: RuntimeName
+    snapshot: SnapshotId
+    reason: str
+    after: tuple[ObjectKey, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return template_key(self.runtime, self.snapshot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadTemplate(_TemplateAction):
+    """Load a snapshot into an instance, from a server of this host on the copy ``volume``."""
+
+    verb: ClassVar[str] = "load"
+    volume: VolumeId
+    fingerprint: str
+
+    @property
+    def volumes(self) -> tuple[VolumeId, ...]:
+        return (self.volume,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropTemplate(_TemplateAction):
+    """Remove from an instance what no clone is copied from any more; a snapshot can be loaded again."""
+
+    verb: ClassVar[str] = "unload"
+    volumes: tuple[VolumeId, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteSnapshot:
     """Delete a snapshot that nothing uses any more. ``pruned``: because its document vanished.
@@ -457,6 +496,8 @@ class StopServer:
 Action = (
     BuildSnapshot
     | CutPoint
+    | LoadTemplate
+    | DropTemplate
     | DeleteSnapshot
     | RenameImage
     | CopyPrimary
@@ -491,6 +532,8 @@ def volumes_in_use(action: Action) -> frozenset[VolumeId]:
             return frozenset((*action.volumes, action.volume, VolumeId(action.snapshot)))
         case RestoreClone():
             return frozenset((*action.volumes, action.volume))
+        case LoadTemplate():
+            return frozenset((*action.volumes, VolumeId(action.snapshot)))
         case CutPoint():
             source = (action.volume,) if action.at_rest else ()
             return frozenset((*action.volumes, VolumeId(action.base), *source))
@@ -504,7 +547,7 @@ def volumes_in_use(action: Action) -> frozenset[VolumeId]:
 def origin(action: Action) -> SnapshotId | None:
     """Return the snapshot of which an action makes something."""
     match action:
-        case CreateClone() | ReplaceClone():
+        case CreateClone() | ReplaceClone() | LoadTemplate():
             return action.snapshot
         case BuildSnapshot() | CutPoint():
             return action.base

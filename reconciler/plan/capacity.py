@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.ids import CloneName, VolumeId
-from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, KeepRaw, ReplaceClone
+from reconciler.ids import CloneName, VolumeId, instance_of
+from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, KeepRaw, LoadTemplate, ReplaceClone
 from reconciler.state.conditions import Kind
 from reconciler.state.observed import BuildManifest, CloneManifest, MirrorManifest, ServerState, SnapshotManifest
 from reconciler.status import words
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reconciler.state.observed import Observed
 
 
-_TAKING = (BuildSnapshot, CutPoint, KeepRaw, CreateClone, ReplaceClone)
+_TAKING = (BuildSnapshot, CutPoint, KeepRaw, CreateClone, ReplaceClone, LoadTemplate)
 """Actions that may take room."""
 
 
@@ -62,11 +62,20 @@ class _Needs:
             return self._of_cut(action)
         if isinstance(action, KeepRaw):
             return self._of_raw(action)
-        if isinstance(action, CreateClone | ReplaceClone) and action.snapshot in self._places:
+        if isinstance(action, CreateClone | ReplaceClone | LoadTemplate) and action.snapshot in self._places:
+            if not isinstance(action, LoadTemplate) and self._is_hosted(action):
+                return None
             pool = self._places[action.snapshot]
             size = 0 if self._instant(pool) else self._sizes[action.snapshot]
+            if isinstance(action, LoadTemplate):  # a copy that is served meanwhile, and a dump of it
+                return _Need(pool, size + self._sizes[action.snapshot] // 2, f"loading {action.snapshot}")
             return _Need(pool, size, f"clone {action.clone}")
         return None
+
+    def _is_hosted(self, action: CreateClone | ReplaceClone) -> bool:
+        """Whether a clone is on an instance: it takes nothing of a pool."""
+        clone = self._desired.clones.get(action.clone)
+        return clone is not None and instance_of(clone.runtime) is not None
 
     def forget(self, action: Action) -> None:
         """Leave out what would be made from the snapshot of a refused build."""

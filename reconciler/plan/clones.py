@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.ids import instance_of
 from reconciler.plan.actions import ClearTombstone, CreateClone, ExpireClone, RenameClone
 from reconciler.plan.choice import Choice, choose, replacement
 from reconciler.plan.draft import attempt, held_back
@@ -19,6 +20,7 @@ from reconciler.plan.inplace import plan_in_place
 from reconciler.plan.leftovers import drop_interrupted, drop_retired, stop_retired
 from reconciler.plan.replace import plan_swap
 from reconciler.plan.schedule import expires_at, expiry_text
+from reconciler.plan.templates import Ready, template_for
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
         image is None
         or manifest.idle is not None
         or manifest.snapshot in index.quarantined
+        or (index.full_copies and instance_of(clone.runtime) is not None)  # which is said of each
         or not _is_delivered(clone, image, manifest, index.observed.secrets)
     ):
         return False
@@ -298,6 +301,11 @@ def _plan_new(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey) -
         draft.wanted.add(choice.snapshot)
         draft.say(key, _absent(failure), held)
         return
+    loaded = template_for(index, draft, clone, choice.snapshot, after=choice.after)
+    if not isinstance(loaded, Ready):
+        draft.wanted.add(choice.snapshot)
+        draft.say(key, _absent(), loaded)
+        return
     draft.use(choice.snapshot)
     volume, generation = index.free_volume(clone.name)
     reason = "there is no such clone yet"
@@ -309,7 +317,7 @@ def _plan_new(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey) -
             generation=generation,
             fingerprint=fingerprint,
             reason=reason,
-            after=choice.after,
+            after=(*choice.after, *loaded.after),
         )
     )
     draft.say(key, _absent(failure), reconciling("Creating", f"from {choice.snapshot}"))

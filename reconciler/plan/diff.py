@@ -31,6 +31,7 @@ from reconciler.plan.retention import (
 )
 from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
+from reconciler.plan.templates import plan_templates
 from reconciler.plan.write_back import plan_write_back
 from reconciler.state.conditions import Kind, ObjectKey, ready, unknown
 from reconciler.state.observed import CloneManifest
@@ -58,6 +59,7 @@ def plan(desired: Desired, observed: Observed, now: datetime, *, settings: PlanS
     plan_clones(index, draft)
     plan_undeclared_clones(index, draft)
     plan_write_back(index, draft)
+    plan_templates(index, draft)
     plan_retention(index, draft)
     plan_moment_retention(index, draft)
     plan_point_retention(index, draft)

@@ -11,13 +11,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from reconciler.ids import instance_of
 from reconciler.state.observed import AppliedUser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from reconciler.ids import CloneName, SecretName, SnapshotId, VolumeId
+    from reconciler.ids import CloneName, RuntimeName, SecretName, SnapshotId, VolumeId
     from reconciler.state.desired import DesiredClone, DesiredImage
     from reconciler.state.observed import CloneManifest
 
@@ -42,7 +43,9 @@ def settings_digest(clone: DesiredClone, image: DesiredImage) -> str:
 
 
 def effective_parameters(clone: DesiredClone, image: DesiredImage) -> dict[str, str]:
-    """Return the server settings of a clone: those of its image, overridden by its own."""
+    """Return the server settings of a clone: those of its image, overridden by its own; an instance has its own."""
+    if instance_of(clone.runtime) is not None:
+        return {}
     return {**image.parameters, **clone.parameters}
 
 
@@ -138,6 +141,14 @@ def mirror_fingerprint(work: str, image: DesiredImage, secrets: Mapping[SecretNa
     source = image.mirrored
     way_in = "" if source is None else mirror_settings(source.url, secrets, keep_log=False)
     return _fingerprint(work, image.engine, image.version, image.pool, way_in)
+
+
+def template_fingerprint(runtime: RuntimeName, snapshot: SnapshotId, now: datetime) -> str:
+    """Return the fingerprint of loading a snapshot into an instance.
+
+    What is installed and allowed there changes without our notice, so that a permanent failure stands for an hour.
+    """
+    return _fingerprint("load", runtime, snapshot, now.strftime("%Y-%m-%d %H"))
 
 
 def delivery_fingerprint(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
+from reconciler.plan.actions import template_key
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled, unknown
 from reconciler.state.observed import (
     BuildManifest,
@@ -46,6 +47,9 @@ MIRROR = "mirror"
 
 RAW = "raw"
 """How the volume ids of raw copies end, before their time."""
+
+LOADED = "loaded"
+"""How the volume ids of copies end that a snapshot is loaded into an instance from."""
 
 _SUSPENDED = Condition(type="Suspended", status="True", reason="Suspended", message="its document says suspend: true")
 
@@ -124,6 +128,7 @@ class Index:
     """Snapshots of moments that clones asked for: they are in ``snapshots``, and no image's newest."""
     points: dict[CloneName, list[Snapshot]] = field(default_factory=lambda: defaultdict(list))
     """Points in the lives of clones, the oldest first: they are in ``snapshots``, and of no image."""
+    template_leftovers: dict[ObjectKey, list[Volume]] = field(default_factory=lambda: defaultdict(list))
     point_leftovers: dict[CloneName, list[Volume]] = field(default_factory=lambda: defaultdict(list))
     clones: dict[CloneName, CloneVolumes] = field(default_factory=dict)
     hidden: dict[ObjectKey, str] = field(default_factory=dict)
@@ -135,6 +140,8 @@ class Index:
     held_by: dict[SnapshotId, set[CloneName]] | None = None
     special_clones: frozenset[str] = frozenset()
     """Names of clones that have a failure, a tombstone, a request or the like: the quick path is not for them."""
+    full_copies: bool = False
+    """Whether clones on an instance are full copies, which is said of each: the quick path is not for them."""
     renaming: bool = False
     """Whether a document has a former name: the quick path is for nobody then."""
     quarantined: Mapping[SnapshotId, str] = field(default_factory=dict)
@@ -208,6 +215,14 @@ class Index:
             wanted = VolumeId(f"{image}.{MIRROR}{number}")
         return wanted
 
+    def free_copy(self, snapshot: SnapshotId) -> VolumeId:
+        """Return the volume id of a copy that a snapshot is loaded into an instance from."""
+        number, wanted = 1, VolumeId(f"{snapshot}.{LOADED}")
+        while wanted in self.taken:
+            number += 1
+            wanted = VolumeId(f"{snapshot}.{LOADED}{number}")
+        return wanted
+
     @property
     def holders(self) -> Mapping[SnapshotId, set[CloneName]]:
         """The clones that have volumes of each snapshot, be they retired or unfinished."""
@@ -239,6 +254,8 @@ class Index:
     def owner_of(self, volume: VolumeId) -> ObjectKey:
         """Return whose a volume is that shows nothing but its id, under the name that it has now."""
         clone, dot, number = volume.rpartition(".")
+        if number.startswith(LOADED):
+            return ObjectKey(Kind.TEMPLATE, clone)
         if number.startswith((MIRROR, RAW)):
             mirrored = ImageName(clone)
             return ObjectKey(Kind.MIRROR, self.image_names.get(mirrored, mirrored))
@@ -301,6 +318,7 @@ def build_index(desired: Desired, observed: Observed, now: datetime, *, settings
     if index.away:
         _hide_unseen(index)
     _hide_unreadable(index)
+    index.full_copies = any(template.instant is False for template in observed.templates)
     index.renaming = bool(index.image_names or index.clone_names)
     index.special_clones = _special(index)
     return index
@@ -336,6 +354,9 @@ def _place(index: Index, volumes: Iterable[Volume]) -> None:
 def _place_snapshot(index: Index, volume: Volume, manifest: BuildManifest | SnapshotManifest) -> None:
     image = index.image_names.get(manifest.image, manifest.image)
     clone = None if manifest.clone is None else index.clone_names.get(manifest.clone, manifest.clone)
+    if isinstance(manifest, BuildManifest) and manifest.template is not None:
+        index.template_leftovers[template_key(manifest.template, manifest.snapshot)].append(volume)
+        return
     if isinstance(manifest, BuildManifest) or volume.state is not VolumeState.COMPLETE:
         (index.image_leftovers[image] if clone is None else index.point_leftovers[clone]).append(volume)
         return
@@ -350,6 +371,8 @@ def _place_snapshot(index: Index, volume: Volume, manifest: BuildManifest | Snap
 def _object_of(index: Index, manifest: Manifest) -> ObjectKey:
     if isinstance(manifest, CloneManifest):
         return ObjectKey(Kind.CLONE, index.clone_names.get(manifest.clone, manifest.clone))
+    if isinstance(manifest, BuildManifest) and manifest.template is not None:
+        return template_key(manifest.template, manifest.snapshot)
     if isinstance(manifest, SnapshotManifest | BuildManifest) and manifest.clone is not None:
         return ObjectKey(Kind.POINT, index.clone_names.get(manifest.clone, manifest.clone))
     kind = Kind.MIRROR if isinstance(manifest, MirrorManifest | RawManifest) else Kind.IMAGE

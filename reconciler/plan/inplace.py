@@ -19,6 +19,7 @@ from reconciler.plan.fingerprints import (
     update_fingerprint,
 )
 from reconciler.plan.idle import idle_conditions, plan_idle, plan_start, rests
+from reconciler.plan.templates import is_copied_in_full
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 _UP_TO_DATE = ready("UpToDate")
 _STOPPED = ready("Stopped", "stopped, as its document says")
+_FULL_COPY = Condition(
+    type="FullCopy",
+    status="True",
+    reason="FilesNotShared",
+    message="it takes the room and time of a full copy: sharing blocks needs PostgreSQL 18 on btrfs, XFS or ZFS",
+)
 
 
 def plan_in_place(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> None:
@@ -78,6 +85,8 @@ def _state(index: Index, clone: DesiredClone, current: Generation) -> tuple[Cond
         state = _UP_TO_DATE
     else:
         state = not_ready("NotRunning", "its server does not run")
+    if is_copied_in_full(index, current.manifest.runtime, current.manifest.snapshot):
+        more.append(_FULL_COPY)
     if current.manifest.scripts_digest == clone.scripts_digest:
         return (state, *more)
     message = "its scripts or params changed after they ran; a reset runs them again"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reconciler.plan.actions import Action
     from reconciler.state.conditions import ObjectKey
 
-_ORDER = (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.POINT, Kind.CLONE, Kind.POOL, Kind.REPOSITORY)
+_ORDER = (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.POINT, Kind.TEMPLATE, Kind.CLONE, Kind.POOL, Kind.REPOSITORY)
 _KINDS = {kind: rank for rank, kind in enumerate(_ORDER)}
 
 

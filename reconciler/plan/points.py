@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from reconciler.ids import SnapshotId, VolumeId
+from reconciler.ids import SnapshotId, VolumeId, instance_of
 from reconciler.plan.actions import CutPoint, ExpireClone, ReplaceClone, RestoreClone
 from reconciler.plan.draft import held_back
 from reconciler.plan.fingerprints import cut_fingerprint, point_digest
@@ -116,9 +116,8 @@ def _unfit(index: Index, source: CloneName, current: Generation) -> Condition | 
     manifest = current.manifest
     if (problem := withheld(index, manifest.snapshot)) is not None:
         return stalled("Quarantined", f"clone {source}: {problem}")
-    if manifest.account is not None or manifest.superuser:
-        why = f"clone {source} has, or had, a superuser, who may have left behind what acts as one in other clones"
-        return stalled("SuperuserClone", f"{why}; nothing is made of it")
+    if (never := _never(source, manifest)) is not None:
+        return never
     if not _is_at_rest(index, current) or index.server(current.volume.id) is None:
         return _unseen(index, source, current) if _is_at_rest(index, current) else None
     stops = f"clone {source} has to stop for a copy of it"
@@ -128,6 +127,17 @@ def _unfit(index: Index, source: CloneName, current: Generation) -> Condition | 
         return stalled("Protected", f"{stops}, and it is protected; {hint}")
     if used := index.users_of([current.volume.id]):
         return reconciling("WaitingForClone", f"{stops}, and is in use by {used}")
+    return None
+
+
+def _never(source: CloneName, manifest: CloneManifest) -> Condition | None:
+    """Return why nothing can ever be made of a clone as it is."""
+    if (instance := instance_of(manifest.runtime)) is not None:
+        why = f"clone {source} is on instance {instance}, and nothing is copied back from there"
+        return stalled("Unsupported", f"{why}; start from its image, or from a clone with another runtime")
+    if manifest.account is not None or manifest.superuser:
+        why = f"clone {source} has, or had, a superuser, who may have left behind what acts as one in other clones"
+        return stalled("SuperuserClone", f"{why}; nothing is made of it")
     return None
 
 

@@ -17,11 +17,13 @@ from reconciler.plan.actions import (
     DeleteClone,
     DeleteSnapshot,
     DropRaw,
+    DropTemplate,
     DropVolume,
     ExpireClone,
     FollowPrimary,
     KeepRaw,
     LeavePrimary,
+    LoadTemplate,
     RemoveDocuments,
     ReplaceClone,
     ReplayArchive,
@@ -92,11 +94,19 @@ def summary(plan: Plan) -> dict[str, int]:
 
 def _effect(action: Action) -> str:
     match action:
-        case BuildSnapshot() | CreateClone() | CopyPrimary() | KeepRaw():
+        case BuildSnapshot() | CreateClone() | CopyPrimary() | KeepRaw() | LoadTemplate():
             return "create"
         case ReplaceClone() | RestoreClone():
             return "replace"
-        case DeleteSnapshot() | DeleteClone() | ExpireClone() | DropVolume() | LeavePrimary() | DropRaw():
+        case (
+            DeleteSnapshot()
+            | DeleteClone()
+            | ExpireClone()
+            | DropVolume()
+            | LeavePrimary()
+            | DropRaw()
+            | DropTemplate()
+        ):
             return "delete"
         case _:
             return "update"
@@ -112,7 +122,7 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
     lines: list[str] = []
     for title, kinds in (
         ("Images", (Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE)),
-        ("Clones", (Kind.POINT, Kind.CLONE)),
+        ("Clones", (Kind.POINT, Kind.TEMPLATE, Kind.CLONE)),
         ("Specs", (Kind.REPOSITORY,)),
     ):
         rows = [line for action in plan.actions if action.key.kind in kinds for line in _action_lines(action, colour)]

@@ -16,6 +16,7 @@ from reconciler.plan.draft import held_back
 from reconciler.plan.fingerprints import delivery_fingerprint, missing_secrets
 from reconciler.plan.leftovers import retired_until
 from reconciler.plan.quarantine import withheld
+from reconciler.plan.templates import Ready, template_for
 from reconciler.state.conditions import Condition, Kind, ObjectKey, reconciling, stalled
 from reconciler.state.desired import SnapshotAt
 
@@ -101,7 +102,7 @@ def _replace(
     if choice.after and choice.base is None:
         # The clone lives: only once the snapshot exists is it taken out of its users' hands.
         return reconciling("WaitingForSnapshot", f"{wanted.reason}; snapshot {choice.snapshot} is built first")
-    return _made_new(index, clone, volumes, choice, wanted.cause, wanted.reason, request)
+    return _made_new(index, draft, clone, volumes, choice, wanted.cause, wanted.reason, request)
 
 
 def _pinned(index: Index, draft: Draft, clone: DesiredClone, current: Generation) -> Choice | None:
@@ -134,7 +135,7 @@ def _reset(
     elif (problem := unmasked(index, clone, wanted)) is not None:
         draft.declined[request.id] = problem
     else:
-        return _made_new(index, clone, volumes, Choice(wanted), "reset", "a reset was requested", request)
+        return _made_new(index, draft, clone, volumes, Choice(wanted), "reset", "a reset was requested", request)
     return None
 
 
@@ -149,7 +150,7 @@ def _reset_elsewhere(
         draft.declined[request.id] = f"snapshot {choice.snapshot} is built first; ask again then"
     else:
         reason = f"a reset was requested, and {volumes.current.manifest.snapshot} is quarantined"
-        return _made_new(index, clone, volumes, choice, "reset", reason, request)
+        return _made_new(index, draft, clone, volumes, choice, "reset", reason, request)
     return None
 
 
@@ -171,7 +172,7 @@ def _rebase(
         )
     else:
         reason = f"a rebase to {target.snapshot} was requested"
-        return _made_new(index, clone, volumes, target, "rebase", reason, request)
+        return _made_new(index, draft, clone, volumes, target, "rebase", reason, request)
     return None
 
 
@@ -255,6 +256,7 @@ def _restore(
 
 def _made_new(
     index: Index,
+    draft: Draft,
     clone: DesiredClone,
     volumes: CloneVolumes,
     choice: Choice,
@@ -271,6 +273,11 @@ def _made_new(
     held = held_back(index, ObjectKey(Kind.CLONE, clone.name), fingerprint)
     if held is not None and request is None:
         return held
+    loaded = template_for(index, draft, clone, choice.snapshot, after=choice.after)
+    if not isinstance(loaded, Ready):
+        return loaded
+    if loaded.after:  # which may take hours: the clone lives, and is looked after until then
+        return reconciling("WaitingForTemplate", f"{reason}; snapshot {choice.snapshot} is loaded first")
     volume, generation = index.free_volume(clone.name)
     return ReplaceClone(
         clone=clone.name,

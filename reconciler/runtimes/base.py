@@ -40,6 +40,9 @@ class RuntimeTraits:
     """Whether servers run in containers: with programs of an image and a network of their own, and with nothing of
     the host in sight but their own files. So a superuser needs no account of its own there, and a server runs under
     whatever account owns its files."""
+    databases: bool = False
+    """Whether its servers exist already, and a clone is databases on one (``ServerSpec.hosted``): it has no files,
+    no port, settings or limits of its own, and to start it is to let its users in."""
     servers: bool = True
     """Whether it runs servers at all: one that does not hands out files, and has no ports, logs or logins."""
 

@@ -129,6 +129,11 @@ class CloneSpec(Ruled):
     runtime: Literal["process", "docker", "kubernetes", "instance", "none"] = Field(
         "process", description="How the clone is served."
     )
+    instance: Maybe[Name] = Field(
+        None,
+        description="With runtime instance: on which of the host's instances its databases are.",
+        examples=["shared"],
+    )
     container: Maybe[Container] = Field(
         None, description="With runtime docker: what it runs; left out: what its image says, or the host."
     )
@@ -172,6 +177,7 @@ class CloneSpec(Ruled):
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
         yield from _unlike_a_clone(given)
+        yield from _unlike_a_database(given)
         if "ttl" in given and "expires" in given:
             hint = "remove one of the two"
             yield problem("a clone has ttl or expires, not both", hint=hint, at=("expires",), code="R017")
@@ -191,6 +197,38 @@ def _unlike_a_clone(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
     if given.get("onRefresh") == "recreate":
         hint = "remove it; `reconciler rebase` takes the clone to what the other one holds by then"
         yield problem("a clone has no refreshes to follow", hint=hint, at=("onRefresh",), code="R017")
+
+
+_OF_A_SERVER = {
+    "port": "it is reached on the port of its instance",
+    "parameters": "the settings of a server are those of its instance; a script can say ALTER ROLE … SET for a user",
+    "resources": "it shares those of its instance, which cannot hold a database to limits",
+    "container": "its server exists already",
+    "idle": "a database that nobody uses takes no memory, and nothing is to be stopped",
+}
+"""What a clone on an instance cannot have, as it has no server of its own, and why."""
+
+
+def _unlike_a_database(given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+    """Yield what makes no sense for a clone that is databases on a server which exists already, or only for such."""
+    if given.get("runtime") != "instance":
+        if given.get("instance") is not None:
+            hint = "write runtime: instance as well, or remove it"
+            yield problem("only a clone on an instance names one", hint=hint, at=("instance",), code="R017")
+        return
+    if given.get("instance") is None:
+        hint = "add instance: NAME, one of runtimes.instance in the host's configuration"
+        yield problem("a clone on an instance says on which", hint=hint, at=("runtime",), code="R017")
+    for name, why in _OF_A_SERVER.items():
+        if given.get(name) not in (None, {}, Resources.model_construct()):
+            summary = f"a clone on an instance has no {name} of its own: {why}"
+            yield problem(summary, hint="remove it", at=(name,), code="R017")
+    for number, user in enumerate(given.get("users") or ()):
+        role = user.get("role") if isinstance(user, dict) else getattr(user, "role", None)
+        if role == "superuser":
+            hint = "write role: owner"
+            at = ("users", number, "role")
+            yield problem("a superuser would be one of the whole instance", hint=hint, at=at, code="R017")
 
 
 class Clone(Model):

@@ -304,6 +304,23 @@ class DockerRuntime(Model):
     require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
 
 
+class Instance(Model):
+    """A database server that exists already, on which clones are databases."""
+
+    url: SecretRef = Field(
+        description="Secret with the connection URL of a user who may make databases and roles there.",
+        examples=[{"secret": "shared-dsn"}],
+    )
+    engine: Literal["postgres"] = Field("postgres", description="Whose server it is.")
+    advertise: Maybe[NonEmpty] = Field(
+        None, description="Host name in the URLs of clones; default: that of the URL.", examples=["db.example"]
+    )
+    connections: int = Field(
+        50, ge=1, le=10_000, description="Sessions that each database of a clone may have at a time."
+    )
+    require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
+
+
 class FilesRuntime(Model):
     """Clones that are files, which no server serves (SQLite)."""
 
@@ -323,6 +340,11 @@ class Runtimes(Model):
         DockerRuntime.model_construct(), description="Containers; there are some only where this is written."
     )
     none: FilesRuntime = Field(FilesRuntime.model_construct(), description="Files that no server serves.")
+    instance: dict[Name, Instance] = Field(
+        default_factory=dict,
+        description="Servers that exist already, by name; clones are databases there.",
+        examples=[{"shared": {"url": {"secret": "shared-dsn"}}}],
+    )
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
@@ -390,6 +412,9 @@ class Grant(Model):
     roots: Many[HostPath] = Field((), description="Directories of the host.", examples=[["/backups/shop"]])
     repositories: Many[NonEmpty] = Field((), description="Backup repositories, by glob.", examples=[["shop*"]])
     secrets: Many[NonEmpty] = Field((), description="Secrets, by glob.", examples=[["shop-*"]])
+    instances: Many[NonEmpty] = Field(
+        (), description="Instances on which their clones may be databases, by glob.", examples=[["shared"]]
+    )
     container_images: Many[NonEmpty] = Field(
         (), description="Container images that specs may name, by glob.", examples=[["registry.example/*"]]
     )

@@ -7,3 +7,6 @@ from __future__ import annotations
 
 WITHOUT_SERVER = frozenset({"sqlite"})
 """Products that are libraries: their databases are files, which no server serves (runtime ``none``)."""
+
+ON_INSTANCES = frozenset({"postgres"})
+"""Products whose clones can be databases on a server that exists already (runtime ``instance``)."""

@@ -25,6 +25,8 @@ class Kind(StrEnum):
     CLONE = "Clone"
     POINT = "Point"
     """The points in a clone's life that other clones start from, under the clone's name."""
+    TEMPLATE = "Template"
+    """What clones are copied from on an instance, as ``instance/NAME/SNAPSHOT``."""
     POOL = "Pool"
     REPOSITORY = "Repository"
     INSTALLATION = "Installation"
@@ -89,7 +91,7 @@ EXPIRING = "Expiring"
 ANNOUNCED = frozenset({EXPIRING})
 """Types of which an event tells once for each message, whenever they come and go."""
 
-WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase", "WaitingForClone", "Quarantined"})
+WAITING = frozenset({"WaitingForSnapshot", "WaitingForBase", "WaitingForClone", "WaitingForTemplate", "Quarantined"})
 """Reasons of objects that wait for what another object's work makes: a snapshot, a clone, or the release of one."""
 
 

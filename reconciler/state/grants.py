@@ -41,6 +41,7 @@ class Grants:
         maskers: Iterable[str] = (),
         repository: str | None = None,
         container_image: str | None = None,
+        instance: str | None = None,
     ) -> Refusal | None:
         """Return why ``image`` (or a clone of it) may not use one of these; None when it may use all."""
         for path in paths:
@@ -52,9 +53,8 @@ class Grants:
                 return "SecretNotGranted", f"{what}; {_ADD_TO_GRANT}"
         if repository is not None and (refused := self._repository(image, repository)):
             return refused
-        if container_image is not None and not self._container_image(image, container_image):
-            what = f"the container image {container_image} is not granted to image {image} and its clones on this host"
-            return "ContainerImageNotGranted", f"{what}; {_ADD_TO_GRANT}"
+        if (refused := self._runs_on(image, container_image, instance)) is not None:
+            return refused
         for masker in maskers:
             if self._maskers is not None and masker not in self._maskers:
                 known = ", ".join(sorted(self._maskers)) or "none"
@@ -104,10 +104,20 @@ class Grants:
     def _secret(self, image: str, secret: str) -> bool:
         return any(fnmatchcase(secret, pattern) for grant in self._of(image) for pattern in grant.secrets)
 
-    def _container_image(self, image: str, reference: str) -> bool:
+    def _runs_on(self, image: str, container: str | None, instance: str | None) -> Refusal | None:
+        """Return why servers of an image may not run in a container, or its clones not be on an instance."""
         if self._grants is None:
-            return True
-        return any(fnmatchcase(reference, pattern) for grant in self._of(image) for pattern in grant.container_images)
+            return None
+        granted = [*self._of(image)]
+        images = [pattern for grant in granted for pattern in grant.container_images]
+        if container is not None and not any(fnmatchcase(container, pattern) for pattern in images):
+            what = f"the container image {container} is not granted to image {image} and its clones on this host"
+            return "ContainerImageNotGranted", f"{what}; {_ADD_TO_GRANT}"
+        instances = [pattern for grant in granted for pattern in grant.instances]
+        if instance is not None and not any(fnmatchcase(instance, pattern) for pattern in instances):
+            what = f"the instance {instance} is not granted to image {image} and its clones on this host"
+            return "InstanceNotGranted", f"{what}; {_ADD_TO_GRANT}"
+        return None
 
     def _of(self, image: str) -> tuple[Grant, ...]:
         found = self._known.get(image)

@@ -43,6 +43,8 @@ class BuildManifest:
     runtime: RuntimeName = DEFAULT_RUNTIME
     clone: CloneName | None = None
     """The clone of whose life it becomes a point."""
+    template: RuntimeName | None = None
+    """The instance that a copy of ``snapshot`` is loaded into from here; no snapshot becomes of it."""
     kind: Literal["build"] = "build"
 
 
@@ -343,6 +345,20 @@ class ObservedServer:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedTemplate:
+    """What is on an instance of a snapshot, for clones to be copied from.
+
+    ``databases`` are those that are complete, by their names in the snapshot.
+    """
+
+    runtime: RuntimeName
+    snapshot: SnapshotId
+    databases: tuple[str, ...] = ()
+    instant: bool | None = None
+    """Whether a copy shares its blocks there; None: it cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Activity:
     """Who uses a clone now: connections of people and programs, not the reconciler's own nor the server's."""
 
@@ -506,6 +522,8 @@ class Observed:
     servers: Mapping[ServerName, ObservedServer] = field(default_factory=dict)
     unknown_runtimes: Mapping[RuntimeName, str] = field(default_factory=dict)
     """Runtimes that could not be asked, with the reason; servers on them are unknown."""
+    templates: tuple[ObservedTemplate, ...] = ()
+    """What clones are copied from on instances that could be asked."""
     inputs: Mapping[ImageName, Input] = field(default_factory=dict)
     mirrors: Mapping[ImageName, ObservedMirror] = field(default_factory=dict)
     """Mirrors that could be asked, by the name of the image in their manifests."""

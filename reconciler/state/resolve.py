@@ -13,7 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reconciler.ids import FILES, CloneName, ImageName, PolicyName, PoolName, RuntimeName, SecretName, SnapshotId
+from reconciler.ids import (
+    FILES,
+    CloneName,
+    ImageName,
+    PolicyName,
+    PoolName,
+    RuntimeName,
+    SecretName,
+    SnapshotId,
+    instance_of,
+    on_instance,
+)
 from reconciler.spec.collection import without_collection
 from reconciler.spec.diagnostics import Diagnostic, order
 from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of, policy_of
@@ -55,7 +66,7 @@ from reconciler.state.scripts import Scope, Scripts, line_of, missing
 
 if TYPE_CHECKING:
     from reconciler.repository import SourceTree
-    from reconciler.spec.clone import Clone
+    from reconciler.spec.clone import Clone, CloneSpec
     from reconciler.spec.config import Config
     from reconciler.spec.documents import Document
     from reconciler.spec.image import Image, ImageSpec
@@ -234,7 +245,7 @@ class _Commit:
         behind = self._image_behind(document)
         image = image_of(behind)
         scripts = self._rendered(document, spec.scripts, lambda: _clone_scope(model, name, image))
-        container = spec.container or image.spec.container
+        container = (spec.container or image.spec.container) if spec.instance is None else None
         served = image.spec.engine not in WITHOUT_SERVER
         return DesiredClone(
             name=CloneName(name),
@@ -242,7 +253,7 @@ class _Commit:
             image=ImageName(behind.name),
             source_clone=CloneName(spec.source_clone) if spec.source_clone is not None else None,
             snapshot=_snapshot(model),
-            runtime=RuntimeName(spec.runtime) if served else FILES,
+            runtime=_runtime(spec) if served else FILES,
             container_image=container.image if container else None,
             owner=spec.owner,
             port=port,
@@ -416,6 +427,10 @@ def _snapshot(model: Clone) -> SnapshotChoice:
     return "latest" if chosen == "latest" else SnapshotId(chosen)
 
 
+def _runtime(spec: CloneSpec) -> RuntimeName:
+    return RuntimeName(spec.runtime) if spec.instance is None else on_instance(spec.instance)
+
+
 def _selected(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
@@ -456,7 +471,10 @@ def _refused(
             yield ObjectKey(Kind.IMAGE, image.name), refusal
     for clone in clones.values():
         passwords = [user.password for user in clone.users if user.password is not None]
-        refusal = grants.refusal(clone.image, secrets=passwords, container_image=clone.container_image)
+        instance = instance_of(clone.runtime)
+        refusal = grants.refusal(
+            clone.image, secrets=passwords, container_image=clone.container_image, instance=instance
+        )
         if refusal is not None:
             yield ObjectKey(Kind.CLONE, clone.name), refusal
 

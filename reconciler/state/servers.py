@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from reconciler.ids import ServerName
+from reconciler.ids import CloneName, ServerName, SnapshotId, VolumeId
 from reconciler.proc import Account
 from reconciler.state.desired import Resources
 
@@ -52,6 +52,19 @@ class Contained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hosted:
+    """A clone whose databases are on a server that exists already, in place of a server of its own."""
+
+    volume: VolumeId
+    clone: CloneName
+    snapshot: SnapshotId
+    databases: tuple[str, ...]
+    """What they are called in the snapshot."""
+    private: bool = False
+    """Whether nobody but us gets in: before it is delivered, or while it is worked on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
     """One server, ready to start.
 
@@ -78,6 +91,8 @@ class ServerSpec:
     stop_signals: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 30.0),)
     contained: Contained | None = None
     """How it runs in a container; None: with programs of this host."""
+    hosted: Hosted | None = None
+    """What is served by a server that exists already; there is nothing to run then, and nothing in ``directory``."""
     resources: Resources = field(default_factory=Resources)
     """Limits that it is held to, of those that the runtime offers."""
     subject: Mapping[str, str] = field(default_factory=dict)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from reconciler.ids import CloneName, Revision, ServerName, SnapshotId, VolumeId
+from reconciler.ids import CloneName, Revision, ServerName, SnapshotId, VolumeId, instance_of
 from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import Desired
+from reconciler.state.hosted import login_name, public_name
 from reconciler.state.observed import (
     BuildManifest,
     CloneManifest,
@@ -62,6 +63,8 @@ class Facts:
     usage: Mapping[VolumeId, VolumeUsage] = field(default_factory=dict)
     changes: Mapping[str, Change] = field(default_factory=dict)
     advertise: Mapping[RuntimeName, str] = field(default_factory=dict)
+    ports: Mapping[RuntimeName, int] = field(default_factory=dict)
+    """The port of all clones of a runtime, where they share one."""
     files: Mapping[VolumeId, Path] = field(default_factory=dict)
     """The first database of clones that no server serves: nothing of them runs or stops."""
     activity: Mapping[VolumeId, Activity] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class _Index:
                     index.snapshots.setdefault(manifest.image, []).append((volume, manifest))
                     index.created_at[manifest.snapshot] = manifest.created_at
                     index.data_as_of[manifest.snapshot] = manifest.data_as_of or manifest.created_at
-                case BuildManifest() as manifest if volume.state is not VolumeState.DELETING:
+                case BuildManifest(template=None) as manifest if volume.state is not VolumeState.DELETING:
                     index.builds.setdefault(manifest.image, []).append(manifest)
                 case MirrorManifest() as manifest:
                     index.mirrors.setdefault(manifest.image, []).append((volume, manifest))
@@ -169,16 +172,31 @@ def current_volume(volumes: Iterable[Volume], clone: CloneName) -> tuple[Volume,
     return max(ready, key=lambda found: found[1].generation, default=None)
 
 
-def endpoint_of(manifest: CloneManifest, host: str, *, port: int | None = None, path: Path | None = None) -> Endpoint:
-    """Return where a clone is reached: its first database, as its owner if it has one, else its first user."""
-    users = sorted(manifest.users, key=lambda user: user.role != "owner")
-    return Endpoint(
-        host=host,
-        port=port or manifest.port or 0,
-        database=manifest.databases[0] if manifest.databases else "",
-        user=users[0].name if users else "",
-        path=path,
-    )
+def endpoint_of(
+    manifest: CloneManifest,
+    host: str,
+    *,
+    port: int | None = None,
+    path: Path | None = None,
+    database: str | None = None,
+    user: str | None = None,
+) -> Endpoint:
+    """Return where a clone is reached: unless told otherwise its first database, as its owner or else its first user.
+
+    Both have names of their own on an instance, where ``database`` and ``user`` are those of the document.
+    """
+    place = database or (manifest.databases[0] if manifest.databases else "")
+    login = user or main_user(manifest)
+    if instance_of(manifest.runtime) is not None:
+        place = public_name(manifest.clone, place, manifest.databases)
+        login = login_name(manifest.clone, login)
+    return Endpoint(host=host, port=port or manifest.port or 0, database=place, user=login, path=path)
+
+
+def main_user(manifest: CloneManifest) -> str:
+    """Return the user that a clone is reached as where nobody names one; empty if it has none."""
+    users = sorted(manifest.users, key=lambda known: known.role != "owner")
+    return users[0].name if users else ""
 
 
 def condition_json(condition: Condition) -> Json:
@@ -405,7 +423,7 @@ def _endpoint(facts: Facts, volume: Volume | None, manifest: CloneManifest | Non
     if volume is None or manifest is None or manifest.runtime not in facts.advertise:
         return None
     server, path = facts.observed.servers.get(ServerName(volume.id)), facts.files.get(volume.id)
-    port = server.port if server is not None else None
+    port = server.port if server is not None and server.port else facts.ports.get(manifest.runtime)
     found = endpoint_of(manifest, facts.advertise[manifest.runtime], port=port, path=path)
     if path is not None:
         return {"host": None, "port": None, "database": found.database, "user": None, "path": str(path)}

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         CloneWork,
         DatabaseFiles,
         InstalledServer,
+        Instances,
         LocalSource,
         Mirrors,
         Sealed,
@@ -64,6 +65,7 @@ class MysqlEngine:
     """One of the two products on this host."""
 
     mirrors: Mirrors | None = None
+    instances: Instances | None = None
     files: DatabaseFiles | None = None
 
     def __init__(self, product: Product = MYSQL) -> None:

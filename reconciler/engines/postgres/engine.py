@@ -31,6 +31,7 @@ from reconciler.engines.postgres import (
 )
 from reconciler.engines.postgres.control import data_major
 from reconciler.engines.postgres.failures import translated
+from reconciler.engines.postgres.instance.front import PostgresInstances
 from reconciler.engines.postgres.mirror import PostgresMirrors
 from reconciler.engines.postgres.session import PostgresSession
 from reconciler.errors import NotInstalledError, UnsupportedError
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         CloneWork,
         DatabaseFiles,
         InstalledServer,
+        Instances,
         LocalSource,
         Mirrors,
         Sealed,
@@ -66,6 +68,7 @@ class PostgresEngine:
     name = "postgres"
     install_hint = "apt-get install postgresql"
     mirrors: Mirrors | None = PostgresMirrors()
+    instances: Instances | None = PostgresInstances()
     files: DatabaseFiles | None = None
 
     def servers(self) -> tuple[InstalledServer, ...]:

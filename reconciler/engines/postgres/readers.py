@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from typing import LiteralString
 
 # Only what is missing: a GRANT writes its catalog row anew even if it says nothing new.
-_MISSING = """
+_CONNECTING = """
 SELECT format('GRANT CONNECT ON DATABASE %%I TO %%I', current_database(), %(readers)s::text)
 WHERE NOT has_database_privilege(%(readers)s, current_database(), 'CONNECT')
-UNION ALL
+"""
+_MISSING = """
 SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', nspname, %(readers)s::text) FROM pg_namespace n
 WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT has_schema_privilege(%(readers)s, n.oid, 'USAGE')
 UNION ALL
 SELECT format('GRANT SELECT ON %%s TO %%I', c.oid::regclass, %(readers)s::text)
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT has_table_privilege(%(readers)s, c.oid, 'SELECT')
-    AND (nspname !~ '^pg_' AND nspname <> 'information_schema' OR c.oid = 'pg_catalog.pg_largeobject'::regclass)
+    AND (nspname !~ '^pg_' AND nspname <> 'information_schema' OR %(large)s AND c.oid = 'pg_catalog.pg_largeobject'::regclass)
 """
 # Whoever may make things: a right that a role gives by default is kept per role and database.
 _MAKERS = """
@@ -69,11 +70,26 @@ def take_from_everybody(conn: psycopg.Connection) -> None:
 
 def open_to_readers(conn: psycopg.Connection) -> None:
     """Let :data:`READONLY` read the connected database, and what its owners and superusers make there from now on."""
-    for (statement,) in conn.execute(_MISSING, {"readers": READONLY}).fetchall():
+    for (statement,) in conn.execute(_CONNECTING, {"readers": READONLY}).fetchall():
+        conn.execute(sql.SQL(statement))
+    grant_missing(conn, READONLY, large_objects=True)
+    for (maker,) in conn.execute(_MAKERS, {"owner": OWNER}).fetchall():
+        grant_later(conn, maker, READONLY)
+
+
+def grant_missing(conn: psycopg.Connection, readers: str, *, large_objects: bool) -> None:
+    """Let a role read what is in the schemas of the connected database; it may connect already, or not.
+
+    With ``large_objects`` all of these as well, which only a superuser can grant.
+    """
+    for (statement,) in conn.execute(_MISSING, {"readers": readers, "large": large_objects}).fetchall():
         with suppress(psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):  # somebody dropped it just now
             conn.execute(sql.SQL(statement))
-    for (maker,) in conn.execute(_MAKERS, {"owner": OWNER}).fetchall():
-        names = {"maker": sql.Identifier(maker), "readers": sql.Identifier(READONLY)}
-        for right in _LATER:
-            words = sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {maker} GRANT " + right + " TO {readers}")
-            conn.execute(words.format(**names))
+
+
+def grant_later(conn: psycopg.Connection, maker: str, readers: str) -> None:
+    """Let a role read what another one makes in the connected database from now on."""
+    names = {"maker": sql.Identifier(maker), "readers": sql.Identifier(readers)}
+    for right in _LATER:
+        words = sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {maker} GRANT " + right + " TO {readers}")
+        conn.execute(words.format(**names))

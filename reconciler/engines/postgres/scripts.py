@@ -34,7 +34,7 @@ def run_script(work: BuildWork | CloneWork, script: Script, *, databases: Sequen
         ScriptError: file, line and statement of the failure, or no single database to run it in.
 
     """
-    target = _ScriptTarget(work, _database(script.database, databases, script.origin, script.first_line))
+    target = _ScriptTarget(work, database_of(script.database, databases, script.origin, script.first_line))
     try:
         stream = io.BytesIO(script.text.encode())
         reader = SqlReader(stream, origin=script.origin, error=ScriptError, first_line=script.first_line)
@@ -54,7 +54,7 @@ def run_check(work: BuildWork | CloneWork, check: Check, *, databases: Sequence[
 
     """
     where = f"{check.origin}:{check.first_line}"
-    database = _database(check.database, databases, check.origin, check.first_line)
+    database = database_of(check.database, databases, check.origin, check.first_line)
     with _open(work, database) as conn:
         wire = Wire(conn, work.cancel)
         try:
@@ -69,7 +69,7 @@ def run_check(work: BuildWork | CloneWork, check: Check, *, databases: Sequence[
         raise CheckFailedError(f"{where}: the check is not true in database {database}: {' '.join(check.sql.split())}")
 
 
-def _database(named: str | None, databases: Sequence[str], origin: str, line: int) -> str:
+def database_of(named: str | None, databases: Sequence[str], origin: str, line: int) -> str:
     """Return the database to run in: the one named, or the only one."""
     listed = ", ".join(databases) or "none"
     if named is not None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         CloneWork,
         DatabaseFiles,
         InstalledServer,
+        Instances,
         LocalSource,
         Mirrors,
         SourceIdentity,
@@ -57,6 +58,7 @@ class SqliteEngine:
     name = "sqlite"
     install_hint = "use a Python that is linked with a newer SQLite"
     mirrors: Mirrors | None = None
+    instances: Instances | None = None
     files: DatabaseFiles | None = SqliteFiles()
 
     def servers(self) -> tuple[InstalledServer, ...]:

@@ -1,0 +1,1 @@
+"""Clones as databases on a PostgreSQL server that exists already."""
