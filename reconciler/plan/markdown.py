@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.plan.actions import Estimate
+from reconciler.plan.actions import BuildSnapshot, CutPoint, Estimate, origin
 from reconciler.plan.render import detail, estimate, figures, loss, pending_lines, summary
 from reconciler.spec.markdown import cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from reconciler.ids import SnapshotId
     from reconciler.plan.actions import Action, Plan
 
 _FOLDED = 12
@@ -104,22 +105,30 @@ def _sections(plan: Plan) -> Iterator[_Section]:
 def _table(plan: Plan) -> Callable[..., _Section]:
     """Return what makes a table of actions; with a column of what they take where that is known of any."""
     known = any(plan.estimate(action) for action in plan.everything)
+    made = frozenset(action.snapshot for action in plan.everything if isinstance(action, BuildSnapshot | CutPoint))
     titles = ["action", "object", *(["takes"] if known else []), "why"]
     head = f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
 
     def table(title: str, actions: Iterable[Action], *, foldable: bool = True, foot: str = "") -> _Section:
-        rows = tuple(_row(action, plan, known=known) for action in actions)
+        rows = tuple(_row(action, plan, made, known=known) for action in actions)
         return _Section(title, head, rows, foldable, foot)
 
     return table
 
 
-def _row(action: Action, plan: Plan, *, known: bool) -> str:
-    what = cell(f"{action.key}{detail(action)}")
+def _row(action: Action, plan: Plan, made: frozenset[SnapshotId], *, known: bool) -> str:
+    what = cell(f"{action.key}{_detail(action, made)}")
     lost = f"<br>**{_short(loss(action))}**" if action.destructive else ""
     after = f"<br>after {_short(', '.join(map(str, action.after)))}" if action.after else ""
     takes = f" {estimate(action, plan)} |" if known else ""
     return f"| {action.verb} | {what} |{takes} {_short(action.reason)}{lost}{after} |"
+
+
+def _detail(action: Action, made: frozenset[SnapshotId]) -> str:
+    """Say what an action is about; the same for two plans of one commit, so without names that hold the time."""
+    if isinstance(action, BuildSnapshot | CutPoint):
+        return ""
+    return " from the new snapshot" if origin(action) in made else detail(action)
 
 
 def _short(text: str) -> str:

@@ -185,7 +185,7 @@ def test_what_work_takes_is_told_where_it_is_known() -> None:
     assert "      takes about 5.0 GiB and 3 min" in plan_text(plan).splitlines()
     text = plan_markdown(plan)
     assert "| about 5.0 GiB and 3 min |" in text
-    assert "| build | Image/store store-20261122t120000z-d1d1d1d1 |  | there" in text
+    assert "| build | Image/store |  | there" in text
     assert "Going by the last time, it takes about 10.0 GiB and 3 min of work." in text
 
 
