@@ -37,7 +37,7 @@ _ENDING_SECONDS = 5.0
 _FOR_ALL_TO_READ = 0o644
 
 
-class _Offer(NamedTuple):
+class Offer(NamedTuple):
     """A status to publish: its digest, and its bytes."""
 
     digest: str
@@ -52,7 +52,7 @@ class Publisher:
         self._on_change = on_change
         self._settings = host.config.status.publish
         self._lock = threading.Lock()
-        self._wanted: _Offer | None = None
+        self._wanted: Offer | None = None
         self._published = ""
         self._failure: Condition | None = None
         self._again_at: datetime | None = None
@@ -70,7 +70,7 @@ class Publisher:
             return
         if self._again_at is not None and self._host.clock.now() < self._again_at:
             return
-        offer = self._made(view, conditions)
+        offer = status_of(self._host, view, conditions)
         if offer is None:
             return
         with self._lock:
@@ -85,18 +85,6 @@ class Publisher:
             thread = self._thread
         if thread is not None:
             thread.join(_ENDING_SECONDS if abandon else None)
-
-    def _made(self, view: View, conditions: Mapping[ObjectKey, tuple[Condition, ...]]) -> _Offer | None:
-        desired, observed = view.commit.desired, view.observed
-        if desired is None or observed is None:
-            return None
-        missing = desired.secrets - observed.secrets.keys()
-        facts = host_facts(
-            self._host.config, self._host.plan_settings, self._host.policy_settings, missing=frozenset(missing)
-        )
-        said = {key: known for key, known in conditions.items() if key != PUBLISHING}
-        document = published_document(observed, facts, said, revision=str(desired.revision))
-        return _Offer(document["digest"], json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n")
 
     def _work(self) -> None:
         while True:
@@ -113,7 +101,7 @@ class Publisher:
             if changed:
                 self._on_change()
 
-    def _try(self, offer: _Offer) -> Condition | None:
+    def _try(self, offer: Offer) -> Condition | None:
         """Publish; return what there is to say when that fails."""
         try:
             if self._settings.file is not None:
@@ -130,7 +118,7 @@ class Publisher:
         log.warning("the status could not be published", reason=reason, error=message)
         return Condition(type="Published", status="False", reason=reason, message=message)
 
-    def _push(self, ref: str, offer: _Offer) -> None:
+    def _push(self, ref: str, offer: Offer) -> None:
         path = self._settings.path
 
         def edit(before: bytes | None) -> Edit | None:
@@ -141,7 +129,19 @@ class Publisher:
         self._host.repository().publish(ref, path, edit, author=self._host.author)
 
 
-def _write(file: Path, offer: _Offer) -> None:
+def status_of(host: Host, view: View, conditions: Mapping[ObjectKey, tuple[Condition, ...]]) -> Offer | None:
+    """Return what a host publishes after a pass; None where there is no commit to speak of."""
+    desired, observed = view.commit.desired, view.observed
+    if desired is None or observed is None:
+        return None
+    missing = frozenset(desired.secrets - observed.secrets.keys())
+    facts = host_facts(host.config, host.plan_settings, host.policy_settings, missing=missing)
+    said = {key: known for key, known in conditions.items() if key != PUBLISHING}
+    document = published_document(observed, facts, said, revision=str(desired.revision))
+    return Offer(document["digest"], json.dumps(document, ensure_ascii=False).encode() + b"\n")
+
+
+def _write(file: Path, offer: Offer) -> None:
     """Replace the file, unless it holds the same already.
 
     Raises:

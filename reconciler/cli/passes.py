@@ -68,7 +68,6 @@ def plan(
     ] = False,
 ) -> int:
     """Show what a pass would do, and change nothing."""
-    from reconciler.loop import Reconciler
     from reconciler.planning import plan_directory, plan_from_file
     from reconciler.state.conditions import REPOSITORY
 
@@ -81,6 +80,8 @@ def plan(
     elif observed is not None:
         result = plan_from_file(context.load_config(), observed, revision)
     else:
+        from reconciler.loop import Reconciler
+
         with context.host() as host:
             view = Reconciler(host, host.commits()).look(revision)
             problems = _show_problems(view)
