@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sarif_pydantic import Sarif
 
-from tests.actions.runner import Comments, Place, Run, run_action
+from tests.actions.runner import ROOT, Comments, Place, Run, run_action
 from tests.loop.conftest import IMAGE, World
 from tests.repository.shared import Remote
 from tests.support import PROGRAM
@@ -133,6 +133,12 @@ def test_a_plan_is_in_the_summary_and_in_one_comment_that_is_kept_up_to_date(
     assert (comments.writes, len(comments.bodies)) == (["POST", "PATCH"], 2)
     assert "Clone/demo" not in comments.bodies[1]
     assert comments.bodies[0] == "Looks good to me."
+
+
+def test_the_page_shows_that_comment() -> None:
+    _marker, *lines, _empty, _commit = example("comment-plan.md").splitlines()
+    page = (ROOT / "docs/pull-requests.md").read_text()
+    assert "```markdown\n" + "\n".join(lines) + "\n```" in page
 
 
 def test_findings_are_annotations_the_summary_a_comment_and_sarif_and_the_check_fails(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +33,29 @@ def steps(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from document.get("runs", {}).get("steps", ())
 
 
-@pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: path.name)
-def test_the_schema_of_github_takes_it(path: Path) -> None:
-    schema = "vendor.github-actions" if path in ACTIONS else "vendor.github-workflows"
-    words = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", schema, str(path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+def shown(start: str) -> list[str]:
+    """Return the YAML blocks of the page about pull requests that begin so."""
+    page = (ROOT / "docs/pull-requests.md").read_text()
+    return [
+        text for text in re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if text.startswith(start)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("schema", "files", "documents"),
+    [
+        ("vendor.github-workflows", WORKFLOWS, 2),
+        ("vendor.github-actions", ACTIONS, 0),
+        ("vendor.gitlab-ci", [], 1),
+    ],
+)
+def test_the_schema_of_the_host_takes_it(schema: str, files: list[Path], documents: int, tmp_path: Path) -> None:
+    texts = {"vendor.github-workflows": shown("name: specs"), "vendor.gitlab-ci": shown("specs:")}.get(schema, [])
+    assert len(texts) == documents
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.yml").write_text(text)
+    words = [str(PROGRAM.with_name("check-jsonschema")), "--builtin-schema", schema]
+    done = subprocess.run([*words, *files, *tmp_path.iterdir()], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -50,6 +67,17 @@ def test_what_others_made_is_pinned_by_its_commit_and_says_its_version(path: Pat
     assert [use for use in others if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use)] == []
     pins = {tuple(use.split("@")) for use in re.findall(r"uses: ([^$\s]\S+)", "".join(map(_text, WORKFLOWS)))}
     assert len(pins) == len({name for name, _commit in pins}), "one action, one commit"
+
+
+def test_the_pages_pin_what_they_show_as_the_workflows_do() -> None:
+    pins = set(re.findall(r"uses: (actions/\S+@\S+ # \S+)", "".join(map(_text, WORKFLOWS))))
+    page = (ROOT / "docs/pull-requests.md").read_text()
+    assert set(re.findall(r"uses: (actions/\S+@\S+ # \S+)", page)) <= pins
+    inputs = {
+        **parsed(ACTIONS[0])["inputs"],
+        **parsed(ROOT / ".github/workflows/specs.yml")["on"]["workflow_call"]["inputs"],
+    }
+    assert [name for name in inputs if not re.search(rf"\b{name}\b", page)] == []
 
 
 def _text(path: Path) -> str:
