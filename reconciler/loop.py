@@ -69,6 +69,7 @@ class Reconciler:
         self._answers = Answers(host)
         self._classifications = Classifications(host, on_done=self._wake.set)
         self._publisher = Publisher(host, on_change=self._wake.set)
+        self._reported: Revision | None = None
         self._executor = Executor(host, concurrency=host.config.concurrency, on_done=lambda _task: self._wake.set())
 
     @property
@@ -161,6 +162,18 @@ class Reconciler:
         self._executor.close(abandon=abandon)
         self._answers.finish()
         self._publisher.close(abandon=abandon)
+        self._tell_of_publishing()
+
+    def _tell_of_publishing(self) -> None:
+        """Note what became of the status of the last pass, which is known only after it."""
+        store = self._host.store
+        known, failed = store.conditions(), self._publisher.conditions
+        if (PUBLISHING in known) == bool(failed):
+            return
+        others = {key: said for key, said in known.items() if key != PUBLISHING}
+        now = self._host.clock.now()
+        for transition in store.write_conditions(now, self._reported, {**others, **failed}):
+            store.record(Event.of_transition(transition, now, self._reported))
 
     def _guarded_pass(self) -> View | None:
         """Run a pass; an error that nobody foresaw is logged, and the next pass starts afresh."""
@@ -221,7 +234,7 @@ class Reconciler:
         if view.plan is not None and revision is not None:
             store.set_applied(revision, view.at)
             self._remember_looks(view, view.plan)
-        conditions = self._conditions(view)
+        conditions, self._reported = self._conditions(view), revision
         self._publisher.offer(view, conditions)
         for transition in store.write_conditions(view.at, revision, {**conditions, **self._publisher.conditions}):
             told = transition.after or transition.before

@@ -39,9 +39,9 @@ def plan_from_file(config: Config, observed: Path, revision: str | None) -> Plan
 
 
 def plan_directory(directory: Path, observed: Path) -> Plan:
-    """Return the plan between the specs of a checkout and a published status, judged as its host would.
+    """Return the plan between the specs of a checkout and a host's status, judged as that host would.
 
-    With a ``status -o json`` that says nothing of its host's configuration, the defaults count.
+    With one of an earlier version, which says nothing of what its host allows, the defaults count.
 
     Raises:
         ConfigError: the file is not one, or there is no such directory.
@@ -76,7 +76,7 @@ def _config(facts: HostFacts | None, specs: Path) -> Config:
         first = error.errors(include_input=False, include_url=False)[0]
         raise ConfigError(
             f"the published status cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-            hint="plan with the version of the reconciler that published it, or a newer one",
+            hint="plan with the version of the reconciler that published it",
         ) from error
 
 

@@ -1,6 +1,7 @@
 """The published status of a host: its observation and what its configuration decides, for plans elsewhere.
 
-Written at the end of passes and read by ``plan --observed``. Whoever can read the
+``status -o json`` says the same of the host, beside what people and programs ask it for. This one is
+written at the end of passes and read by ``plan --observed``. Whoever can read the
 repository, or a web server, can read it, so it holds no value of a secret and no text
 that an error, a database or a person wrote: those may quote rows, hosts or names.
 Fingerprints in it are keyed with a key that never leaves the host. Pure.
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+_FORMAT = 1
+_SAME_VERSION = "plan with the version of the reconciler that published it"
 _ELSEWHERE = "the status on the host says why"
 """Stands for every text that a published status leaves out."""
 _NOT_PUBLISHED = "/not-published"
@@ -86,45 +89,8 @@ def host_facts(
     )
 
 
-def published_document(
-    observed: Observed, facts: HostFacts, conditions: Mapping[ObjectKey, tuple[Condition, ...]], *, revision: str
-) -> Json:
-    """Return the document; its ``digest`` stays the same while nothing but times and small change changes."""
-    shown = _without_texts(observed)
-    objects = [
-        {"kind": str(key.kind), "name": key.name, "conditions": [_condition(one) for one in known]}
-        for key, known in sorted(conditions.items())
-        if known
-    ]
-    steady = [revision, objects, _facts_json(facts, _fixed_sizes(shown, facts)), observed_to_json(_steady(shown))]
-    digest = hashlib.sha256(json.dumps(steady, sort_keys=True).encode()).hexdigest()
-    return {
-        "format": 1,
-        "revision": revision,
-        "digest": digest,
-        "objects": objects,
-        "host": _facts_json(facts, facts.sizes),
-        "observed": observed_to_json(shown),
-    }
-
-
-def read_published(data: bytes) -> tuple[Observed, HostFacts | None]:
-    """Return what a published status says; without facts of the host for a plain ``status -o json``.
-
-    Raises:
-        ConfigError: it is neither.
-
-    """
-    observed = observed_from_json(data)
-    host = json.loads(data).get("host")
-    return observed, None if host is None else _facts(host)
-
-
-def _condition(condition: Condition) -> Json:
-    return {"type": condition.type, "status": condition.status, "reason": condition.reason}
-
-
-def _facts_json(facts: HostFacts, sizes: Mapping[VolumeId, int]) -> Json:
+def facts_json(facts: HostFacts) -> Json:
+    """Return what of a host a plan depends on, as values that JSON has."""
     return {
         "config": facts.config,
         "path": facts.path,
@@ -138,11 +104,57 @@ def _facts_json(facts: HostFacts, sizes: Mapping[VolumeId, int]) -> Json:
             for name, has in sorted((facts.runtimes or {}).items())
         },
         "memoryLimit": facts.memory_limit,
-        "sizes": dict(sorted(sizes.items())),
+        "sizes": dict(sorted(facts.sizes.items())),
         "trusted": None if facts.trusted is None else sorted(facts.trusted),
         "writeBack": facts.write_back,
         "missingSecrets": sorted(facts.missing or ()),
     }
+
+
+def published_document(
+    observed: Observed, facts: HostFacts, conditions: Mapping[ObjectKey, tuple[Condition, ...]], *, revision: str
+) -> Json:
+    """Return the document; its ``digest`` stays the same while nothing but times and small change changes."""
+    shown = _without_texts(observed)
+    objects = [
+        {"kind": str(key.kind), "name": key.name, "conditions": [_condition(one) for one in known]}
+        for key, known in sorted(conditions.items())
+        if known
+    ]
+    steady = [
+        revision,
+        objects,
+        facts_json(replace(facts, sizes=_fixed_sizes(shown, facts))),
+        observed_to_json(_steady(shown)),
+    ]
+    digest = hashlib.sha256(json.dumps(steady, sort_keys=True).encode()).hexdigest()
+    return {
+        "format": _FORMAT,
+        "revision": revision,
+        "digest": digest,
+        "objects": objects,
+        "host": facts_json(facts),
+        "observed": observed_to_json(shown),
+    }
+
+
+def read_published(data: bytes) -> tuple[Observed, HostFacts | None]:
+    """Return what a published status says; without facts of the host for a plain ``status -o json``.
+
+    Raises:
+        ConfigError: it is neither.
+
+    """
+    observed = observed_from_json(data)
+    document = json.loads(data)
+    if document.get("format", _FORMAT) != _FORMAT:
+        raise ConfigError("the status was published in another format than this version reads", hint=_SAME_VERSION)
+    host = document.get("host")
+    return observed, None if host is None else _facts(host)
+
+
+def _condition(condition: Condition) -> Json:
+    return {"type": condition.type, "status": condition.status, "reason": condition.reason}
 
 
 def _facts(host: Any) -> HostFacts:  # noqa: ANN401 - whatever JSON gave
@@ -166,7 +178,7 @@ def _facts(host: Any) -> HostFacts:  # noqa: ANN401 - whatever JSON gave
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             "the published status cannot be read: what it says of its host does not have the expected form",
-            hint="plan with the version of the reconciler that published it, or a newer one",
+            hint=_SAME_VERSION,
         ) from error
 
 

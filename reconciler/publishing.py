@@ -16,6 +16,7 @@ import structlog
 
 from reconciler import durable
 from reconciler.errors import ReconcilerError, UnavailableError
+from reconciler.host import configured_repository
 from reconciler.published import host_facts, published_document
 from reconciler.repository import Edit
 from reconciler.state.conditions import Condition, Kind, ObjectKey
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.host import Host
+    from reconciler.repository import Repository
     from reconciler.view import View
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,7 @@ class Publisher:
         self._failure: Condition | None = None
         self._again_at: datetime | None = None
         self._thread: threading.Thread | None = None
+        self._repository: Repository | None = None
 
     @property
     def conditions(self) -> Mapping[ObjectKey, tuple[Condition, ...]]:
@@ -126,7 +129,11 @@ class Publisher:
                 return None
             return Edit({path: offer.data}, "Publish the status\n")
 
-        self._host.repository().publish(ref, path, edit, author=self._host.author)
+        if self._repository is None:
+            self._repository = configured_repository(
+                self._host.config, self._host.state.publishing_mirror, self._host.secrets
+            )
+        self._repository.publish(ref, path, edit, author=self._host.author)
 
 
 def status_of(host: Host, view: View, conditions: Mapping[ObjectKey, tuple[Condition, ...]]) -> Offer | None:

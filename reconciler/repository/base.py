@@ -183,6 +183,7 @@ class Repository(Protocol):
 
         ``edit`` is given what the file ``path`` holds there now (None: there is none, or no
         such ref), and asked again when somebody else was quicker; None: nothing to change.
+        Its mirror is one for publishing alone: what no ref holds in it goes within hours.
 
         Raises:
             UnavailableError: as :meth:`commit`.

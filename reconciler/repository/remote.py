@@ -209,7 +209,8 @@ class GitRepository:
             return write_commit(self._mirror, head, change.files, message=change.message, author=author, alone=True)
 
         made = self._push_what(make, ref, lambda: self._fetch_aside(ref, _PUBLISHED, optional=True))
-        self._mirror.tidy()
+        if made is not None:
+            self._mirror.tidy(kept="1.hour.ago")  # nothing refers to what was published before
         return None if made is None else Revision(f"{ref.removeprefix('refs/heads/')}@sha1:{made}")
 
     def _push_what(

@@ -136,6 +136,14 @@ def test_a_remote_that_refuses_is_told_and_tried_again_while_all_else_goes_on(wo
     assert world.store.conditions().get(PUBLISHING) is None
 
 
+def test_what_became_of_the_last_status_is_told_when_no_pass_follows(world: World, remote: Remote) -> None:
+    remote.hook("pre-receive", "sleep 0.5; exit 1")
+    world.apply()
+    world.reconciler.close(abandon=False)
+    assert world.conditions(Kind.INSTALLATION, "publishing")["Published"].reason == "PushRefused"
+    assert all(one.observed_revision for known in world.store.conditions().values() for one in known)
+
+
 def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with ExitStack() as stack:
         publish = {"file": str(tmp_path / "nowhere" / "status.json")}
