@@ -1,6 +1,6 @@
 """The published status of a host: its observation and what its configuration decides, for plans elsewhere.
 
-``status -o json`` says the same of the host, beside what people and programs ask it for. This one is
+``status -o json`` says the same of the host, beside what people ask it for. This one is
 written at the end of passes and read by ``plan --observed``. Whoever can read the
 repository, or a web server, can read it, so it holds no value of a secret and no text
 that an error, a database or a person wrote: those may quote rows, hosts or names.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ConfigError
 from reconciler.ids import PoolName, RuntimeName, SecretName, VolumeId
-from reconciler.state.observed import ObservedMirror, SnapshotManifest
+from reconciler.state.observed import MirrorManifest, ObservedMirror, SnapshotManifest
 from reconciler.status.observation import observed_from_json, observed_to_json
 
 if TYPE_CHECKING:
@@ -247,10 +247,12 @@ def _told(text: str) -> str:
 
 def _volume(volume: Volume) -> Volume:
     manifest = volume.manifest
-    if not isinstance(manifest, SnapshotManifest) or not (manifest.quarantine or manifest.source_notes):
-        return volume
-    kept = None if manifest.quarantine is None else replace(manifest.quarantine, reason="", by="")
-    return replace(volume, manifest=replace(manifest, quarantine=kept, source_notes=()))
+    if isinstance(manifest, MirrorManifest) and manifest.lost:
+        return replace(volume, manifest=replace(manifest, lost=_ELSEWHERE))
+    if isinstance(manifest, SnapshotManifest) and (manifest.quarantine or manifest.notes or manifest.source_notes):
+        kept = None if manifest.quarantine is None else replace(manifest.quarantine, reason="", by="")
+        return replace(volume, manifest=replace(manifest, quarantine=kept, notes=(), source_notes=()))
+    return volume
 
 
 def _input(found: Input) -> Input:
