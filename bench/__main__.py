@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TOPICS = {
     "commands": "start-up of the program",
     "specs": "10,000 spec files: read, validate, resolve, plan",
+    "pull_requests": "findings and plan of 1,000 specs, as the action runs them",
     "loop": "memory of the loop with 10,000 objects",
     "restore": "restore of a dump",
     "leaks": "proof that masking left nothing: drawing, SQL, search of files",

@@ -15,6 +15,7 @@ from reconciler.ids import FILES, Revision
 from reconciler.observe import in_flight_elsewhere, observe
 from reconciler.plan.retention import why_kept
 from reconciler.plan.timers import next_refreshes
+from reconciler.published import facts_json, host_facts
 from reconciler.state.desired import Desired
 from reconciler.state.observed import CloneManifest
 from reconciler.status.report import Facts, status_document
@@ -38,7 +39,9 @@ def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
     asked = desired or Desired(Revision(""), {}, {})
     observed = observe(host, asked, now, in_flight=in_flight_elsewhere(host))
     settings = host.plan_settings
-    return status_document(
+    missing = frozenset(asked.secrets - observed.secrets.keys())
+    facts = host_facts(host.config, settings, host.policy_settings, missing=missing)
+    document = status_document(
         Facts(
             now=now,
             observed=observed,
@@ -55,6 +58,7 @@ def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
             activity=look(host, observed.volumes, observed.servers) if activity else {},
         )
     )
+    return {**document, "host": facts_json(facts)}
 
 
 def _advertised(host: Host) -> dict[RuntimeName, str]:

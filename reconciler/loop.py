@@ -25,6 +25,7 @@ from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
 from reconciler.plan.diff import plan as make_plan
 from reconciler.plan.policy import judge
 from reconciler.plan.timers import next_due
+from reconciler.publishing import PUBLISHING, Publisher
 from reconciler.state.conditions import (
     ANNOUNCED,
     REPOSITORY,
@@ -67,6 +68,8 @@ class Reconciler:
         self._stopping = threading.Event()
         self._answers = Answers(host)
         self._classifications = Classifications(host, on_done=self._wake.set)
+        self._publisher = Publisher(host, on_change=self._wake.set)
+        self._reported: Revision | None = None
         self._executor = Executor(host, concurrency=host.config.concurrency, on_done=lambda _task: self._wake.set())
 
     @property
@@ -158,6 +161,19 @@ class Reconciler:
         self._classifications.close()
         self._executor.close(abandon=abandon)
         self._answers.finish()
+        self._publisher.close(abandon=abandon)
+        self._tell_of_publishing()
+
+    def _tell_of_publishing(self) -> None:
+        """Note what became of the status of the last pass, which is known only after it."""
+        store = self._host.store
+        known, failed = store.conditions(), self._publisher.conditions
+        if (PUBLISHING in known) == bool(failed):
+            return
+        others = {key: said for key, said in known.items() if key != PUBLISHING}
+        now = self._host.clock.now()
+        for transition in store.write_conditions(now, self._reported, {**others, **failed}):
+            store.record(Event.of_transition(transition, now, self._reported))
 
     def _guarded_pass(self) -> View | None:
         """Run a pass; an error that nobody foresaw is logged, and the next pass starts afresh."""
@@ -221,7 +237,9 @@ class Reconciler:
         if view.plan is not None and revision is not None:
             store.set_applied(revision, view.at)
             self._remember_looks(view, view.plan)
-        for transition in store.write_conditions(view.at, revision, self._conditions(view)):
+        conditions, self._reported = self._conditions(view), revision
+        self._publisher.offer(view, conditions)
+        for transition in store.write_conditions(view.at, revision, {**conditions, **self._publisher.conditions}):
             told = transition.after or transition.before
             if told is not None and told.type not in ANNOUNCED:
                 store.record(Event.of_transition(transition, view.at, revision))
@@ -264,7 +282,8 @@ class Reconciler:
     def _conditions(self, view: View) -> dict[ObjectKey, tuple[Condition, ...]]:
         """Return what is to be said of every object: by planning, by the repository, and by work in flight."""
         if view.plan is None:
-            before = {key: known for key, known in self._host.store.conditions().items() if key != PASSES}
+            known = self._host.store.conditions()
+            before = {key: said for key, said in known.items() if key not in {PASSES, PUBLISHING}}
             return {**before, REPOSITORY: view.commit.conditions}
         conditions = dict(view.conditions)
         for key in self._classifications.in_flight:

@@ -143,9 +143,7 @@ def _lost_credentials(host: Host, volumes: tuple[Volume, ...]) -> frozenset[Clon
 
 
 def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
-    names = {user.password for clone in desired.clones.values() for user in clone.users if user.password is not None}
-    names |= {secret for image in desired.images.values() for secret in image.secrets}
-    found = {name: host.secret_fingerprint(name) for name in names}
+    found = {name: host.secret_fingerprint(name) for name in desired.secrets}
     return {name: fingerprint for name, fingerprint in found.items() if fingerprint is not None}
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.errors import SpecError
+from reconciler.errors import ConfigError, SpecError
 from reconciler.ids import InstallationId
-from reconciler.planning import plan_from_file
+from reconciler.planning import plan_directory, plan_from_file
 from reconciler.spec.config import Config
 from reconciler.state.observed import Observed
 from reconciler.status.observation import observed_to_json
@@ -38,6 +38,20 @@ def test_the_limits_of_the_repository_hold(tmp_path: Path, observed: Path) -> No
     assert plan_from_file(configured(tmp_path, path=str(specs)), observed, None).actions == ()
     with pytest.raises(SpecError, match="files"):
         plan_from_file(configured(tmp_path, path=str(specs), limits={"files": 1}), observed, None)
+
+
+def test_a_status_of_another_format_is_refused(tmp_path: Path, observed: Path) -> None:
+    observed.write_text(json.dumps({**json.loads(observed.read_text()), "format": 2}))
+    with pytest.raises(ConfigError, match="another format"):
+        plan_directory(tmp_path, observed)
+    observed.write_text(json.dumps({**json.loads(observed.read_text()), "format": 1, "host": {"config": {}}}))
+    with pytest.raises(ConfigError, match="does not have the expected form"):
+        plan_directory(tmp_path, observed)
+
+
+def test_a_checkout_without_the_specs_is_refused(tmp_path: Path, observed: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a directory"):
+        plan_directory(tmp_path / "nowhere", observed)
 
 
 def test_a_private_repository_is_asked_with_the_configured_secret(tmp_path: Path, observed: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli.output import Context, Output, colours, note, write, write_json
-from reconciler.errors import RefusedError, SpecError
+from reconciler.errors import InputError, RefusedError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,15 @@ def plan(
     revision: Revision = None,
     observed: Annotated[
         Path | None,
-        typer.Option("--observed", help="`status -o json` of another host: plan without access to it."),
+        typer.Option("--observed", help="Published status or `status -o json` of a host: plan without access to it."),
+    ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option(
+            "--repository",
+            metavar="DIR",
+            help="With --observed: plan for the specs of this checkout; needs no configuration.",
+        ),
     ] = None,
     output: Annotated[PlanFormat, typer.Option("-o", "--output", help="How the plan is written.")] = PlanFormat.TEXT,
     detailed_exitcode: Annotated[
@@ -60,15 +68,20 @@ def plan(
     ] = False,
 ) -> int:
     """Show what a pass would do, and change nothing."""
-    from reconciler.loop import Reconciler
-    from reconciler.planning import plan_from_file
+    from reconciler.planning import plan_directory, plan_from_file
     from reconciler.state.conditions import REPOSITORY
 
     context: Context = ctx.obj
     problems = False
-    if observed is not None:
+    if repository is not None:
+        if observed is None or revision is not None:
+            raise InputError("--repository goes with --observed and without --revision", hint="check the revision out")
+        result = plan_directory(repository, observed)
+    elif observed is not None:
         result = plan_from_file(context.load_config(), observed, revision)
     else:
+        from reconciler.loop import Reconciler
+
         with context.host() as host:
             view = Reconciler(host, host.commits()).look(revision)
             problems = _show_problems(view)

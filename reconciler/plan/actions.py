@@ -555,6 +555,17 @@ def origin(action: Action) -> SnapshotId | None:
             return None
 
 
+def made_by(action: Action) -> VolumeId | None:
+    """Return the volume that an action makes."""
+    match action:
+        case BuildSnapshot() | CutPoint():
+            return VolumeId(action.snapshot)
+        case CreateClone() | ReplaceClone():
+            return action.volume
+        case _:
+            return None
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Actions that a rule of the policy takes out of a plan, and why (with figures)."""
@@ -562,6 +573,14 @@ class Refusal:
     rule: str
     message: str
     actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What work will take, as far as it is known: ``size`` bytes of its pool, ``seconds`` of time."""
+
+    size: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,7 +594,8 @@ class Plan:
     more), each with the answer; ``declined`` are those that cannot be granted, and
     ``waiting`` those that stay for a later pass. ``skipped`` are images of which a
     scheduled refresh is due while they are suspended: the loop records the time.
-    ``warnings`` are conditions of which people are told once by an event.
+    ``warnings`` are conditions of which people are told once by an event. ``estimates``
+    tell what work takes that makes volumes, by the volume that it makes.
     """
 
     revision: Revision
@@ -588,6 +608,12 @@ class Plan:
     waiting: frozenset[str] = frozenset()
     skipped: tuple[ImageName, ...] = ()
     warnings: tuple[tuple[ObjectKey, Condition], ...] = ()
+    estimates: Mapping[VolumeId, Estimate] = field(default_factory=dict)
+
+    def estimate(self, action: Action) -> Estimate | None:
+        """Return what is known of what an action takes."""
+        made = made_by(action)
+        return None if made is None else self.estimates.get(made)
 
     @property
     def everything(self) -> tuple[Action, ...]:

@@ -180,6 +180,16 @@ def over_disk(
             yield action, message
 
 
+def needs(
+    actions: Iterable[Action], desired: Desired, observed: Observed, *, settings: PolicySettings
+) -> Iterator[int]:
+    """Yield the bytes that each action takes of its pool at first, in their order; 0: none, or not known."""
+    known = _Needs(desired, observed, settings)
+    for action in actions:
+        need = known.of(action)
+        yield need.size if need is not None else 0
+
+
 def over_memory(
     starting: tuple[CloneName, ...], desired: Desired, observed: Observed, *, limit: int
 ) -> Iterator[tuple[CloneName, str]]:

@@ -30,6 +30,7 @@ from reconciler.plan.actions import (
 from reconciler.plan.attested import unattested
 from reconciler.plan.capacity import over_disk, over_memory
 from reconciler.plan.draft import PROTECTED
+from reconciler.plan.estimates import estimates
 from reconciler.state.conditions import Kind, ObjectKey, stalled
 from reconciler.state.desired import ImageSource
 from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest
@@ -109,6 +110,7 @@ def judge(
     for rule in rules:
         case = Case(judged, desired, observed, now, settings, under_way)
         judged = _without(judged, tuple(rule(case)))
+    judged = replace(judged, estimates=estimates(judged, desired, observed, settings=settings))
     return _answer_approvals(judged, observed, now)
 
 

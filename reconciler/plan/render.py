@@ -32,11 +32,12 @@ from reconciler.plan.actions import (
     UpdateClone,
 )
 from reconciler.state.conditions import Kind, is_pending
+from reconciler.status import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from reconciler.plan.actions import Action, Plan
+    from reconciler.plan.actions import Action, Estimate, Plan
 
 _SYMBOLS = {"create": "+", "update": "~", "delete": "-", "replace": "±"}
 _COLOURS = {"create": 32, "update": 33, "delete": 31, "replace": 35}
@@ -49,16 +50,17 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "revision": plan.revision,
         "hash": plan.hash,
-        "actions": [action_json(action) for action in plan.actions],
+        "actions": [_action_json(action, plan) for action in plan.actions],
         "refused": [
-            {"rule": r.rule, "message": r.message, "actions": [action_json(a) for a in r.actions]} for r in plan.refused
+            {"rule": r.rule, "message": r.message, "actions": [_action_json(action, plan) for action in r.actions]}
+            for r in plan.refused
         ],
         "summary": summary(plan),
     }
 
 
-def action_json(action: Action) -> dict[str, Any]:
-    """Return one action: what, on which object, why, and what it destroys."""
+def _action_json(action: Action, plan: Plan) -> dict[str, Any]:
+    """Return one action: what, on which object, why, what it destroys, and what it takes as far as that is known."""
     row: dict[str, Any] = {
         "action": action.verb,
         "kind": str(action.key.kind),
@@ -79,6 +81,9 @@ def action_json(action: Action) -> dict[str, Any]:
         row["documents"] = list(action.documents)
     if action.after:
         row["after"] = [{"kind": str(key.kind), "name": key.name} for key in action.after]
+    if (known := plan.estimate(action)) is not None:
+        told = {"bytes": known.size, "seconds": known.seconds and round(known.seconds)}
+        row["estimate"] = {name: value for name, value in told.items() if value is not None}
     return row
 
 
@@ -125,7 +130,8 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
         ("Clones", (Kind.POINT, Kind.TEMPLATE, Kind.CLONE)),
         ("Specs", (Kind.REPOSITORY,)),
     ):
-        rows = [line for action in plan.actions if action.key.kind in kinds for line in _action_lines(action, colour)]
+        taken = [action for action in plan.actions if action.key.kind in kinds]
+        rows = [line for action in taken for line in _action_lines(action, plan, colour)]
         lines += [_style(title, _BOLD, colour), *rows, ""] if rows else []
     if plan.refused:
         lines += [_style("Refused", _BOLD, colour), *_refused_lines(plan, colour), ""]
@@ -138,7 +144,7 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _action_lines(action: Action, colour: bool) -> Iterator[str]:  # noqa: FBT001 - private, one meaning
+def _action_lines(action: Action, plan: Plan, colour: bool) -> Iterator[str]:  # noqa: FBT001 - private, one meaning
     effect = _effect(action)
     mark = "!" if action.destructive else " "
     head = f"{_SYMBOLS[effect]}{mark}{action.verb} {action.key.name}"
@@ -146,8 +152,23 @@ def _action_lines(action: Action, colour: bool) -> Iterator[str]:  # noqa: FBT00
     yield f"      {_plain(action.reason)}"
     if action.destructive:
         yield f"      {_plain(loss(action))}"
+    if known := estimate(action, plan):
+        yield f"      takes {known}"
     if action.after:
         yield f"      after {', '.join(map(str, action.after))}"
+
+
+def estimate(action: Action, plan: Plan) -> str:
+    """Say what an action will take, as far as that is known: ``about 1.4 GiB and 3 min``; empty where it is not."""
+    known = plan.estimate(action)
+    return "" if known is None else figures(known)
+
+
+def figures(known: Estimate) -> str:
+    """Say bytes and time as people read them."""
+    told = [words.size(known.size)] if known.size is not None else []
+    told += [words.span(known.seconds)] if known.seconds is not None else []
+    return f"about {' and '.join(told)}" if told else ""
 
 
 def detail(action: Action) -> str:

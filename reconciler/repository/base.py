@@ -175,3 +175,20 @@ class Repository(Protocol):
 
         """
         ...
+
+    def publish(
+        self, ref: str, path: str, edit: Callable[[bytes | None], Edit | None], *, author: Author
+    ) -> Revision | None:
+        """Make a ref one commit without history, with the files of an edit and the others that were there.
+
+        ``edit`` is given what the file ``path`` holds there now (None: there is none, or no
+        such ref), and asked again when somebody else was quicker; None: nothing to change.
+        Its mirror is one for publishing alone: what no ref holds in it goes within hours.
+
+        Raises:
+            UnavailableError: as :meth:`commit`.
+            SecretError: the commit cannot be signed.
+            UnsupportedError: it is a plain directory.
+
+        """
+        ...

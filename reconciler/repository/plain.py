@@ -76,6 +76,12 @@ class DirectoryRepository:
         del edit, author
         raise UnsupportedError(f"{self._root} is a plain directory, which only people change")
 
+    def publish(
+        self, ref: str, path: str, edit: Callable[[bytes | None], Edit | None], *, author: Author
+    ) -> Revision | None:
+        del ref, path, edit, author
+        raise UnsupportedError(f"{self._root} is a plain directory, which has no refs")
+
     def _kept(self) -> SourceTree | None:
         root = self._mirror.tree(LAST_GOOD, ".")
         if root is None:

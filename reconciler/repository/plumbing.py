@@ -281,13 +281,13 @@ class Mirror:
             for part in (".idx", ".rev", ".pack"):  # the index first: without it git sees no pack
                 pack.with_suffix(part).unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Pack loose objects when there are many; what no ref holds goes after git's two weeks.
+    def tidy(self, *, kept: str = "2.weeks.ago") -> None:
+        """Pack loose objects when there are many; what no ref holds goes when it is older than ``kept``.
 
         Only housekeeping: when it fails, the next time is soon enough.
         """
         with suppress(TimeoutExceededError):
-            self.attempt("-c", "gc.auto=2000", "gc", "--auto", "--quiet")
+            self.attempt("-c", "gc.auto=2000", "-c", f"gc.pruneExpire={kept}", "gc", "--auto", "--quiet")
 
     @contextmanager
     def trusting(self, scheme: str) -> Iterator[dict[str, str]]:

@@ -38,6 +38,8 @@ ASKED_FOR = "refs/reconciler/asked-for"
 """What somebody asked to plan and is not on the branch; fetched anew each time."""
 _WRITTEN = "refs/reconciler/written"
 """The head that a commit of ours goes upon; not the mirror's own branch, which a pass may be fetching meanwhile."""
+_PUBLISHED = "refs/reconciler/published"
+"""Where the ref that we publish to was when it was last looked at."""
 _COMMIT_TRIES = 5
 _SHOWN_BRANCHES = 10
 _FETCHABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
@@ -50,8 +52,9 @@ _CREDENTIAL_HELPER = (
 _ANY_USER = "git"
 """GitHub and GitLab take any user name beside a token."""
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force")
+_NO_SUCH_REF = "couldn't find remote ref"
 _CAUSES = (
-    ("couldn't find remote ref", "BranchNotFound"),
+    (_NO_SUCH_REF, "BranchNotFound"),
     ("detected dubious ownership", "RepositoryNotTrusted"),
     ("Host key verification failed", "HostKeyRefused"),
     ("Permission denied", "AuthenticationFailed"),
@@ -181,36 +184,79 @@ class GitRepository:
 
     def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
         self._mirror.prepare()
-        tried = ""
-        refusal = "others were quicker each time"
-        for _ in range(_COMMIT_TRIES):
-            head = self._fetch_head()
-            if head == tried:  # nobody was quicker: the remote does not want it
-                break
+
+        def make(head: str | None) -> str | None:
+            if head is None:
+                raise self._unavailable(f"{self._branch} is not a branch of commits")
             change = edit(self._at(head, rewrite=self._moved(self._mirror.commit(_FOLLOWED), head)))
             if change is None:
                 return None
             files = {posixpath.normpath(posixpath.join(self._path, path)): data for path, data in change.files.items()}
-            made = write_commit(self._mirror, head, files, message=change.message, author=author)
-            output = self._push(made, over=head)
+            return write_commit(self._mirror, head, files, message=change.message, author=author)
+
+        made = self._push_what(make, self._ref, lambda: self._fetch_aside(self._ref, _WRITTEN))
+        return None if made is None else Revision(f"{self._branch}@sha1:{made}")
+
+    def publish(
+        self, ref: str, path: str, edit: Callable[[bytes | None], Edit | None], *, author: Author
+    ) -> Revision | None:
+        self._mirror.prepare()
+
+        def make(head: str | None) -> str | None:
+            change = edit(self._content(head, path))
+            if change is None:
+                return None
+            return write_commit(self._mirror, head, change.files, message=change.message, author=author, alone=True)
+
+        made = self._push_what(make, ref, lambda: self._fetch_aside(ref, _PUBLISHED, optional=True))
+        if made is not None:
+            self._mirror.tidy(kept="1.hour.ago")  # nothing refers to what was published before
+        return None if made is None else Revision(f"{ref.removeprefix('refs/heads/')}@sha1:{made}")
+
+    def _push_what(
+        self, make: Callable[[str | None], str | None], ref: str, head_of: Callable[[], str | None]
+    ) -> str | None:
+        """Push what ``make`` makes over the newest head of a ref, again when somebody else was quicker."""
+        tried: str | None = ""
+        refusal = "others were quicker each time"
+        for _ in range(_COMMIT_TRIES):
+            head = head_of()
+            if head == tried:  # nobody was quicker: the remote does not want it
+                break
+            made = make(head)
+            if made is None:
+                return None
+            output = self._push(made, ref, over=head or "")
             if output.status == 0:
-                return Revision(f"{self._branch}@sha1:{made}")
+                return made
             tried, refusal = head, _one_line(output.stderr)
         reason = next((reason for text, reason in _CAUSES if text in refusal), "PushRefused")
         raise UnavailableError(f"{self._access.url} does not take a commit of ours: {refusal}", reason=reason)
 
-    def _fetch_head(self) -> str:
-        """Fetch the branch aside, and return its head."""
-        output = self._run_fetch(f"+{self._ref}:{_WRITTEN}")
-        head = self._mirror.commit(_WRITTEN) if output.status == 0 else None
+    def _fetch_aside(self, ref: str, aside: str, *, optional: bool = False) -> str | None:
+        """Fetch a ref aside, and return its head; None where it is ``optional`` and not there."""
+        output = self._run_fetch(f"+{ref}:{aside}")
+        if optional and output.status != 0 and _NO_SUCH_REF in output.stderr:
+            return None
+        head = self._mirror.commit(aside) if output.status == 0 else None
         if head is None:
             raise self._unavailable(output.stderr)
         return head
 
-    def _push(self, commit: str, *, over: str) -> Output:
-        """Push a commit onto the branch, if that is still where it was when the commit was made."""
-        lease = f"--force-with-lease={self._ref}:{over}"
-        words = ("push", "--quiet", lease, "--end-of-options", self._access.url, f"{commit}:{self._ref}")
+    def _content(self, head: str | None, path: str) -> bytes | None:
+        """Return what a file holds in a commit; None where there is none, or more than is read into memory."""
+        if head is None:
+            return None
+        size = self._mirror.attempt("cat-file", "-s", f"{head}:{path}")
+        if size.status != 0 or int(size.text) > self._limits.read_bytes:
+            return None
+        found = self._mirror.attempt("cat-file", "blob", f"{head}:{path}")
+        return found.stdout if found.status == 0 else None
+
+    def _push(self, commit: str, ref: str, *, over: str) -> Output:
+        """Push a commit to a ref, if that is still where it was (empty: absent) when the commit was made."""
+        lease = f"--force-with-lease={ref}:{over}"
+        words = ("push", "--quiet", lease, "--end-of-options", self._access.url, f"{commit}:{ref}")
         with self._access.environment(self._limits) as env, self._mirror.trusting(self._access.scheme) as trust:
             return self._mirror.attempt(*words, env=env | trust)
 

@@ -27,22 +27,31 @@ _ABSENT = "0"
 
 
 def write_commit(
-    mirror: Mirror, parent: str, files: Mapping[str, bytes | None], *, message: str, author: Author
+    mirror: Mirror,
+    base: str | None,
+    files: Mapping[str, bytes | None],
+    *,
+    message: str,
+    author: Author,
+    alone: bool = False,
 ) -> str:
-    """Return the id of a new commit over ``parent``, in which ``files`` (by path, None: absent) are as given.
+    """Return the id of a new commit over ``base``, in which ``files`` (by path, None: absent) are as given.
+
+    With ``alone`` it has the other files of ``base`` and no history; without a base it has nothing else.
 
     Raises:
         SecretError: it cannot be signed.
 
     """
-    tree = _write_tree(mirror, parent, files)
+    tree = _write_tree(mirror, base, files)
+    parents = () if base is None or alone else ("-p", base)
     who = {
         f"GIT_{role}_{field}": value
         for role in ("AUTHOR", "COMMITTER")
         for field, value in (("NAME", author.name), ("EMAIL", author.email))
     }
     with _signing(author) as (settings, sign):
-        words = (*settings, "commit-tree", *sign, "-p", parent, tree)
+        words = (*settings, "commit-tree", *sign, *parents, tree)
         try:
             return mirror.run(*words, stdin=message.encode(), env=who).text
         except CommandError as error:
@@ -55,21 +64,21 @@ def write_commit(
             ) from error
 
 
-def _write_tree(mirror: Mirror, parent: str, files: Mapping[str, bytes | None]) -> str:
+def _write_tree(mirror: Mirror, base: str | None, files: Mapping[str, bytes | None]) -> str:
     with tempfile.TemporaryDirectory() as directory:
         index = {"GIT_INDEX_FILE": os.path.join(directory, "index")}  # noqa: PTH118 - a value for git
-        mirror.run("read-tree", parent, env=index)
-        rows = [_row(mirror, parent, path, data) for path, data in files.items()]
+        mirror.run("read-tree", base or "--empty", env=index)
+        rows = [_row(mirror, base, path, data) for path, data in files.items()]
         mirror.run("update-index", "-z", "--index-info", stdin=b"".join(rows), env=index)
         return mirror.run("write-tree", env=index).text
 
 
-def _row(mirror: Mirror, parent: str, path: str, data: bytes | None) -> bytes:
+def _row(mirror: Mirror, base: str | None, path: str, data: bytes | None) -> bytes:
     """Return what --index-info takes: mode, blob and path; a file that is there keeps its mode."""
     if data is None:
         return f"{_ABSENT} {'0' * 40}\t{path}\0".encode()
     blob = mirror.run("hash-object", "-w", "--no-filters", "--stdin", stdin=data).text
-    mode = mirror.run("ls-tree", "--full-tree", parent, "--", path).text.partition(" ")[0]
+    mode = mirror.run("ls-tree", "--full-tree", base, "--", path).text.partition(" ")[0] if base else ""
     return f"{mode or _REGULAR} {blob}\t{path}\0".encode()
 
 

@@ -158,9 +158,7 @@ class Repository(Model):
     @field_validator("branch")
     @classmethod
     def _safe_branch(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,200}", value) or ".." in value or "//" in value:
-            raise problem("this is not the name of a branch")
-        return value
+        return _branch_name(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -178,6 +176,12 @@ class Repository(Model):
             summary = "nothing is written back to a plain directory"
             raise problem(summary, hint="name a git repository in url, or leave it out", at=("writeBack",), code="R017")
         return self
+
+
+def _branch_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,200}", value) or ".." in value or "//" in value:
+        raise problem("this is not the name of a branch")
+    return value
 
 
 def _git_url(value: str, info: ValidationInfo) -> str:
@@ -467,6 +471,36 @@ class Limits(Model):
     )
 
 
+class Publish(Model):
+    """Where the loop puts its status for others: for plans of pull requests first of all."""
+
+    file: Maybe[HostPath] = Field(None, description="A file of this host.", examples=["/srv/www/reconciler.json"])
+    ref: Maybe[NonEmpty] = Field(
+        None,
+        description="A branch of the repository, or the full name of a ref; it has no history, and is overwritten.",
+        examples=["reconciler-status", "refs/reconciler/status"],
+    )
+    path: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")] = Field(
+        "status.json", description="Name of the file in ref; hosts that share a ref have one each."
+    )
+
+    @field_validator("ref")
+    @classmethod
+    def _safe_ref(cls, value: str | None) -> str | None:
+        return None if value is None else _branch_name(value)
+
+    @property
+    def full_ref(self) -> str | None:
+        """The full name of ``ref``: that of a branch, unless it says otherwise."""
+        return self.ref if self.ref is None or self.ref.startswith("refs/") else f"refs/heads/{self.ref}"
+
+
+class Status(Model):
+    """What becomes of the status besides what commands show."""
+
+    publish: Publish = Field(Publish.model_construct(), description="Where it is published.")
+
+
 class Undo(Model):
     """How long what was replaced can be brought back."""
 
@@ -506,6 +540,7 @@ class Config(Model):
         description="Builds at the same time; of other work, which mostly waits for servers, four times as much.",
     )
     undo: Undo = Field(Undo.model_construct(), description="How long replaced clones are kept.")
+    status: Status = Field(Status.model_construct(), description="Where the status goes.")
 
     @field_validator("pools")
     @classmethod
@@ -516,6 +551,15 @@ class Config(Model):
         placed = {name: _place_pool(name, pool, state) for name, pool in pools.items()}
         _require_apart(placed)
         return placed
+
+    @model_validator(mode="after")
+    def _published_elsewhere(self) -> Self:
+        ref, at = self.status.publish.full_ref, ("status", "publish", "ref")
+        if ref is not None and self.repository.url is None:
+            raise problem("a plain directory has no refs", hint="publish to a file", at=at, code="R017")
+        if ref == f"refs/heads/{self.repository.branch}":
+            raise problem("this is the branch of the specs", hint="name another one", at=at, code="R017")
+        return self
 
 
 def _require_apart(pools: dict[str, Pool]) -> None:

@@ -26,7 +26,13 @@ def render_github(diagnostics: Sequence[Diagnostic]) -> str:
     """Return workflow commands for the ten worst findings, errors first, and a plain line for each other one."""
     worst = sorted(diagnostics, key=lambda found: found.severity != "error")
     lines = [_annotation(found) for found in worst[:_ANNOTATIONS]]
-    return "\n".join([*lines, *(str(found) for found in worst[_ANNOTATIONS:])])
+    return "\n".join([*lines, *(_plain(str(found)) for found in worst[_ANNOTATIONS:])])
+
+
+def _plain(line: str) -> str:
+    """Return a line that is no command, whatever a file is called: runners look for both marks of one."""
+    line = f"./{line}" if line.lstrip().startswith("::") else line
+    return line.replace("##[", "## [")
 
 
 def _annotation(found: Diagnostic) -> str:

@@ -350,6 +350,12 @@ class Desired:
     problems: Mapping[ObjectKey, tuple[str, str]] = field(default_factory=dict)
     """What this host cannot do for an object (reason, message): it alone is neither applied nor pruned."""
 
+    @property
+    def secrets(self) -> frozenset[SecretName]:
+        """The secrets that documents name."""
+        named = {u.password for clone in self.clones.values() for u in clone.users if u.password is not None}
+        return frozenset(named.union(*(image.secrets for image in self.images.values())))
+
     def image_called(self, name: ImageName) -> DesiredImage | None:
         """Return the image that a manifest means: of that name, or formerly of that name where no document has it.
 

@@ -15,6 +15,7 @@ Opened by every command that has a configuration; written by whoever holds its l
     credentials/        generated passwords: <clone>/<user>
     status.sqlite3      conditions, events, history; can be thrown away
     repository.git      mirror of the spec repository
+    published.git       where commits are made that publish the status
     logs/ run/ work/    logs and sockets of servers, scratch space of builds
     lock, lock-owner    one writer at a time
 """
@@ -91,6 +92,11 @@ class StateDirectory:
     def mirror(self) -> Path:
         """The directory of the repository's mirror; made by the repository."""
         return self.path / "repository.git"
+
+    @property
+    def publishing_mirror(self) -> Path:
+        """The directory where commits that publish the status are made; made by the repository."""
+        return self.path / "published.git"
 
     @property
     def logs(self) -> Path:

@@ -27,13 +27,13 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize(("topic", "figures"), [("commands", 2), ("specs", 2), ("loop", 1)])
+@pytest.mark.parametrize(("topic", "figures"), [("commands", 2), ("specs", 2), ("pull_requests", 2), ("loop", 1)])
 def test_a_topic_prints_its_figures(topic: str, figures: int, capsys: pytest.CaptureFixture[str]) -> None:
     main([topic, "--quick", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["skipped"] == {}
     assert len(found["figures"]) == figures
-    assert all(figure["ratio"] > 0 for figure in found["figures"])
+    assert all(figure["ours"] > 0 for figure in found["figures"])
 
 
 @pytest.mark.postgres

@@ -1,6 +1,6 @@
 """Runs sessions that are written down as a user sees them.
 
-A script is text: prose after ``#``, files between ``>>> PATH`` and ``<<<``, commands
+A script is text: prose after ``#`` and a blank, files between ``>>> PATH`` and ``<<<``, commands
 after ``$``, and under each command what it writes and how it ends:
 
     # A clone appears when it is asked for.
@@ -78,7 +78,7 @@ def steps(text: str) -> Iterator[Step]:
             if step is not None:
                 yield step
             step, files = Step(number, line[2:], files), {}
-        elif line.startswith("#") or step is None:
+        elif line.startswith("# ") or step is None:
             continue
         elif match := re.fullmatch(r"\[exit (\d+)\]", line):
             step.code = int(match[1])

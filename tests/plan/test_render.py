@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from datetime import timedelta
 
-from reconciler.plan.markdown import plan_markdown
+from reconciler.plan.markdown import plan_markdown, plan_parts
 from reconciler.plan.policy import judge
 from reconciler.plan.render import plan_json, plan_text, summary
 from reconciler.plan.settings import PolicySettings
@@ -16,6 +18,7 @@ from tests.plan.world import (
     REVISION,
     a_clone,
     a_generation,
+    a_pool,
     a_snapshot,
     an_image,
     asked,
@@ -25,6 +28,7 @@ from tests.plan.world import (
     snapshot_id,
 )
 
+SNAP = snapshot_id()
 STORY = (
     asked(an_image(spec_digest="d2" * 32), an_image("store"), a_clone("new"), a_clone("moved", image="store")),
     seen(
@@ -139,6 +143,50 @@ def test_markdown_shows_what_destroys_first_and_folds_what_is_long() -> None:
     assert "<details>" not in text
     many = replace(plan, actions=tuple(a for a in plan.actions if not a.destructive) * 20)
     assert plan_markdown(many).count("<details>") == 1
+
+
+def test_a_long_plan_is_several_parts_that_each_fit_into_a_comment() -> None:
+    plan = planned(*STORY)
+    deletion = next(action for action in plan.actions if action.verb == "delete")
+    build = replace(plan.actions[0], reason="ü|" * 700)
+    many = replace(plan, actions=(build,) * 60 + (replace(deletion, reason="gone"),) * 500)
+    parts = plan_parts(many)
+    assert len(parts) > 1
+    assert all(len(part.encode()) < 65_000 for part in parts)
+    rows = [[line for line in part.splitlines() if line.startswith(("| delete", "| build"))] for part in parts]
+    assert [line.split()[1] for part in rows for line in part] == ["delete"] * 500 + ["build"] * 60
+    assert all(part.count("<details>") == part.count("</details>") for part in parts)
+    assert all(part.startswith(f"### Plan for `{REVISION}` ({n} of {len(parts)})") for n, part in enumerate(parts, 1))
+    assert "#### Changes (continued)\n" in parts[-1]
+    text = plan_markdown(many)
+    assert re.split(r"<!-- reconciler plan \d+/\d+ -->\n", text)[1:] == parts
+
+
+def test_a_plan_beyond_all_bounds_is_cut_and_says_so() -> None:
+    plan = planned(*STORY)
+    many = replace(plan, actions=(replace(plan.actions[0], reason="x" * 9_000),) * 1_000, conditions={})
+    parts = plan_parts(many)
+    shown = sum(part.count("| build |") for part in parts)
+    assert len(parts) == 10
+    assert f"{1_000 - shown} more lines are left out" in parts[-1]
+
+
+def test_what_work_takes_is_told_where_it_is_known() -> None:
+    old, size = a_snapshot(created_at=NOW - HOUR + timedelta(minutes=3)), 5 * 2**30
+    clone = a_generation(a_clone("dev"), ready_at=NOW - HOUR + timedelta(seconds=9))
+    desired = asked(an_image(spec_digest="d2" * 32), an_image("store"), a_clone("dev"), a_clone("new", snapshot=SNAP))
+    observed = seen(old, *served(clone), a_pool(free_bytes=2**40, total_bytes=2**40, instant_clones=False))
+    settings = PolicySettings(sizes={old.id: size})
+    plan = judge(planned(desired, observed), desired, observed, NOW, settings=settings)
+    build, create = plan_json(plan)["actions"][:2], plan_json(plan)["actions"][-1]
+    assert build[0]["estimate"] == {"bytes": size, "seconds": 180}
+    assert "estimate" not in build[1], "nobody has built store yet"
+    assert create["estimate"] == {"bytes": size, "seconds": 9}
+    assert "      takes about 5.0 GiB and 3 min" in plan_text(plan).splitlines()
+    text = plan_markdown(plan)
+    assert "| about 5.0 GiB and 3 min |" in text
+    assert "| build | Image/store |  | there" in text
+    assert "Going by the last time, it takes about 10.0 GiB and 3 min of work." in text
 
 
 def test_markdown_shows_what_is_refused_and_that_there_is_nothing() -> None:

@@ -189,3 +189,20 @@ def test_nothing_is_written_back_to_a_plain_directory(tmp_path: Path) -> None:
         load_config(file)
     file.write_text("repository:\n  path: specs\n  writeBack: {enabled: false}\n")
     assert load_config(file).repository.url is None
+
+
+def test_the_status_goes_to_a_branch_that_is_not_that_of_the_specs(tmp_path: Path) -> None:
+    file = tmp_path / "reconciler.yaml"
+    url = "repository: {url: 'https://git.example/specs.git'}\n"
+    for ref, full in (("state", "refs/heads/state"), ("refs/reconciler/status", "refs/reconciler/status")):
+        file.write_text(f"{url}status: {{publish: {{ref: {ref}}}}}\n")
+        assert load_config(file).status.publish.full_ref == full
+    for text, message in (
+        (f"{url}status: {{publish: {{ref: refs/heads/main}}}}\n", "this is the branch of the specs"),
+        (f"{url}status: {{publish: {{ref: main}}}}\n", "this is the branch of the specs"),
+        (f"{url}status: {{publish: {{ref: -f}}}}\n", "not the name of a branch"),
+        ("status: {publish: {ref: x}}\n", "a plain directory has no refs"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_config(file)

@@ -50,6 +50,13 @@ def test_the_ten_worst_are_annotations_and_the_others_plain_lines() -> None:
     assert [line.startswith("::") for line in lines] == [True] * 10 + [False] * 3
 
 
+def test_a_file_cannot_be_called_like_a_command() -> None:
+    odd = replace(FOUND, file="::stop-commands::x", summary="##[error]x")
+    (line,) = render_github([FOUND] * 10 + [odd]).splitlines()[10:]
+    assert not line.strip().startswith("::")
+    assert "##[" not in line
+
+
 def test_the_summary_holds_all_findings_and_nothing_of_them_is_markup() -> None:
     text = render_summary([replace(FOUND, summary="a | b <img src=x> @team *x*")] * 12, "Specs")
     assert text.startswith("### Specs\n\n12 errors\n\n|")
