@@ -266,10 +266,11 @@ def secret_store(config: Config) -> SecretStore:
 
 def configured_repository(config: Config, mirror: Path, secrets: SecretStore) -> Repository:
     """Return the repository of a configuration; what is fetched of a remote lies in ``mirror``."""
-    from reconciler.repository import Limits, open_repository
+    from reconciler.repository import Limits, Signers, open_repository
 
     settings = config.repository
     credentials = settings.credentials
+    verify = settings.verify
     return open_repository(
         mirror=mirror,
         url=settings.url,
@@ -278,6 +279,14 @@ def configured_repository(config: Config, mirror: Path, secrets: SecretStore) ->
         limits=Limits(files=settings.limits.files, total_bytes=settings.limits.total_size),
         credentials=(lambda: secrets.get(SecretName(credentials.secret))) if credentials is not None else None,
         known_hosts=settings.known_hosts,
+        signers=Signers(
+            allowed=verify.allowed_signers,
+            revoked=verify.revoked_keys,
+            gpg_keys=verify.gpg_keys,
+            gnupg_home=verify.gnupg_home,
+        )
+        if verify is not None
+        else None,
     )
 
 

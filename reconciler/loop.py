@@ -18,7 +18,7 @@ import structlog
 from reconciler.answers import Answers
 from reconciler.apply.executor import Executor, Task
 from reconciler.classify_requests import Classifications
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.housekeeping import sweep, tend
 from reconciler.ids import CloneName, ImageName, Revision
 from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
@@ -108,10 +108,18 @@ class Reconciler:
         return View(commit, observed, judged, now)
 
     def one_pass(self, revision: str | None = None) -> View:
-        """Run one pass: start what the plan asks for, and report. Work may go on after it."""
+        """Run one pass: start what the plan asks for, and report. Work may go on after it.
+
+        Raises:
+            RefusedError: the named commit bears no signature that counts.
+
+        """
         self._host.hold_pools()
         self._answers.abandon()
         view = self.look(revision)
+        if view.commit.unverified:
+            why = next(condition for condition in view.commit.conditions if condition.type == "Stalled")
+            raise RefusedError(f"{revision} is not applied: {why.message}", reason=why.reason)
         started = False
         if view.plan and view.observed and view.commit.desired and view.commit.tree:
             self._cancel_pointless(view.commit.desired)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from reconciler.errors import ConfigError, SpecError
 from reconciler.host import configured_repository, plan_settings, policy_settings, secret_store
 from reconciler.plan.diff import plan
 from reconciler.plan.policy import judge
+from reconciler.state.conditions import REPOSITORY
 from reconciler.status.observation import observed_from_json
 
 if TYPE_CHECKING:
@@ -41,4 +43,6 @@ def plan_from_file(config: Config, observed: Path, revision: str | None) -> Plan
         now = SystemClock().now()
         settings = plan_settings(config, pools=frozenset(seen.pools), runtimes=None)
         planned = plan(commit.desired, seen, now, settings=settings)
+        if commit.unverified:
+            planned = replace(planned, conditions={**planned.conditions, REPOSITORY: commit.conditions})
         return judge(planned, commit.desired, seen, now, settings=policy_settings(config))

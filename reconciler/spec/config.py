@@ -129,6 +129,39 @@ class WriteBack(Model):
     )
 
 
+class SignedCommits(Ruled):
+    """Whose signatures a commit must bear to be applied."""
+
+    allowed_signers: Maybe[HostPath] = Field(
+        None,
+        description="SSH keys whose signatures count, as in ALLOWED SIGNERS of ssh-keygen(1).",
+        examples=["/etc/reconciler/allowed_signers"],
+    )
+    revoked_keys: Maybe[HostPath] = Field(
+        None,
+        description="SSH keys that count no more: public keys, or a key revocation list.",
+        examples=["/etc/reconciler/revoked_keys"],
+    )
+    gpg_keys: Many[HostPath] = Field(
+        (),
+        description="Files with OpenPGP public keys whose signatures count.",
+        examples=[["/etc/reconciler/signers/ann.asc"]],
+    )
+    gnupg_home: Maybe[HostPath] = Field(
+        None,
+        description="Instead of `gpgKeys`, a keyring of the host; keys that it trusts fully count.",
+        examples=["/etc/reconciler/gnupg"],
+    )
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        if not given.keys() & {"allowedSigners", "gpgKeys", "gnupgHome"}:
+            hint = "add allowedSigners (SSH) or gpgKeys (OpenPGP), or leave verify out"
+            yield problem("this names nobody whose commits could be applied", hint=hint, code="R017")
+        if {"gpgKeys", "gnupgHome"} <= given.keys():
+            yield problem("keys come from files or from a keyring", hint="remove one", at=("gnupgHome",), code="R017")
+
+
 class Repository(Model):
     """Where the specs come from: a git URL, or a plain directory."""
 
@@ -149,6 +182,9 @@ class Repository(Model):
     )
     limits: RepositoryLimits = Field(RepositoryLimits.model_construct(), description="Bounds of what is read.")
     write_back: WriteBack = Field(WriteBack.model_construct(), description="Commits that remove documents.")
+    verify: Maybe[SignedCommits] = Field(
+        None, description="Commits without a valid signature are not applied; left out: everybody's commits are."
+    )
 
     @field_validator("url")
     @classmethod
@@ -177,7 +213,18 @@ class Repository(Model):
         if self.url is None and self.write_back.enabled:
             summary = "nothing is written back to a plain directory"
             raise problem(summary, hint="name a git repository in url, or leave it out", at=("writeBack",), code="R017")
+        if self.verify is not None:
+            self._verifiable()
         return self
+
+    def _verifiable(self) -> None:
+        if self.url is None:
+            summary = "a plain directory has no commits that somebody could sign"
+            raise problem(summary, hint="name a git repository in url, or leave it out", at=("verify",), code="R017")
+        if self.write_back.enabled and self.write_back.signing_key is None:
+            summary = "commits of ours would not be signed, so they would not be applied"
+            hint = "name a key that verify knows in writeBack.signingKey"
+            raise problem(summary, hint=hint, at=("writeBack",), code="R017")
 
 
 def _git_url(value: str, info: ValidationInfo) -> str:

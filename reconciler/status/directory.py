@@ -15,6 +15,7 @@ Opened by every command that has a configuration; written by whoever holds its l
     credentials/        generated passwords: <clone>/<user>
     status.sqlite3      conditions, events, history; can be thrown away
     repository.git      mirror of the spec repository
+    signers/            OpenPGP keys whose commits count
     logs/ run/ work/    logs and sockets of servers, scratch space of builds
     lock, lock-owner    one writer at a time
 """

@@ -189,3 +189,28 @@ def test_nothing_is_written_back_to_a_plain_directory(tmp_path: Path) -> None:
         load_config(file)
     file.write_text("repository:\n  path: specs\n  writeBack: {enabled: false}\n")
     assert load_config(file).repository.url is None
+
+
+GIT = {"url": "https://git.example/specs.git"}
+
+
+def test_signers_are_files_of_the_host() -> None:
+    found = config(repository={**GIT, "verify": {"allowedSigners": "signers", "gpgKeys": ["keys/ann.asc"]}}).repository
+    assert found.verify is not None
+    assert (found.verify.allowed_signers, found.verify.gpg_keys) == (BASE / "signers", (BASE / "keys/ann.asc",))
+    assert config(repository=GIT).repository.verify is None
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        {**GIT, "verify": {}},
+        {**GIT, "verify": {"revokedKeys": "revoked"}},
+        {**GIT, "verify": {"gpgKeys": ["ann.asc"], "gnupgHome": "keys"}},
+        {"path": "specs", "verify": {"allowedSigners": "signers"}},
+        {**GIT, "verify": {"allowedSigners": "signers"}, "writeBack": {"enabled": True}},
+    ],
+)
+def test_verification_that_could_never_succeed_is_refused(repository: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(repository=repository)
