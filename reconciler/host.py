@@ -25,7 +25,7 @@ from reconciler.clock import Clock, SystemClock
 from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
 from reconciler.ids import FILES, PoolName, RuntimeName, SecretName, VolumeId
-from reconciler.plan.settings import AttestationRules, PlanSettings, PolicySettings
+from reconciler.plan.settings import AttestationRules, MaintenanceWindow, PlanSettings, PolicySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -244,6 +244,17 @@ def policy_settings(config: Config) -> PolicySettings:
         max_delete_percent=config.prune.max_delete_percent,
         unmasked=config.masking.unmasked,
         attestation=attestation_rules(config),
+        windows=tuple(
+            MaintenanceWindow(
+                kind=window.kind,
+                schedule=window.schedule,
+                duration=window.duration,
+                timezone=window.timezone,
+                actions=frozenset(window.actions),
+                only=window.only,
+            )
+            for window in config.windows
+        ),
     )
 
 

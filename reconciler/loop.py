@@ -301,7 +301,9 @@ class Reconciler:
         pause = interval * random.uniform(0.95, 1.05)  # noqa: S311 - jitter, so that hosts do not poll in step
         seen = view.looked if view is not None else None
         if view is not None and seen is not None and view.commit.desired is not None:
-            due = next_due(view.commit.desired, seen, view.at, settings=self._host.plan_settings)
+            timer = next_due(view.commit.desired, seen, view.at, settings=self._host.plan_settings)
+            openings = (hold.until for hold in view.plan.held) if view.plan is not None else ()
+            due = min((at for at in (timer, *openings) if at is not None), default=None)
             if due is not None:
                 pause = min(pause, max(0.2, (due - self._host.clock.now()).total_seconds()))
         return pause

@@ -522,6 +522,15 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Actions that wait for a maintenance window, and until when; None where they follow others, or nobody can tell."""
+
+    message: str
+    until: datetime | None
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """An ordered difference, computed once: shown and applied as it is.
 
@@ -532,7 +541,8 @@ class Plan:
     more), each with the answer; ``declined`` are those that cannot be granted, and
     ``waiting`` those that stay for a later pass. ``skipped`` are images of which a
     scheduled refresh is due while they are suspended: the loop records the time.
-    ``warnings`` are conditions of which people are told once by an event.
+    ``warnings`` are conditions of which people are told once by an event. ``held`` is
+    what waits for a maintenance window of the host.
     """
 
     revision: Revision
@@ -545,14 +555,16 @@ class Plan:
     waiting: frozenset[str] = frozenset()
     skipped: tuple[ImageName, ...] = ()
     warnings: tuple[tuple[ObjectKey, Condition], ...] = ()
+    held: tuple[Hold, ...] = ()
 
     @property
     def everything(self) -> tuple[Action, ...]:
-        """The actions, refused ones included."""
-        return (*self.actions, *(action for refusal in self.refused for action in refusal.actions))
+        """The actions, refused ones and those that wait included."""
+        refused = (action for refusal in self.refused for action in refusal.actions)
+        return (*self.actions, *refused, *(action for hold in self.held for action in hold.actions))
 
     @property
     def hash(self) -> str:
-        """Name of what an approval approves: the destructive actions, refused ones included."""
+        """Name of what an approval approves: the destructive actions, with those that are refused or wait."""
         rows = sorted([a.verb, a.key.kind, a.key.name, *a.volumes] for a in self.everything if a.destructive)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

@@ -33,6 +33,8 @@ def plan_markdown(plan: Plan) -> str:
         blocks += ["#### Destroys data", _table(destructive), f"Hash of what is destroyed: `{plan.hash}`"]
     for refusal in plan.refused:
         blocks += [f"#### Refused: {cell(refusal.message)}", _table(refusal.actions)]
+    for hold in plan.held:
+        blocks += [f"#### Waiting: {cell(hold.message)}", _table(hold.actions)]
     others = [action for action in plan.actions if not action.destructive]
     if others:
         blocks += ["#### Changes", _folded(_table(others), f"{len(others)} actions", rows=len(others))]

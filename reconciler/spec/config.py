@@ -40,8 +40,10 @@ from reconciler.spec.types import (
     Percent,
     PortRange,
     Ruled,
+    Schedule,
     SecretRef,
     Size,
+    Timezone,
     UserIdRange,
     problem,
 )
@@ -53,6 +55,7 @@ _SCHEMES = frozenset({"https", "ssh", "file"})
 _URL_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 _SYSTEM_STATE = Path("/var/lib/reconciler")
 _SYSTEM_SECRETS = Path("/etc/reconciler/secrets")
+_SHORTEST_WINDOW = timedelta(minutes=1)
 _MI = 2**20
 _GI = 2**30
 
@@ -479,6 +482,33 @@ class Limits(Model):
     )
 
 
+def _window_length(value: timedelta) -> timedelta:
+    if value < _SHORTEST_WINDOW:
+        raise problem("a window is open for a minute at least", hint="write 6h")
+    return value
+
+
+class MaintenanceWindow(Model):
+    """A time in which work of a kind may be begun, or may not."""
+
+    kind: Literal["allow", "deny"] = Field(
+        description="Whether work is begun within it, and not outside of all such windows; or not within it."
+    )
+    schedule: Schedule = Field(description="When it opens, as cron.", examples=["0 22 * * *"])
+    duration: Annotated[Duration, AfterValidator(_window_length)] = Field(
+        description="How long it stays open, in hours that pass.", examples=["6h"]
+    )
+    timezone: Timezone = Field("UTC", description="Time zone of the schedule.", examples=["Europe/Paris"])
+    actions: Annotated[Many[Literal["destructive", "heavy"]], Field(min_length=1)] = Field(
+        ("destructive", "heavy"),
+        description="Work that it is about: what plans mark as destroying data; builds of snapshots and first copies.",
+        examples=[["destructive"]],
+    )
+    only: Annotated[Many[NonEmpty], Field(min_length=1)] = Field(
+        ("*",), description="Objects that it is about, by glob.", examples=[["Clone/shop-*"]]
+    )
+
+
 class Undo(Model):
     """How long what was replaced can be brought back."""
 
@@ -510,6 +540,11 @@ class Config(Model):
     masking: Masking = Field(Masking.model_construct(), description="Rules about masking.")
     attestation: Attestation = Field(Attestation.model_construct(), description="How snapshots are attested.")
     prune: Prune = Field(Prune.model_construct(), description="Limits of deletion.")
+    windows: Many[MaintenanceWindow] = Field(
+        (),
+        description="When work is begun that destroys data, or is heavy; left out: at any time.",
+        examples=[[{"kind": "allow", "schedule": "0 22 * * *", "duration": "8h", "actions": ["heavy"]}]],
+    )
     limits: Limits = Field(Limits.model_construct(), description="Admission.")
     concurrency: int = Field(
         4,

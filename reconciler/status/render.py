@@ -34,6 +34,12 @@ def render_status(document: Json, *, colour: bool = False, width: int | None = N
     if problems:
         page.write("")
         _write_problems(page, problems, now)
+    waiting = list(_waiting(document))
+    if waiting:
+        page.write("")
+        page.write("WAITING", "bold")
+        for who, condition in waiting:
+            page.write(f"· {plain(who)}  {plain(condition['message'])}", _BUSY)
     for sheet in (_pools(document), _images(document, now), _clones(document, now)):
         if sheet.rows:
             page.write("")
@@ -96,10 +102,24 @@ def _problems(document: Json) -> Iterator[tuple[str, Json, Json]]:
     for kind, key in (("Pool", "pools"), ("Image", "images"), ("Clone", "clones")):
         for item in document[key]:
             for condition in item["conditions"]:
-                if _is_problem(condition):
+                if _is_problem(condition) and not (condition["type"] == "Ready" and _window_of(item)):
                     yield f"{kind}/{item['name']}", condition, item
             for mirror in item.get("mirrors", ()):
                 yield from ((f"Mirror/{item['name']}", c, item) for c in mirror["conditions"] if _is_problem(c))
+
+
+def _waiting(document: Json) -> Iterator[tuple[str, Json]]:
+    """Yield what waits for a maintenance window of the host, and says until when."""
+    for kind, key in (("Image", "images"), ("Clone", "clones")):
+        for item in document[key]:
+            if condition := _window_of(item):
+                yield f"{kind}/{item['name']}", condition
+            yield from ((f"Mirror/{item['name']}", c) for m in item.get("mirrors", ()) if (c := _window_of(m)))
+
+
+def _window_of(item: Json) -> Json | None:
+    found = (c for c in item["conditions"] if (c["type"], c["reason"]) == ("Waiting", "MaintenanceWindow"))
+    return next(found, None)
 
 
 def _is_problem(condition: Json) -> bool:
@@ -274,7 +294,7 @@ def _state_cell(item: Json, state: str) -> Cell:
     if "Stalled" in conditions:
         return Cell("stalled", _BAD)
     if conditions.get("Ready", {}).get("status") == "False" and "Reconciling" not in conditions:
-        return Cell("not ready", _BAD)
+        return Cell("waiting", _BUSY) if _window_of(item) else Cell("not ready", _BAD)
     if "Reconciling" in conditions:
         return Cell("working", _BUSY)
     if item["suspended"]:

@@ -214,3 +214,18 @@ def test_signers_are_files_of_the_host() -> None:
 def test_verification_that_could_never_succeed_is_refused(repository: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         config(repository=repository)
+
+
+def test_windows_are_about_everything_unless_they_say_less() -> None:
+    night = {"kind": "allow", "schedule": "0 22 * * *", "duration": "8h"}
+    (found,) = config(windows=[night]).windows
+    assert (found.timezone, found.actions, found.only) == ("UTC", ("destructive", "heavy"), ("*",))
+    assert config().windows == ()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "maybe"}, {"schedule": "at night"}, {"duration": "1s"}, {"timezone": "Nowhere"}, {"only": []}]
+)
+def test_windows_that_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(windows=[{"kind": "allow", "schedule": "0 22 * * *", "duration": "8h", **wrong}])
