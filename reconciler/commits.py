@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reconciler.repository import Change, Repository, SourceTree
     from reconciler.spec.config import Config
     from reconciler.spec.diagnostics import Diagnostic
+    from reconciler.state.conditions import ObjectKey
     from reconciler.state.desired import Desired
 
 
@@ -125,6 +126,23 @@ class Commits:
     def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
         """Return who changed each file last, as far as it is known."""
         return self._repository.history(paths)
+
+    def responsible(self, keys: Iterable[ObjectKey], commit: Commit) -> Mapping[ObjectKey, str]:
+        """Say who is behind what a commit asks of objects: the last change of a document, or else the commit itself.
+
+        What cannot be told is left out.
+        """
+        desired, wanted = commit.desired, frozenset(keys)
+        if desired is None or commit.tree is None or not wanted:
+            return {}
+        files = {key: file for key in wanted if (file := desired.file_of(key)) is not None}
+        try:
+            changes = self._repository.history(frozenset(files.values()))
+            made = self._repository.change(commit.tree.revision)
+        except ReconcilerError:
+            return {}
+        found = {key: changes.get(files[key], made) if key in files else made for key in wanted}
+        return {key: f"{change.author} in {change.commit[:12]}" for key, change in found.items() if change is not None}
 
     def remember(self, commit: Commit) -> None:
         """Make a good commit the one that stays in force when later ones are not."""

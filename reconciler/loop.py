@@ -125,7 +125,8 @@ class Reconciler:
             self._cancel_pointless(view.commit.desired)
             self._cancel_quarantined(view.commit.desired, view.observed)
             self._answers.take_approvals(view.plan, view.observed)
-            tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree)
+            changes = self._commits.responsible({action.key for action in view.plan.actions}, view.commit)
+            tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree, changes=changes)
             self._answers.track(view, view.plan, tasks, self.in_flight)
             view = self._remember(view)  # while the work goes on: it may copy the whole commit
             started = bool(tasks)

@@ -174,6 +174,10 @@ class Repository(Protocol):
         """
         ...
 
+    def change(self, revision: Revision) -> Change | None:
+        """Return who made a revision, without asking the remote; None for a plain directory, or where it is gone."""
+        ...
+
     def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
         """Commit a change on top of the newest revision, there where everybody sees it; None: nothing to change.
 

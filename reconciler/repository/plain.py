@@ -76,6 +76,9 @@ class DirectoryRepository:
         del paths
         return {}
 
+    def change(self, revision: Revision) -> Change | None:  # noqa: ARG002 - nobody signs what they write in place
+        return None
+
     def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
         del edit, author
         raise UnsupportedError(f"{self._root} is a plain directory, which only people change")

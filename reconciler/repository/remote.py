@@ -190,6 +190,9 @@ class GitRepository:
         head = self._newest.treeish if self._newest else self._mirror.exists and self._mirror.commit(self._ref)
         return self._history.changes(head, paths) if head else {}
 
+    def change(self, revision: Revision) -> Change | None:
+        return self._history.made(revision.rpartition(":")[2]) if self._mirror.exists else None
+
     def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
         self._mirror.prepare()
         tried = ""

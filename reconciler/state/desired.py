@@ -346,6 +346,14 @@ class Desired:
     problems: Mapping[ObjectKey, tuple[str, str]] = field(default_factory=dict)
     """What this host cannot do for an object (reason, message): it alone is neither applied nor pruned."""
 
+    def file_of(self, key: ObjectKey) -> str | None:
+        """Return the file with the document that an object belongs to; None without one."""
+        if key.kind in (Kind.CLONE, Kind.POINT):
+            clone = self.clones.get(CloneName(key.name))
+            return clone.document.file if clone is not None else None
+        image = self.images.get(ImageName(key.name)) if key.kind in (Kind.IMAGE, Kind.MIRROR) else None
+        return image.document.file if image is not None else None
+
     def image_called(self, name: ImageName) -> DesiredImage | None:
         """Return the image that a manifest means: of that name, or formerly of that name where no document has it.
 
