@@ -144,7 +144,7 @@ def _runtimes(host: Host) -> Iterator[Finding]:
             "runtime",
             "warning",
             "process: cannot hold clones to `resources`; clones that declare them are refused",
-            "leave `resources` out of clones on this host",
+            "that takes systemd with a unified control group hierarchy; or runtime: docker",
         )
 
 

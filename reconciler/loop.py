@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from reconciler import notify
 from reconciler.answers import Answers
 from reconciler.apply.executor import Executor, Task
 from reconciler.classify_requests import Classifications
@@ -158,9 +159,18 @@ class Reconciler:
                     self._wake.clear()
                     view = self._guarded_pass()
                     self._classifications.begin()
-                    self._host.clock.wait(self._wake, self._pause(view))
+                    notify.alive(_told(view))
+                    self._rest(self._pause(view))
         finally:
+            notify.stopping()
             self.close(abandon=True)
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep until something wakes the loop, or for so long; a watchdog hears of it meanwhile."""
+        longest = notify.longest_silence() or seconds
+        while seconds > 0 and not self._host.clock.wait(self._wake, min(seconds, longest)):
+            seconds -= longest
+            notify.alive()
 
     def close(self, *, abandon: bool) -> None:
         """End the work in flight. Servers go on."""
@@ -308,6 +318,16 @@ class Reconciler:
             if due is not None:
                 pause = min(pause, max(0.2, (due - self._host.clock.now()).total_seconds()))
         return pause
+
+
+def _told(view: View | None) -> str:
+    """Say in one line how the last pass went, for the service manager."""
+    if view is None:
+        return "the last pass failed; see the log"
+    if view.commit.tree is None:
+        return "there is no good commit yet"
+    unwell = len(view.unwell)
+    return f"{view.commit.tree.revision} in force, {unwell or 'no'} object{'' if unwell == 1 else 's'} unwell"
 
 
 def _asks_other(desired: Desired, task: Task, name: CloneName) -> bool:

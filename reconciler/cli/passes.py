@@ -130,14 +130,24 @@ def run(
     """Run the loop until SIGTERM; SIGHUP starts a pass now."""
     import signal
 
+    import structlog
+
+    from reconciler import notify
     from reconciler.loop import Reconciler
+    from reconciler.status.logging import log_event
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a wish for a pass must not end a loop that is not ready yet
     context: Context = ctx.obj
     with context.host(writes=True) as host:
         if once:
             return one_pass(host, None, Output.TEXT)
-        note(f"watching {host.config.repository.url or host.config.repository.path}; state in {host.state.path}")
+        host.store.on_event = log_event
+        where = str(host.config.repository.url or host.config.repository.path)
+        if context.json_logs:
+            structlog.get_logger("reconciler").info("watching", repository=where, state=str(host.state.path))
+        else:
+            note(f"watching {where}; state in {host.state.path}")
+        notify.ready("looking for the first time")
         Reconciler(host, host.commits()).run()
     return 0
 

@@ -65,6 +65,8 @@ class StatusStore:
         self._conditions: dict[ObjectKey, Conditions] = {}
         self.history = History(self._write, self._select)
         """What was done to every object."""
+        self.on_event: Callable[[Event], None] = _nobody
+        """Hears of every event that was not just said before; must not fail."""
         self._synchronise()
 
     def close(self) -> None:
@@ -122,7 +124,10 @@ class StatusStore:
         message = redact.text(event.message)
         if len(message) > MESSAGE_LIMIT:
             message = message[: MESSAGE_LIMIT - 1] + "…"
-        return self._write(lambda connection: _record(connection, event, message))
+        new = self._write(lambda connection: _record(connection, event, message))
+        if new:
+            self.on_event(event)
+        return new
 
     def events(
         self,
@@ -348,6 +353,10 @@ class StatusStore:
                 at=self._clock.now(), object=STORE, severity="error", reason="StatusStoreReplaced", message=problem
             )
             self._database.write(lambda connection: _record(connection, event, problem))
+
+
+def _nobody(event: Event) -> None:
+    del event
 
 
 def _read_conditions(rows: list[_Row]) -> dict[ObjectKey, Conditions]:
