@@ -77,6 +77,7 @@ class Host:
     held: ExitStack | None = None
     """Locks of the pools that are held until the host is closed; None for a host that only looks."""
     _held_pools: set[PoolName] = field(default_factory=set)
+    _pool_locks: ExitStack = field(default_factory=ExitStack)
 
     def engine(self, name: str) -> Engine:
         """Return an engine, loaded at its first use.
@@ -199,8 +200,13 @@ class Host:
             except (UnavailableError, UnsupportedError, RefusedError) as error:
                 log.warning("pool is not available", pool=name, error=str(error))
                 continue
-            self.held.enter_context(storage.lock())
+            self._pool_locks.enter_context(storage.lock())
+            self.held.callback(self._pool_locks.close)
             self._held_pools.add(name)
+
+    def release_pools(self) -> None:
+        """Let go of the pools before the host is closed: whoever removes one must not hold it."""
+        self._pool_locks.close()
 
     def commits(self) -> Commits:
         """Return a reader of this host's repository."""
