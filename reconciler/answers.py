@@ -123,11 +123,16 @@ def _outcome(serving: _Serving, now: datetime) -> Outcome:
     wrong = [f"{', '.join(names)}: {message}" for message, names in together({**serving.unwell, **failed}).items()]
     return Outcome(
         status="failed" if wrong else "succeeded",
-        message="; ".join(wrong) or _summary(len(tasks)),
+        message="; ".join(wrong) or "; ".join([_summary(len(tasks)), *_held(serving.plan)]),
         at=now,
         results=results,
         document=pass_json(serving.plan, failed, serving.unwell) if serving.plan is not None else None,
     )
+
+
+def _held(plan: Plan | None) -> list[str]:
+    """Say what waits for a maintenance window."""
+    return [hold.message for hold in plan.held if hold.until is not None] if plan is not None else []
 
 
 def _summary(changed: int) -> str:

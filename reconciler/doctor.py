@@ -144,7 +144,7 @@ def _runtimes(host: Host) -> Iterator[Finding]:
             "runtime",
             "warning",
             "process: cannot hold clones to `resources`; clones that declare them are refused",
-            "leave `resources` out of clones on this host",
+            "that takes systemd with a unified control group hierarchy; or runtime: docker",
         )
 
 
@@ -154,6 +154,8 @@ def _repository(host: Host) -> Iterator[Finding]:
     if commit.tree is None:
         problem = next((condition.message for condition in commit.conditions), "no commit")
         yield Finding("repository", "error", f"{where}: {problem}", "correct `repository` in the configuration")
+    elif stuck := next((c for c in commit.conditions if c.type == "Stalled" and c.reason != "InvalidSpec"), None):
+        yield Finding("repository", "error", f"{where}: {stuck.message}", f"in force: {commit.tree.revision}")
     elif commit.diagnostics:
         yield Finding("repository", "error", f"{where}: {commit.diagnostics[0].summary}", "reconciler validate")
     else:

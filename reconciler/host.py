@@ -26,7 +26,7 @@ from reconciler.clock import Clock, SystemClock
 from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
 from reconciler.ids import FILES, PoolName, RuntimeName, SecretName, VolumeId, instance_of, on_instance
-from reconciler.plan.settings import AttestationRules, PlanSettings, PolicySettings
+from reconciler.plan.settings import AttestationRules, MaintenanceWindow, PlanSettings, PolicySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,6 +82,7 @@ class Host:
     held: ExitStack | None = None
     """Locks of the pools that are held until the host is closed; None for a host that only looks."""
     _held_pools: set[PoolName] = field(default_factory=set)
+    _pool_locks: ExitStack = field(default_factory=ExitStack)
 
     def engine(self, name: str) -> Engine:
         """Return an engine, loaded at its first use.
@@ -229,8 +230,13 @@ class Host:
             except (UnavailableError, UnsupportedError, RefusedError) as error:
                 log.warning("pool is not available", pool=name, error=str(error))
                 continue
-            self.held.enter_context(storage.lock())
+            self._pool_locks.enter_context(storage.lock())
+            self.held.callback(self._pool_locks.close)
             self._held_pools.add(name)
+
+    def release_pools(self) -> None:
+        """Let go of the pools before the host is closed: whoever removes one must not hold it."""
+        self._pool_locks.close()
 
     def commits(self) -> Commits:
         """Return a reader of this host's repository."""
@@ -274,6 +280,17 @@ def policy_settings(config: Config) -> PolicySettings:
         max_delete_percent=config.prune.max_delete_percent,
         unmasked=config.masking.unmasked,
         attestation=attestation_rules(config),
+        windows=tuple(
+            MaintenanceWindow(
+                kind=window.kind,
+                schedule=window.schedule,
+                duration=window.duration,
+                timezone=window.timezone,
+                actions=frozenset(window.actions),
+                only=window.only,
+            )
+            for window in config.windows
+        ),
     )
 
 
@@ -298,10 +315,11 @@ def secret_store(config: Config) -> SecretStore:
 
 def configured_repository(config: Config, mirror: Path, secrets: SecretStore) -> Repository:
     """Return the repository of a configuration; what is fetched of a remote lies in ``mirror``."""
-    from reconciler.repository import Limits, open_repository
+    from reconciler.repository import Limits, Signers, open_repository
 
     settings = config.repository
     credentials = settings.credentials
+    verify = settings.verify
     return open_repository(
         mirror=mirror,
         url=settings.url,
@@ -310,6 +328,14 @@ def configured_repository(config: Config, mirror: Path, secrets: SecretStore) ->
         limits=Limits(files=settings.limits.files, total_bytes=settings.limits.total_size),
         credentials=(lambda: secrets.get(SecretName(credentials.secret))) if credentials is not None else None,
         known_hosts=settings.known_hosts,
+        signers=Signers(
+            allowed=verify.allowed_signers,
+            revoked=verify.revoked_keys,
+            gpg_keys=verify.gpg_keys,
+            gnupg_home=verify.gnupg_home,
+        )
+        if verify is not None
+        else None,
     )
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from reconciler import notify
 from reconciler.answers import Answers
 from reconciler.apply.executor import Executor, Task
 from reconciler.classify_requests import Classifications
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, RefusedError
 from reconciler.housekeeping import sweep, tend
 from reconciler.ids import CloneName, ImageName, Revision
 from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
@@ -111,16 +112,25 @@ class Reconciler:
         return View(commit, observed, judged, now)
 
     def one_pass(self, revision: str | None = None) -> View:
-        """Run one pass: start what the plan asks for, and report. Work may go on after it."""
+        """Run one pass: start what the plan asks for, and report. Work may go on after it.
+
+        Raises:
+            RefusedError: the named commit bears no signature that counts.
+
+        """
         self._host.hold_pools()
         self._answers.abandon()
         view = self.look(revision)
+        if view.commit.unverified:
+            why = next(condition for condition in view.commit.conditions if condition.type == "Stalled")
+            raise RefusedError(f"{revision} is not applied: {why.message}", reason=why.reason)
         started = False
         if view.plan and view.observed and view.commit.desired and view.commit.tree:
             self._cancel_pointless(view.commit.desired)
             self._cancel_quarantined(view.commit.desired, view.observed)
             self._answers.take_approvals(view.plan, view.observed)
-            tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree)
+            changes = self._commits.responsible({action.key for action in view.plan.actions}, view.commit)
+            tasks = self._executor.submit(view.plan, view.commit.desired, view.commit.tree, changes=changes)
             self._answers.track(view, view.plan, tasks, self.in_flight)
             view = self._remember(view)  # while the work goes on: it may copy the whole commit
             started = bool(tasks)
@@ -152,9 +162,18 @@ class Reconciler:
                     self._wake.clear()
                     view = self._guarded_pass()
                     self._classifications.begin()
-                    self._host.clock.wait(self._wake, self._pause(view))
+                    notify.alive(_told(view))
+                    self._rest(self._pause(view))
         finally:
+            notify.stopping()
             self.close(abandon=True)
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep until something wakes the loop, or for so long; a watchdog hears of it meanwhile."""
+        longest = notify.longest_silence() or seconds
+        while seconds > 0 and not self._host.clock.wait(self._wake, min(seconds, longest)):
+            seconds -= longest
+            notify.alive()
 
     def close(self, *, abandon: bool) -> None:
         """End the work in flight. Servers go on."""
@@ -315,10 +334,22 @@ class Reconciler:
         pause = interval * random.uniform(0.95, 1.05)  # noqa: S311 - jitter, so that hosts do not poll in step
         seen = view.looked if view is not None else None
         if view is not None and seen is not None and view.commit.desired is not None:
-            due = next_due(view.commit.desired, seen, view.at, settings=self._host.plan_settings)
+            timer = next_due(view.commit.desired, seen, view.at, settings=self._host.plan_settings)
+            openings = (hold.until for hold in view.plan.held) if view.plan is not None else ()
+            due = min((at for at in (timer, *openings) if at is not None), default=None)
             if due is not None:
                 pause = min(pause, max(0.2, (due - self._host.clock.now()).total_seconds()))
         return pause
+
+
+def _told(view: View | None) -> str:
+    """Say in one line how the last pass went, for the service manager."""
+    if view is None:
+        return "the last pass failed; see the log"
+    if view.commit.tree is None:
+        return "there is no good commit yet"
+    unwell = len(view.unwell)
+    return f"{view.commit.tree.revision} in force, {unwell or 'no'} object{'' if unwell == 1 else 's'} unwell"
 
 
 def _asks_other(desired: Desired, task: Task, name: CloneName) -> bool:

@@ -14,6 +14,7 @@ from reconciler.host import configured_repository, plan_settings, policy_setting
 from reconciler.plan.diff import plan
 from reconciler.plan.policy import judge
 from reconciler.published import HostFacts, read_published
+from reconciler.state.conditions import REPOSITORY
 
 if TYPE_CHECKING:
     from reconciler.plan.actions import Plan
@@ -91,6 +92,8 @@ def _plan(config: Config, seen: Observed, facts: HostFacts | None, revision: str
         now = SystemClock().now()
         seen = _with_new_secrets(seen, commit.desired, facts)
         planned = plan(commit.desired, seen, now, settings=_plan_settings(config, seen, facts))
+        if commit.unverified:
+            planned = replace(planned, conditions={**planned.conditions, REPOSITORY: commit.conditions})
         return judge(planned, commit.desired, seen, now, settings=_policy_settings(config, facts))
 
 

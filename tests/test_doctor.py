@@ -9,6 +9,7 @@ from reconciler.doctor import Finding, examine
 from reconciler.engines.memory import MemoryEngine
 from reconciler.host import open_host
 from reconciler.spec.config import Config
+from tests.repository.shared import Remote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,3 +36,14 @@ def test_a_product_that_is_not_installed_is_no_error_where_another_one_is(tmp_pa
         host.engines["postgres"] = MemoryEngine("postgres")
         levels = {finding.level for finding in examine(host) if finding.area == "engine"}
     assert levels == {"ok", "warning"}
+
+
+def test_a_commit_that_is_held_back_is_an_error(tmp_path: Path) -> None:
+    remote = Remote(tmp_path)
+    (tmp_path / "signers").write_text("")
+    repository = {"url": str(remote.path), "path": "specs", "verify": {"allowedSigners": str(tmp_path / "signers")}}
+    document = {"repository": repository, "state": str(tmp_path / "state")}
+    with open_host(Config.model_validate(document, context={"base": tmp_path}), writes=False) as host:
+        found = [finding for finding in examine(host) if finding.area == "repository"]
+    assert [finding.level for finding in found] == ["error"]
+    assert "is not signed" in found[0].message

@@ -26,12 +26,25 @@ from reconciler.errors import (
     RefusedError,
     TransientError,
 )
-from reconciler.plan.actions import BuildSnapshot, CopyPrimary, CutPoint, LoadTemplate, origin, volumes_in_use
+from reconciler.plan.actions import (
+    BuildSnapshot,
+    CopyPrimary,
+    CreateClone,
+    CutPoint,
+    LoadTemplate,
+    RenameClone,
+    RenameImage,
+    ReplaceClone,
+    origin,
+    volumes_in_use,
+)
 from reconciler.plan.policy import pruned_objects
 from reconciler.proc import CancelToken
+from reconciler.state.conditions import ObjectKey
 from reconciler.state.observed import Failure
 from reconciler.status import redact
 from reconciler.status.events import Event, Severity
+from reconciler.status.values import Done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,7 +54,6 @@ if TYPE_CHECKING:
     from reconciler.ids import SnapshotId, VolumeId
     from reconciler.plan.actions import Action, Plan
     from reconciler.repository import SourceTree
-    from reconciler.state.conditions import ObjectKey
     from reconciler.state.desired import Desired
 
 log = structlog.get_logger(__name__)
@@ -56,13 +68,17 @@ _LONGEST_REFUSAL = timedelta(minutes=1)
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """The actions of one object in one plan, and what became of them."""
+    """The actions of one object in one plan, and what became of them.
+
+    ``changed_by`` says who changed the object's document last, for its history.
+    """
 
     key: ObjectKey
     actions: tuple[Action, ...]
     waits: set[ObjectKey]
     work: Work
     cancel: CancelToken
+    changed_by: str | None = None
     progress: str = "waiting"
     error: BaseException | None = None
     step: int = 0
@@ -110,7 +126,9 @@ class Executor:
         with self._lock:
             return dict(self._tasks)
 
-    def submit(self, plan: Plan, desired: Desired, tree: SourceTree) -> tuple[Task, ...]:
+    def submit(
+        self, plan: Plan, desired: Desired, tree: SourceTree, *, changes: Mapping[ObjectKey, str] | None = None
+    ) -> tuple[Task, ...]:
         """Start a plan's actions; those of objects that still have work in flight are left out.
 
         Deletions for vanished documents are counted before anything starts: what waits
@@ -127,6 +145,7 @@ class Executor:
                 self._task(key, actions, desired, tree) for key, actions in grouped.items() if key not in self._tasks
             ]
             for task in fresh:
+                task.changed_by = (changes or {}).get(task.key)
                 self._tasks[task.key] = task
             for task in fresh:
                 task.waits &= self._tasks.keys() - {task.key}
@@ -181,17 +200,57 @@ class Executor:
             self._finished(task)
 
     def _perform(self, task: Task, action: Action) -> None:
+        entry = self._entry(task, action)
         started = self._host.clock.monotonic()
+
+        def seconds() -> float:
+            return self._host.clock.monotonic() - started
+
         try:
             perform(task.work, action)
-        except CancelledError:
+        except CancelledError as error:
+            self._remember(replace(entry, seconds=seconds(), outcome="cancelled", message=str(error)))
             raise
         except Exception as error:
-            self._failed(action, error)
+            failure = self._failed(action, error)
+            failed = replace(entry, outcome="failed", reason=failure.reason, message=failure.message)
+            self._remember(replace(failed, seconds=seconds()))
             raise
-        seconds = self._host.clock.monotonic() - started
+        took = seconds()
         self._succeeded(action)
-        self._event(action, "info", f"{action.verb.capitalize()}Succeeded", f"{action.reason} ({seconds:.2f} s)", task)
+        if isinstance(action, RenameImage | RenameClone):
+            self._host.store.history.rename(ObjectKey(action.key.kind, action.formerly), action.key)
+        self._remember(replace(entry, seconds=took))
+        self._event(action, "info", f"{action.verb.capitalize()}Succeeded", f"{action.reason} ({took:.2f} s)", task)
+
+    def _entry(self, task: Task, action: Action) -> Done:
+        """Return what history keeps of an action that goes well."""
+        made = (action.volume,) if isinstance(action, CreateClone | ReplaceClone) else action.volumes
+        return Done(
+            started_at=self._host.clock.now(),
+            seconds=0.0,
+            object=action.key,
+            action=action.verb,
+            outcome="succeeded",
+            reason=action.reason,
+            volume=made[-1] if made else None,
+            revision=task.work.desired.revision,
+            changed_by=task.changed_by,
+            asked_by=self._asked_by(getattr(action, "request", None)),
+        )
+
+    def _asked_by(self, request: str | None) -> str | None:
+        """Return whose request an action serves."""
+        if request is None:
+            return None
+        return next((r.requested_by for r in self._host.state.requests.pending() if r.id == request), None)
+
+    def _remember(self, done: Done) -> None:
+        """Keep an entry of history; work that is done stays done when that fails."""
+        try:
+            self._host.store.history.add(done)
+        except ReconcilerError as error:
+            log.warning("history cannot be written", object=str(done.object), error=str(error))
 
     def _succeeded(self, action: Action) -> None:
         """Forget what such an action failed with before."""
@@ -199,7 +258,7 @@ class Executor:
         if self._host.store.failure(action.key, fingerprint) is not None:
             self._host.store.clear_failure(action.key, fingerprint)
 
-    def _failed(self, action: Action, error: Exception) -> None:
+    def _failed(self, action: Action, error: Exception) -> Failure:
         if not isinstance(error, ReconcilerError):
             log.error("unexpected error", action=action.verb, object=str(action.key), exc_info=error)
         now = self._host.clock.now()
@@ -220,6 +279,7 @@ class Executor:
         self._host.store.set_failure(action.key, failure)
         severity: Severity = "info" if isinstance(error, TransientError) and attempts == 1 else "error"
         self._event(action, severity, failure.reason, failure.message, None)
+        return failure
 
     def _event(self, action: Action, severity: Severity, reason: str, message: str, task: Task | None) -> None:
         revision = task.work.desired.revision if task else None

@@ -1,18 +1,22 @@
-"""``status``, ``events`` and ``doctor``: what there is, what happened, what this host can do."""
+"""``status``, ``events``, ``history`` and ``doctor``: what there is, what happened, what this host can do."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reconciler.cli.output import Context, Output, colours, write, write_json
+
+if TYPE_CHECKING:
+    from reconciler.state.conditions import Kind
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     app.command("status")(status)
     app.command("events")(events)
+    app.command("history")(history)
     app.command("doctor")(doctor)
 
 
@@ -60,6 +64,37 @@ def events(
     else:
         write(render_events(newest, colour=colours()))
     return 0
+
+
+def history(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="KIND/NAME", help="Image/shop, Clone/dev, …; or the name alone.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, newest last.")] = 50,
+    output: Format = Output.TEXT,
+) -> int:
+    """Show what was done to an object: when, by which commit, who asked for it, how long it took, what came of it."""
+    from reconciler.status.render import history_json, render_history
+
+    context: Context = ctx.obj
+    kind, _, short = name.rpartition("/")
+    with context.host() as host:
+        found = host.store.history.of(short, kind=_kind(kind) if kind else None, limit=limit)
+    if output is Output.JSON:
+        write_json(history_json(found))
+    else:
+        write(render_history(found, colour=colours()))
+    return 0
+
+
+def _kind(text: str) -> Kind:
+    """Return the kind that somebody wrote, in whatever case."""
+    from reconciler.errors import InputError
+    from reconciler.state.conditions import Kind
+
+    found = next((kind for kind in Kind if kind.lower() == text.lower()), None)
+    if found is None:
+        raise InputError(f"{text} is no kind of objects", hint=f"one of {', '.join(Kind)}")
+    return found
 
 
 def doctor(ctx: typer.Context, output: Format = Output.TEXT) -> int:

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import attest, classify, clones, inspect, interruption, mirrors, passes, quarantine, specs
-from reconciler.cli.output import Context, fail, note
+from reconciler.cli import attest, classify, clones, inspect, interruption, mirrors, operate, passes, quarantine, specs
+from reconciler.cli.output import Context, LogFormat, fail, note
 from reconciler.errors import ReconcilerError
 
 gc.set_threshold(20_000)  # imports make thousands of objects that stay; looking for garbage among them finds none
@@ -48,6 +48,9 @@ def options(
         typer.Option("--config", help="Host configuration [default: $RECONCILER_CONFIG, then ./reconciler.yaml]"),
     ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", help="How log lines are written: for people, or as JSON.")
+    ] = LogFormat.TEXT,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -55,10 +58,10 @@ def options(
     """Keep database images and clones as the YAML files of a git repository say."""
     del version
     named = config or (Path(value) if (value := os.environ.get("RECONCILER_CONFIG")) else None)
-    ctx.obj = Context(config=named, verbose=verbose)
+    ctx.obj = Context(config=named, verbose=verbose, json_logs=log_format is LogFormat.JSON)
 
 
-for module in (specs, passes, inspect, clones, classify, attest, quarantine, mirrors):
+for module in (specs, passes, inspect, clones, classify, attest, quarantine, mirrors, operate):
     module.register(app)
 
 

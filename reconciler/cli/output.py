@@ -29,12 +29,20 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class LogFormat(StrEnum):
+    """How log records are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The options that stand before the command."""
 
     config: Path | None
     verbose: bool
+    json_logs: bool = False
 
     def host(self, *, writes: bool = False) -> AbstractContextManager[Host]:
         """Open this host as its configuration says.
@@ -46,7 +54,7 @@ class Context:
         from reconciler.host import open_host
         from reconciler.status.logging import configure
 
-        configure(verbose=self.verbose)
+        configure(json=self.json_logs, verbose=self.verbose)
         return open_host(self.load_config(), writes=writes)
 
     def load_config(self) -> Config:

@@ -90,7 +90,7 @@ def plan(
             result = view.plan
     _warn(result)
     _show(result, output)
-    changes = bool(result.actions or result.refused)
+    changes = bool(result.everything)
     if problems:
         return 1
     return _CHANGES if detailed_exitcode and changes else 0
@@ -107,6 +107,7 @@ def apply(
             help="Approve the deletions that a plan of this hash shows; without a hash, whatever is planned.",
         ),
     ] = None,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for maintenance windows.")] = False,
     output: Format = Output.TEXT,
 ) -> int:
     """Run one pass and wait for its work.
@@ -121,13 +122,13 @@ def apply(
             if revision is not None:
                 raise RefusedError("a loop runs on this state; --revision is only for when none does")
             verb: Verb = "approve" if approve else "apply"
-            return hand_over(host, verb=verb, plan_hash=_hash(approve), output=output)
+            return hand_over(host, verb=verb, plan_hash=_hash(approve), at_once=now, output=output)
     with context.host(writes=True) as host:
         if not approve:
-            return one_pass(host, revision, output)
-        request = submit(host, verb="approve", plan_hash=_hash(approve))
+            return one_pass(host, revision, output, now=now)
+        request = submit(host, verb="approve", plan_hash=_hash(approve), at_once=now)
         with withdrawn(host, request):
-            code = one_pass(host, revision, output)
+            code = one_pass(host, revision, output, now=now)
         outcome = host.state.requests.outcome(request.id)
         if outcome is not None and outcome.status == "refused":
             note(f"error: {outcome.message}")
@@ -142,23 +143,34 @@ def run(
     """Run the loop until SIGTERM; SIGHUP starts a pass now."""
     import signal
 
+    import structlog
+
+    from reconciler import notify
     from reconciler.loop import Reconciler
+    from reconciler.status.logging import log_event
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a wish for a pass must not end a loop that is not ready yet
     context: Context = ctx.obj
     with context.host(writes=True) as host:
         if once:
             return one_pass(host, None, Output.TEXT)
-        note(f"watching {host.config.repository.url or host.config.repository.path}; state in {host.state.path}")
+        host.store.on_event = log_event
+        where = str(host.config.repository.url or host.config.repository.path)
+        if context.json_logs:
+            structlog.get_logger("reconciler").info("watching", repository=where, state=str(host.state.path))
+        else:
+            note(f"watching {where}; state in {host.state.path}")
+        notify.ready("looking for the first time")
         Reconciler(host, host.commits()).run()
     return 0
 
 
-def one_pass(host: Host, revision: str | None, output: Output | None) -> int:
+def one_pass(host: Host, revision: str | None, output: Output | None, *, now: bool = False) -> int:
     """Run one pass, and those that it makes possible; wait for their work, and return the exit code.
 
-    A clone is not taken out of its users' hands while a snapshot is built: its
-    replacement is planned once that is there. Without an ``output`` nothing is written but what goes wrong.
+    With ``now``, none of them waits for a maintenance window. A clone is not taken out of
+    its users' hands while a snapshot is built: its replacement is planned once that is
+    there. Without an ``output`` nothing is written but what goes wrong.
     """
     from reconciler.cli.progress import Progress
     from reconciler.housekeeping import measure
@@ -166,7 +178,7 @@ def one_pass(host: Host, revision: str | None, output: Output | None) -> int:
     from reconciler.state.conditions import REPOSITORY
 
     reconciler = Reconciler(host, host.commits())
-    view = reconciler.one_pass(revision)
+    view = _pass(reconciler, host, revision, now=now)
     _show_problems(view)
     if view.plan is None:
         reconciler.close(abandon=False)
@@ -176,7 +188,7 @@ def one_pass(host: Host, revision: str | None, output: Output | None) -> int:
         try:
             final = _settled(reconciler, view, output, progress)
             while _made_possible(view, final):
-                view = reconciler.one_pass(revision)
+                view = _pass(reconciler, host, revision, now=now)
                 passes += [view.plan] if view.plan is not None else []
                 final = _settled(reconciler, view, output, progress)
         except KeyboardInterrupt:
@@ -193,6 +205,16 @@ def one_pass(host: Host, revision: str | None, output: Output | None) -> int:
 
         write_json(pass_json(passes[0], failed, final.unwell, passes[1:]))
     return 1 if failed or final.unwell or passes[-1].refused else 0
+
+
+def _pass(reconciler: Reconciler, host: Host, revision: str | None, *, now: bool) -> View:
+    """Run one pass; with ``now``, with a wish of its own that it serves."""
+    from reconciler.cli.requests import submit, withdrawn
+
+    if not now:
+        return reconciler.one_pass(revision)
+    with withdrawn(host, submit(host, verb="apply", at_once=True)):
+        return reconciler.one_pass(revision)
 
 
 def _settled(reconciler: Reconciler, view: View, output: Output | None, progress: Progress) -> View:

@@ -123,7 +123,7 @@ def withdrawn(host: Host, request: Request) -> Iterator[None]:
     try:
         yield
     finally:
-        if request.verb in _FOR_NOW:
+        if request.verb in _FOR_NOW or (request.verb == "apply" and request.at_once):
             host.state.requests.withdraw(request.id)
 
 

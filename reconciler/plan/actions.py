@@ -584,6 +584,15 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Actions that wait for a maintenance window, and until when; None where they follow others, or nobody can tell."""
+
+    message: str
+    until: datetime | None
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """An ordered difference, computed once: shown and applied as it is.
 
@@ -596,6 +605,7 @@ class Plan:
     scheduled refresh is due while they are suspended: the loop records the time.
     ``warnings`` are conditions of which people are told once by an event. ``estimates``
     tell what work takes that makes volumes, by the volume that it makes.
+    ``held`` is what waits for a maintenance window of the host.
     """
 
     revision: Revision
@@ -608,6 +618,7 @@ class Plan:
     waiting: frozenset[str] = frozenset()
     skipped: tuple[ImageName, ...] = ()
     warnings: tuple[tuple[ObjectKey, Condition], ...] = ()
+    held: tuple[Hold, ...] = ()
     estimates: Mapping[VolumeId, Estimate] = field(default_factory=dict)
 
     def estimate(self, action: Action) -> Estimate | None:
@@ -617,11 +628,12 @@ class Plan:
 
     @property
     def everything(self) -> tuple[Action, ...]:
-        """The actions, refused ones included."""
-        return (*self.actions, *(action for refusal in self.refused for action in refusal.actions))
+        """The actions, refused ones and those that wait included."""
+        refused = (action for refusal in self.refused for action in refusal.actions)
+        return (*self.actions, *refused, *(action for hold in self.held for action in hold.actions))
 
     @property
     def hash(self) -> str:
-        """Name of what an approval approves: the destructive actions, refused ones included."""
+        """Name of what an approval approves: the destructive actions, with those that are refused or wait."""
         rows = sorted([a.verb, a.key.kind, a.key.name, *a.volumes] for a in self.everything if a.destructive)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

@@ -63,19 +63,8 @@ class _Needs:
         if isinstance(action, KeepRaw):
             return self._of_raw(action)
         if isinstance(action, CreateClone | ReplaceClone | LoadTemplate) and action.snapshot in self._places:
-            if not isinstance(action, LoadTemplate) and self._is_hosted(action):
-                return None
-            pool = self._places[action.snapshot]
-            size = 0 if self._instant(pool) else self._sizes[action.snapshot]
-            if isinstance(action, LoadTemplate):  # a copy that is served meanwhile, and a dump of it
-                return _Need(pool, size + self._sizes[action.snapshot] // 2, f"loading {action.snapshot}")
-            return _Need(pool, size, f"clone {action.clone}")
+            return self._of_copy(action)
         return None
-
-    def _is_hosted(self, action: CreateClone | ReplaceClone) -> bool:
-        """Whether a clone is on an instance: it takes nothing of a pool."""
-        clone = self._desired.clones.get(action.clone)
-        return clone is not None and instance_of(clone.runtime) is not None
 
     def forget(self, action: Action) -> None:
         """Leave out what would be made from the snapshot of a refused build."""
@@ -91,6 +80,16 @@ class _Needs:
         self._sizes[action.snapshot] = size = self._build_size(action)
         shared = (action.base is not None or action.mirror is not None) and self._instant(pool)
         return _Need(pool, 0 if shared else size, f"a snapshot of {action.image}")
+
+    def _of_copy(self, action: CreateClone | ReplaceClone | LoadTemplate) -> _Need | None:
+        pool = self._places[action.snapshot]
+        size = 0 if self._instant(pool) else self._sizes[action.snapshot]
+        if isinstance(action, LoadTemplate):  # a copy that is served meanwhile, and a dump of it
+            return _Need(pool, size + self._sizes[action.snapshot] // 2, f"loading {action.snapshot}")
+        clone = self._desired.clones.get(action.clone)
+        if clone is not None and instance_of(clone.runtime) is not None:  # it takes nothing of a pool
+            return None
+        return _Need(pool, size, f"clone {action.clone}")
 
     def _of_cut(self, action: CutPoint) -> _Need | None:
         pool = self._clones.get(action.volume)

@@ -95,6 +95,8 @@ def _sections(plan: Plan) -> Iterator[_Section]:
         yield table("Destroys data", destructive, foldable=False, foot=hash_of)
     for refusal in plan.refused:
         yield table(f"Refused: {_short(refusal.message)}", refusal.actions)
+    for hold in plan.held:
+        yield table(f"Waiting: {_short(hold.message)}", hold.actions)
     others = [action for action in plan.actions if not action.destructive]
     if others:
         yield table("Changes", others)

@@ -84,10 +84,8 @@ def _plan_image(index: Index, draft: Draft, image: DesiredImage) -> None:
         _copy(index, draft, key, image)
         return
     seen = index.observed.mirrors.get(whole.manifest.image)
-    if lost := whole.manifest.lost or (seen.lost if seen is not None else ""):
-        gone = f"it cannot follow any more: {lost}"
-    else:
-        gone = lag.over_limit(image, seen)
+    lost = whole.manifest.lost or (seen.lost if seen is not None else "")
+    gone = f"it cannot follow any more: {lost}" if lost else lag.over_limit(image, seen)
     if gone is not None:
         after = _moments(index, image)
         _leave(index, draft, key, whole, gone, after=after)
@@ -259,7 +257,9 @@ def _state(index: Index, seen: ObservedMirror | None) -> Condition:
 def _too_old(index: Index, image: DesiredImage, mirror: Mirror) -> str | None:
     """Return that nothing has used a mirror for longer than its image allows, and nothing is about to."""
     source = image.mirrored
-    wanted = image.point_in_time is not None or _is_wanted(index, image)  # a past that is asked for uses it all the time
+    wanted = image.point_in_time is not None or _is_wanted(
+        index, image
+    )  # a past that is asked for uses it all the time
     if source is None or (wanted and not image.suspend):
         return None
     used = [mirror.manifest.copied_at or mirror.manifest.started_at, *_used(index, image.name)]

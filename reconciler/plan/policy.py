@@ -31,6 +31,7 @@ from reconciler.plan.attested import unattested
 from reconciler.plan.capacity import over_disk, over_memory
 from reconciler.plan.draft import PROTECTED
 from reconciler.plan.estimates import estimates
+from reconciler.plan.windows import hold
 from reconciler.state.conditions import Kind, ObjectKey, stalled
 from reconciler.state.desired import ImageSource
 from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest
@@ -96,6 +97,7 @@ def judge(
     """
     if not plan.actions:
         return _answer_approvals(plan, observed, now)
+    plan = hold(plan, observed, now, windows=settings.windows)
     rules: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
         _protected,
         _unmasked,
@@ -354,8 +356,9 @@ def _is_stale(request: Request, now: datetime) -> bool:
 
 
 def _answer_approvals(plan: Plan, observed: Observed, now: datetime) -> Plan:
-    """Answer approvals that name another plan, or that are too old."""
+    """Answer approvals that name another plan, that are too old, or of what waits for a window."""
     declined = dict(plan.declined)
+    waits = next((one.message for one in plan.held if pruned_objects(one.actions)), None)
     for request in observed.requests:
         if request.verb != "approve":
             continue
@@ -363,6 +366,8 @@ def _answer_approvals(plan: Plan, observed: Observed, now: datetime) -> Plan:
             declined[request.id] = f"the plan is {plan.hash} now, not {request.plan_hash}: look at it and approve again"
         elif _is_stale(request, now):
             declined[request.id] = f"the approval is of {request.requested_at.isoformat()}: look again and approve anew"
+        elif waits is not None:
+            declined[request.id] = f"{waits}: approve then, or now with apply --now --approve"
     return replace(plan, declined=declined)
 
 

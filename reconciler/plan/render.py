@@ -56,6 +56,14 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             for r in plan.refused
         ],
         "summary": summary(plan),
+        "waiting": [
+            {
+                "message": hold.message,
+                "until": hold.until.isoformat() if hold.until is not None else None,
+                "actions": [_action_json(action, plan) for action in hold.actions],
+            }
+            for hold in plan.held
+        ],
     }
 
 
@@ -120,7 +128,7 @@ def _effect(action: Action) -> str:
 def plan_text(plan: Plan, *, colour: bool = False) -> str:
     """Return a plan for people, images first; with ``colour`` as a terminal shows it."""
     pending = list(pending_lines(plan))
-    if not plan.actions and not plan.refused:
+    if not plan.everything:
         if not pending:
             return "No changes: everything is as the specs ask for."
         return "\n".join(["No changes now. Not as the specs ask for:", *pending])
@@ -135,6 +143,8 @@ def plan_text(plan: Plan, *, colour: bool = False) -> str:
         lines += [_style(title, _BOLD, colour), *rows, ""] if rows else []
     if plan.refused:
         lines += [_style("Refused", _BOLD, colour), *_refused_lines(plan, colour), ""]
+    if plan.held:
+        lines += [_style("Waiting", _BOLD, colour), *_held_lines(plan, colour), ""]
     if pending:
         lines += [_style("Not now", _BOLD, colour), *pending, ""]
     counts = summary(plan)
@@ -206,6 +216,12 @@ def _refused_lines(plan: Plan, colour: bool) -> Iterator[str]:  # noqa: FBT001 -
     for refusal in plan.refused:
         yield f"  {_style('x ' + refusal.rule, _RED, colour)}: {_plain(refusal.message)}"
         yield from (f"      {line}" for line in _unique(f"{a.verb} {a.key}" for a in refusal.actions))
+
+
+def _held_lines(plan: Plan, colour: bool) -> Iterator[str]:  # noqa: FBT001 - private, one meaning
+    for hold in plan.held:
+        yield f"  {_plain(hold.message)}"
+        yield from (f"    {line}" for action in hold.actions for line in _action_lines(action, plan, colour))
 
 
 def pending_lines(plan: Plan) -> Iterator[str]:

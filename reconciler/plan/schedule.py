@@ -16,6 +16,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reconciler.ids import ImageName, SnapshotId
     from reconciler.state.desired import DesiredClone, Refresh
     from reconciler.state.observed import SnapshotManifest
@@ -42,7 +44,7 @@ def next_refresh(name: ImageName, refresh: Refresh, since: datetime) -> datetime
     """
     if refresh.schedule is None:
         return NEVER
-    tick = _tick_after(refresh.schedule, refresh.timezone, since)
+    tick = tick_after(refresh.schedule, refresh.timezone, since)
     return tick if tick == NEVER else tick + jitter(name, refresh.jitter)
 
 
@@ -77,26 +79,41 @@ def next_opening(refresh: Refresh, at: datetime) -> datetime:
     """
     if not refresh.windows:
         return at
-    openings = (_tick_after(w.schedule, refresh.timezone, at - w.duration) for w in refresh.windows)
+    openings = (tick_after(w.schedule, refresh.timezone, at - w.duration) for w in refresh.windows)
     return max(at, min(openings))
 
 
-def _tick_after(schedule: str, timezone: str, since: datetime) -> datetime:
+def tick_after(schedule: str, timezone: str, since: datetime) -> datetime:
     """Return the first time after ``since`` that a cron schedule names, in UTC; ``NEVER`` if there is none.
+
+    Raises:
+        ScheduleError: as :func:`next_refresh`.
+
+    """
+    return next(ticks_after(schedule, timezone, since), NEVER)
+
+
+def ticks_after(schedule: str, timezone: str, since: datetime) -> Iterator[datetime]:
+    """Yield the times after ``since`` that a cron schedule names, in UTC and in order.
 
     CronSim counts by the clock on the wall: in the hour that comes twice it may name a
     time of its first round when ``since`` is in the second.
+
+    Raises:
+        ScheduleError: as :func:`next_refresh`.
+
     """
     since = since.astimezone(UTC)
     try:
-        ticks = CronSim(schedule, since.astimezone(zone(timezone)))
-        found = (tick.astimezone(UTC) for tick in ticks)
-        return next((tick for tick in found if tick > since), NEVER)
+        for tick in CronSim(schedule, since.astimezone(zone(timezone))):
+            found = tick.astimezone(UTC)
+            if found > since:
+                yield found
     except CronSimError as error:
         message = f"the schedule {schedule!r} is not valid: {error}"
         raise ScheduleError(message) from error
     except OverflowError:  # in the last days of the calendar
-        return NEVER
+        return
 
 
 def zone(name: str) -> ZoneInfo:

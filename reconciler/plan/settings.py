@@ -56,6 +56,25 @@ class AttestationRules:
         return None
 
 
+Effect = Literal["destructive", "heavy"]
+"""What maintenance windows are about: lines of a plan that destroy data; builds and first copies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceWindow:
+    """A time in which actions may be begun, or may not: opens by cron in its time zone, for so long.
+
+    ``only`` are globs of objects, ``Clone/shop-*``.
+    """
+
+    kind: Literal["allow", "deny"]
+    schedule: str
+    duration: timedelta
+    timezone: str = "UTC"
+    actions: frozenset[Effect] = frozenset({"destructive", "heavy"})
+    only: tuple[str, ...] = ("*",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
     """Host decisions that a plan depends on."""
@@ -105,3 +124,4 @@ class PolicySettings:
     sizes: Mapping[VolumeId, int] = field(default_factory=dict)
     """Logical bytes of snapshots, as last measured."""
     attestation: AttestationRules = AttestationRules()
+    windows: tuple[MaintenanceWindow, ...] = ()

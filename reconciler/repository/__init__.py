@@ -12,6 +12,7 @@ from reconciler.repository.base import Author, Change, Edit, Entry, Limits, Repo
 from reconciler.repository.directory import DirectoryTree
 from reconciler.repository.opening import open_repository
 from reconciler.repository.paths import checked_path
+from reconciler.repository.signatures import Signature, Signers
 
 __all__ = [
     "Author",
@@ -21,6 +22,8 @@ __all__ = [
     "Entry",
     "Limits",
     "Repository",
+    "Signature",
+    "Signers",
     "SourceTree",
     "checked_path",
     "open_repository",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.ids import Revision
+    from reconciler.repository.signatures import Signature
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -155,11 +156,26 @@ class Repository(Protocol):
         """Keep a revision as the last good one, durably. Costs nothing when it is already."""
         ...
 
+    def verify(self, tree: SourceTree) -> Signature | None:
+        """Return the valid signature that a revision bears; None when this repository asks for none.
+
+        Raises:
+            InputError: it bears none that counts, and must not be applied; the message says why and what to do.
+            ConfigError: the signers that the configuration names cannot be read.
+            UnsupportedError: a program that verification needs is not installed.
+
+        """
+        ...
+
     def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
         """Return who changed each file of the newest revision last, as far as history was looked at.
 
         Empty for a plain directory.
         """
+        ...
+
+    def change(self, revision: Revision) -> Change | None:
+        """Return who made a revision, without asking the remote; None for a plain directory, or where it is gone."""
         ...
 
     def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
@@ -170,6 +186,8 @@ class Repository(Protocol):
 
         Raises:
             UnavailableError: as :meth:`fetch`, or the remote does not take the commit (``PushRefused``).
+            InputError: the newest revision bears no signature that counts (see :meth:`verify`): a signature of
+                ours on top of it would vouch for it.
             SecretError: the commit cannot be signed.
             UnsupportedError: it is a plain directory.
 

@@ -45,6 +45,11 @@ class History:
             self._complete = True
         return {path: self._known[path] for path in wanted if path in self._known}
 
+    def made(self, commit: str) -> Change | None:
+        """Return who made a commit; None where the mirror has none of this id."""
+        shown = self._mirror.attempt("show", "--no-patch", "--no-show-signature", f"--format={_FORMAT}", commit)
+        return _change(shown.text.removeprefix("\x01")) if shown.status == 0 else None
+
     def _advance(self, head: str) -> None:
         if self._head is not None and self._mirror.is_ancestor(self._head, head):
             self._known |= self._walk([head, f"^{self._head}"], None)

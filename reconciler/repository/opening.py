@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reconciler.repository.base import Repository
+    from reconciler.repository.signatures import Signers
 
 _SCHEMES = ("https", "ssh", "file")
 _SCP_LIKE = re.compile(r"(?:(?P<user>[\w.+-]+)@)?(?P<host>[\w.-]+):(?P<path>[^:].*)")
@@ -44,6 +45,7 @@ def open_repository(
     limits: Limits | None = None,
     credentials: Callable[[], str] | None = None,
     known_hosts: Path | None = None,
+    signers: Signers | None = None,
 ) -> Repository:
     """Return the configured repository; nothing is contacted or written yet.
 
@@ -51,7 +53,8 @@ def open_repository(
     repository; without, it is a plain directory of this host. ``mirror`` is the bare
     repository in the state directory. ``credentials`` is asked at every fetch, so that
     a rotated secret counts and no value is kept: ``user:token`` for https, a private
-    key for ssh. ``known_hosts`` is the file of ssh host keys to trust.
+    key for ssh. ``known_hosts`` is the file of ssh host keys to trust. ``signers`` are
+    those whose commits count; None: everybody's.
 
     Raises:
         ConfigError: a value cannot be used; the message says what to write instead.
@@ -68,7 +71,7 @@ def open_repository(
     except InputError as error:
         raise ConfigError(f"repository.path: {error.message}") from error
     access = Access(url=place.url, scheme=place.scheme, credentials=credentials, known_hosts=known_hosts)
-    return GitRepository(access, branch=branch, path=inside, mirror=mirror, limits=limits)
+    return GitRepository(access, branch=branch, path=inside, mirror=mirror, limits=limits, signers=signers)
 
 
 def _plain(path: str) -> Path:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.repository.base import Author, Change, Edit, Limits, SourceTree
+    from reconciler.repository.signatures import Signature
 
 LAST_GOOD = "refs/reconciler/last-good"
 
@@ -68,9 +69,15 @@ class DirectoryRepository:
         self._mirror.update_ref(LAST_GOOD, revision.rpartition(":")[2])
         self._good = self._kept()
 
+    def verify(self, tree: SourceTree) -> Signature | None:  # noqa: ARG002 - nobody can sign a directory
+        return None
+
     def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
         del paths
         return {}
+
+    def change(self, revision: Revision) -> Change | None:  # noqa: ARG002 - nobody signs what they write in place
+        return None
 
     def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
         del edit, author

@@ -23,6 +23,7 @@ from reconciler.ids import Revision
 from reconciler.repository.committed import GitTree
 from reconciler.repository.history import History
 from reconciler.repository.plumbing import Mirror
+from reconciler.repository.signatures import Verifier
 from reconciler.repository.writing import write_commit, write_key
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from reconciler.repository.base import Author, Change, Edit, Limits, SourceTree
     from reconciler.repository.plumbing import Output
+    from reconciler.repository.signatures import Signature, Signers
 
 LAST_GOOD = "refs/reconciler/last-good"
 _FOLLOWED = "refs/reconciler/followed"
@@ -130,7 +132,9 @@ class Access:
 class GitRepository:
     """One branch of one remote; see :class:`~reconciler.repository.base.Repository`."""
 
-    def __init__(self, access: Access, *, branch: str, path: str, mirror: Path, limits: Limits) -> None:
+    def __init__(
+        self, access: Access, *, branch: str, path: str, mirror: Path, limits: Limits, signers: Signers | None = None
+    ) -> None:
         self._access = access
         self._branch = branch
         self._ref = f"refs/heads/{branch}"
@@ -138,6 +142,8 @@ class GitRepository:
         self._limits = limits
         self._mirror = Mirror(mirror, timeout=limits.command_seconds)
         self._history = History(self._mirror, path=path, limits=limits)
+        keys = mirror.with_name("signers")
+        self._verifier = Verifier(self._mirror, signers, directory=keys) if signers is not None else None
         self._newest: GitTree | None = None
         self._good: GitTree | None = None
         self._followed: str | None = None
@@ -178,9 +184,17 @@ class GitRepository:
             self._mirror.update_ref(_FOLLOWED, good.treeish)
             self._followed = good.treeish
 
+    def verify(self, tree: SourceTree) -> Signature | None:
+        if self._verifier is None:
+            return None
+        return self._verifier.verify(tree.revision.rpartition(":")[2])
+
     def history(self, paths: Iterable[str]) -> Mapping[str, Change]:
         head = self._newest.treeish if self._newest else self._mirror.exists and self._mirror.commit(self._ref)
         return self._history.changes(head, paths) if head else {}
+
+    def change(self, revision: Revision) -> Change | None:
+        return self._history.made(revision.rpartition(":")[2]) if self._mirror.exists else None
 
     def commit(self, edit: Callable[[SourceTree], Edit | None], *, author: Author) -> Revision | None:
         self._mirror.prepare()
@@ -188,7 +202,9 @@ class GitRepository:
         def make(head: str | None) -> str | None:
             if head is None:
                 raise self._unavailable(f"{self._branch} is not a branch of commits")
-            change = edit(self._at(head, rewrite=self._moved(self._mirror.commit(_FOLLOWED), head)))
+            newest = self._at(head, rewrite=self._moved(self._mirror.commit(_FOLLOWED), head))
+            self.verify(newest)
+            change = edit(newest)
             if change is None:
                 return None
             files = {posixpath.normpath(posixpath.join(self._path, path)): data for path, data in change.files.items()}

@@ -2,8 +2,8 @@
 
 The member ``process`` of the runtime family; see ``base`` for its contract. A server
 runs in a session of its own (in a scope of its own under systemd), carries its marks
-in its environment, and is found again by them. Resource limits are not offered: a
-process can only be held to one by a control group that this process may write.
+in its environment, and is found again by them. Resource limits are those of its scope:
+without systemd there are none.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ProcessRuntime:
     ) -> None:
         self.name = name
         self._accounts = Accounts(accounts)
-        self.traits = RuntimeTraits(resources=frozenset(), own_accounts=self._accounts.can_switch)
+        self.traits = RuntimeTraits(resources=systemd.enforceable(), own_accounts=self._accounts.can_switch)
         self._discovery = Discovery(installation, name, key)
         self._logs = ServerLogs(logs)
         self._ports = Handout(ports)
@@ -206,7 +206,7 @@ class ProcessRuntime:
             env=proc.environment(spec.env) | self._discovery.marks(spec),
             cwd=spec.directory,
             account=spec.account,
-            launcher=systemd.launcher(),
+            launcher=systemd.launcher(spec.name, spec.resources),
         )
 
     def _wait_until_ready(self, spec: ServerSpec, process: Process | None, cancel: CancelToken | None) -> bool:

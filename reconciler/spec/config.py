@@ -40,8 +40,10 @@ from reconciler.spec.types import (
     Percent,
     PortRange,
     Ruled,
+    Schedule,
     SecretRef,
     Size,
+    Timezone,
     UserIdRange,
     problem,
 )
@@ -53,6 +55,7 @@ _SCHEMES = frozenset({"https", "ssh", "file"})
 _URL_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 _SYSTEM_STATE = Path("/var/lib/reconciler")
 _SYSTEM_SECRETS = Path("/etc/reconciler/secrets")
+_SHORTEST_WINDOW = timedelta(minutes=1)
 _MI = 2**20
 _GI = 2**30
 
@@ -129,6 +132,39 @@ class WriteBack(Model):
     )
 
 
+class SignedCommits(Ruled):
+    """Whose signatures a commit must bear to be applied."""
+
+    allowed_signers: Maybe[HostPath] = Field(
+        None,
+        description="SSH keys whose signatures count, as in ALLOWED SIGNERS of ssh-keygen(1).",
+        examples=["/etc/reconciler/allowed_signers"],
+    )
+    revoked_keys: Maybe[HostPath] = Field(
+        None,
+        description="SSH keys that count no more: public keys, or a key revocation list.",
+        examples=["/etc/reconciler/revoked_keys"],
+    )
+    gpg_keys: Many[HostPath] = Field(
+        (),
+        description="Files with OpenPGP public keys whose signatures count.",
+        examples=[["/etc/reconciler/signers/ann.asc"]],
+    )
+    gnupg_home: Maybe[HostPath] = Field(
+        None,
+        description="Instead of `gpgKeys`, a keyring of the host; keys that it trusts fully count.",
+        examples=["/etc/reconciler/gnupg"],
+    )
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
+        if not given.keys() & {"allowedSigners", "gpgKeys", "gnupgHome"}:
+            hint = "add allowedSigners (SSH) or gpgKeys (OpenPGP), or leave verify out"
+            yield problem("this names nobody whose commits could be applied", hint=hint, code="R017")
+        if {"gpgKeys", "gnupgHome"} <= given.keys():
+            yield problem("keys come from files or from a keyring", hint="remove one", at=("gnupgHome",), code="R017")
+
+
 class Repository(Model):
     """Where the specs come from: a git URL, or a plain directory."""
 
@@ -149,6 +185,9 @@ class Repository(Model):
     )
     limits: RepositoryLimits = Field(RepositoryLimits.model_construct(), description="Bounds of what is read.")
     write_back: WriteBack = Field(WriteBack.model_construct(), description="Commits that remove documents.")
+    verify: Maybe[SignedCommits] = Field(
+        None, description="Commits without a valid signature are not applied; left out: everybody's commits are."
+    )
 
     @field_validator("url")
     @classmethod
@@ -175,7 +214,18 @@ class Repository(Model):
         if self.url is None and self.write_back.enabled:
             summary = "nothing is written back to a plain directory"
             raise problem(summary, hint="name a git repository in url, or leave it out", at=("writeBack",), code="R017")
+        if self.verify is not None:
+            self._verifiable()
         return self
+
+    def _verifiable(self) -> None:
+        if self.url is None:
+            summary = "a plain directory has no commits that somebody could sign"
+            raise problem(summary, hint="name a git repository in url, or leave it out", at=("verify",), code="R017")
+        if self.write_back.enabled and self.write_back.signing_key is None:
+            summary = "commits of ours would not be signed, so they would not be applied"
+            hint = "name a key that verify knows in writeBack.signingKey"
+            raise problem(summary, hint=hint, at=("writeBack",), code="R017")
 
 
 def _branch_name(value: str) -> str:
@@ -501,6 +551,33 @@ class Status(Model):
     publish: Publish = Field(Publish.model_construct(), description="Where it is published.")
 
 
+def _window_length(value: timedelta) -> timedelta:
+    if value < _SHORTEST_WINDOW:
+        raise problem("a window is open for a minute at least", hint="write 6h")
+    return value
+
+
+class MaintenanceWindow(Model):
+    """A time in which work of a kind may be begun, or may not."""
+
+    kind: Literal["allow", "deny"] = Field(
+        description="Whether work is begun within it, and not outside of all such windows; or not within it."
+    )
+    schedule: Schedule = Field(description="When it opens, as cron.", examples=["0 22 * * *"])
+    duration: Annotated[Duration, AfterValidator(_window_length)] = Field(
+        description="How long it stays open, in hours that pass.", examples=["6h"]
+    )
+    timezone: Timezone = Field("UTC", description="Time zone of the schedule.", examples=["Europe/Paris"])
+    actions: Annotated[Many[Literal["destructive", "heavy"]], Field(min_length=1)] = Field(
+        ("destructive", "heavy"),
+        description="Work that it is about: what plans mark as destroying data; builds of snapshots and first copies.",
+        examples=[["destructive"]],
+    )
+    only: Annotated[Many[NonEmpty], Field(min_length=1)] = Field(
+        ("*",), description="Objects that it is about, by glob.", examples=[["Clone/shop-*"]]
+    )
+
+
 class Undo(Model):
     """How long what was replaced can be brought back."""
 
@@ -532,6 +609,11 @@ class Config(Model):
     masking: Masking = Field(Masking.model_construct(), description="Rules about masking.")
     attestation: Attestation = Field(Attestation.model_construct(), description="How snapshots are attested.")
     prune: Prune = Field(Prune.model_construct(), description="Limits of deletion.")
+    windows: Many[MaintenanceWindow] = Field(
+        (),
+        description="When work is begun that destroys data, or is heavy; left out: at any time.",
+        examples=[[{"kind": "allow", "schedule": "0 22 * * *", "duration": "8h", "actions": ["heavy"]}]],
+    )
     limits: Limits = Field(Limits.model_construct(), description="Admission.")
     concurrency: int = Field(
         4,

@@ -356,6 +356,14 @@ class Desired:
         named = {u.password for clone in self.clones.values() for u in clone.users if u.password is not None}
         return frozenset(named.union(*(image.secrets for image in self.images.values())))
 
+    def file_of(self, key: ObjectKey) -> str | None:
+        """Return the file with the document that an object belongs to; None without one."""
+        if key.kind in (Kind.CLONE, Kind.POINT):
+            clone = self.clones.get(CloneName(key.name))
+            return clone.document.file if clone is not None else None
+        image = self.images.get(ImageName(key.name)) if key.kind in (Kind.IMAGE, Kind.MIRROR) else None
+        return image.document.file if image is not None else None
+
     def image_called(self, name: ImageName) -> DesiredImage | None:
         """Return the image that a manifest means: of that name, or formerly of that name where no document has it.
 

@@ -504,7 +504,7 @@ class Request:
     note: str = ""
     snapshot: str = ""
     at_once: bool = False
-    """Of a refresh: it does not wait for the image's window."""
+    """Of a refresh: it does not wait for the image's window. Of a pass or an approval: for none of the host's."""
 
     @property
     def object(self) -> ObjectKey:

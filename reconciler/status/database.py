@@ -1,7 +1,7 @@
 """The SQLite file under the status store: opened, checked, and replaced when it is broken.
 
 Used by the status store alone. What it holds can be thrown away: a file that is torn,
-of something else or of another schema is moved aside (``.broken-<time>``) and a new
+of something else or of a schema that nobody knows any more is moved aside (``.broken-<time>``) and a new
 one is made; so is one that vanished. Never deletes or judges anything else.
 
 One connection, guarded by a lock: workers of a pass share it.
@@ -15,8 +15,8 @@ import threading
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from reconciler.errors import BusyError, UnavailableError
-from reconciler.status import files
+from reconciler.errors import BusyError, ConfigError, UnavailableError
+from reconciler.status import files, history
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _APPLICATION = 0x7265_636F
-_VERSION = 3
+_VERSION = 4
 _BUSY_SECONDS = 5.0
 _BROKEN_KEPT = 3
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ABSENT = (0, 0)
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE conditions (kind TEXT, name TEXT, position INTEGER, type TEXT, status TEXT, reason TEXT, message TEXT,
     since TEXT, revision TEXT, PRIMARY KEY (kind, name, position)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY, time TEXT, kind TEXT, name TEXT, severity TEXT, reason TEXT, message TEXT,
-    revision TEXT, metadata TEXT);
+    revision TEXT, metadata TEXT, count INTEGER DEFAULT 1, first TEXT);
 CREATE INDEX events_by_object ON events (kind, name, id);
 CREATE INDEX events_by_time ON events (time);
 CREATE TABLE failures (kind TEXT, name TEXT, reason TEXT, message TEXT, permanent INTEGER, fingerprint TEXT,
@@ -49,6 +50,14 @@ CREATE TABLE activity (volume TEXT PRIMARY KEY, used TEXT, looked TEXT, sessions
 CREATE TABLE passes (id INTEGER PRIMARY KEY, revision TEXT, started TEXT, finished TEXT, outcome TEXT, counts TEXT);
 CREATE TABLE revisions (role TEXT PRIMARY KEY, revision TEXT, at TEXT, diagnostics TEXT) WITHOUT ROWID;
 """
+    + history.SCHEMA
+)
+
+_STEPS = {
+    3: "ALTER TABLE events ADD COLUMN count INTEGER DEFAULT 1; ALTER TABLE events ADD COLUMN first TEXT;"
+    + history.SCHEMA,
+}
+"""What makes a file of one version one of the next."""
 
 
 class Database:
@@ -130,6 +139,9 @@ class Database:
         connection = _connect(f"{self.path.as_uri()}?mode=rw")
         try:
             problem = self._prepare(connection)
+        except ConfigError:
+            connection.close()
+            raise
         except sqlite3.DatabaseError as error:
             connection.close()
             if not _is_broken(error):
@@ -156,10 +168,16 @@ class Database:
             return None
         if application != _APPLICATION:
             return "it is a database of something else"
-        if version != _VERSION:
+        if version > _VERSION:
+            raise _too_new(self.path, version)
+        if version < min(_STEPS):
             return f"it has schema version {version}, this reconciler uses {_VERSION}"
         finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        return None if finding == "ok" else str(finding)
+        if finding == "ok":
+            for step in range(version, _VERSION):
+                connection.executescript(f"BEGIN; {_STEPS[step]} PRAGMA user_version = {step + 1}; COMMIT")
+            return None
+        return str(finding)
 
     def _start_over(self, problem: str) -> None:
         """Move the file aside and make a new one."""
@@ -182,7 +200,11 @@ class Database:
         try:
             connection = _connect(f"{self.path.as_uri()}?mode=ro")
             usable = _pragma(connection, "application_id") == _APPLICATION
-            usable = usable and _pragma(connection, "user_version") == _VERSION
+            version = _pragma(connection, "user_version") if usable else _VERSION
+            if version > _VERSION:
+                connection.close()
+                raise _too_new(self.path, version)
+            usable = usable and version == _VERSION
         except sqlite3.DatabaseError as error:
             if not _is_broken(error) and self.path.exists():
                 raise
@@ -226,6 +248,15 @@ def _is_broken(error: sqlite3.DatabaseError) -> bool:
         return False
     missing = code == sqlite3.SQLITE_ERROR and ("no such table" in str(error) or "no such column" in str(error))
     return missing or (code & 0xFF) in _BROKEN_CODES
+
+
+def _too_new(path: Path, version: int) -> ConfigError:
+    """Return the error for a file that a newer program writes: it would be lost, not understood."""
+    return ConfigError(
+        f"{path} was written by a newer reconciler (format {version}; this one knows up to {_VERSION})",
+        reason="StateTooNew",
+        hint="install that version again; or, to go back for good, move the file away: only history is lost",
+    )
 
 
 def _translate(path: Path, error: sqlite3.DatabaseError) -> ReconcilerError:

@@ -16,6 +16,7 @@ Opened by every command that has a configuration; written by whoever holds its l
     status.sqlite3      conditions, events, history; can be thrown away
     repository.git      mirror of the spec repository
     published.git       where commits are made that publish the status
+    signers/            OpenPGP keys whose commits count
     logs/ run/ work/    logs and sockets of servers, scratch space of builds
     lock, lock-owner    one writer at a time
 """
@@ -25,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from functools import cached_property
@@ -51,6 +53,12 @@ if TYPE_CHECKING:
 _CROSSABLE = 0o711
 _CROSSED = ("run", "work")
 _PRIVATE = ("tombstones", "requests", "outcomes", "credentials", "logs")
+_FORMAT = 1
+"""Of the directory as a whole. It grows when an older program could do harm here, never for what it can ignore."""
+_OURS = frozenset(
+    {*_CROSSED, *_PRIVATE, "pools", "images", "signers", "fingerprint.key", "prunes.jsonl", "run-directory"}
+)
+_LAST = ("pools.json", "installation.json", "lock-owner", "lock")
 _KEY_BYTES = 32
 _SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux: sun_path has 108 bytes with the final NUL (unix(7))."""
@@ -109,7 +117,8 @@ class StateDirectory:
 
         Raises:
             ConfigError: the file is damaged, or missing although pools are known: a new
-                id would make every volume a stranger's.
+                id would make every volume a stranger's. Or a newer program wrote this
+                directory (``StateTooNew``).
 
         """
         path = self.path / "installation.json"
@@ -117,11 +126,22 @@ class StateDirectory:
         if data is None:
             if self.known_pools.all():
                 raise files.unreadable(path, "it is missing although pools are in use", hint=_INSTALLATION_HINT)
-            data = files.create_once(path, files.encode({"installation": secrets.token_hex(8)}))
-        identity = files.decode(path, data, hint=_INSTALLATION_HINT).get("installation")
+            data = files.create_once(path, files.encode({"installation": secrets.token_hex(8), "format": _FORMAT}))
+        record = files.decode(path, data, hint=_INSTALLATION_HINT)
+        self._require_known_format(record.get("format", 1))
+        identity = record.get("installation")
         if not isinstance(identity, str) or not identity:
             raise files.unreadable(path, "it names no installation", hint=_INSTALLATION_HINT)
         return InstallationId(identity)
+
+    def _require_known_format(self, written: object) -> None:
+        if not isinstance(written, int) or written > _FORMAT:
+            raise ConfigError(
+                f"the state directory {self.path} was written by a newer reconciler (format {written}; this one knows"
+                f" up to {_FORMAT}): nothing is done with it",
+                reason="StateTooNew",
+                hint="install that version again, or restore the back-up from before the upgrade",
+            )
 
     @cached_property
     def fingerprint_key(self) -> bytes:
@@ -153,6 +173,25 @@ class StateDirectory:
             lock.release()
             raise
         return lock
+
+    def remove(self) -> tuple[Path, ...]:
+        """Remove all that lies here and is ours, the identity last; return what is left because it is not.
+
+        For whoever holds the lock and has closed the store; pools that lie below are gone already.
+        """
+        with files.translated("remove", self.path):
+            if self._run_base != self.path / "run":
+                shutil.rmtree(self._run_base, ignore_errors=True)
+            for name in files.names(self.path):
+                entry = self.path / name
+                if name in _OURS or name.startswith(("status.sqlite3", "repository")):
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            for name in _LAST:
+                (self.path / name).unlink(missing_ok=True)
+            left = tuple(sorted(self.path.iterdir()))
+            if not left:
+                self.path.rmdir()
+            return left
 
     def lock_owner(self) -> LockOwner | None:
         """Return who is the writer now, without taking the lock; None when nobody is."""

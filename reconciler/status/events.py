@@ -24,7 +24,10 @@ MESSAGE_LIMIT = 39_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to ``object``; ``reason`` is a CamelCase word."""
+    """Something that happened to ``object``; ``reason`` is a CamelCase word.
+
+    One that was said ``count`` times was said at ``first_at`` (None: at ``at``) first, and at ``at`` last.
+    """
 
     at: datetime
     object: ObjectKey
@@ -33,6 +36,8 @@ class Event:
     message: str
     revision: Revision | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    count: int = 1
+    first_at: datetime | None = None
 
     @classmethod
     def of_transition(cls, transition: Transition, at: datetime, revision: Revision | None) -> Event:

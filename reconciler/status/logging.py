@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import Processor
 
+    from reconciler.status.events import Event
+
 
 def configure(*, json: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
     """Send every log record to ``stream`` (default: standard error); a second call replaces the first.
@@ -56,6 +58,17 @@ def configure(*, json: bool = False, verbose: bool = False, stream: TextIO | Non
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("reconciler").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+_LEVELS = {"trace": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def log_event(event: Event) -> None:
+    """Write an event as a log record, for those who read the log of a loop and not its events."""
+    import structlog  # noqa: PLC0415 - as above
+
+    fields = {"object": str(event.object), "message": event.message, "revision": event.revision, **event.metadata}
+    structlog.get_logger("reconciler.events").log(_LEVELS[event.severity], event.reason, **fields)
 
 
 def redact_event(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:

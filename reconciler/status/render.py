@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.status.files import format_second, parse_time
 from reconciler.status.page import Cell, Page, Sheet
-from reconciler.status.words import age, plain, size
+from reconciler.status.words import age, plain, size, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from reconciler.status.events import Event
+    from reconciler.status.values import Done
 
 Json = dict[str, Any]
 
 _GOOD, _BAD, _BUSY, _DIM = "green", "bold red", "yellow", "dim"
+_MINUTE = 60
 _EVENT_STYLE = {"error": _BAD, "warning": _BUSY, "info": "", "trace": _DIM}
 
 
@@ -34,6 +36,12 @@ def render_status(document: Json, *, colour: bool = False, width: int | None = N
     if problems:
         page.write("")
         _write_problems(page, problems, now)
+    waiting = list(_waiting(document))
+    if waiting:
+        page.write("")
+        page.write("WAITING", "bold")
+        for who, condition in waiting:
+            page.write(f"· {plain(who)}  {plain(condition['message'])}", _BUSY)
     for sheet in (_pools(document), _images(document, now), _clones(document, now)):
         if sheet.rows:
             page.write("")
@@ -50,7 +58,11 @@ def render_events(events: Iterable[Event], *, colour: bool = False, width: int |
     page = Page(colour=colour, width=width)
     sheet = Sheet(("TIME", "OBJECT", "REASON", "MESSAGE"))
     for event in events:
-        cells = (format_second(event.at), str(event.object), plain(event.reason), plain(event.message))
+        first = event.first_at or event.at
+        said = plain(event.message) + (
+            f" ({event.count} times since {format_second(first)})" if event.count > 1 else ""
+        )
+        cells = (format_second(event.at), str(event.object), plain(event.reason), said)
         style = _EVENT_STYLE[event.severity]
         if width is None:
             sheet.rows.append(tuple(Cell(cell, style) for cell in cells))
@@ -60,6 +72,59 @@ def render_events(events: Iterable[Event], *, colour: bool = False, width: int |
     if sheet.rows:
         page.table(sheet)
     return page.text() or "no events\n"
+
+
+def render_history(entries: Iterable[Done], *, colour: bool = False, width: int | None = None) -> str:
+    """Return what was done to an object as a table, in the order given."""
+    page = Page(colour=colour, width=width)
+    sheet = Sheet(("TIME", "OBJECT", "ACTION", "TOOK", "SIZE", "OUTCOME", "WHY", "CHANGED BY"))
+    for done in entries:
+        style = {"failed": _BAD, "cancelled": _DIM}.get(done.outcome, "")
+        again = f" ({done.count} times, last {format_second(done.last_at)})" if done.last_at and done.count > 1 else ""
+        why = f"{done.reason}: {done.message}" if done.message else done.reason
+        by = "; ".join(filter(None, [done.changed_by, f"asked for by {done.asked_by}" if done.asked_by else ""]))
+        sheet.rows.append(
+            tuple(
+                Cell(plain(text), style)
+                for text in (
+                    format_second(done.started_at),
+                    str(done.object),
+                    done.action,
+                    f"{done.seconds:.1f} s" if done.seconds < _MINUTE else span(done.seconds),
+                    size(done.bytes),
+                    done.outcome + again,
+                    why,
+                    by,
+                )
+            )
+        )
+    if sheet.rows:
+        page.table(sheet)
+    return page.text() or "no history\n"
+
+
+def history_json(entries: Iterable[Done]) -> list[Json]:
+    """Return what was done to an object as values that JSON has."""
+    return [
+        {
+            "time": format_second(done.started_at),
+            "lastTime": format_second(done.last_at or done.started_at),
+            "count": done.count,
+            "kind": str(done.object.kind),
+            "name": done.object.name,
+            "action": done.action,
+            "outcome": done.outcome,
+            "reason": done.reason,
+            "message": done.message,
+            "seconds": round(done.seconds, 3),
+            "bytes": done.bytes,
+            "volume": done.volume,
+            "revision": done.revision,
+            "changedBy": done.changed_by,
+            "askedBy": done.asked_by,
+        }
+        for done in entries
+    ]
 
 
 def events_json(events: Iterable[Event]) -> list[Json]:
@@ -74,6 +139,8 @@ def events_json(events: Iterable[Event]) -> list[Json]:
             "message": event.message,
             "revision": event.revision,
             "metadata": dict(event.metadata),
+            "count": event.count,
+            "firstTime": format_second(event.first_at or event.at),
         }
         for event in events
     ]
@@ -96,10 +163,24 @@ def _problems(document: Json) -> Iterator[tuple[str, Json, Json]]:
     for kind, key in (("Pool", "pools"), ("Image", "images"), ("Clone", "clones")):
         for item in document[key]:
             for condition in item["conditions"]:
-                if _is_problem(condition):
+                if _is_problem(condition) and not (condition["type"] == "Ready" and _window_of(item)):
                     yield f"{kind}/{item['name']}", condition, item
             for mirror in item.get("mirrors", ()):
                 yield from ((f"Mirror/{item['name']}", c, item) for c in mirror["conditions"] if _is_problem(c))
+
+
+def _waiting(document: Json) -> Iterator[tuple[str, Json]]:
+    """Yield what waits for a maintenance window of the host, and says until when."""
+    for kind, key in (("Image", "images"), ("Clone", "clones")):
+        for item in document[key]:
+            if condition := _window_of(item):
+                yield f"{kind}/{item['name']}", condition
+            yield from ((f"Mirror/{item['name']}", c) for m in item.get("mirrors", ()) if (c := _window_of(m)))
+
+
+def _window_of(item: Json) -> Json | None:
+    found = (c for c in item["conditions"] if (c["type"], c["reason"]) == ("Waiting", "MaintenanceWindow"))
+    return next(found, None)
 
 
 def _is_problem(condition: Json) -> bool:
@@ -275,7 +356,7 @@ def _state_cell(item: Json, state: str) -> Cell:
     if "Stalled" in conditions:
         return Cell("stalled", _BAD)
     if conditions.get("Ready", {}).get("status") == "False" and "Reconciling" not in conditions:
-        return Cell("not ready", _BAD)
+        return Cell("waiting", _BUSY) if _window_of(item) else Cell("not ready", _BAD)
     if "Reconciling" in conditions:
         return Cell("working", _BUSY)
     if item["suspended"]:

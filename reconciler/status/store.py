@@ -21,6 +21,7 @@ from reconciler.status import redact
 from reconciler.status.database import Database
 from reconciler.status.events import MESSAGE_LIMIT, Event
 from reconciler.status.files import format_time, parse_time
+from reconciler.status.history import History
 from reconciler.status.merge import Conditions, merge, same, transitions
 from reconciler.status.values import PassRecord, Revisions, Transition, Used, VolumeUsage
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.status.values import Measured
 
-DEDUPE_WINDOW = timedelta(minutes=5)
+DEDUPE_WINDOW = timedelta(hours=1)
 EVENTS_KEPT = 10_000
 PASSES_KEPT = 1_000
 
@@ -62,6 +63,10 @@ class StatusStore:
         self._database = Database(path.absolute(), clock, read_only=read_only)
         self._incarnation = 0
         self._conditions: dict[ObjectKey, Conditions] = {}
+        self.history = History(self._write, self._select)
+        """What was done to every object."""
+        self.on_event: Callable[[Event], None] = _nobody
+        """Hears of every event that was not just said before; must not fail."""
         self._synchronise()
 
     def close(self) -> None:
@@ -112,14 +117,17 @@ class StatusStore:
     # Events
 
     def record(self, event: Event) -> bool:
-        """Store an event; return False when the same was said within five minutes.
+        """Store an event; return False when the same was said within an hour, where it is counted.
 
         The same: object, reason, revision and message. The newest 10,000 are kept.
         """
         message = redact.text(event.message)
         if len(message) > MESSAGE_LIMIT:
             message = message[: MESSAGE_LIMIT - 1] + "…"
-        return self._write(lambda connection: _record(connection, event, message))
+        new = self._write(lambda connection: _record(connection, event, message))
+        if new:
+            self.on_event(event)
+        return new
 
     def events(
         self,
@@ -231,6 +239,7 @@ class StatusStore:
         ]
         if rows:
             self._write(lambda c: c.executemany("INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?)", rows))
+            self.history.measured(measured)
 
     def retain_usage(self, volumes: AbstractSet[VolumeId]) -> None:
         """Forget the sizes of all other volumes."""
@@ -346,6 +355,10 @@ class StatusStore:
             self._database.write(lambda connection: _record(connection, event, problem))
 
 
+def _nobody(event: Event) -> None:
+    del event
+
+
 def _read_conditions(rows: list[_Row]) -> dict[ObjectKey, Conditions]:
     found: dict[ObjectKey, list[Condition]] = {}
     for kind, name, _position, type_, status, reason, message, since, revision in rows:
@@ -398,25 +411,37 @@ def _transitions(
 
 
 def _record(connection: sqlite3.Connection, event: Event, message: str) -> bool:
+    """Add an event, or move the same of before to the end and count it; return whether it is new."""
     key = (str(event.object.kind), event.object.name)
     known = connection.execute(
-        "SELECT 1 FROM events WHERE kind = ? AND name = ? AND time > ?"
+        "SELECT id, count, coalesce(first, time) FROM events WHERE kind = ? AND name = ? AND time > ?"
         " AND reason = ? AND revision IS ? AND message = ?",
         (*key, format_time(event.at - DEDUPE_WINDOW), event.reason, event.revision, message),
     ).fetchone()
-    if known:
-        return False
+    if known is not None:
+        connection.execute("DELETE FROM events WHERE id = ?", known[:1])
+    _, count, first = known or (0, 0, format_time(event.at))
     metadata = json.dumps(redact.record(event.metadata), sort_keys=True)
     cursor = connection.execute(
-        "INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (format_time(event.at), *key, event.severity, event.reason, message, event.revision, metadata),
+        "INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            format_time(event.at),
+            *key,
+            event.severity,
+            event.reason,
+            message,
+            event.revision,
+            metadata,
+            count + 1,
+            first,
+        ),
     )
     connection.execute("DELETE FROM events WHERE id <= ?", [(cursor.lastrowid or 0) - EVENTS_KEPT])
-    return True
+    return known is None
 
 
 def _event(row: _Row) -> Event:
-    at, kind, name, severity, reason, message, revision, metadata = row
+    at, kind, name, severity, reason, message, revision, metadata, count, first = row
     return Event(
         at=parse_time(at),
         object=_key(kind, name),
@@ -425,6 +450,8 @@ def _event(row: _Row) -> Event:
         message=message,
         revision=_revision(revision),
         metadata=json.loads(metadata),
+        count=count,
+        first_at=_time(first) if count > 1 else None,
     )
 
 

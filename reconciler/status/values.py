@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from reconciler.ids import Revision
+    from reconciler.ids import Revision, VolumeId
     from reconciler.state.conditions import Condition, ObjectKey
 
 
@@ -47,6 +47,33 @@ class VolumeUsage:
     logical_bytes: int
     exclusive_bytes: int | None
     measured_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """One action as history keeps it: what was done to ``object``, and what came of it.
+
+    ``reason`` is why it was planned, or the CamelCase word of what it failed with;
+    ``changed_by`` who changed the document last, in words, ``asked_by`` whose request it
+    was. ``bytes`` are those of the volume that was made or went, once they are known.
+    A failure that was repeated ``count`` times began at ``started_at`` first and at
+    ``last_at`` last; ``seconds`` are of the last time.
+    """
+
+    started_at: datetime
+    last_at: datetime | None = None
+    seconds: float
+    object: ObjectKey
+    action: str
+    outcome: Literal["succeeded", "failed", "cancelled"]
+    reason: str
+    message: str = ""
+    volume: VolumeId | None = None
+    revision: Revision | None = None
+    changed_by: str | None = None
+    asked_by: str | None = None
+    bytes: int | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

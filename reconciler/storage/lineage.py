@@ -115,7 +115,7 @@ def next_step(
 
 
 def _of_doomed(lineage: Lineage, doomed: str | None, failed: frozenset[Step]) -> Iterator[Step]:
-    if doomed not in lineage.datasets:
+    if doomed is None or doomed not in lineage.datasets:
         return
     gone = Step("destroy", doomed)
     # When nothing of ours depends on it and it cannot go all the same, somebody made a clone of it elsewhere.

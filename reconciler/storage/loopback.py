@@ -93,6 +93,17 @@ class LoopFile:
             )
         self._run("mount", "-t", "btrfs", "-o", _MOUNT_OPTIONS, self.file, self.mountpoint)
 
+    def unmake(self) -> None:
+        """Unmount the file system and remove its file, with everything in it.
+
+        Raises:
+            UnavailableError: it is in use.
+
+        """
+        if self.mounted():
+            self._run("umount", self.mountpoint)
+        self.file.unlink(missing_ok=True)
+
     def _make(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         room = filesystem_room(self.file.parent)

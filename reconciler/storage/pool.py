@@ -14,6 +14,7 @@ marker is complete; whatever has no marker of this installation is never touched
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -69,6 +70,31 @@ def read_marker(path: Path) -> PoolMarker | None:
         raise UnavailableError(
             f"the pool marker {path / MARKER} cannot be read", reason="PoolUnavailable", hint="restore it from a backup"
         ) from error
+
+
+def remove_layout(path: Path, *, installation: InstallationId) -> tuple[Path, ...]:
+    """Remove the layout of an empty pool, the marker last; return what lies there and is not ours.
+
+    Raises:
+        BusyError: it holds volumes, or belongs to another installation.
+        UnavailableError: it cannot be removed.
+
+    """
+    marker = read_marker(path)
+    if marker is not None and marker.installation != installation:
+        raise BusyError(f"the pool at {path} belongs to the installation {marker.installation}", reason="PoolInUse")
+    try:
+        for directory in (path / "manifests", path / "volumes"):
+            durable.sweep(directory) if directory.is_dir() else None
+            with contextlib.suppress(FileNotFoundError):
+                directory.rmdir()
+        for name in (LOCK, MARKER):
+            (path / name).unlink(missing_ok=True)
+        return tuple(sorted(path.iterdir()))
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise BusyError(f"{error.filename} is not empty: the pool at {path} is left as it is") from error
+        raise UnavailableError(f"the pool at {path} cannot be removed: {error.strerror}") from error
 
 
 class PoolDirectory:

@@ -7,6 +7,7 @@ returned storage does.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from reconciler.storage import datasets, linux
 from reconciler.storage.btrfs import BtrfsStorage
 from reconciler.storage.copy import CopyStorage
 from reconciler.storage.loopback import LoopFile
-from reconciler.storage.pool import read_marker
+from reconciler.storage.pool import read_marker, remove_layout
 from reconciler.storage.reflink import ReflinkStorage
 from reconciler.storage.room import existing
 from reconciler.storage.zfs import ZfsStorage
@@ -83,6 +84,29 @@ def open_pool(
     if settings.dataset is not None and settings.driver != "zfs":
         raise ConfigError(f"pool {name}: dataset goes with driver: zfs only, not with {settings.driver}")
     return _open(settings.driver, name, settings, installation=installation, pool_id=known_pool_id)
+
+
+def remove_pool(settings: PoolSettings, *, installation: InstallationId) -> tuple[Path, ...]:
+    """Remove an empty pool of this installation: its layout and marker, a loop-backed one with its file.
+
+    Returns what is left there because it is not ours; a directory that a file system is mounted on stays, empty.
+
+    Raises:
+        BusyError: it holds volumes, or is another installation's.
+        UnavailableError: the marker cannot be read, or the file system is in use.
+
+    """
+    loop = _loop_file(settings)
+    marker = read_marker(settings.path)
+    if marker is not None:
+        left = remove_layout(settings.path, installation=installation)
+        if left:
+            return left
+    if loop is not None and loop.made():
+        loop.unmake()
+    with suppress(OSError):  # it is somebody's mount point, or never was
+        settings.path.rmdir()
+    return ()
 
 
 def choose_driver(path: Path) -> str:

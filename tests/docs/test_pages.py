@@ -58,7 +58,7 @@ def test_every_command_that_is_shown_exists_with_its_options(page: Path) -> None
         *re.findall(r"`(reconciler [a-z][^`]*)`", page.read_text()),
     ]
     for text in shown:
-        for match in re.finditer(r"(?:^|[ (|])reconciler ((?:--?[\w-]+ \S+ )?[a-z]+)([^|&)]*)", text):
+        for match in re.finditer(r"(?:^|[ (|])reconciler ((?:--?[\w-]+ \S+ )?[a-z-]+)([^|&)]*)", text):
             name = match[1].split()[-1]
             assert name in COMMANDS, text
             words = shlex.split(match[2].replace('"', "").replace("[=HASH]", "=HASH"), comments=True)

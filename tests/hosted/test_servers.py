@@ -1,4 +1,4 @@
-"""Instances of several kinds: older ones, on file systems that share blocks and others, with less rights, with more in it."""
+"""Instances of several kinds: older ones, on file systems that share blocks or not, with fewer rights, not empty."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ STORY = (
 def test_json_has_what_the_contract_names() -> None:
     made = planned(*STORY)
     shown = json.loads(json.dumps(plan_json(made)))
-    assert list(shown) == ["revision", "hash", "actions", "refused", "summary"]
+    assert list(shown) == ["revision", "hash", "actions", "refused", "summary", "waiting"]
     assert (shown["revision"], shown["hash"]) == (REVISION, made.hash)
     assert [(a["action"], a["kind"], a["name"], a["destructive"]) for a in shown["actions"]] == [
         ("build", "Image", "shop", False),

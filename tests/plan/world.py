@@ -35,11 +35,13 @@ from reconciler.plan.actions import (
     DeleteClone,
     DeleteSnapshot,
     DropRaw,
+    DropTemplate,
     DropVolume,
     ExpireClone,
     FollowPrimary,
     KeepRaw,
     LeavePrimary,
+    LoadTemplate,
     Plan,
     QuarantineSnapshot,
     ReleaseSnapshot,
@@ -523,13 +525,12 @@ class World:
                 for volume in action.volumes:
                     manifest = self._volume(volume).manifest
                     self._write(volume, replace(manifest, image=action.image))
-                    if isinstance(manifest, MirrorManifest) and manifest.image in self.observed.mirrors:
-                        looks = {**self.observed.mirrors, action.image: self.observed.mirrors[manifest.image]}
-                        self.observed = replace(self.observed, mirrors=looks)
             case RenameClone():
                 self._lose(action.formerly, action.clone)
                 for volume in action.volumes:
                     self._rename(volume, action)
+            case LoadTemplate() | DropTemplate():
+                raise AssertionError("these worlds have no instances")
             case _:
                 assert_never(action)
 

@@ -180,6 +180,7 @@ _VENV = Need(
 _NEEDS = [
     Need("git", _program("git"), "git", "everything that reads a spec repository from git"),
     Need("ssh-keygen", _program("ssh-keygen"), "openssh-client", "commits that are signed"),
+    Need("gpg", _program("gpg"), "gnupg", "commits that are signed with OpenPGP"),
     Need("btrfs-progs", _program("mkfs.btrfs"), "btrfs-progs", "the storage driver btrfs, and loop-backed pools"),
     Need("xfsprogs", _program("mkfs.xfs"), "xfsprogs", "the storage driver reflink on XFS"),
     Need("ZFS, the kernel's or zfs-fuse", _program("zpool"), "zfs-fuse", "the storage driver zfs"),

@@ -206,3 +206,43 @@ def test_the_status_goes_to_a_branch_that_is_not_that_of_the_specs(tmp_path: Pat
         file.write_text(text)
         with pytest.raises(ConfigError, match=message):
             load_config(file)
+
+
+GIT = {"url": "https://git.example/specs.git"}
+
+
+def test_signers_are_files_of_the_host() -> None:
+    found = config(repository={**GIT, "verify": {"allowedSigners": "signers", "gpgKeys": ["keys/ann.asc"]}}).repository
+    assert found.verify is not None
+    assert (found.verify.allowed_signers, found.verify.gpg_keys) == (BASE / "signers", (BASE / "keys/ann.asc",))
+    assert config(repository=GIT).repository.verify is None
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        {**GIT, "verify": {}},
+        {**GIT, "verify": {"revokedKeys": "revoked"}},
+        {**GIT, "verify": {"gpgKeys": ["ann.asc"], "gnupgHome": "keys"}},
+        {"path": "specs", "verify": {"allowedSigners": "signers"}},
+        {**GIT, "verify": {"allowedSigners": "signers"}, "writeBack": {"enabled": True}},
+    ],
+)
+def test_verification_that_could_never_succeed_is_refused(repository: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(repository=repository)
+
+
+def test_windows_are_about_everything_unless_they_say_less() -> None:
+    night = {"kind": "allow", "schedule": "0 22 * * *", "duration": "8h"}
+    (found,) = config(windows=[night]).windows
+    assert (found.timezone, found.actions, found.only) == ("UTC", ("destructive", "heavy"), ("*",))
+    assert config().windows == ()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "maybe"}, {"schedule": "at night"}, {"duration": "1s"}, {"timezone": "Nowhere"}, {"only": []}]
+)
+def test_windows_that_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        config(windows=[{"kind": "allow", "schedule": "0 22 * * *", "duration": "8h", **wrong}])

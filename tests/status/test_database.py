@@ -53,13 +53,13 @@ def _foreign(path: Path) -> None:
     connection.close()
 
 
-def _of_the_future(path: Path) -> None:
+def _of_long_ago(path: Path) -> None:
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
+        connection.execute("PRAGMA user_version = 1")
     connection.close()
 
 
-DAMAGES = [_garbage, _torn, _scribbled, _foreign, _of_the_future]
+DAMAGES = [_garbage, _torn, _scribbled, _foreign, _of_long_ago]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

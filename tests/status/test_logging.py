@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
-from reconciler.status.logging import configure
+from reconciler.state.conditions import Kind, ObjectKey
+from reconciler.status.events import Event
+from reconciler.status.logging import configure, log_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,3 +79,25 @@ def test_text_for_people_has_no_colours_outside_a_terminal() -> None:
     assert "ValueError" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
     assert "s3cret" not in stream.getvalue()
+
+
+def test_events_are_log_records_with_a_level_and_fields_of_their_own() -> None:
+    stream = io.StringIO()
+    configure(json=True, stream=stream)
+    for severity in ("info", "error", "trace"):
+        log_event(
+            Event(
+                at=datetime(2026, 11, 22, tzinfo=UTC),
+                object=ObjectKey(Kind.IMAGE, "shop"),
+                severity=severity,
+                reason="BuildSucceeded",
+                message="postgresql://app:geheim@db/shop",
+                metadata={"action": "build"},
+            )
+        )
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["level"], line["event"], line["object"], line["action"]) for line in lines] == [
+        ("info", "BuildSucceeded", "Image/shop", "build"),
+        ("error", "BuildSucceeded", "Image/shop", "build"),
+    ]
+    assert "geheim" not in stream.getvalue()

@@ -270,6 +270,8 @@ def test_events_as_json_keep_everything() -> None:
             "message": "m",
             "revision": "main@sha1:1",
             "metadata": {},
+            "count": 1,
+            "firstTime": "2026-11-22T05:00:00Z",
         }
     ]
 

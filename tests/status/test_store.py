@@ -127,12 +127,17 @@ def test_events_are_kept_in_order_and_read_back_as_recorded(store: StatusStore) 
     assert list(store.events(since=_later(1))) == events[1:]
 
 
-def test_the_same_event_is_said_once_in_five_minutes(store: StatusStore) -> None:
+def test_the_same_event_is_kept_once_and_counted_as_long_as_it_is_said_every_hour(store: StatusStore) -> None:
     assert store.record(_event())
-    assert not store.record(_event(at=_later(4.9)))
     assert store.record(_event(at=_later(1), reason="CheckFailed"))
     assert store.record(_event(at=_later(1), key=DEV))
-    assert store.record(_event(at=_later(5.1)))
+    assert not store.record(_event(at=_later(50)))
+    assert not store.record(_event(at=_later(100)))
+    newest = store.events()[-1]
+    assert (newest.reason, newest.at, newest.count, newest.first_at) == ("BuildSucceeded", _later(100), 3, NOW)
+    assert len(store.events()) == 3
+    assert store.record(_event(at=_later(161)))
+    assert [(event.count, event.first_at) for event in store.events()[-1:]] == [(1, None)]
 
 
 def test_an_event_is_bounded_and_carries_no_secret(store: StatusStore) -> None:
@@ -159,7 +164,7 @@ def test_the_oldest_events_and_passes_make_room(store: StatusStore, tmp_path: Pa
     with sqlite3.connect(tmp_path / "status.sqlite3") as connection:
         connection.execute("UPDATE events SET id = 1")
         connection.execute(
-            "INSERT INTO events SELECT 10000, time, kind, name, severity, 'R', 'last', '', '{}' FROM events"
+            "INSERT INTO events SELECT 10000, time, kind, name, severity, 'R', 'last', '', '{}', 1, NULL FROM events"
         )
         connection.execute("INSERT INTO passes SELECT 1000, revision, started, finished, 'Last', counts FROM passes")
     connection.close()
