@@ -68,6 +68,16 @@ def gone(world: World) -> bool:
     return not world.volumes()
 
 
+def test_a_mirror_that_is_emptied_while_it_is_asked_is_told_and_ends_no_pass(world: World, production: Primary) -> None:
+    follow(world, production)
+    world.apply().require()
+    data = world.pool_path / "volumes" / "shop.mirror" / "data"
+    data.rename(data.with_name("gone"))
+    assert "pg_tblspc: No such file or directory" in told(world)
+    data.with_name("gone").rename(data)
+    assert "Following" in told(world)
+
+
 @pytest.mark.long
 def test_a_network_cut_in_the_middle_of_a_base_backup_costs_nobody_anything(
     world: World, production: Primary, line: Network

@@ -128,6 +128,7 @@ class PostgresMirrors:
         spec = server.private_spec(installed, work.server, data, work.run_directory, work.account, server.SOCKET_PORT)
         return replace(spec, ready_timeout=_RECOVERY_SECONDS, stop_signals=_STOP)
 
+    @translated()
     def look(self, work: MirrorWork) -> ObservedMirror:
         wanted = _primary(work)
         try:

@@ -44,7 +44,7 @@ class MirrorLog:
         self._places = (mirror / KEPT, mirror / "data" / "pg_wal")
         self._size = segment_bytes
         self._redo = redo
-        self._own = frozenset(sorted(_segments(scratch / "data" / "pg_wal"))[:-1])  # the last is not written to its end
+        self._own = frozenset(_segments(scratch / "data" / "pg_wal"))
         self._last = max(_segments(self._places[1]), default="")  # of the newest timeline, whatever others have
         self._live = scratch / _LIVE
         if self._last:
@@ -69,7 +69,8 @@ class MirrorLog:
     def require_whole(self) -> None:
         """Insist that every segment is there, from where the copy begins to the one that is being written.
 
-        PostgreSQL takes the first one that it does not get for the end.
+        PostgreSQL takes the first one that it does not get for the end. What the copy brings along counts: the last
+        of that may not be written to its end, which :meth:`require_replayed` tells.
 
         Raises:
             UnavailableError: one is missing, or not whole.

@@ -215,6 +215,9 @@ def test_of_two_timelines_the_newest_one_has_the_end_of_the_log_of_a_mirror(tmp_
     (mirror / "data" / "pg_wal" / "000000010000000000000004").unlink()
     with pytest.raises(UnavailableError, match="000000010000000000000004 is missing"):
         log.require_whole()
+    (build / "data" / "pg_wal").mkdir(parents=True)
+    (build / "data" / "pg_wal" / "000000010000000000000004").touch()
+    MirrorLog(mirror, build, redo=4 << 20, segment_bytes=1 << 20).require_whole()
 
 
 def keeping(history: History, place: Path) -> Path:
