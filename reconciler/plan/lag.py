@@ -68,6 +68,8 @@ def _held(image: DesiredImage | None, seen: ObservedMirror) -> tuple[Condition, 
     if seen.held_bytes is None or seen.held_bytes * _WARN_AT <= limit:
         return ()
     dropped = f"at {words.size(limit)} its slot is dropped, and the mirror with it"
+    if source is None:
+        dropped = "no walLimit is known, for want of a document that this host can apply"
     message = f"the primary keeps {words.size(seen.held_bytes)} of log for it; {dropped}"
     return (Condition(type="HoldsLog", status="True", reason="BehindPrimary", message=message),)
 

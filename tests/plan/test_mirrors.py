@@ -258,6 +258,13 @@ def test_before_the_limit_people_are_warned_also_of_a_mirror_that_does_not_run(s
     assert "6.0 GiB" in said(made, MIRROR, "HoldsLog").message
 
 
+def test_without_a_document_that_can_be_applied_no_limit_is_known_and_people_are_told_so() -> None:
+    broken = replace(asked(), problems={image_key("shop"): ("RuntimeUnavailable", "there is no docker here")})
+    made = planned(broken, too_much())
+    assert made.actions == ()
+    assert "no walLimit is known" in said(made, MIRROR, "HoldsLog").message
+
+
 def test_a_mirror_beyond_its_limit_waits_for_a_build_that_is_not_cut_yet_and_nothing_is_copied_under_it() -> None:
     busy = replace(mirrored(NIGHTLY, OVER), in_flight=frozenset({image_key("shop")}))
     for in_use in (None, frozenset({VolumeId("shop.mirror")})):
