@@ -3,25 +3,28 @@
 pgbench runs all the time at half of what the primary can do, which is measured before.
 In turns nothing of ours is there at all, and the primary is copied anew and refreshed
 from, without a pause. What counts is how long 95 of 100 transactions took in all of the
-one and in all of the other. Primary, mirror and builds share the processors and the disk
-of this host, as they would not in production.
+one and in all of the other. A primary is on a machine of its own: so it and its clients
+have half of the processors here, and its files are in memory, where there is room; mirror
+and builds have the other half, and the disk.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.figures import Figure, Options
 from bench.installation import Installation, installation, scratch_directory, size_of
-from bench.traffic import Production, percentile
+from bench.traffic import Production, halves, on_processors, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SCALES = {"quick": 1, "default": 20, "full": 133}
 """Of pgbench; 133 is 2 GB."""
@@ -31,19 +34,29 @@ _SECONDS = {"quick": 2.0, "default": 20.0, "full": 30.0}
 _PORT = 25580
 _IMAGE = "busy"
 _SHARE = 0.95
+_ROOM_BYTES = 8 << 30
 _WITHOUT, _COPY, _REFRESH = "without", "copy", "refresh"
 
 
 def run(options: Options) -> list[Figure]:
     """Measure all of it."""
     size = size_of(options)
-    primary = Production(scratch_directory(options) / f"busy-{SCALES[size]}", SCALES[size], _PORT)
-    with installation(options) as opened, primary.running():
+    theirs, ours = halves()
+    primary = Production(_directory(options, f"busy-{SCALES[size]}"), SCALES[size], _PORT, processors=theirs)
+    with on_processors(ours), installation(options) as opened, primary.running():
         rate = primary.capacity(_SECONDS[size] / 2) / 2
         watched = _Watched(primary, rate, opened.scratch / "primary-waits")
         for _ in range(_TURNS[size]):
             _turn(opened, watched, _SECONDS[size])
     return _figures(watched)
+
+
+def _directory(options: Options, name: str) -> Path:
+    """Return where the primary's files are: apart from the disk of the pool, if memory has the room."""
+    memory = Path("/dev/shm")
+    if os.geteuid() == 0 and memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES:
+        return memory / f"reconciler-bench-{name}"
+    return scratch_directory(options) / name
 
 
 @dataclass

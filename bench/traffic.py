@@ -6,6 +6,7 @@ settings of a careful owner: what is committed is on the disk.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -79,10 +80,14 @@ class Periods:
 
 
 class Production:
-    """A server of production with pgbench's tables in the database ``bench``; made once, kept in its directory."""
+    """A server of production with pgbench's tables in the database ``bench``; made once, kept in its directory.
 
-    def __init__(self, root: Path, scale: int, port: int) -> None:
+    ``processors`` are those that it and its clients run on; left out: all.
+    """
+
+    def __init__(self, root: Path, scale: int, port: int, *, processors: frozenset[int] = frozenset()) -> None:
         self._root = root
+        self._processors = processors or frozenset(os.sched_getaffinity(0))
         self._scale = scale
         self._port = port
         self._programs = server.choose()
@@ -140,13 +145,35 @@ class Production:
         with clients(self._pgbench("--client=4"), rate, log) as seen:
             yield seen
 
+    @property
+    def _pinned(self) -> list[str | Path]:
+        return ["taskset", "--cpu-list", ",".join(map(str, sorted(self._processors)))]
+
     def _pgbench(self, *words: str) -> list[str | Path]:
         program = server.program(self._programs, "pgbench")
-        return [program, "--host=127.0.0.1", f"--port={self._port}", "--username=boss", *words, "bench"]
+        return [*self._pinned, program, "--host=127.0.0.1", f"--port={self._port}", "--username=boss", *words, "bench"]
 
     def _run(self, program: str, *words: str | Path) -> None:
-        argv = [server.program(self._programs, program), *words]
+        argv = [*self._pinned, server.program(self._programs, program), *words]
         subprocess.run(argv, check=True, cwd="/", env={"LC_ALL": "C"}, stdout=subprocess.DEVNULL, **_ACCOUNT)  # type: ignore[call-overload] # keywords for one platform
+
+
+def halves() -> tuple[frozenset[int], frozenset[int]]:
+    """Return the processors of this host in two halves; where there is one alone, both are that one."""
+    known = sorted(os.sched_getaffinity(0))
+    middle = len(known) // 2
+    return frozenset(known[:middle] or known), frozenset(known[middle:])
+
+
+@contextmanager
+def on_processors(wanted: frozenset[int]) -> Iterator[None]:
+    """Have this thread, and what it starts, run on some processors only while the block runs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, wanted)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager
@@ -156,7 +183,7 @@ def clients(
     """Run pgbench at a rate while the block runs, connections kept; what they saw is there afterwards."""
     for old in log.parent.glob(f"{log.name}.*"):
         old.unlink()
-    words = [argv[0], "--no-vacuum", f"--rate={rate:g}", "--time=3600", "--log", f"--log-prefix={log}", *argv[1:]]
+    words = [*argv, "--no-vacuum", f"--rate={rate:g}", "--time=3600", "--log", f"--log-prefix={log}"]
     seen = Clients()
     with subprocess.Popen(
         words, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

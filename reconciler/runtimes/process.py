@@ -200,7 +200,7 @@ class ProcessRuntime:
         if not spec.argv:
             raise UnsupportedError(f"{spec.name} has no server that could run", hint="write runtime: none")
         proc.require_program(spec.argv[0], cwd=spec.directory)
-        return proc.spawn(
+        child = proc.spawn(
             self._discovery.command(spec.argv),
             log=self._logs.path(spec.name),
             env=proc.environment(spec.env) | self._discovery.marks(spec),
@@ -208,6 +208,9 @@ class ProcessRuntime:
             account=spec.account,
             launcher=systemd.launcher(spec.name, spec.resources),
         )
+        if spec.gives_way:
+            processes.give_way(child.pid)
+        return child
 
     def _wait_until_ready(self, spec: ServerSpec, process: Process | None, cancel: CancelToken | None) -> bool:
         """Wait until the server answers; return False when its process ended instead."""

@@ -14,6 +14,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from reconciler import proc
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PROC = "/proc"
+_BEHIND = 10
+"""As a nice value: a tenth of the processor time of what runs beside it."""
 _ENDED_STATES = frozenset({"Z", "X", "x"})
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD of include/linux/sched.h among the flags of proc(5): half of all on a small host, never a server."""
@@ -123,6 +126,17 @@ def writes_errors_to(pid: int, file: os.stat_result) -> bool:
 def title(pid: int) -> str:
     """Return the short name of a process for messages, without its arguments, which may hold secrets."""
     return _read(f"{_PROC}/{pid}/comm").decode("utf-8", "replace").strip() or "unknown"
+
+
+def give_way(pid: int) -> None:
+    """Have a process that leads its session, and all that it will start, run behind others on a busy host.
+
+    Nice values rank the threads of one session only where the kernel groups by session (autogroup,
+    sched(7)), so the session gets one as well. For disks the priority follows from it (ioprio_set(2)).
+    """
+    with suppress(OSError):  # it ended, or this host does not let it
+        os.setpriority(os.PRIO_PROCESS, pid, _BEHIND)
+        Path(_PROC, str(pid), "autogroup").write_text(str(_BEHIND))
 
 
 def boot_time() -> float:

@@ -98,6 +98,11 @@ class ServerSpec:
     subject: Mapping[str, str] = field(default_factory=dict)
     """What it serves (clone, image, snapshot, commit, owner), for people and tools that meet it on the host."""
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether it runs behind everything else on a busy host: builds and mirrors, whom nobody waits for."""
+        return self.port is None
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
