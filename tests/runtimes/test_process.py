@@ -314,6 +314,19 @@ def test_no_zombie_stays_of_a_server_that_died(harness: ProcessHarness, runtime:
     assert not Path(f"/proc/{process.pid}").exists()
 
 
+def test_what_nobody_connects_to_gives_way_to_everything_else(harness: ProcessHarness, runtime: ProcessRuntime) -> None:
+    clone, build = ServerName("shop.2"), ServerName("shop.build")
+    runtime.start(harness.server(clone, port=runtime.free_port(set())))
+    runtime.start(harness.server(build))
+    ranks = {name: Path(f"/proc/{leader(runtime, name).pid}") for name in (clone, build)}
+    assert {name: os.getpriority(os.PRIO_PROCESS, int(path.name)) for name, path in ranks.items()} == {
+        clone: os.getpriority(os.PRIO_PROCESS, 0),
+        build: processes._BEHIND,
+    }
+    if (ranks[build] / "autogroup").exists():
+        assert (ranks[build] / "autogroup").read_text().split()[-1] == str(processes._BEHIND)
+
+
 def test_logs_are_private_and_appended_over_restarts(harness: ProcessHarness, runtime: ProcessRuntime) -> None:
     spec = harness.server(SHOP)
     for _ in range(2):
