@@ -35,3 +35,16 @@ def test_a_product_that_is_not_installed_is_no_error_where_another_one_is(tmp_pa
         host.engines["postgres"] = MemoryEngine("postgres")
         levels = {finding.level for finding in examine(host) if finding.area == "engine"}
     assert levels == {"ok", "warning"}
+
+
+def test_a_pool_of_zfs_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "specs").mkdir()
+    document = {
+        "repository": {"path": str(tmp_path / "specs")},
+        "state": str(tmp_path / "state"),
+        "pools": {"default": {"driver": "zfs", "dataset": "no-such-pool/reconciler"}},
+    }
+    with open_host(Config.model_validate(document, context={"base": tmp_path}), writes=False) as host:
+        found = [finding for finding in examine(host) if finding.area == "pool"]
+    assert [finding.level for finding in found] == ["error"]
+    assert any(what in found[0].message for what in ("apt-get install", "needs root", "modprobe zfs", "zpool import"))
