@@ -40,6 +40,7 @@ from reconciler.storage.tree import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from reconciler.ids import InstallationId, PoolName
@@ -82,8 +83,10 @@ class ZfsStorage(DirectoryStorage):
         self._named = dataset
         self._found: str | None = None
         """The dataset at the pool's path, where none is named and it was seen there."""
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()
         """Held while dependencies change: a snapshot without a clone yet must not be taken for one that is left."""
+        self._mounting: AbstractContextManager[object] = contextlib.nullcontext()
+        """Held while something is mounted, where that is done by zfs-fuse: of two mounts at once it may lose one."""
         self._ready: int | None = None
         """The mount of the pool for which all below it was found in order."""
 
@@ -154,7 +157,8 @@ class ZfsStorage(DirectoryStorage):
 
     def _create_data(self, path: Path) -> None:
         volume = VolumeId(path.name)
-        datasets.run("create", "-o", f"{VOLUME}={volume}", self._name(volume))
+        with self._mounting:
+            datasets.run("create", "-o", f"{VOLUME}={volume}", self._name(volume))
         self._check_mounted(path)
         path.chmod(0o700)
 
@@ -172,7 +176,8 @@ class ZfsStorage(DirectoryStorage):
 
     def _clone(self, snapshot: str, volume: VolumeId) -> None:
         properties = (f"{VOLUME}={volume}", f"{MADE_OF}={snapshot.partition('@')[2]}")
-        datasets.run("clone", *_options(*properties), snapshot, self._name(volume))
+        with self._mounting:
+            datasets.run("clone", *_options(*properties), snapshot, self._name(volume))
 
     def _freeze(self, path: Path) -> None:
         name = self._name(VolumeId(path.name))
@@ -210,7 +215,7 @@ class ZfsStorage(DirectoryStorage):
         record, path = super()._complete(volume), self.path(volume)
         if not os.path.ismount(path):  # after a start of the host, or by hand
             with contextlib.suppress(MissingDatasetError):
-                datasets.run("mount", self._name(volume))
+                self._mount(self._name(volume))
         return record
 
     def _made_before(self, volume: VolumeId, manifest: Manifest) -> bool:
@@ -308,15 +313,21 @@ class ZfsStorage(DirectoryStorage):
         mount = self._mounted()
         if mount is None or mount.id == self._ready:
             return
+        if mount.kind != "zfs":
+            self._mounting = self._changing
         volumes = f"{self._dataset()}/volumes"
         if datasets.exists(volumes):
             for name in datasets.unmounted(volumes):
                 with contextlib.suppress(ReconcilerError):  # it says so itself when it is asked for
-                    datasets.run("mount", name)
+                    self._mount(name)
         else:
             owner = f"{INSTALLATION}={self._installation}"
             datasets.run("create", "-o", "canmount=off", "-o", owner, volumes)
         self._ready, self._found = mount.id, mount.source
+
+    def _mount(self, name: str) -> None:
+        with self._mounting:
+            datasets.run("mount", name)
 
     def _check_mounted(self, path: Path) -> None:
         if not os.path.ismount(path):
