@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import new_world
-from tests.zfs import destroy_all, zfs_pool
+from tests.zfs import destroy_all, ended_when_stuck, turn, zfs_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,9 +177,10 @@ def zfs_root() -> Iterator[Path]:
 @pytest.fixture
 def zfs_path(zfs_root: Path) -> Iterator[Path]:
     """A directory of the test's own on ZFS; datasets that are made for what is below it go with the test."""
-    path = Path(tempfile.mkdtemp(dir=zfs_root, prefix="t"))
-    yield path
-    destroy_all(path)
+    with turn(), ended_when_stuck():
+        path = Path(tempfile.mkdtemp(dir=zfs_root, prefix="t"))
+        yield path
+        destroy_all(path)
 
 
 @pytest.fixture

@@ -47,3 +47,16 @@ def test_a_commit_that_is_held_back_is_an_error(tmp_path: Path) -> None:
         found = [finding for finding in examine(host) if finding.area == "repository"]
     assert [finding.level for finding in found] == ["error"]
     assert "is not signed" in found[0].message
+
+
+def test_a_pool_of_zfs_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "specs").mkdir()
+    document = {
+        "repository": {"path": str(tmp_path / "specs")},
+        "state": str(tmp_path / "state"),
+        "pools": {"default": {"driver": "zfs", "dataset": "no-such-pool/reconciler"}},
+    }
+    with open_host(Config.model_validate(document, context={"base": tmp_path}), writes=False) as host:
+        found = [finding for finding in examine(host) if finding.area == "pool"]
+    assert [finding.level for finding in found] == ["error"]
+    assert any(what in found[0].message for what in ("apt-get install", "needs root", "modprobe zfs", "zpool import"))

@@ -6,7 +6,8 @@
 The socket of zfs-fuse has a fixed place, so there is one daemon on a host. Workers share
 it: each holds a shared lock on a file while it uses it, and who could lock it alone ends
 the daemon, by its pid. What a killed session left running is ended by the next one.
-zfs-fuse ends itself when a pool is full, and has no ``.zfs``; the kernel's ZFS has both right.
+zfs-fuse ends itself when a pool is full, has no ``.zfs``, and of two file systems that
+are mounted at once it may lose one: so tests take turns. The kernel's ZFS has all right.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOCK = Path("/run/lock/reconciler-tests-zfs.lock")
+_TURN = Path("/run/lock/reconciler-tests-zfs.turn")
 _SOCKET = Path("/run/zfs/zfs_socket")
 _KERNEL = Path("/dev/zfs")
 _MEGABYTES = 768
 _PATIENCE_SECONDS = 30.0
+_STUCK_SECONDS = 240.0
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Daemons that this process started, by pid: to be reaped by it."""
 
@@ -48,15 +52,44 @@ def zfs_pool(directory: Path) -> Iterator[Path]:
     with _service():
         with file.open("wb") as sparse:
             sparse.truncate(_MEGABYTES << 20)
-        made = _run("zpool", "create", "-f", "-o", "cachefile=none", "-m", str(mountpoint), name, str(file))
+        with turn():
+            made = _run("zpool", "create", "-f", "-o", "cachefile=none", "-m", str(mountpoint), name, str(file))
         if made.returncode != 0:
             pytest.skip(f"cannot make a pool of ZFS here: {made.stderr}")
         try:
             mountpoint.chmod(0o755)
             yield mountpoint
         finally:
-            _run("zpool", "destroy", "-f", name)
+            with turn():
+                _run("zpool", "destroy", "-f", name)
             file.unlink()
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Be the only one of all workers that has something mounted or unmounted."""
+    with _TURN.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def ended_when_stuck() -> Iterator[None]:
+    """Kill a zfs-fuse that a test waits for in vain: its mounts then fail, and so does the test."""
+
+    def kill() -> None:
+        with _LOCK.open("r") as lock:
+            process = _recorded(lock.fileno())
+        if process is not None:
+            process.kill()
+
+    watch = threading.Timer(_STUCK_SECONDS, kill)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def zfs(*words: str) -> str:
@@ -116,10 +149,10 @@ def _patiently(*argv: str) -> None:
 @contextmanager
 def _service() -> Iterator[None]:
     """Have somebody answer ``zfs``: the kernel, or one zfs-fuse for all workers."""
+    _LOCK.parent.mkdir(exist_ok=True)
     if _KERNEL.exists():
         yield
         return
-    _LOCK.parent.mkdir(exist_ok=True)
     with _LOCK.open("a+") as lock:
         if _locked_alone(lock.fileno()):
             _start(lock.fileno())

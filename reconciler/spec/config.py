@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
@@ -249,8 +250,22 @@ def _git_url(value: str, info: ValidationInfo) -> str:
     return str(_host_path(value, info))
 
 
-Dataset = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$", max_length=100)]
+Dataset = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:][A-Za-z0-9_.:-]*)*$", max_length=100)]
 RequiredAttestation = Maybe[Literal["signed", "any"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that people look for and that is not there: not yet, not before somebody else acts, or never."""
+
+    meaning: Literal["not yet", "upstream", "never"]
+    reason: str
+
+
+STORAGE_GAPS: Mapping[str, Gap] = {
+    "lvmthin": Gap("not yet", "its snapshots need device-mapper, which no host has that this version is tested on"),
+}
+"""Storage drivers that there are none of."""
 
 
 class Pool(Model):
@@ -277,6 +292,15 @@ class Pool(Model):
     require_attestation: RequiredAttestation = Field(
         None, description="No clone is delivered of a snapshot without a valid attestation, or without a signed one."
     )
+
+    @field_validator("driver", mode="before")
+    @classmethod
+    def _there(cls, driver: object) -> object:
+        gap = STORAGE_GAPS.get(driver) if isinstance(driver, str) else None
+        if gap is not None:
+            summary = f"there is no driver {driver} ({gap.meaning}): {gap.reason}"
+            raise problem(summary, hint="put btrfs, XFS or ZFS on a logical volume")
+        return driver
 
     @model_validator(mode="after")
     def _sized(self) -> Self:

@@ -50,6 +50,10 @@ class DependentsError(BusyError):
     """A dataset cannot be destroyed, because clones of its snapshots exist."""
 
 
+class NoSpaceError(RefusedError):
+    """The ZFS pool, or a quota, is full."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """One mounted file system, as /proc/self/mountinfo has it (proc(5))."""
@@ -100,7 +104,7 @@ _SAYINGS = (
     ),
     _saying(
         r"out of space|no space left|quota exceeded|exceeds quota",
-        RefusedError,
+        NoSpaceError,
         "PoolFull",
         "delete clones or snapshots, add a device to the ZFS pool, or raise the quota of the dataset",
     ),
@@ -131,7 +135,7 @@ def run(*words: str) -> str:
         MissingDatasetError: there is no such dataset or snapshot, or no such pool.
         DependentsError: a dataset has clones, so it cannot be destroyed.
         BusyError: it is in use, or exists already.
-        RefusedError: no space, or over a quota.
+        NoSpaceError: no space, or over a quota.
         UnsupportedError: this account must not do that; NotInstalledError: there is no ``zfs``.
         UnavailableError: ZFS cannot be asked, or says something that is not known.
 
@@ -197,9 +201,9 @@ def lineage(root: str) -> Lineage:
 
 
 def unmounted(root: str) -> list[str]:
-    """Return the file systems below ``root`` that are not mounted."""
-    rows = _rows(run("list", "-H", "-t", "filesystem", "-o", "name,mounted", "-r", root))
-    return [name for name, mounted in rows if mounted != "yes" and name != root]
+    """Return the volumes below ``root`` that are not mounted."""
+    rows = _rows(run("list", "-H", "-t", "filesystem", "-o", f"name,mounted,{VOLUME}", "-r", root))
+    return [name for name, mounted, volume in rows if mounted != "yes" and _value(volume) is not None]
 
 
 def sizes(name: str, *properties: str, deep: bool = False) -> dict[str, dict[str, int]]:

@@ -52,7 +52,7 @@ _CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS})
 
 
 class DirectoryStorage(ABC):
-    """Base of ``copy``, ``reflink`` and ``btrfs``.
+    """Base of ``copy``, ``reflink``, ``btrfs`` and ``zfs``.
 
     ``pool_id`` is the id that the installation remembers for this pool, None when it
     never used it. ``reserve`` stays free: ``"10%"`` of the pool, a size like ``"20Gi"``,
@@ -288,7 +288,7 @@ class DirectoryStorage(ABC):
 
     def _undo(self, volume: VolumeId) -> None:
         """Take back a volume that could not be made; what cannot be removed stays marked as creating."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ReconcilerError):
             self._remove_data(self.path(volume))
             self._settle()
             self._pool.manifests.remove(volume)

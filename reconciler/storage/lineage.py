@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 VOLUME = "reconciler:volume"
 """User property: the volume that a dataset holds; without it nothing is ours."""
 INSTALLATION = "reconciler:installation"
-"""User property: whose it is; volumes have it from the dataset that they are below."""
+"""User property: whose it is; volumes have it from the dataset that they are below, heirs each for itself."""
 MADE_OF = "reconciler:made-of"
 """User property: name of the snapshot that a volume began as, whatever it depends on since."""
 _OURS = "reconciler-"
@@ -125,6 +125,8 @@ def _of_doomed(lineage: Lineage, doomed: str | None, failed: frozenset[Step]) ->
 
 def _of_deleted(lineage: Lineage, may_be_promoted: Callable[[str], bool]) -> Iterator[Step]:
     for dataset in lineage.in_("deleted"):
+        if dataset.installation is None:
+            continue  # somebody put it there
         needed = lineage.needed(dataset.name)
         if not needed:
             yield Step("destroy", dataset.name)

@@ -35,13 +35,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 DRIVERS = ("btrfs", "zfs", "reflink", "copy")
 """Best first: the order in which ``auto`` tries."""
-NEVER = {
-    "lvmthin": "snapshots of LVM thin volumes need device-mapper, which no host has that this version is tested on: "
-    "use btrfs, zfs or XFS on a logical volume",
-}
-"""Drivers that people ask for and that there are none of, each with its reason."""
 
-_ZFS_NOTE = "the path is on ZFS, whose clones would be instant: {}"
+_ZFS_NOTE = "every clone is a full copy, though the path is on ZFS: {}"
 _COPY_NOTE = (
     "every clone is a full copy, because the file system cannot share blocks: "
     "put the pool on btrfs or XFS, or set driver: btrfs with a size"
@@ -73,8 +68,6 @@ def open_pool(
     """
     if settings.driver == AUTO:
         return AutoStorage(name, settings, installation=installation, pool_id=known_pool_id)
-    if settings.driver in NEVER:
-        raise ConfigError(f"pool {name}: there is no storage driver {settings.driver}: {NEVER[settings.driver]}")
     if settings.driver not in DRIVERS:
         raise ConfigError(
             f"pool {name}: unknown storage driver {settings.driver!r}", hint=f"one of: {AUTO}, {', '.join(DRIVERS)}"
@@ -122,7 +115,7 @@ def choose_driver(path: Path) -> str:
     place = existing(path)
     if linux.filesystem_type(place) == linux.BTRFS_MAGIC:
         return "btrfs"
-    if datasets.holding(place) is not None and not _lacks_for_zfs():
+    if datasets.holding(place.resolve()) is not None and not _lacks_for_zfs():
         return "zfs"
     return "reflink" if linux.can_share_blocks(place) else "copy"
 
@@ -206,9 +199,10 @@ class AutoStorage:
 
 def _note(driver: str, path: Path) -> str:
     """Return why a lesser driver was taken; empty when it is none."""
-    if driver in {"copy", "reflink"} and datasets.holding(existing(path)) is not None and (lack := _lacks_for_zfs()):
-        return _ZFS_NOTE.format(lack)
-    return _COPY_NOTE if driver == "copy" else ""
+    if driver != "copy":
+        return ""
+    lack = _lacks_for_zfs() if datasets.holding(existing(path).resolve()) is not None else ""
+    return _ZFS_NOTE.format(lack) if lack else _COPY_NOTE
 
 
 def _lacks_for_zfs() -> str:

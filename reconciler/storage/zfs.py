@@ -24,21 +24,23 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, assert_never
 
-from reconciler.errors import BusyError, ConfigError, ReconcilerError, UnavailableError, UnsupportedError
+from reconciler.errors import BusyError, ConfigError, ReconcilerError, RefusedError, UnavailableError, UnsupportedError
 from reconciler.ids import VolumeId
 from reconciler.state.observed import CloneManifest, SnapshotManifest, VolumeState
+from reconciler.status import words
 from reconciler.storage import datasets, linux
 from reconciler.storage.base import StorageTraits, Usage
-from reconciler.storage.datasets import DependentsError, MissingDatasetError
+from reconciler.storage.datasets import DependentsError, MissingDatasetError, NoSpaceError
 from reconciler.storage.directory import DirectoryStorage
 from reconciler.storage.extents import logical_size
 from reconciler.storage.lineage import INSTALLATION, MADE_OF, VOLUME, Step, copied_for, next_step, sealed_as
 from reconciler.storage.manifests import UnreadableError
-from reconciler.storage.room import Room, existing
+from reconciler.storage.room import Room, existing, filesystem_room
 from reconciler.storage.tree import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from reconciler.ids import InstallationId, PoolName
@@ -79,8 +81,12 @@ class ZfsStorage(DirectoryStorage):
     ) -> None:
         super().__init__(name, path, installation=installation, pool_id=pool_id, reserve=reserve, note=note)
         self._named = dataset
-        self._changing = threading.Lock()
+        self._found: str | None = None
+        """The dataset at the pool's path, where none is named and it was seen there."""
+        self._changing = threading.RLock()
         """Held while dependencies change: a snapshot without a clone yet must not be taken for one that is left."""
+        self._mounting: AbstractContextManager[object] = contextlib.nullcontext()
+        """Held while something is mounted, where that is done by zfs-fuse: of two mounts at once it may lose one."""
         self._ready: int | None = None
         """The mount of the pool for which all below it was found in order."""
 
@@ -106,6 +112,19 @@ class ZfsStorage(DirectoryStorage):
                     own = sizes[name].get("written", 0) if known.needed(name) else sizes[name]["used"]
                     measured[volume] = Usage(logical_size(self.path(volume)), own)
         return measured
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            with super()._translated(what):
+                yield
+        except NoSpaceError as error:
+            room = filesystem_room(self._path)
+            raise RefusedError(
+                f"{error.message} (free {words.size(room.free)} of {words.size(room.total)})",
+                reason=error.reason,
+                hint=error.hint,
+            ) from error
 
     def _check_filesystem(self) -> None:
         root = self._dataset()
@@ -138,7 +157,8 @@ class ZfsStorage(DirectoryStorage):
 
     def _create_data(self, path: Path) -> None:
         volume = VolumeId(path.name)
-        datasets.run("create", "-o", f"{VOLUME}={volume}", self._name(volume))
+        with self._mounting:
+            datasets.run("create", "-o", f"{VOLUME}={volume}", self._name(volume))
         self._check_mounted(path)
         path.chmod(0o700)
 
@@ -156,7 +176,8 @@ class ZfsStorage(DirectoryStorage):
 
     def _clone(self, snapshot: str, volume: VolumeId) -> None:
         properties = (f"{VOLUME}={volume}", f"{MADE_OF}={snapshot.partition('@')[2]}")
-        datasets.run("clone", *(word for one in properties for word in ("-o", one)), snapshot, self._name(volume))
+        with self._mounting:
+            datasets.run("clone", *_options(*properties), snapshot, self._name(volume))
 
     def _freeze(self, path: Path) -> None:
         name = self._name(VolumeId(path.name))
@@ -194,7 +215,7 @@ class ZfsStorage(DirectoryStorage):
         record, path = super()._complete(volume), self.path(volume)
         if not os.path.ismount(path):  # after a start of the host, or by hand
             with contextlib.suppress(MissingDatasetError):
-                datasets.run("mount", self._name(volume))
+                self._mount(self._name(volume))
         return record
 
     def _made_before(self, volume: VolumeId, manifest: Manifest) -> bool:
@@ -210,15 +231,20 @@ class ZfsStorage(DirectoryStorage):
             UnsupportedError: none is named, and the path is not on ZFS.
 
         """
-        if self._named is not None:
-            return self._named
-        place = datasets.holding(existing(self._path))
+        if self._named is not None or self._found is not None:
+            return self._named or self._found or ""
+        place = datasets.holding(existing(self._place))
         if place is None:
             raise UnsupportedError(
                 f"the pool {self.name} at {self._path} is not on ZFS", hint="name a dataset for it, or use driver: auto"
             )
-        below = self._path.absolute().relative_to(place.point).parts
+        below = self._place.relative_to(place.point).parts
         return "/".join((place.source, "-".join(below))) if below else place.source
+
+    @property
+    def _place(self) -> Path:
+        """The pool's path as the kernel names it: without symlinks."""
+        return self._path.resolve()
 
     def _name(self, volume: VolumeId) -> str:
         return f"{self._dataset()}/volumes/{self._pool.volume(volume).name}"
@@ -230,7 +256,7 @@ class ZfsStorage(DirectoryStorage):
             ConfigError: something else is mounted at its path.
 
         """
-        mount = datasets.mounted_at(self._path.absolute())
+        mount = datasets.mounted_at(self._place)
         if mount is not None and (mount.kind not in datasets.FILE_SYSTEMS or mount.source != self._dataset()):
             if self._named is not None:
                 raise ConfigError(
@@ -274,8 +300,8 @@ class ZfsStorage(DirectoryStorage):
             datasets.run("mount", root)
         else:
             self._check_filesystem()
-            options = (*_POOL_OPTIONS, f"mountpoint={self._path.absolute()}")
-            datasets.run("create", *(word for one in options for word in ("-o", one)), root)
+            options = (*_POOL_OPTIONS, f"mountpoint={self._place}")
+            datasets.run("create", *_options(*options), root)
         if self._mounted() is None:
             raise ConfigError(
                 f"the pool {self.name}: the dataset {root} is not mounted at {self._path}",
@@ -287,15 +313,21 @@ class ZfsStorage(DirectoryStorage):
         mount = self._mounted()
         if mount is None or mount.id == self._ready:
             return
+        if mount.kind != "zfs":
+            self._mounting = self._changing
         volumes = f"{self._dataset()}/volumes"
         if datasets.exists(volumes):
             for name in datasets.unmounted(volumes):
                 with contextlib.suppress(ReconcilerError):  # it says so itself when it is asked for
-                    datasets.run("mount", name)
+                    self._mount(name)
         else:
             owner = f"{INSTALLATION}={self._installation}"
             datasets.run("create", "-o", "canmount=off", "-o", owner, volumes)
-        self._ready = mount.id
+        self._ready, self._found = mount.id, mount.source
+
+    def _mount(self, name: str) -> None:
+        with self._mounting:
+            datasets.run("mount", name)
 
     def _check_mounted(self, path: Path) -> None:
         if not os.path.ismount(path):
@@ -346,7 +378,7 @@ class ZfsStorage(DirectoryStorage):
                 if heirs not in known.datasets:
                     datasets.run("create", "-o", "canmount=off", "-o", "mountpoint=none", heirs)
                 heir = f"{heirs}/{secrets.token_hex(8)}"
-                datasets.run("clone", step.name, heir)
+                datasets.run("clone", "-o", f"{INSTALLATION}={self._installation}", step.name, heir)
                 datasets.run("promote", heir)
             case "promote":
                 datasets.run("promote", step.name)
@@ -361,3 +393,7 @@ class ZfsStorage(DirectoryStorage):
         except UnavailableError:
             return ("used",)
         return ("used", "written")
+
+
+def _options(*settings: str) -> list[str]:
+    return [word for one in settings for word in ("-o", one)]

@@ -113,6 +113,9 @@ def test_repositories_that_are_refused(repository: dict[str, Any]) -> None:
         {"pools": {}},
         {"pools": {"Default": {}}},
         {"pools": {"default": {"driver": "auto", "size": "50Gi"}}},
+        {"pools": {"default": {"driver": "auto", "dataset": "tank/reconciler"}}},
+        {"pools": {"default": {"driver": "zfs", "dataset": "/tank/reconciler"}}},
+        {"pools": {"default": {"driver": "zfs", "dataset": "tank/-o"}}},
         {"pools": {"one": {"path": "/srv/pool"}, "two": {"path": "/srv/pool/"}}},
         {"pools": {"one": {"path": "/srv/pool/two"}, "two": {"path": "/srv/pool"}}},
         {"runtimes": {"process": {"ports": "5600-6100"}}},
@@ -155,6 +158,16 @@ def test_another_document_is_no_configuration(tmp_path: Path, text: str) -> None
     file.write_text(text)
     with pytest.raises(ConfigError):
         load_config(file)
+
+
+def test_a_pool_of_zfs_has_a_dataset() -> None:
+    pool = config(pools={"default": {"driver": "zfs", "dataset": "tank/reconciler"}}).pools["default"]
+    assert (pool.driver, pool.dataset) == ("zfs", "tank/reconciler")
+
+
+def test_a_driver_that_there_is_none_of_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValidationError, match=r"no driver lvmthin \(not yet\): .* device-mapper"):
+        config(pools={"default": {"driver": "lvmthin"}})
 
 
 def test_pools_and_runtimes_can_ask_for_attestations() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -82,10 +83,10 @@ def test_auto_reports_a_driver_that_is_not_here(tmp_path: Path) -> None:
     storage = opened(PoolSettings(path=tmp_path / "pool"), known="1234")
     opened(PoolSettings(path=tmp_path / "pool")).prepare()
     marker = tmp_path / "pool" / ".reconciler-pool.json"
-    marker.write_text(marker.read_text().replace("copy", "zfs").replace("reflink", "zfs").replace("btrfs", "zfs"))
+    marker.write_text(re.sub("copy|reflink|btrfs|zfs", "lvmthin", marker.read_text()))
     pool = storage.probe()
     assert not pool.available
-    assert "zfs" in pool.message
+    assert "lvmthin" in pool.message
 
 
 def test_auto_serves_the_whole_life_of_volumes(tmp_path: Path) -> None:
