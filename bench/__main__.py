@@ -32,6 +32,7 @@ TOPICS = {
     "clones": "one clone, 15 clones, and how the image's size matters",
     "docker": "one clone in a container, and 40",
     "mariadb": "one clone of MariaDB",
+    "mariadb-masking": "masking of a large table of MariaDB",
     "refresh": "a refresh from a live primary, and how its size matters",
     "moments": "a clone of a moment in the past, against the replay of its log by hand",
     "primary": "what clients of a primary wait for while it is copied and refreshed from",
@@ -41,7 +42,7 @@ TOPICS = {
     "bytes": "bytes that a clone holds of its own",
     "memory": "memory of an idle clone",
 }
-"""Each is a module of this directory with ``run(options) -> list[Figure]``; cheap ones first."""
+"""Each is a module of this directory (``-`` as ``_``) with ``run(options) -> list[Figure]``; cheap ones first."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for topic in parsed.topics or TOPICS:
         print(f"measuring {TOPICS[topic]} …", file=sys.stderr)
         try:
-            found: list[Figure] = import_module(f"bench.{topic}").run(options)
+            found: list[Figure] = import_module(f"bench.{topic.replace('-', '_')}").run(options)
         except SkippedError as error:
             skipped[topic] = str(error)
             print(f"SKIPPED {topic}: {error}", file=sys.stderr)

@@ -25,6 +25,7 @@ from reconciler.runtimes.process import ProcessRuntime
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reconciler.engines.base import Engine
     from reconciler.proc import Account
     from reconciler.state.servers import ServerSpec
 
@@ -110,6 +111,13 @@ def build_server(version: str | None = None) -> Iterator[BuildWork]:
     """Run an empty build server as the product does: of a major version, or the newest."""
     if not server.installed_servers():
         raise SkippedError("needs PostgreSQL")
+    with served_build(PostgresEngine(), version) as (work, _runtime, _spec):
+        yield work
+
+
+@contextmanager
+def served_build(engine: Engine, version: str | None = None) -> Iterator[tuple[BuildWork, ProcessRuntime, ServerSpec]]:
+    """Run an empty build server of an engine, as :func:`build_server`."""
     with ExitStack() as stack:
         root = Path(tempfile.mkdtemp(prefix="rb-", dir="/var/tmp"))
         stack.callback(shutil.rmtree, root, ignore_errors=True)
@@ -135,16 +143,11 @@ def build_server(version: str | None = None) -> Iterator[BuildWork]:
             version=version,
             jobs=max(1, os.cpu_count() or 1),
         )
-        yield _started(work, runtime, stack)
-
-
-def _started(work: BuildWork, runtime: ProcessRuntime, stack: ExitStack) -> BuildWork:
-    engine = PostgresEngine()
-    engine.prepare(work)
-    spec: ServerSpec = engine.build_server(work)
-    stack.callback(runtime.stop, work.server, spec=spec)
-    runtime.start(spec)
-    return work
+        engine.prepare(work)
+        spec = engine.build_server(work)
+        stack.callback(runtime.stop, work.server, spec=spec)
+        runtime.start(spec)
+        yield work, runtime, spec
 
 
 def _give(root: Path, account: Account | None) -> None:

@@ -64,6 +64,17 @@ def test_the_proof_of_masking_is_measured_against_the_build(capsys: pytest.Captu
     assert search["floor"] > 0
 
 
+@pytest.mark.long
+def test_masking_of_mariadb_is_measured_against_a_rebuild_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["mariadb-masking", "--quick", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    for why in found["skipped"].values():
+        pytest.skip(why)
+    rebuilt, preserved, moved = found["figures"]
+    assert all(figure["ours"] > 0 for figure in (rebuilt, preserved, moved))
+    assert rebuilt["floor"] > 0
+
+
 @pytest.mark.root
 @pytest.mark.postgres
 @pytest.mark.parametrize(

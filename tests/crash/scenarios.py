@@ -175,6 +175,15 @@ def file_masked(world: World) -> None:
     assert b"Original" not in path.read_bytes()
 
 
+def write_image_of_mariadb(world: World) -> None:
+    rules = [{"table": "shop.product", "columns": {"id": "keep", "name": "hash"}}]
+    world.write("pii.yaml", document("MaskingPolicy", "pii", {"key": {"secret": "masking-key"}, "rules": rules}))
+    sql = "CREATE TABLE product (id int PRIMARY KEY, name varchar(40));"
+    sql += "INSERT INTO product SELECT seq, concat('Original Product ', seq) FROM seq_1_to_50;"
+    spec = {"engine": "mariadb", "source": {"empty": {}}, "databases": ["shop"], "masking": ["pii"]}
+    world.write("shop.yaml", document("Image", "shop", {**spec, "scripts": [{"inline": sql, "database": "shop"}]}))
+
+
 def masked(world: World) -> None:
     """Exactly one snapshot, and no name of a product in any of its files."""
     assert len(world.snapshots()) == 1

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.engines.mysql.engine import MariaDbEngine
 from reconciler.state.observed import CloneManifest, SnapshotManifest
 from tests.conftest import unmount
 from tests.crash.killed import Place, beyond, count, killed_at
-from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.crash.scenarios import SCENARIOS, Scenario, masked, with_key, write_image_of_mariadb
 from tests.support import World, new_world
 
 if TYPE_CHECKING:
@@ -150,6 +151,17 @@ def _summary(manifest: object) -> tuple[object, ...]:
 
 def saved_of(world: World) -> Path:
     return world.root.with_name(f"{world.root.name}.saved")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_build_of_mariadb_that_is_killed_on_its_way_into_a_fresh_directory_is_built_anew(world: World) -> None:
+    if not MariaDbEngine().servers():
+        pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
+    crashes = Crashes(world, Scenario(with_key, write_image_of_mariadb, masked))
+    places = [place for place in crashes.places if "mysql/masking/fresh.py" in place.burst and place.index == 1]
+    assert len(places) > 3
+    assert crashes.kill_each(places[:: len(places) // 3], chain=4) == []
 
 
 def test_a_clone_that_is_being_made_when_the_reconciler_is_killed_is_made_by_the_next_pass(world: World) -> None:

@@ -12,8 +12,9 @@ import pytest
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.masking import keys
 from reconciler.engines.mysql.masking.introspect import read_schema
+from reconciler.engines.mysql.masking.profile import profile_database
 from reconciler.errors import MaskingError
-from reconciler.masking import keyed
+from reconciler.masking import keyed, preserve
 from reconciler.masking.schema import Family
 from reconciler.masking.values import mask as reference
 from reconciler.spec.masking_policy import MaskingPolicySpec
@@ -140,6 +141,18 @@ def test_the_server_folds_letters_as_the_reference_does(mask: Masking) -> None:
         folded = [link.value(f"SELECT {keys.folded('%s')}", part) for part in parts]
         keys.remove(link)
     assert folded == [keyed.fold(part) for part in parts]
+
+
+def test_numbers_of_every_size_are_permuted_as_the_reference_does(mask: Masking) -> None:
+    ends = {end + near for one in preserve.segments() for end in (one.low,) for near in (-1, 0, 1)}
+    numbers = sorted(number for number in ends if -(1 << 63) <= number < 1 << 63)
+    statements = (
+        "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, n bigint)",
+        f"INSERT INTO t (n) VALUES {', '.join(f'({number})' for number in numbers)}, (NULL)",
+    )
+    done = mask(statements, policy({"t": {"id": "keep", "n": "preserve"}}))
+    found = [number for (number,) in done.rows("SELECT n FROM t ORDER BY id")]
+    assert found == [*(preserve.integer(number, KEY) for number in numbers), None]
 
 
 def test_columns_that_ignore_case_are_masked_alike_whatever_their_case(mask: Masking) -> None:
@@ -316,6 +329,22 @@ def test_what_no_rule_decides_about_is_an_error_that_says_what_to_write(mask: Ma
     with pytest.raises(MaskingError, match=r"shop\.person[\s\S]*born") as found:
         mask(PEOPLE, policy({"person": {"email": "email", "name": "hash", "id": "keep", "pay": "keep"}}))
     assert found.value.reason == "MaskingUncovered"
+
+
+def test_discovery_is_told_of_every_table_and_what_its_columns_hold(mask: Masking) -> None:
+    made = mask.make(
+        (
+            "CREATE TABLE kept (id int PRIMARY KEY, who varchar(40), what json) WITH SYSTEM VERSIONING",
+            "INSERT INTO kept VALUES (1, 'somebody', '{}')",
+        )
+    )
+    with server.connect(made.work) as admin:
+        found = profile_database(admin, "shop", made.work.cancel)
+    (table,) = found.schema.tables
+    assert [(one.name, one.family) for one in table.columns] == [
+        ("id", Family.INTEGER), ("who", Family.TEXT), ("what", Family.JSON),
+    ]  # fmt: skip
+    assert found.drawn[table.name, "who"].values == ("somebody",)
 
 
 def test_a_script_that_masks_is_watched(mask: Masking) -> None:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, cast
 
 from reconciler.engines.mysql.link import quoted, text
-from reconciler.engines.mysql.masking import moves
+from reconciler.engines.mysql.masking import moves, permutations
 from reconciler.engines.mysql.masking.keys import DIGEST, TEXT, assigned, digest, folded, number, once
 from reconciler.masking import fakes, values
 from reconciler.masking.schema import Family
@@ -45,6 +45,8 @@ def express(masking: ColumnMasking, table: TableMasking) -> str | None:
     if isinstance(method, _MOVING):
         source = _source(masking, table)
         return None if source is None else moves.masked(method, value, column, source, masking.key)
+    if method == "preserve" and _signed(column):
+        return permutations.integer(f"CAST({value} AS SIGNED)", masking.key)
     if name_of(method) not in _IN_SQL:
         return None
     return _of_text(masking, value) if column.family is Family.TEXT else _hash_of_type(masking, value)
@@ -69,6 +71,12 @@ def canonical(value: str, column: Column) -> str | None:
             return f"LOWER(HEX({value}))"
         case _:
             return None
+
+
+def _signed(column: Column) -> bool:
+    """Tell whether a column's numbers all fit 64 bits with a sign."""
+    big = "bigint" in column.type and "unsigned" in column.type
+    return column.family is Family.INTEGER and not big
 
 
 def _source(masking: ColumnMasking, table: TableMasking) -> str | None:

@@ -59,9 +59,10 @@ def move(
         _rebuild(work, [one for one in tables if (one.database, one.name) not in written])
         carry, content = Carry(link, tables), catalogs.read(link)
         layout = {name: str(link.value(f"SELECT @@GLOBAL.{name}")) for name in settings.LAYOUT}
+        major = ".".join(str(link.value("SELECT VERSION()")).split(".")[:2])
         _define(work, link, tables)
     with stopped():
-        _renew(work, product, layout)
+        _renew(work, product, major, layout)
     with keys.connected(work) as link:
         for database in databases:
             link.rows(database.made_by)
@@ -102,14 +103,14 @@ def _define(work: BuildWork, link: Link, tables: Iterable[Moved]) -> None:
         link.rows("UNLOCK TABLES")
 
 
-def _renew(work: BuildWork, product: Product, layout: dict[str, str]) -> None:
+def _renew(work: BuildWork, product: Product, major: str, layout: dict[str, str]) -> None:
     """Put an empty data directory in the place of the old one; its server is stopped."""
     if server.pid_file(work).exists():
         raise PermanentError("the build's server did not end in an orderly way: its tables cannot be moved")
     server.data_directory(work).rename(work.directory / _BEFORE)
     kept = {name: layout[name] for name in ("innodb_page_size", "lower_case_table_names")}
     options = [] if kept["innodb_page_size"] == _PAGE else [f"--innodb-page-size={kept['innodb_page_size']}"]
-    bootstrap.initialise(work, product, server.choose(product, notes.read(work).get("major")), *options)
+    bootstrap.initialise(work, product, server.choose(product, major), *options)
     settings.write_build(work, product, kept)
 
 
@@ -132,6 +133,7 @@ class _Arrival:
             self._beside(database)
         with keys.connected(self._work) as link:
             keys.remove(link)
+            link.rows("FLUSH TABLES")  # some were opened before their triggers were there
 
     def _table(self, database: Database, table: Moved) -> None:
         self._work.cancel.check()

@@ -40,6 +40,7 @@ _SESSION = (
     ),
     # with unique_checks = 0 InnoDB takes duplicates in silence
     "SET SESSION foreign_key_checks = 0, unique_checks = 1, innodb_strict_mode = OFF, innodb_lock_wait_timeout = 600",
+    "SET SESSION system_versioning_alter_history = KEEP",
 )
 DIGEST, TEXT = "@reconciler_digest", "@reconciler_text"
 """Variables that hold the hexadecimal digits of a hash, and the text that it is of, for the rest of an expression."""
@@ -62,10 +63,14 @@ def connected(work: BuildWork) -> Iterator[Link]:
 @contextmanager
 def as_owner(work: BuildWork, product: Product) -> Iterator[Link]:
     """Connect as the account that has rights on databases of users only: for expressions of policies."""
-    with (
-        accounts.opened_owner(work, product) as password,
-        server.link(work, server.OWNER, password, cancel=work.cancel) as link,
-    ):
+    with accounts.opened_owner(work, product) as password, owned(work, password) as link:
+        yield link
+
+
+@contextmanager
+def owned(work: BuildWork, password: str) -> Iterator[Link]:
+    """Connect as that account while somebody lets it in: its password is one for all who work at once."""
+    with server.link(work, server.OWNER, password, cancel=work.cancel) as link:
         _prepare(link)
         yield link
 
@@ -76,12 +81,16 @@ def with_keys(work: BuildWork, keys: Keys) -> Iterator[Link]:
     with connected(work) as link:
         link.rows(_VARIABLES)
         for secret, key in keys.values.items():
-            for tag in keyed.TAGS:
-                derived = keyed.subkey(key, tag)
-                inner, outer = keyed.pads(derived)
-                for part, value in (("inner", inner), ("outer", outer), ("key", derived)):
-                    link.rows(f"SET {_variable(secret, tag, part)} = 0x{value.hex()}")
+            link.rows(f"SET {', '.join(_assignments(secret, key))}")
         yield link
+
+
+def _assignments(secret: SecretName, key: bytes) -> Iterator[str]:
+    for tag in keyed.TAGS:
+        derived = keyed.subkey(key, tag)
+        inner, outer = keyed.pads(derived)
+        for part, value in (("inner", inner), ("outer", outer), ("key", derived)):
+            yield f"{_variable(secret, tag, part)} = 0x{value.hex()}"
 
 
 def _prepare(link: Link) -> None:
@@ -95,9 +104,9 @@ def digest(value: str, secret: SecretName, tag: str) -> str:
     return f"SHA2(CONCAT({outer}, UNHEX(SHA2(CONCAT({inner}, {value}), 256))), 256)"
 
 
-def order(place: str, secret: SecretName) -> str:
-    """Return the expression that gives rows the order in which ``shuffle`` hands values on."""
-    return f"SHA2(CONCAT({_variable(secret, 'shuffle', 'key')}, {place}), 256)"
+def stream(data: str, secret: SecretName, tag: str) -> str:
+    """Return the expression of the first block of :func:`reconciler.masking.keyed.stream`, as hexadecimal digits."""
+    return f"SHA2(CONCAT({_variable(secret, tag, 'key')}, {data}), 256)"
 
 
 def number(at: int, length: int) -> str:

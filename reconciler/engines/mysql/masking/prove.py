@@ -209,8 +209,9 @@ def _write_out(link: Link) -> None:
         table.place
         for database in inventory.read(link)
         for table in database.tables
-        if table.way in (inventory.Way.TABLESPACE, inventory.Way.ROWS, inventory.Way.FILES)
+        if table.way in (inventory.Way.TABLESPACE, inventory.Way.ROWS)
     ]
+    link.rows("FLUSH TABLES")
     for start in range(0, len(tables), _AT_ONCE):
         link.rows(f"FLUSH TABLES {', '.join(tables[start : start + _AT_ONCE])} FOR EXPORT")
         link.rows("UNLOCK TABLES")

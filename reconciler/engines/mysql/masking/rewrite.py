@@ -11,9 +11,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from reconciler.engines.mysql import accounts
 from reconciler.engines.mysql.failures import SqlError
 from reconciler.engines.mysql.link import quoted
-from reconciler.engines.mysql.masking import computed, expressions, history, keys, shape, stage
+from reconciler.engines.mysql.masking import computed, expressions, history, indexes, keys, permutations, shape, stage
 from reconciler.engines.mysql.masking.moves import OFFSET
 from reconciler.masking.report import ColumnCounts, TableCounts
 from reconciler.masking.schema import Family
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, Keys, TableMasking
 
 _COUNTED = ("selected", "nulls", "equal")
+_FEW = 10_000
+"""Rows up to which keys are filled with the rows: making them afterwards takes statements of its own."""
 _BINARY = frozenset({Family.BYTES, Family.OTHER})
 
 
@@ -46,8 +49,8 @@ def mask_databases(
     with keys.connected(work) as link:
         before = shape.broken(link, databases)
         keys.install(link)
-    jobs = [_Rewrite(work, product, table, masking_keys, number) for number, (_, table) in enumerate(todo)]
-    with ThreadPoolExecutor(max(1, work.jobs)) as pool:
+    with accounts.opened_owner(work, product) as password, ThreadPoolExecutor(max(1, work.jobs)) as pool:
+        jobs = [_Rewrite(work, password, table, masking_keys, number) for number, (_, table) in enumerate(todo)]
         largest = sorted(jobs, key=lambda job: -job.size)
         running = {job.number: pool.submit(job.run) for job in largest}
         try:
@@ -64,8 +67,8 @@ def mask_databases(
 class _Rewrite:
     """One table."""
 
-    def __init__(self, work: BuildWork, product: Product, table: TableMasking, known: Keys, number: int) -> None:
-        self._work, self._product, self._table, self._keys = work, product, table, known
+    def __init__(self, work: BuildWork, password: str, table: TableMasking, known: Keys, number: int) -> None:
+        self._work, self._password, self._table, self._keys = work, password, table, known
         self.number, self.size = number, table.table.bytes
         self._name, self._new = shape.place(table.name), f"{quoted(keys.SCHEMA)}.masked_{number}"
         self._sql = {one.column.name: expressions.express(one, table) for one in table.columns}
@@ -89,8 +92,9 @@ class _Rewrite:
 
     def _stage(self, link: Link, past: history.History) -> Stage:
         staged = stage.Stage(self._table, self.number, f"{self._name}{past.all_rows}", past.columns)
-        with keys.as_owner(self._work, self._product) as owner:
-            staged.fill(owner)
+        if staged.copies:
+            with keys.owned(self._work, self._password) as owner:
+                staged.fill(owner)
         if self._computed:
             with keys.connected(self._work) as reading, keys.connected(self._work) as writing:
                 staged.compute(reading, writing, self._computed)
@@ -102,12 +106,14 @@ class _Rewrite:
     def _fill(self, link: Link, staged: Stage | None, past: history.History) -> TableCounts:
         """Make the new table and fill it; return what was counted on the way."""
         link.rows(f"CREATE TABLE {self._new} LIKE {self._name}")
+        later = indexes.set_aside(link, self._new) if self._table.table.estimated_rows > _FEW else ()
         past.open(link)
         masked = {one.column.name: (number, one) for number, one in enumerate(self._table.columns)}
         names = [one.name for one in self._table.table.columns if not one.generated]
         for number, one in masked.values():
             link.rows(f"SET {', '.join(_initial(number, one))}")
         link.rows(f"SET {OFFSET} = 0")
+        link.rows(permutations.VARIABLES)
         values = [
             _counting(*masked[name], self._value(masked[name][1], staged), staged)
             if name in masked
@@ -119,6 +125,7 @@ class _Rewrite:
         source = f"{self._name}{past.all_rows} AS t" if staged is None else staged.source
         link.rows(f"INSERT INTO {self._new} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {source}")
         rows = int(link.value("SELECT ROW_COUNT()"))
+        indexes.bring_back(link, self._new, later)
         return TableCounts(
             self._table.name.schema,
             self._table.name,

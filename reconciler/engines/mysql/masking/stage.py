@@ -1,10 +1,11 @@
-"""A copy of a table's rows with what cannot be computed beside the keys, or not by SQL.
+"""Beside a table's rows: what cannot be computed together with the keys, or not by SQL.
 
 Called by :mod:`.rewrite`. Expressions of policies may call functions that came with the
-data; so they are computed first, by the account that has rights on databases of users
-only, on a connection without keys. The copy numbers the rows: what this package computes
-itself, and what ``shuffle`` gives a row, is in tables of their own, by that number. All of
-them are in the build's old data directory, which no snapshot has.
+data; so they are computed first, into a copy of the rows, by the account that has rights on
+databases of users only, on a connection without keys. What this package computes itself,
+and what ``shuffle`` gives a row, is in tables of their own, by the number of a row: its
+primary key, or one that the copy has. All of them are in the build's old data directory,
+which no snapshot has.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.link import Link
     from reconciler.engines.mysql.masking.computed import Computed
     from reconciler.masking.assignment import ColumnMasking, TableMasking
+    from reconciler.masking.schema import Column
 
 _ROWS, _BYTES = 1000, 1 << 20
 """Of computed values that are written together."""
 
 
 class Stage:
-    """The copy of one table. ``number`` makes the names of its tables."""
+    """What is beside one table. ``number`` makes the names of its tables; ``past`` are columns of a history."""
 
-    def __init__(self, table: TableMasking, number: int, source: str, history: tuple[str, ...]) -> None:
-        self._table, self._source, self._history = table, source, history
+    def __init__(self, table: TableMasking, number: int, source: str, past: tuple[str, ...]) -> None:
+        self._table, self._source, self._history = table, source, past
         taken = {one.name.lower() for one in table.table.columns}
         self._prefix = "reconciler_" + "_" * sum(name.startswith("reconciler_") for name in taken)
         self._name = f"{quoted(keys.SCHEMA)}.{{}}_{number}"
@@ -44,11 +46,13 @@ class Stage:
         self._given = {one.column.name: f"{self._prefix}given_{at}" for at, one in enumerate(given)}
         self._beside: dict[str, str] = {}
         self._joins: list[str] = []
-
-    @property
-    def row(self) -> str:
+        number_of = _number(table) if not (past or self._selected or self._given) else None
+        self.copies = number_of is None
+        """Whether the rows have to be copied."""
+        self.row = quoted(number_of.name if number_of is not None else f"{self._prefix}row")
         """The column with a row's number."""
-        return quoted(f"{self._prefix}row")
+        self._row_type = "bigint unsigned" if number_of is None else number_of.type
+        self._rows = self._named("staged") if self.copies else source
 
     @property
     def source(self) -> str:
@@ -56,7 +60,7 @@ class Stage:
         joins = "".join(
             f" LEFT JOIN {name} AS {alias} ON {alias}.{self.row} = t.{self.row}" for name, alias in self._pairs()
         )
-        return f"{self._named('staged')} AS t{joins}"
+        return f"{self._rows} AS t{joins}"
 
     def selected(self, column: ColumnMasking) -> str | None:
         """Return the condition that the rule takes a row; None: it takes every row."""
@@ -96,7 +100,7 @@ class Stage:
         types = [_STORED.get(one.masking.column.family, _TEXT) for one in wanted]
         place, names = self._named("computed"), [f"c{number}" for number in range(len(wanted))]
         columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
-        write.rows(f"CREATE TABLE {place} ({self.row} bigint unsigned NOT NULL PRIMARY KEY, {columns}) ENGINE=InnoDB")
+        write.rows(f"CREATE TABLE {place} ({self.row} {self._row_type} PRIMARY KEY, {columns}) ENGINE=InnoDB")
         insert = f"INSERT INTO {place} VALUES (%s{', %s' * len(wanted)})"
         for rows in _batches(self._computed(read, wanted)):
             write.insert(insert, rows)
@@ -105,12 +109,12 @@ class Stage:
 
     def _computed(self, read: Link, wanted: tuple[Computed, ...]) -> Iterator[tuple[object, ...]]:
         """Yield the rows of computed values; of rows that no rule takes, NULL."""
-        chosen, places = [self.row], []
+        chosen, places = [f"t.{self.row}"], []
         for one in wanted:
             flag = self.selected(one.masking)
             places.append((len(chosen), len(one.reads)))
             chosen += ["1" if flag is None else flag, *(computed.read(column) for column in one.reads)]
-        for row in read.stream(f"SELECT {', '.join(chosen)} FROM {self._named('staged')} AS t"):
+        for row in read.stream(f"SELECT {', '.join(chosen)} FROM {self._rows} AS t"):
             values = (
                 one(*row[at + 1 : at + 1 + count]) if row[at] else None
                 for one, (at, count) in zip(wanted, places, strict=True)
@@ -124,19 +128,19 @@ class Stage:
         if isinstance(column.method, spec.Shuffle):
             group = f"t.{quoted(column.method.shuffle.within)}"
         conditions = [self.selected(column) or "1", *([f"{value} IS NOT NULL"] if column.keep_null else [])]
-        window = f"PARTITION BY {group} ORDER BY {keys.order(f't.{self.row}', column.key)}"
+        window = f"PARTITION BY {group} ORDER BY {keys.stream(f't.{self.row}', column.key, 'shuffle')}"
         link.rows(
             f"CREATE TABLE {self._named(f'shuffled{number}')} (PRIMARY KEY ({self.row})) ENGINE=InnoDB"
             f" SELECT t.{self.row}, IF(ROW_NUMBER() OVER w = COUNT(*) OVER (PARTITION BY {group}),"
             f" FIRST_VALUE({value}) OVER w, LEAD({value}) OVER w) AS value"
-            f" FROM {self._named('staged')} AS t WHERE {' AND '.join(conditions)} WINDOW w AS ({window})"
+            f" FROM {self._rows} AS t WHERE {' AND '.join(conditions)} WINDOW w AS ({window})"
         )
         self._beside[column.column.name] = f"s{number}.value"
         self._joins.append(f"shuffled{number}")
 
     def drop(self, link: Link) -> None:
         """Remove everything."""
-        names = [self._named("staged"), *(name for name, _alias in self._pairs())]
+        names = [*([self._named("staged")] if self.copies else []), *(name for name, _alias in self._pairs())]
         link.rows(f"DROP TABLE {', '.join(names)}")
 
     def _named(self, what: str) -> str:
@@ -151,8 +155,15 @@ _TEXT = "longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 _STORED: Mapping[Family, str] = {Family.BYTES: "longblob"}
 
 
+def _number(table: TableMasking) -> Column | None:
+    """Return the column that numbers the rows of a table, if one does."""
+    columns = {one.name: one for one in table.table.columns}
+    alone = (columns[name] for one in table.table.identifying if len(one) == 1 for name in one)
+    return next((one for one in alone if one.family is Family.INTEGER), None)
+
+
 def needed(table: TableMasking, wanted: tuple[Computed, ...]) -> bool:
-    """Tell whether a table's rows must be copied first."""
+    """Tell whether anything has to be beside a table's rows."""
     methods = {name_of(one.method) for one in table.columns}
     return bool(wanted or methods & {"sql", "shuffle"} or any(one.when is not None for one in table.columns))
 
