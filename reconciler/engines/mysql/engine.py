@@ -29,6 +29,7 @@ from reconciler.engines.mysql import (
     users,
 )
 from reconciler.engines.mysql.failures import translated
+from reconciler.engines.mysql.mirror import MariaDbMirrors
 from reconciler.engines.mysql.product import MARIADB, MYSQL
 from reconciler.engines.mysql.session import MysqlSession
 from reconciler.errors import UnsupportedError
@@ -91,9 +92,13 @@ class MysqlEngine:
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)
         work = streams.unpacked(work, self.product)
+        if work.source.kind == "mirror":
+            physical.note_mirrored(work)
         installed = self._installed_for(work)
         settings.check_values(self.product, installed, work.parameters)
-        if work.source.physical:
+        if work.source.kind == "mirror":
+            physical.open_mirrored(work, self.product, installed)
+        elif work.source.physical:
             physical.open_physical(work, self.product, installed)
         elif work.source.base is not None:
             give_tree(work.directory, work.account)
@@ -201,6 +206,7 @@ class MariaDbEngine(MysqlEngine):
 
     def __init__(self) -> None:
         super().__init__(MARIADB)
+        self.mirrors = MariaDbMirrors(MARIADB)
 
 
 def _layout(work: server.Work) -> dict[str, str]:

@@ -19,7 +19,7 @@ import pymysql
 
 from reconciler import proc
 from reconciler.engines import files
-from reconciler.engines.base import BuildWork, InstalledServer
+from reconciler.engines.base import BuildWork, CloneWork, InstalledServer
 from reconciler.engines.mysql.failures import SqlError, sql_error
 from reconciler.engines.mysql.link import Link
 from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError
@@ -27,11 +27,11 @@ from reconciler.errors import CommandError, NotInstalledError, PermanentError, U
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.engines.base import CloneWork
+    from reconciler.engines.base import MirrorWork
     from reconciler.engines.mysql.product import Product
     from reconciler.proc import CancelToken
 
-    Work = BuildWork | CloneWork
+    Work = BuildWork | CloneWork | MirrorWork
 
 ADMIN = "reconciler_admin"
 """Account with all rights. Only over the socket; its password is that of one server."""
@@ -129,8 +129,11 @@ def pid_file(work: Work) -> Path:
     return work.run_directory / "mysql.pid"
 
 
-def prepare_admin(work: Work, product: Product) -> Path:
-    """Give the server to be started a password for its administrator; return the file of statements for its start."""
+def prepare_admin(work: Work, product: Product, *, more: str = "") -> Path:
+    """Give the server to be started a password for its administrator; return the file of statements for its start.
+
+    ``more`` are statements after that, each with its line end.
+    """
     path = work.run_directory / _KEY
     password = files.read_small(path)
     if password is None:
@@ -141,9 +144,9 @@ def prepare_admin(work: Work, product: Product) -> Path:
         f"CREATE USER IF NOT EXISTS {who};\nALTER USER {who} {product.identified(password)};\n"
         f"GRANT ALL PRIVILEGES ON *.* TO {who} WITH GRANT OPTION;\n"
     )
-    if not isinstance(work, BuildWork):  # it has the rest from its build
+    if isinstance(work, CloneWork):  # it has the rest from its build
         statements = f"ALTER USER {who} {product.identified(password)};\n"
-    files.write_file(work.run_directory, INIT_FILE, statements, work.account)
+    files.write_file(work.run_directory, INIT_FILE, statements + more, work.account)
     return work.run_directory / INIT_FILE
 
 
