@@ -15,6 +15,7 @@ from reconciler.engines import files
 from reconciler.engines.base import BuildWork
 from reconciler.engines.mysql import (
     activity,
+    binlogs,
     bootstrap,
     copying,
     finish,
@@ -109,7 +110,7 @@ class MysqlEngine:
     @translated()
     def build_server(self, work: BuildWork) -> ServerSpec:
         installed = self._installed_for(work)
-        settings.write_build(work, self.product, _layout(work))
+        settings.write_build(work, self.product, _layout(work), binlogs.settings_of(work))
         server.prepare_admin(work, self.product)
         return self._spec(work, installed)
 

@@ -117,7 +117,7 @@ def standing(work: MirrorWork, link: Link) -> Standing:
         gtid=gtid,
         as_of=max(times, default=None),
         refused=found["Last_IO_Error"],
-        stuck=_stuck(stopped, found["Last_SQL_Error"]) if stopped else "",
+        stuck=failed_at(stopped, found["Last_SQL_Error"]) if stopped else "",
         gone=int(found["Last_IO_Errno"] or 0) == _GAVE_UP,
     )
 
@@ -151,6 +151,13 @@ def read_state(directory: Path) -> dict[str, str]:
 def write_state(work: MirrorWork, facts: Mapping[str, str]) -> None:
     """Replace what is noted of a mirror."""
     files.write_file(work.directory, STATE, json.dumps(dict(facts), sort_keys=True), work.account)
+
+
+def failed_at(code: int, said: str) -> str:
+    """Return why nothing is applied any more, without the statement and the values that the server quotes."""
+    table = _TABLE.search(said)
+    where = f" at table {table[1]}" if table is not None else ""
+    return f"what the primary did cannot be done here{where} (error {code})"
 
 
 def _begin(work: MirrorWork, here: Primary, *, private: bool) -> str:
@@ -187,10 +194,3 @@ def _certificates(work: MirrorWork, here: Primary) -> dict[str, Path]:
 def _status(link: Link) -> dict[str, str] | None:
     found = link.named("SHOW SLAVE STATUS")
     return {name: "" if value is None else str(value) for name, value in found[0].items()} if found else None
-
-
-def _stuck(code: int, said: str) -> str:
-    """Return why nothing is applied any more, without the statement and the values that the server quotes."""
-    table = _TABLE.search(said)
-    where = f" at table {table[1]}" if table is not None else ""
-    return f"what the primary did cannot be done here{where} (error {code})"

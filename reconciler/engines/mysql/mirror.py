@@ -64,7 +64,7 @@ class MariaDbMirrors:
         here = _followable(work)
         with primary.session(here) as link:
             _require(link, here)
-            return catalog.size(link, catalog.databases(link, here, ()))
+            return catalog.size(link, copying.wanted(link, here, self._product, ()))
 
     @translated()
     def copy(self, work: MirrorWork) -> CopiedPrimary:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines import files
-from reconciler.engines.mysql import backups, bootstrap, following, leftovers, notes, server, settings, streams
+from reconciler.engines.mysql import backups, binlogs, bootstrap, following, leftovers, notes, server, settings, streams
 from reconciler.errors import BusyError, CommandError, SourceError, UnsupportedError
 from reconciler.handover import give_tree, take_tree
 
@@ -152,6 +152,8 @@ def _bring_backup(work: BuildWork, product: Product, installed: InstalledServer,
     take_tree(work.directory)
     for place in places[1:]:
         leftovers.remove(place)
+    if work.source.wal is not None:
+        binlogs.bring(work, binlogs.find(work.source.wal, chain, work.source.chosen.partition("+")[2]))
     return layout
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.mysql import (
     accounts,
+    binlogs,
     copying,
     damage,
     following,
@@ -48,6 +49,8 @@ class MysqlSession:
         """Make the server safe for the work of a spec."""
         if self._work.source.kind == "mirror":
             self._require_position()
+        if self._work.source.wal is not None:
+            binlogs.replay(self._work)
         if self._work.source.kind in _FROM_ELSEWHERE:
             self._work.progress("isolating from production")
             isolate.isolate_server(self._work, self._product)

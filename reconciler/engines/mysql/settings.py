@@ -93,8 +93,13 @@ def check_values(product: Product, installed: InstalledServer, wanted: Mapping[s
         ) from error
 
 
-def write_build(work: BuildWork, product: Product, layout: Mapping[str, str]) -> None:
-    """Write the settings of a build's private server; ``layout`` are those of its data directory."""
+def write_build(
+    work: BuildWork, product: Product, layout: Mapping[str, str], more: Mapping[str, str] | None = None
+) -> None:
+    """Write the settings of a build's private server; ``layout`` are those of its data directory.
+
+    ``more`` are settings of the work that it begins with.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     values = {
         **COMMON,
@@ -114,6 +119,7 @@ def write_build(work: BuildWork, product: Product, layout: Mapping[str, str]) ->
         "skip_networking": "ON",
         **product.build_settings,
         **layout,
+        **(more or {}),
     }
     write(work, values, work.account)
 

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from reconciler.engines.mysql.following import behind
-from reconciler.engines.mysql.relaylog import last_commit
+from reconciler.engines.mysql.relaylog import complete, last_commit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_STATEMENT, _DESCRIPTION, _COMMIT, _ROWS = 2, 15, 16, 23
+_STATEMENT, _ROTATE, _DESCRIPTION, _COMMIT, _ROWS, _GTID = 2, 4, 15, 16, 23, 162
 
 
 def _log(path: Path, *events: tuple[int, int]) -> list[int]:
@@ -41,6 +41,17 @@ def test_a_log_that_is_gone_or_cut_off_says_what_it_can(tmp_path: Path) -> None:
     assert last_commit(path, 1000) == datetime.fromtimestamp(100, UTC)
     path.write_bytes(b"something else")
     assert last_commit(path, 1000) is None
+
+
+def test_a_transaction_that_is_being_written_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "bin.000003"
+    head = [(_DESCRIPTION, 9), (_GTID, 100), (_ROWS, 100), (_COMMIT, 100), (_GTID, 200), (_STATEMENT, 200)]
+    ends = _log(path, *head)
+    assert complete(path) == ends[3]
+    assert _log(path, *head, (_GTID, 300))[5] == complete(path)
+    assert _log(path, *head, (_ROTATE, 300))[6] == complete(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert complete(path) == ends[3]
 
 
 def test_a_mirror_is_behind_by_what_it_lacks_of_each_domain() -> None:
