@@ -167,7 +167,7 @@ class MariaDbMirrors:
         if found.stuck:
             raise BusyError(f"the mirror cannot be cut: {found.stuck}", reason="MirrorStuck")
         following.note(work, found)
-        for statement in self._product.holds[0]:
+        for statement in ("FLUSH LOCAL TABLES", *self._product.holds[0]):  # what has no log is whole when it is closed
             link.rows(statement)
 
     def _wake(self, work: MirrorWork) -> None:

@@ -124,7 +124,6 @@ class _Shared:
             return part
 
     def _copy(self, session: Link, writer: Link, part: Part) -> None:
-        table = part.table
         if part.history:
             writer.rows(_HISTORY)
         with primary.told(self._here):
