@@ -237,7 +237,7 @@ def test_the_end_of_an_image_leaves_nothing_anywhere_and_a_copy_that_is_cut_off_
         world.write(name, "")
     world.configure(prune={"maxDelete": 100, "maxDeletePercent": 100})
     world.converge()
-    assert world.volumes() == []
+    assert world.volumes() == ()
     assert mirror_servers(world) == []
     until(lambda: production.sessions() == [], what="the end of the mirror's session")
     production.sql("CREATE TABLE shop.large AS SELECT seq, repeat('x', 500) AS filler FROM shop.seq_1_to_10000")

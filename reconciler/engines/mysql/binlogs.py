@@ -8,7 +8,6 @@ a relay log: the two have one format. Nothing here asks the server that wrote th
 from __future__ import annotations
 
 import re
-import shutil
 import time
 import zlib
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ _LOG = re.compile(r"(?P<base>.+)\.(?P<number>\d{6,})(?:\.(?:gz|zst|lz4|bz2|xz))?
 _PLACE = "logs"
 _NAME = "replay"
 _POLL_SECONDS = 0.2
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ def bring(work: BuildWork, logs: Logs) -> None:
         work.cancel.check()
         work.progress(f"copying {path}")
         with open_stream(path, compression_of(path)) as source, target.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
+            while piece := source.read(_PIECE):
+                copy.write(piece)
     if targets and compression_of(logs.paths[-1]) is None:
         with targets[-1].open("r+b") as copy:
             copy.truncate(logs.size)
@@ -171,7 +172,7 @@ def _await(work: BuildWork, admin: Link, names: list[str]) -> None:
 
 def _start(path: Path) -> tuple[str, int, int]:
     """Return the name of the logs of a backed-up server, and the number and offset at which the backup ends."""
-    text = next((found for name in _START if (found := files.read_small(path / name)) is not None), "")
+    text = next((told for name in _START if (told := files.read_small(path / name)) is not None), "")
     words = text.split()
     found = _LOG.fullmatch(words[0]) if words else None
     if found is None or len(words) < 2 or not words[1].isdigit():  # noqa: PLR2004 - a file and an offset

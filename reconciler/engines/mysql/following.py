@@ -36,6 +36,7 @@ STATE = "mirror.json"
 AS_PRIMARY = ("lower_case_table_names", "default_storage_engine", "innodb_default_row_format")
 """Settings of the primary by which statements mean what they mean there."""
 _RELAY = "relay"
+_ABOUT_RELAY, _ABOUT_PRIMARY = "relay.info", "master.info"
 _RETRY_SECONDS = 5
 _GAVE_UP = 1236
 _WARM: Mapping[str, str] = {
@@ -80,6 +81,8 @@ def write(work: MirrorWork, product: Product, here: Primary, *, private: bool) -
     state = read_state(work.directory)
     relay = work.directory / _RELAY
     shutil.rmtree(relay, ignore_errors=True)  # it gets them again from where its data is
+    for name in (_ABOUT_RELAY, _ABOUT_PRIMARY):  # of logs that are not there it would not start to follow
+        files.remove(work.run_directory, name)
     relay.mkdir(mode=0o700)
     give(relay, work.account)
     ignored = {"replicate_wild_ignore_table": ("mysql.%", "sys.%", *state.get("absent", "").split())}
@@ -92,8 +95,8 @@ def write(work: MirrorWork, product: Product, here: Primary, *, private: bool) -
         "server_id": str(zlib.crc32(work.server.encode()) or 1),
         "relay_log": str(relay / "relay"),
         "relay_log_index": str(relay / "relay.index"),
-        "relay_log_info_file": str(work.run_directory / "relay.info"),
-        "master_info_file": str(work.run_directory / "master.info"),
+        "relay_log_info_file": str(work.run_directory / _ABOUT_RELAY),
+        "master_info_file": str(work.run_directory / _ABOUT_PRIMARY),
     }
     settings.write(work, values, work.account, repeated=ignored)
     server.prepare_admin(work, product, more=_begin(work, here, private=private))

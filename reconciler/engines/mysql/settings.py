@@ -151,7 +151,7 @@ def write_clone(work: CloneWork, product: Product, layout: Mapping[str, str]) ->
     write(work, values, work.account)
 
 
-def temporary(work: server.Work) -> Path:
+def temporary(work: server.Served) -> Path:
     """Return the directory for a server's temporary files, which is made."""
     path = work.directory / "tmp"
     if not path.is_dir():
@@ -160,7 +160,7 @@ def temporary(work: server.Work) -> Path:
     return path
 
 
-def rules(work: server.Work, product: Product) -> dict[str, str]:
+def rules(work: server.Served, product: Product) -> dict[str, str]:
     """Return the settings of every server of ours that nobody may change."""
     temporary_files = temporary(work)
     return {
@@ -176,7 +176,7 @@ def rules(work: server.Work, product: Product) -> dict[str, str]:
 
 
 def write(
-    work: server.Work,
+    work: server.Served,
     values: Mapping[str, str],
     account: Account | None,
     *,

@@ -133,10 +133,10 @@ def test_binary_logs_after_a_backup_bring_it_to_their_end(
 ) -> None:
     place = production.root / "logs"
     place.mkdir()
-    production.sql("INSERT INTO shop.item VALUES (50, 'after the backup')")
+    production.sql("INSERT INTO shop.item VALUES (50, 'after it')")
     production.sql("FLUSH BINARY LOGS")
     production.sql("INSERT INTO shop.old VALUES (50)")
-    production.sql("INSERT INTO shop.item VALUES (51, 'in the log that is written')")
+    production.sql("INSERT INTO shop.item VALUES (51, 'in the last log')")
     for log in production.data.glob("*-bin.0*"):
         packed = log.name < max(path.name for path in production.data.glob("*-bin.0*"))
         if packed:
@@ -145,7 +145,7 @@ def test_binary_logs_after_a_backup_bring_it_to_their_end(
             shutil.copy(log, place)
     source = replace(_source(backups), wal=place)
     identity = mariadb.engine.identify(source)
-    production.sql("INSERT INTO shop.item VALUES (52, 'for the next build')")
+    production.sql("INSERT INTO shop.item VALUES (52, 'next build')")
     shutil.copy(max(production.data.glob("*-bin.0*")), place)
     chosen = replace(source, chosen=identity.input_id)
     assert mariadb.engine.identify(chosen).input_id == identity.input_id
