@@ -67,6 +67,7 @@ def copy(work: Work, action: CopyPrimary) -> None:
     directory = storage.create(action.volume, manifest)
     try:
         give_tree(directory, job.account)
+        work.run_directory(action.volume, job.account)
         copied = mirrors.copy(job)
         whole = replace(
             manifest,
@@ -222,7 +223,8 @@ def _copied(
 ) -> Path:
     """Copy a mirror: in one instant while it runs, or at rest."""
     _pool, known = _mirror(work, mirror)
-    with work.host.cutting[mirror]:
+    job = _job(work, storage, mirror, known)
+    with work.host.cutting[mirror], mirrors_of(work.host, known.engine).resting(job):
         if storage.traits.atomic_snapshots:
             return storage.clone(mirror, volume, manifest)
         work.runtime(known.runtime).stop(ServerName(mirror))

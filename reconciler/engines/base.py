@@ -220,6 +220,18 @@ class Mirrors(Protocol):
         """
         ...
 
+    def resting(self, work: MirrorWork) -> AbstractContextManager[None]:
+        """Give a block in which a running mirror is fit to be copied in one instant, or to be stopped and copied.
+
+        The server may have been started anew when the block ends, and does follow again then.
+
+        Raises:
+            UnavailableError: it cannot be brought to rest now.
+            BusyError: it does not get on.
+
+        """
+        ...
+
     def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
         """Remove the kept log that none of the raw copies in these directories needs to be replayed from."""
         ...

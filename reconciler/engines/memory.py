@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -302,6 +302,9 @@ class MemoryMirrors:
 
     def replay(self, work: MirrorWork) -> None:
         self._engine.content(work.directory).rows = self.primaries[work.primary.url].archived
+
+    def resting(self, work: MirrorWork) -> AbstractContextManager[None]:  # noqa: ARG002 - it never moves by itself
+        return nullcontext()
 
     def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
         """It keeps none."""

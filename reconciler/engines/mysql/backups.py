@@ -78,9 +78,9 @@ def choose(source: LocalSource, product: Product) -> Chain:
         UnsupportedError: it asks for what this version cannot do.
 
     """
-    if source.repository is not None or source.wal is not None:
+    if source.repository is not None:
         raise UnsupportedError(
-            "repositories of tools and logs after a backup are not supported for this engine in this version",
+            "repositories of tools are not supported for this engine in this version",
             reason="SourceUnsupported",
             hint="name directories of full and incremental backups",
         )
@@ -93,7 +93,7 @@ def choose(source: LocalSource, product: Product) -> Chain:
             passed.append(found)
             continue
         chain = Chain(found, tuple((*source.refused, *passed)[:_TOLD]))
-        if not source.chosen or chain.identity == source.chosen:
+        if not source.chosen or chain.identity == source.chosen.partition("+")[0]:
             return chain
     if source.chosen:
         raise BusyError("the backup that was chosen is not there any more", reason="SourceChanged")

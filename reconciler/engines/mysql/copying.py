@@ -50,7 +50,7 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
     here = primary.of_source(source)
     with primary.session(here) as link:
         _version(link, here, product)
-        names = _wanted(link, here, product, source.primary.databases if source.primary else ())
+        names = wanted(link, here, product, source.primary.databases if source.primary else ())
         found = moment.state(link, here, product)
         return SourceIdentity(f"primary:{found}", _NEW_SERVER_BYTES + catalog.size(link, names))
 
@@ -86,6 +86,26 @@ def choose_server(work: BuildWork, product: Product) -> InstalledServer:
     return min(fitting, key=lambda one: _numbers(one.version))
 
 
+def wanted(link: Link, here: Primary, product: Product, listed: Sequence[str]) -> tuple[str, ...]:
+    """Return the databases to copy, once every right that this takes is there; ``listed`` ones, or all.
+
+    Raises:
+        SourceError: a right is missing, or a database.
+
+    """
+    grants = [str(row[0]) for row in link.rows("SHOW GRANTS")]
+    lacking = rights.missing(grants, listed, product.code_rights)
+    if lacking:
+        named = "; ".join(lacking[:_MOST_NAMED])
+        raise SourceError(
+            f"the user of the secret {here.secret} lacks rights at the primary {here.where}, without which parts of"
+            f" its databases cannot be seen: {named}",
+            reason="PrimaryRefused",
+            hint=f"GRANT {lacking[0]} TO it, and so on",
+        )
+    return catalog.databases(link, here, listed)
+
+
 def restore_primary(work: BuildWork, product: Product) -> None:
     """Copy all databases that the image wants.
 
@@ -97,7 +117,7 @@ def restore_primary(work: BuildWork, product: Product) -> None:
     """
     here = primary.of_source(work.source)
     with primary.session(here) as link:
-        names = _wanted(link, here, product, work.databases)
+        names = wanted(link, here, product, work.databases)
     work.progress("waiting for a moment of the primary")
     with _target(work, product) as (password, link):
         copy = _Copy(work, here, link, password)
@@ -114,7 +134,7 @@ def restore_whole(work: BuildWork, product: Product) -> tuple[str, ...]:
     """
     here = primary.of_source(work.source)
     with primary.session(here) as link:
-        names = _wanted(link, here, product, ())
+        names = wanted(link, here, product, ())
     work.progress("waiting for a moment of the primary")
     with _target(work, product) as (password, link):
         copy = _Copy(work, here, link, password)
@@ -148,21 +168,6 @@ def _version(link: Link, here: Primary, product: Product) -> Version:
 def _numbers(version: str) -> Version:
     found = _VERSION.search(version)
     return (int(found[1]), int(found[2])) if found is not None else (0, 0)
-
-
-def _wanted(link: Link, here: Primary, product: Product, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the databases to copy, once every right that this takes is there."""
-    grants = [str(row[0]) for row in link.rows("SHOW GRANTS")]
-    lacking = rights.missing(grants, wanted, product.code_rights)
-    if lacking:
-        named = "; ".join(lacking[:_MOST_NAMED])
-        raise SourceError(
-            f"the user of the secret {here.secret} lacks rights at the primary {here.where}, without which parts of"
-            f" its databases cannot be seen: {named}",
-            reason="PrimaryRefused",
-            hint=f"GRANT {lacking[0]} TO it, and so on",
-        )
-    return catalog.databases(link, here, wanted)
 
 
 def _note_layout(work: BuildWork, link: Link) -> None:
@@ -243,8 +248,20 @@ class _Copy:
             self._make(f"database {name}", _if_absent(catalog.database_definition(first, name)))
         for table in sorted(tables, key=lambda table: not table.sequence):  # defaults of columns call sequences
             self._make_table(first, table)
-        todo = transfer.parts(first, tables, len(found.sessions))
+        history = self._takes_history()
+        todo = transfer.parts(first, tables, len(found.sessions), history=history)
+        for table in tables:
+            if table.versioned and not any(part.history for part in todo if part.table == table):
+                notes.add_line(self._work, "left_out", f"the history of {table.database}.{table.name} is not in it")
         transfer.copy(self._work, self._here, found.sessions, self._password, todo)
+
+    def _takes_history(self) -> bool:
+        """Tell whether the build's server lets rows say when they began and ended (MariaDB 10.11)."""
+        try:
+            self._link.rows("SELECT @@system_versioning_insert_history")
+        except SqlError:
+            return False
+        return True
 
     def _is_kept(self, table: Table) -> bool:
         if table.reaches_out:

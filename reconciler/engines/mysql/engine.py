@@ -15,6 +15,7 @@ from reconciler.engines import files
 from reconciler.engines.base import BuildWork
 from reconciler.engines.mysql import (
     activity,
+    binlogs,
     bootstrap,
     copying,
     finish,
@@ -29,6 +30,7 @@ from reconciler.engines.mysql import (
     users,
 )
 from reconciler.engines.mysql.failures import translated
+from reconciler.engines.mysql.mirror import MariaDbMirrors
 from reconciler.engines.mysql.product import MARIADB, MYSQL
 from reconciler.engines.mysql.session import MysqlSession
 from reconciler.errors import UnsupportedError
@@ -93,9 +95,13 @@ class MysqlEngine:
     def prepare(self, work: BuildWork) -> None:
         parameters.check_parameters(work.parameters)
         work = streams.unpacked(work, self.product)
+        if work.source.kind == "mirror":
+            physical.note_mirrored(work)
         installed = self._installed_for(work)
         settings.check_values(self.product, installed, work.parameters)
-        if work.source.physical:
+        if work.source.kind == "mirror":
+            physical.open_mirrored(work, self.product, installed)
+        elif work.source.physical:
             physical.open_physical(work, self.product, installed)
         elif work.source.base is not None:
             give_tree(work.directory, work.account)
@@ -106,7 +112,7 @@ class MysqlEngine:
     @translated()
     def build_server(self, work: BuildWork) -> ServerSpec:
         installed = self._installed_for(work)
-        settings.write_build(work, self.product, _layout(work))
+        settings.write_build(work, self.product, _layout(work), binlogs.settings_of(work))
         server.prepare_admin(work, self.product)
         return self._spec(work, installed)
 
@@ -203,6 +209,7 @@ class MariaDbEngine(MysqlEngine):
 
     def __init__(self) -> None:
         super().__init__(MARIADB)
+        self.mirrors = MariaDbMirrors(MARIADB)
 
 
 def _layout(work: server.Work) -> dict[str, str]:

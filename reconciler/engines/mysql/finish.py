@@ -53,6 +53,7 @@ def finish_build(work: BuildWork, product: Product, installed: InstalledServer) 
         databases=notes.lines(facts, "databases"),
         facts={name: facts[name] for name in (*settings.LAYOUT, *_OF_THE_PRIMARY) if name in facts},
         data_as_of=datetime.fromisoformat(facts["as_of"]) if "as_of" in facts else None,
+        position=facts.get("position"),
         input_id=facts.get("input_id"),
         source_notes=notes.lines(facts, "left_out"),
     )

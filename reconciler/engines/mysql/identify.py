@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
 from reconciler.engines.compressed import compression_of
-from reconciler.engines.mysql import backups, copying, physical, settings, streams
+from reconciler.engines.mysql import backups, binlogs, copying, physical, settings, streams
 from reconciler.engines.mysql.dumps import detect
 from reconciler.errors import SourceError, UnsupportedError
 
@@ -45,13 +45,8 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
     if source.kind == "dump" and source.path is not None:
         return _dump(source.path)
     try:
-        if source.kind == "backup" and (stream := streams.find(source)) is not None:
-            return _stream(stream)
         if source.kind == "backup":
-            chain = backups.choose(source, product)
-            parts = [_listed(part.path) for part in chain.parts]
-            size = sum(part.size_bytes for part in parts) + _NEW_SERVER_BYTES
-            return SourceIdentity(chain.identity, size, parts[-1].modified_at, chain.notes)
+            return _backup(source, product)
         if source.kind == "files" and source.path is not None:
             if not (source.path / "ibdata1").is_file():
                 raise SourceError(f"{source.path} is no data directory: it has no ibdata1")
@@ -87,6 +82,19 @@ def _dump(path: Path) -> SourceIdentity:
     return replace(
         listed, size_bytes=built_size(listed.size_bytes, packed=found.compression is not None or found.directory)
     )
+
+
+def _backup(source: LocalSource, product: Product) -> SourceIdentity:
+    if (stream := streams.find(source)) is not None:
+        return _stream(stream)
+    chain = backups.choose(source, product)
+    parts = [_listed(part.path) for part in chain.parts]
+    size = sum(part.size_bytes for part in parts) + _NEW_SERVER_BYTES
+    if source.wal is None:
+        return SourceIdentity(chain.identity, size, parts[-1].modified_at, chain.notes)
+    logs = binlogs.find(source.wal, chain, source.chosen.partition("+")[2])
+    told = (*chain.notes, *logs.notes)
+    return SourceIdentity(f"{chain.identity}+{logs.identity}", size + _INDEXED * logs.bytes, None, told)
 
 
 def _stream(path: Path) -> SourceIdentity:

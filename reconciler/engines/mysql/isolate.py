@@ -47,6 +47,8 @@ def isolate_server(work: BuildWork, product: Product) -> None:
         _disable_events(admin)
         _leave_remote_tables(work, admin)
         _lock_accounts(admin, product)
+        if work.source.kind == "mirror":
+            _make_definers(admin, product)
         present = _server_tables(admin)
         for table in _REWRITTEN:
             if table in present:
@@ -120,6 +122,17 @@ def _lock_accounts(admin: Link, product: Product) -> None:
         for host in accounts.hosts_of(admin, name):
             if host != server.HOST:
                 admin.rows(f"DROP USER {accounts.account(name, host)}")
+
+
+def _make_definers(admin: Link, product: Product) -> None:
+    """Make locked accounts for code whose definers a mirror does not know: it has no accounts of its primary."""
+    for definer in accounts.definers(admin):
+        name, _, host = definer.rpartition("@")
+        if name and host and host not in accounts.hosts_of(admin, name):
+            who = accounts.account(name, host)
+            admin.rows(f"CREATE USER {who} {product.nobody()} ACCOUNT LOCK")
+            for statement in accounts.rights(product, "owner", who):
+                admin.rows(statement)
 
 
 def _leave_role(admin: Link, role: str) -> None:

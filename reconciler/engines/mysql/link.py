@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import pymysql
 from pymysql.constants import SERVER_STATUS
-from pymysql.cursors import SSCursor
+from pymysql.cursors import DictCursor, SSCursor
 
 from reconciler.engines.mysql.failures import interrupted, sql_error
 from reconciler.errors import CancelledError
@@ -87,6 +87,15 @@ class Link:
             with self._connection.cursor() as cursor:
                 cursor.execute(statement, values or None)
                 return cast("list[Row]", list(cursor.fetchall()))
+        except pymysql.Error as error:
+            raise self._error(error) from None
+
+    def named(self, statement: str) -> list[dict[str, Any]]:
+        """Run a statement of ours and return its rows by the names of columns. Raises as :meth:`rows`."""
+        try:
+            with self._connection.cursor(DictCursor) as cursor:
+                cursor.execute(statement)
+                return cast("list[dict[str, Any]]", list(cursor.fetchall()))
         except pymysql.Error as error:
             raise self._error(error) from None
 

@@ -16,18 +16,23 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork
 
-_FILE = "build.json"
+FILE = "build.json"
 
 
 def read(work: BuildWork) -> dict[str, str]:
     """Return what was noted so far."""
-    text = files.read_small(work.directory / _FILE)
+    text = files.read_small(work.directory / FILE)
     return {} if text is None else {str(key): str(value) for key, value in json.loads(text).items()}
 
 
 def add(work: BuildWork, facts: Mapping[str, str]) -> None:
     """Add to the notes."""
-    files.write_file(work.directory, _FILE, json.dumps(read(work) | dict(facts), sort_keys=True), None)
+    files.write_file(work.directory, FILE, json.dumps(read(work) | dict(facts), sort_keys=True), None)
+
+
+def replace(work: BuildWork, facts: Mapping[str, str]) -> None:
+    """Begin the notes anew."""
+    files.write_file(work.directory, FILE, json.dumps(dict(facts), sort_keys=True), None)
 
 
 def add_line(work: BuildWork, name: str, line: str) -> None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines import files
-from reconciler.engines.mysql import backups, bootstrap, leftovers, notes, server, settings, streams
-from reconciler.errors import BusyError, CommandError, SourceError
+from reconciler.engines.mysql import backups, binlogs, bootstrap, following, leftovers, notes, server, settings, streams
+from reconciler.errors import BusyError, CommandError, SourceError, UnsupportedError
 from reconciler.handover import give_tree, take_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from reconciler.engines.base import BuildWork, InstalledServer, LocalSource
@@ -78,11 +79,39 @@ def open_physical(work: BuildWork, product: Product, installed: InstalledServer)
     layout = _bring_backup(work, product, installed, data) if work.source.kind == "backup" else _bring_files(work, data)
     notes.add(work, layout | {"major": installed.major})  # what is served must not depend on what is added meanwhile
     take_tree(work.directory)
+    _make_fit(work, product, data, layout)
+    _open(work, product, installed)
+
+
+def _make_fit(work: BuildWork, product: Product, data: Path, layout: Mapping[str, str]) -> None:
+    """Leave nothing in a data directory that its server would go on with, and write the settings of that."""
     leftovers.refuse_links(data)
     leftovers.remove_following(data)
     data.chmod(0o700)
     give_tree(work.directory, work.account)
-    settings.write_build(work, product, layout)
+    settings.write_build(work, product, {name: layout[name] for name in settings.LAYOUT if name in layout})
+
+
+def note_mirrored(work: BuildWork) -> None:
+    """Note what a copy of a mirror says of itself: how far that had come, and what serves it."""
+    state = following.read_state(work.directory)
+    if "major" not in state:
+        raise BusyError("the copy of the mirror does not say how far that had come", reason="MirrorSilent")
+    facts = {name: state[name] for name in (*settings.LAYOUT, "major", "as_of") if name in state}
+    left_out = notes.read(work).get("left_out", "")
+    notes.replace(work, facts | {"position": state["gtid"], "gtid": state["gtid"], "left_out": left_out})
+
+
+def open_mirrored(work: BuildWork, product: Product, installed: InstalledServer) -> None:
+    """Open the copy of a mirror that a build's directory is. Raises as :func:`open_physical`."""
+    if work.source.at is not None:
+        raise UnsupportedError("moments of a mirror are not supported for this engine", reason="SourceUnsupported")
+    data = server.data_directory(work)
+    take_tree(work.directory)
+    for entry in list(work.directory.iterdir()):
+        if entry not in (data, work.directory / notes.FILE):
+            leftovers.remove(entry)
+    _make_fit(work, product, data, notes.read(work))
     _open(work, product, installed)
 
 
@@ -123,6 +152,8 @@ def _bring_backup(work: BuildWork, product: Product, installed: InstalledServer,
     take_tree(work.directory)
     for place in places[1:]:
         leftovers.remove(place)
+    if work.source.wal is not None:
+        binlogs.bring(work, binlogs.find(work.source.wal, chain, work.source.chosen.partition("+")[2]))
     return layout
 
 

@@ -169,7 +169,7 @@ def connect(primary: Primary, cancel: CancelToken | None = None, *, connect_seco
     except (RuntimeError, OSError, ValueError) as error:  # of PyMySQL, for a plug-in or a file that it cannot use
         raise refusal(primary, 2059, str(error)) from None
     link = Link(connection, cancel, (lambda thread: _kill(primary, thread)) if cancel is not None else None)
-    if _must_be_private(primary) and not _is_private(link):
+    if _must_be_private(primary) and not is_private(link):
         link.close()
         raise refusal(primary, 2026, "it takes no TLS")
     return link
@@ -198,6 +198,12 @@ def told(primary: Primary) -> Iterator[None]:
         yield
     except SqlError as error:
         raise failure(primary, error) from None
+
+
+def is_private(link: Link) -> bool:
+    """Tell whether a session is encrypted."""
+    found = link.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    return bool(found and found[0][1])
 
 
 def refusal(primary: Primary, code: int, text: str) -> ReconcilerError:
@@ -236,11 +242,6 @@ def _said(error: pymysql.Error) -> tuple[int, str]:
 
 def _must_be_private(primary: Primary) -> bool:
     return primary.tls not in ("DISABLED", "PREFERRED") and primary.socket is None
-
-
-def _is_private(link: Link) -> bool:
-    found = link.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
-    return bool(found and found[0][1])
 
 
 def _tls(primary: Primary) -> ssl.SSLContext | None:

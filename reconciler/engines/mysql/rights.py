@@ -44,6 +44,11 @@ def missing(grants: Iterable[str], databases: Sequence[str], code_rights: Sequen
     return lacking
 
 
+def has(grants: Iterable[str], right: str) -> bool:
+    """Tell whether a right, as ``RIGHT ON place``, is among what ``SHOW GRANTS`` says."""
+    return _has_exactly([found for text in grants if (found := _parse(text)) is not None], right)
+
+
 def _parse(text: str) -> _Grant | None:
     found = _GRANT.match(text)
     if found is None:

@@ -59,8 +59,12 @@ class Column:
     long: bool
 
 
-def columns_of(link: Link, database: str, table: str, *, history: bool) -> tuple[Column, ...]:
-    """Return the columns of a table that are not computed; with ``history`` also when its rows began and ended."""
+def columns_of(link: Link, database: str, table: str, *, history: bool) -> tuple[tuple[Column, ...], bool]:
+    """Return the columns of a table that are not computed, and whether they are those of its history.
+
+    With ``history``, wanted for a table that keeps it, these say when rows began and ended as well;
+    not where that is told by numbers of transactions, which mean something in their own server only.
+    """
     found = []
     periods = []
     for name, data_type, octets, expression in link.rows(_COLUMNS, database, table):
@@ -71,7 +75,8 @@ def columns_of(link: Link, database: str, table: str, *, history: bool) -> tuple
             found.append(Column(str(name), kind, long=int(octets) > _ROW_BYTES or data_type in _UNBOUNDED))
     if history and not periods:
         periods = [Column(name, Kind.BYTES, long=False) for name in ("row_start", "row_end")]
-    return (*found, *periods) if history else tuple(found)
+    history = history and all(one.kind is Kind.BYTES for one in periods)
+    return ((*found, *periods), True) if history else (tuple(found), False)
 
 
 def select(table: str, columns: Sequence[Column], *, history: bool = False, where: str = "") -> str:

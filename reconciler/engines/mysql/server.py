@@ -19,7 +19,7 @@ import pymysql
 
 from reconciler import proc
 from reconciler.engines import files
-from reconciler.engines.base import BuildWork, InstalledServer
+from reconciler.engines.base import BuildWork, CloneWork, InstalledServer
 from reconciler.engines.mysql.failures import SqlError, sql_error
 from reconciler.engines.mysql.link import Link
 from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError
@@ -27,11 +27,12 @@ from reconciler.errors import CommandError, NotInstalledError, PermanentError, U
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.engines.base import CloneWork
+    from reconciler.engines.base import MirrorWork
     from reconciler.engines.mysql.product import Product
     from reconciler.proc import CancelToken
 
     Work = BuildWork | CloneWork
+    Served = Work | MirrorWork
 
 ADMIN = "reconciler_admin"
 """Account with all rights. Only over the socket; its password is that of one server."""
@@ -109,28 +110,31 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def data_directory(work: Work) -> Path:
+def data_directory(work: Served) -> Path:
     """Return the data directory of a build or clone."""
     return work.directory / "data"
 
 
-def settings_file(work: Work) -> Path:
+def settings_file(work: Served) -> Path:
     """Return where the settings of a build or clone lie: beside its data, so that none of a source is read."""
     return work.directory / "my.cnf"
 
 
-def socket(work: Work) -> Path:
+def socket(work: Served) -> Path:
     """Return the private socket."""
     return work.run_directory / "mysql.sock"
 
 
-def pid_file(work: Work) -> Path:
+def pid_file(work: Served) -> Path:
     """Return the file that a server has from when it takes connections until it has ended in an orderly way."""
     return work.run_directory / "mysql.pid"
 
 
-def prepare_admin(work: Work, product: Product) -> Path:
-    """Give the server to be started a password for its administrator; return the file of statements for its start."""
+def prepare_admin(work: Served, product: Product, *, more: str = "") -> Path:
+    """Give the server to be started a password for its administrator; return the file of statements for its start.
+
+    ``more`` are statements after that, each with its line end.
+    """
     path = work.run_directory / _KEY
     password = files.read_small(path)
     if password is None:
@@ -141,13 +145,13 @@ def prepare_admin(work: Work, product: Product) -> Path:
         f"CREATE USER IF NOT EXISTS {who};\nALTER USER {who} {product.identified(password)};\n"
         f"GRANT ALL PRIVILEGES ON *.* TO {who} WITH GRANT OPTION;\n"
     )
-    if not isinstance(work, BuildWork):  # it has the rest from its build
+    if isinstance(work, CloneWork):  # it has the rest from its build
         statements = f"ALTER USER {who} {product.identified(password)};\n"
-    files.write_file(work.run_directory, INIT_FILE, statements, work.account)
+    files.write_file(work.run_directory, INIT_FILE, statements + more, work.account)
     return work.run_directory / INIT_FILE
 
 
-def connect(work: Work, database: str | None = None, *, patient: bool = False) -> Link:
+def connect(work: Served, database: str | None = None, *, patient: bool = False) -> Link:
     """Connect as the administrator; ``patient``: for long statements of a build, which end when it is cancelled.
 
     Raises:
@@ -161,7 +165,7 @@ def connect(work: Work, database: str | None = None, *, patient: bool = False) -
 
 
 def link(
-    work: Work, user: str, password: str, database: str | None = None, *, cancel: CancelToken | None = None
+    work: Served, user: str, password: str, database: str | None = None, *, cancel: CancelToken | None = None
 ) -> Link:
     """Connect over the private socket; see :func:`connect`."""
     try:
@@ -192,7 +196,7 @@ def user_databases(admin: Link) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name not in SYSTEM_DATABASES and not name.startswith("#mysql50#")))
 
 
-def _kill(work: Work, thread: int) -> None:
+def _kill(work: Served, thread: int) -> None:
     try:
         with connect(work) as admin:
             admin.rows("KILL QUERY %s", thread)

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.engines.mysql import accounts, copying, damage, isolate, logical, notes, scripts, server, settle
+from reconciler.engines.mysql import (
+    accounts,
+    binlogs,
+    copying,
+    damage,
+    following,
+    isolate,
+    logical,
+    notes,
+    scripts,
+    server,
+    settle,
+)
 from reconciler.engines.mysql.link import quoted
-from reconciler.errors import MaskingError, SourceError
+from reconciler.errors import BusyError, MaskingError, SourceError
 from reconciler.state.desired import Policy
 
 if TYPE_CHECKING:
@@ -24,7 +36,7 @@ if TYPE_CHECKING:
     from reconciler.masking.report import Masked
     from reconciler.state.desired import Check, Script
 
-_FROM_ELSEWHERE = frozenset({"backup", "files", "clone"})
+_FROM_ELSEWHERE = frozenset({"backup", "files", "clone", "mirror"})
 
 
 class MysqlSession:
@@ -38,11 +50,22 @@ class MysqlSession:
 
     def open(self) -> None:
         """Make the server safe for the work of a spec."""
+        if self._work.source.kind == "mirror":
+            self._require_position()
+        if self._work.source.wal is not None:
+            binlogs.replay(self._work)
         if self._work.source.kind in _FROM_ELSEWHERE:
             self._work.progress("isolating from production")
             isolate.isolate_server(self._work, self._product)
         with server.connect(self._work) as admin:
             accounts.ensure_owner(admin, self._product)
+
+    def _require_position(self) -> None:
+        """Insist that a copy of a mirror holds what the mirror said when it was at rest."""
+        with server.connect(self._work) as admin:
+            found = following.position(admin)
+        if found != notes.read(self._work).get("position"):
+            raise BusyError("the copy of the mirror is of another moment than it says", reason="MirrorMoved")
 
     def restore(self) -> None:
         if self._work.source.kind == "dump":

@@ -16,7 +16,7 @@ from reconciler.errors import CommandError, UnsupportedError
 from reconciler.handover import give
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from reconciler.engines.base import BuildWork, CloneWork, InstalledServer
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from reconciler.proc import Account
 
 _MiB = 1 << 20
-_Settings = dict[str, str]
 BUILD_LOG_MIB = 128
 SEALED_LOG_MIB = 32
 """Redo of snapshots, and so of clones: what is written into it is a clone's own."""
 LAYOUT = ("innodb_page_size", "innodb_data_file_path", "innodb_undo_tablespaces", "lower_case_table_names")
 """Settings that belong to a data directory: its server does not start, or does not find its tables, with others."""
 
-_COMMON: Mapping[str, str] = {
+COMMON: Mapping[str, str] = {
     "skip_name_resolve": "ON",
     "skip_log_bin": "ON",
     "skip_slave_start": "ON",
@@ -94,17 +93,22 @@ def check_values(product: Product, installed: InstalledServer, wanted: Mapping[s
         ) from error
 
 
-def write_build(work: BuildWork, product: Product, layout: Mapping[str, str]) -> None:
-    """Write the settings of a build's private server; ``layout`` are those of its data directory."""
+def write_build(
+    work: BuildWork, product: Product, layout: Mapping[str, str], more: Mapping[str, str] | None = None
+) -> None:
+    """Write the settings of a build's private server; ``layout`` are those of its data directory.
+
+    ``more`` are settings of the work that it begins with.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     values = {
-        **_COMMON,
+        **COMMON,
         "innodb_buffer_pool_size": f"{max(64, min(512, memory // 16 // _MiB))}M",
         "innodb_log_file_size": f"{BUILD_LOG_MIB}M",
         "max_allowed_packet": "1G",
         **product.settings,
         **parameters.canonical(work.parameters),
-        **_rules(work, product),
+        **rules(work, product),
         # a build that crashes is thrown away, and storage writes all of it out before it is sealed
         "innodb_flush_log_at_trx_commit": "0",
         "innodb_doublewrite": "OFF",
@@ -115,15 +119,16 @@ def write_build(work: BuildWork, product: Product, layout: Mapping[str, str]) ->
         "skip_networking": "ON",
         **product.build_settings,
         **layout,
+        **(more or {}),
     }
-    _write(work, values, work.account)
+    write(work, values, work.account)
 
 
 def write_clone(work: CloneWork, product: Product, layout: Mapping[str, str]) -> None:
     """Write the settings of a clone."""
     chosen = parameters.canonical(work.parameters)
     values = {
-        **_COMMON,
+        **COMMON,
         **_WATCH_ONLY_CONNECTIONS,
         "innodb_buffer_pool_size": "64M",
         "innodb_log_file_size": f"{SEALED_LOG_MIB}M",
@@ -132,7 +137,7 @@ def write_clone(work: CloneWork, product: Product, layout: Mapping[str, str]) ->
         "max_connections": "100",
         **product.settings,
         **chosen,
-        **_rules(work, product),
+        **rules(work, product),
         **layout,
     }
     if work.port is None:
@@ -143,10 +148,10 @@ def write_clone(work: CloneWork, product: Product, layout: Mapping[str, str]) ->
         files.write_file(work.directory, "server.crt", work.tls[0].read_bytes(), work.account)
         files.write_file(work.directory, "server.key", work.tls[1].read_bytes(), work.account)
         values |= {"ssl_cert": str(work.directory / "server.crt"), "ssl_key": str(work.directory / "server.key")}
-    _write(work, values, work.account)
+    write(work, values, work.account)
 
 
-def temporary(work: server.Work) -> Path:
+def temporary(work: server.Served) -> Path:
     """Return the directory for a server's temporary files, which is made."""
     path = work.directory / "tmp"
     if not path.is_dir():
@@ -155,7 +160,8 @@ def temporary(work: server.Work) -> Path:
     return path
 
 
-def _rules(work: server.Work, product: Product) -> _Settings:
+def rules(work: server.Served, product: Product) -> dict[str, str]:
+    """Return the settings of every server of ours that nobody may change."""
     temporary_files = temporary(work)
     return {
         "datadir": str(server.data_directory(work)),
@@ -169,8 +175,16 @@ def _rules(work: server.Work, product: Product) -> _Settings:
     }
 
 
-def _write(work: server.Work, values: Mapping[str, str], account: Account | None) -> None:
-    lines = (f"{name} = {_escaped(value)}\n" for name, value in values.items())
+def write(
+    work: server.Served,
+    values: Mapping[str, str],
+    account: Account | None,
+    *,
+    repeated: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Write the only file of settings that a server reads; ``repeated`` are those that are given several times."""
+    pairs = [*values.items(), *((name, one) for name, several in (repeated or {}).items() for one in several)]
+    lines = (f"{name} = {_escaped(value)}\n" for name, value in pairs)
     files.write_file(work.directory, server.settings_file(work).name, "[mysqld]\n" + "".join(lines), account)
 
 

@@ -17,7 +17,7 @@ from reconciler import proc
 from reconciler.engines.base import LocalSource
 from reconciler.engines.compressed import compression_of, open_stream
 from reconciler.engines.mysql import backups, bootstrap, server
-from reconciler.errors import BusyError, CommandError, SourceError
+from reconciler.errors import BusyError, CommandError, SourceError, UnsupportedError
 from reconciler.handover import give
 
 if TYPE_CHECKING:
@@ -91,6 +91,12 @@ def unpacked(work: BuildWork, product: Product) -> BuildWork:
         stream = find(work.source)
         if stream is None:
             return work
+        if work.source.wal is not None:
+            raise UnsupportedError(
+                "binary logs after a stream are not supported in this version",
+                reason="SourceUnsupported",
+                hint="unpack the stream into a directory",
+            )
         if work.source.chosen and identity(stream) != work.source.chosen:
             raise BusyError("the stream that was chosen is not there any more", reason="SourceChanged")
         place.mkdir(mode=0o700)

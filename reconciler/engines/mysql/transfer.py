@@ -38,6 +38,7 @@ _BYTES = "SET NAMES binary"
 _HISTORY = "SET SESSION system_versioning_insert_history = ON"
 _TRUNCATED = 1265
 _COLUMN = re.compile(r"for column '(.*)' at row")
+_ENDED = "CopyEnded"
 _STATEMENT_BYTES = 1 << 20
 _RANGE_BYTES = 64 << 20
 """Tables are divided from this size on."""
@@ -50,6 +51,7 @@ class Part(NamedTuple):
 
     table: Table
     columns: tuple[Column, ...]
+    history: bool = False
     where: str = ""
 
     @property
@@ -58,9 +60,14 @@ class Part(NamedTuple):
         return f"{self.table.database}.{self.table.name}"
 
 
-def parts(link: Link, tables: Sequence[Table], jobs: int) -> list[Part]:
-    """Return the work, the largest first."""
-    found = [part for table in tables if table.has_rows and not table.sequence for part in _divided(link, table, jobs)]
+def parts(link: Link, tables: Sequence[Table], jobs: int, *, history: bool) -> list[Part]:
+    """Return the work, the largest first; ``history``: whether the build can take in when rows began and ended."""
+    found = [
+        part
+        for table in tables
+        if table.has_rows and not table.sequence
+        for part in _divided(link, table, jobs, history=history)
+    ]
     return sorted(found, key=lambda part: part.table.bytes, reverse=True)
 
 
@@ -75,8 +82,9 @@ def copy(work: BuildWork, here: Primary, sessions: Sequence[Link], password: str
     shared = _Shared(work, here, password, deque(todo))
     with ThreadPoolExecutor(len(sessions)) as pool:
         running = [pool.submit(shared.run, session) for session in sessions]
-    for one in running:
-        one.result()
+    failures = [error for one in running if (error := one.exception()) is not None]
+    if failures:  # what made the others end, and not that they did
+        raise next((error for error in failures if getattr(error, "reason", "") != _ENDED), failures[0])
 
 
 class _Shared:
@@ -116,8 +124,7 @@ class _Shared:
             return part
 
     def _copy(self, session: Link, writer: Link, part: Part) -> None:
-        table = part.table
-        if table.versioned:
+        if part.history:
             writer.rows(_HISTORY)
         with primary.told(self._here):
             session.rows("SAVEPOINT one_table")
@@ -136,7 +143,7 @@ class _Shared:
             session.rows("ROLLBACK TO SAVEPOINT one_table")
 
     def _read(self, session: Link, part: Part) -> Generator[bytes]:
-        query = rows.select(part.table.place, part.columns, history=part.table.versioned, where=part.where)
+        query = rows.select(part.table.place, part.columns, history=part.history, where=part.where)
         try:
             with closing(session.stream(query)) as found:
                 for row in found:
@@ -146,7 +153,7 @@ class _Shared:
 
     def _write(self, writer: Link, part: Part, pending: list[bytes], size: int) -> None:
         if self._failed.is_set():
-            raise BusyError("another table could not be copied", reason="CopyEnded")
+            raise BusyError("another table could not be copied", reason=_ENDED)
         try:
             writer.execute(rows.insert(part.table.place, part.columns) + b",".join(pending))
             warned = writer.value("SELECT @@warning_count")
@@ -175,10 +182,10 @@ def _decoded(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _divided(link: Link, table: Table, jobs: int) -> Iterator[Part]:
-    columns = rows.columns_of(link, table.database, table.name, history=table.versioned)
+def _divided(link: Link, table: Table, jobs: int, *, history: bool) -> Iterator[Part]:
+    columns, history = rows.columns_of(link, table.database, table.name, history=history and table.versioned)
     for where in _ranges(link, table, jobs):
-        yield Part(table, columns, where)
+        yield Part(table, columns, history, where)
 
 
 def _ranges(link: Link, table: Table, jobs: int) -> list[str]:

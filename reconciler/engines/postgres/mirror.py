@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ from reconciler.state.observed import ObservedMirror
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from reconciler.engines.base import InstalledServer, MirrorWork
@@ -183,6 +184,9 @@ class PostgresMirrors:
             return _standing(work, row[0], row[5], row[2])
 
         archived.replay(work, ask)
+
+    def resting(self, work: MirrorWork) -> AbstractContextManager[None]:  # noqa: ARG002 - of the contract
+        return nullcontext()  # a copy replays its log from the last restart point, whatever went on
 
     @translated()
     def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from reconciler.engines.base import LocalSource, UserWish
 from reconciler.errors import BusyError, ScriptError, SourceError, UnsupportedError
 from reconciler.state.servers import Endpoint
 from tests.engines.mysql.live import SECRETS, Production
+from tests.engines.mysql.production import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +126,46 @@ def test_a_stream_that_is_cut_off_or_builds_on_another_is_refused(
     for path, message in ((cut, "is truncated|damaged or truncated"), (torn, "truncated"), (later, "incremental")):
         with pytest.raises(SourceError, match=message):
             mariadb.engine.prepare(mariadb.build_work(source=LocalSource("backup", path=path, name=str(path))))
+
+
+def test_binary_logs_after_a_backup_bring_it_to_their_end(
+    mariadb: MariaDbHarness, production: Production, backups: Path
+) -> None:
+    place = production.root / "logs"
+    place.mkdir()
+    production.sql("INSERT INTO shop.item VALUES (50, 'after it')")
+    production.sql("FLUSH BINARY LOGS")
+    production.sql("INSERT INTO shop.old VALUES (50)")
+    production.sql("INSERT INTO shop.item VALUES (51, 'in the last log')")
+    for log in production.data.glob("*-bin.0*"):
+        packed = log.name < max(path.name for path in production.data.glob("*-bin.0*"))
+        if packed:
+            (place / f"{log.name}.gz").write_bytes(gzip.compress(log.read_bytes()))
+        else:
+            shutil.copy(log, place)
+    source = replace(_source(backups), wal=place)
+    identity = mariadb.engine.identify(source)
+    production.sql("INSERT INTO shop.item VALUES (52, 'next build')")
+    shutil.copy(max(production.data.glob("*-bin.0*")), place)
+    chosen = replace(source, chosen=identity.input_id)
+    assert mariadb.engine.identify(chosen).input_id == identity.input_id
+    assert mariadb.engine.identify(source).input_id != identity.input_id
+    before = _contents(place)
+    work = mariadb.build_work(source=chosen)
+    snapshot = mariadb.build(work)
+    assert _contents(place) == before
+    wanted = "SELECT (SELECT max(id) FROM item WHERE id < 100), (SELECT count(*) FROM old WHERE a = 50)"
+    assert answers(mariadb, work.directory, snapshot, [wanted]) == {wanted: [(51, 1)]}
+    assert snapshot.data_as_of is not None
+    assert abs(datetime.now(UTC) - snapshot.data_as_of) < timedelta(minutes=10)
+    found = [path for path, content in _contents(work.directory).items() if any(one in content for one in SECRETS)]
+    assert found == []
+
+    for log in place.glob("*.gz"):
+        log.unlink()
+    with pytest.raises(SourceError, match=r"in which the backup ends, is not in"):
+        mariadb.engine.identify(source)
+    production.sql("DELETE FROM shop.item WHERE id BETWEEN 50 AND 52")
 
 
 def test_files_of_a_server_that_runs_are_refused_and_of_one_that_crashed_recovered(
