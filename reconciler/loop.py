@@ -185,14 +185,17 @@ class Reconciler:
 
     def _tell_of_publishing(self) -> None:
         """Note what became of the status of the last pass, which is known only after it."""
-        store = self._host.store
-        known, failed = store.conditions(), self._publisher.conditions
-        if (PUBLISHING in known) == bool(failed):
-            return
-        others = {key: said for key, said in known.items() if key != PUBLISHING}
-        now = self._host.clock.now()
-        for transition in store.write_conditions(now, self._reported, {**others, **failed}):
-            store.record(Event.of_transition(transition, now, self._reported))
+        store, failed = self._host.store, self._publisher.conditions
+        try:
+            known = store.conditions()
+            if (PUBLISHING in known) == bool(failed):
+                return
+            others = {key: said for key, said in known.items() if key != PUBLISHING}
+            now = self._host.clock.now()
+            for transition in store.write_conditions(now, self._reported, {**others, **failed}):
+                store.record(Event.of_transition(transition, now, self._reported))
+        except ReconcilerError as error:
+            log.warning("the status cannot be written", error=str(error))
 
     def _guarded_pass(self) -> View | None:
         """Run a pass; an error that nobody foresaw is logged, and the next pass starts afresh."""

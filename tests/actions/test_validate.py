@@ -75,13 +75,13 @@ class Checkout:
         place = Place(self.path, temp, EVENT, self._comments.url)
         return run_action(place, {"path": "specs", "program": str(PROGRAM), **inputs})
 
-    def comment(self, plan: str, **inputs: str) -> Run:
+    def comment(self, plan: str, event: Path = EVENT, **inputs: str) -> Run:
         """Run the last step but one alone, after others that made this plan."""
         report = self._runs / f"report-{len(list(self._runs.iterdir()))}"
         report.mkdir()
         (report / "plan.md").write_text(plan)
         outputs = {"steps.install.outputs.report": str(report), "steps.validate.outputs.valid": "true"}
-        place = Place(self.path, report, EVENT, self._comments.url)
+        place = Place(self.path, report, event, self._comments.url)
         return run_action(place, inputs, only="Comment", outputs=outputs)
 
 
@@ -187,6 +187,13 @@ def test_a_passing_fault_of_the_host_is_tried_again(checkout: Checkout, comments
     comments.faults = 1
     assert checkout.comment(PLAN).annotations == []
     assert len(comments.bodies) == 1
+
+
+def test_a_push_has_nothing_to_comment_on(checkout: Checkout, comments: Comments, tmp_path: Path) -> None:
+    event = tmp_path / "push.json"
+    event.write_text(json.dumps({"ref": "refs/heads/main", "repository": {"full_name": "octo/specs"}}))
+    run = checkout.comment(PLAN, event)
+    assert (run.failed, run.annotations, comments.bodies) == ("", [], [])
 
 
 def test_without_plan_and_findings_there_is_no_comment(checkout: Checkout, comments: Comments) -> None:

@@ -47,6 +47,7 @@ def shown(start: str) -> list[str]:
         ("vendor.github-workflows", WORKFLOWS, 2),
         ("vendor.github-actions", ACTIONS, 0),
         ("vendor.gitlab-ci", [], 1),
+        ("vendor.dependabot", [ROOT / ".github/dependabot.yml"], 0),
     ],
 )
 def test_the_schema_of_the_host_takes_it(schema: str, files: list[Path], documents: int, tmp_path: Path) -> None:
