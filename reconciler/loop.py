@@ -28,6 +28,7 @@ from reconciler.plan.policy import judge
 from reconciler.plan.timers import next_due
 from reconciler.state.conditions import (
     ANNOUNCED,
+    PASSES,
     REPOSITORY,
     Condition,
     Kind,
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
     from reconciler.state.observed import Observed
 
 log = structlog.get_logger(__name__)
-
-PASSES = ObjectKey(Kind.INSTALLATION, "passes")
-"""What is said of passes themselves; present only while they fail."""
 
 
 class Reconciler:
@@ -161,6 +159,7 @@ class Reconciler:
                     self._classifications.begin()
                     notify.alive(_told(view))
                     self._rest(self._pause(view))
+            self._host.state.rest()
         finally:
             notify.stopping()
             self.close(abandon=True)
@@ -191,6 +190,7 @@ class Reconciler:
             self._report_failure("InternalError", f"unexpected {type(error).__name__}; see the log")
             return None
         tend(self._host, view.observed)
+        self._host.state.beat()
         return view
 
     def _cancel_pointless(self, desired: Desired) -> None:
