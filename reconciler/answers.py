@@ -131,8 +131,8 @@ def _outcome(serving: _Serving, now: datetime) -> Outcome:
 
 
 def _held(plan: Plan | None) -> list[str]:
-    """Say what waits for a maintenance window."""
-    return [hold.message for hold in plan.held if hold.until is not None] if plan is not None else []
+    """Say what waits, for a maintenance window or as the host is suspended."""
+    return list(dict.fromkeys(hold.message for hold in plan.held)) if plan is not None else []
 
 
 def _summary(changed: int) -> str:

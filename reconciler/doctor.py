@@ -9,12 +9,14 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from reconciler import plugins
 from reconciler.errors import ReconcilerError
 from reconciler.ids import RuntimeName
 from reconciler.proc import run
+from reconciler.state.conditions import PASSES
 from reconciler.status import words
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 Level = Literal["ok", "warning", "error"]
 
+_LONGEST_PASS = timedelta(minutes=15)
+"""A fetch from a remote that stalls ends after ten minutes."""
+_NAMED = 5
 _MARKS = {"ok": ("✔", "32"), "warning": ("!", "33"), "error": ("✘", "31")}
 
 
@@ -52,6 +57,8 @@ def examine(host: Host) -> tuple[Finding, ...]:
         _runtimes,
         _repository,
         _secrets,
+        _loop,
+        _objects,
     )
     return tuple(finding for check in checks for finding in _guarded(check, host))
 
@@ -166,3 +173,33 @@ def _secrets(host: Host) -> Iterator[Finding]:
     for warning in host.secrets.warnings:
         yield Finding("secrets", "warning", warning)
     yield Finding("secrets", "ok", f"in {host.config.secrets.directory} and ${host.config.secrets.environment}NAME")
+
+
+def _loop(host: Host) -> Iterator[Finding]:
+    """Say whether the loop turns: a process that hangs holds its lock as well as one that works."""
+    owner, last = host.state.lock_owner(), host.state.last_beat()
+    patience = 3 * host.config.repository.interval + _LONGEST_PASS
+    if owner is None and last is not None:
+        message = f"the loop ended without being stopped; its last pass was {words.age(last, host.clock.now())}"
+        yield Finding("loop", "error", message, "systemctl status reconciler; start it again")
+    elif owner is None:
+        yield Finding("loop", "ok", "no loop runs on this state: reconciler run, or install-service")
+    elif last is not None and host.clock.now() - last > patience:
+        message = f"{owner} has completed no pass for {words.span((host.clock.now() - last).total_seconds())}"
+        yield Finding("loop", "error", message, "its log may say why; systemctl restart reconciler")
+    else:
+        yield Finding("loop", "ok", f"{owner}, last pass {words.age(last, host.clock.now())}")
+    failing = next((c for c in host.store.conditions().get(PASSES, ()) if c.type == "Stalled"), None)
+    if failing is not None:
+        yield Finding("loop", "error", f"passes fail: {failing.message}", "reconciler events")
+
+
+def _objects(host: Host) -> Iterator[Finding]:
+    """Say which objects need a person: none of them keeps the others from being served."""
+    known = host.store.conditions()
+    stuck = sorted(str(key) for key, said in known.items() if any(c.type == "Stalled" for c in said) and key != PASSES)
+    if stuck:
+        more = f" and {len(stuck) - _NAMED} more" if len(stuck) > _NAMED else ""
+        yield Finding("objects", "warning", f"stalled: {', '.join(stuck[:_NAMED])}{more}", "reconciler status")
+    else:
+        yield Finding("objects", "ok", f"{len(known)} known, none is stalled")

@@ -280,6 +280,7 @@ def policy_settings(config: Config) -> PolicySettings:
         max_delete_percent=config.prune.max_delete_percent,
         unmasked=config.masking.unmasked,
         attestation=attestation_rules(config),
+        suspended=config.suspend,
         windows=tuple(
             MaintenanceWindow(
                 kind=window.kind,

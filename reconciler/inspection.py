@@ -11,22 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.activity import look
 from reconciler.errors import ReconcilerError
+from reconciler.host import policy_settings
 from reconciler.ids import FILES, Revision
 from reconciler.observe import in_flight_elsewhere, observe
 from reconciler.plan.retention import why_kept
+from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.timers import next_refreshes
+from reconciler.plan.windows import may_begin
 from reconciler.published import facts_json, host_facts
+from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import Desired
 from reconciler.state.observed import CloneManifest
 from reconciler.status.report import Facts, status_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from reconciler.commits import Commits
     from reconciler.host import Host
-    from reconciler.ids import RuntimeName, VolumeId
+    from reconciler.ids import ImageName, RuntimeName, VolumeId
     from reconciler.repository import Change
     from reconciler.state.observed import Volume
 
@@ -50,7 +55,7 @@ def report(host: Host, *, activity: bool = False) -> dict[str, Any]:
             conditions=host.store.conditions(),
             usage=host.store.usage(),
             changes=_changes(commits, desired),
-            next_refreshes=next_refreshes(asked, observed, now, settings=settings),
+            next_refreshes=_within_windows(host, next_refreshes(asked, observed, now, settings=settings)),
             kept=why_kept(asked, observed, now, settings=settings),
             advertise=_advertised(host),
             ports={name: port for name in host.instances if (port := _port(host, name)) is not None},
@@ -74,6 +79,17 @@ def _port(host: Host, runtime: RuntimeName) -> int | None:
     with suppress(ReconcilerError):
         return host.serving(runtime).port
     return None
+
+
+def _within_windows(host: Host, refreshes: Mapping[ImageName, datetime]) -> dict[ImageName, datetime]:
+    """Return when refreshes may really start: builds may have to wait for a maintenance window of the host."""
+    windows = policy_settings(host.config).windows
+    found: dict[ImageName, datetime] = {}
+    for name, at in refreshes.items():
+        with suppress(ScheduleError):
+            begins = may_begin(windows, "heavy", ObjectKey(Kind.IMAGE, name), at)
+            found |= {name: begins} if begins is not None else {}
+    return found
 
 
 def _files(host: Host, volumes: Iterable[Volume]) -> dict[VolumeId, Path]:

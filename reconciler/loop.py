@@ -29,6 +29,7 @@ from reconciler.plan.timers import next_due
 from reconciler.publishing import PUBLISHING, Publisher
 from reconciler.state.conditions import (
     ANNOUNCED,
+    PASSES,
     REPOSITORY,
     Condition,
     Kind,
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
     from reconciler.state.observed import Observed
 
 log = structlog.get_logger(__name__)
-
-PASSES = ObjectKey(Kind.INSTALLATION, "passes")
-"""What is said of passes themselves; present only while they fail."""
 
 
 class Reconciler:
@@ -164,6 +162,7 @@ class Reconciler:
                     self._classifications.begin()
                     notify.alive(_told(view))
                     self._rest(self._pause(view))
+            self._host.state.rest()
         finally:
             notify.stopping()
             self.close(abandon=True)
@@ -210,6 +209,7 @@ class Reconciler:
             self._report_failure("InternalError", f"unexpected {type(error).__name__}; see the log")
             return None
         tend(self._host, view.observed)
+        self._host.state.beat()
         return view
 
     def _cancel_pointless(self, desired: Desired) -> None:

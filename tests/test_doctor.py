@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+import pytest
 
 from reconciler import plugins
 from reconciler.doctor import Finding, examine
 from reconciler.engines.memory import MemoryEngine
 from reconciler.host import open_host
 from reconciler.spec.config import Config
+from reconciler.state.conditions import PASSES, Kind, ObjectKey, stalled
 from tests.repository.shared import Remote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from reconciler.host import Host
 
 
 def test_an_engine_without_server_programs_says_how_to_get_them(tmp_path: Path) -> None:
@@ -60,3 +67,49 @@ def test_a_pool_of_zfs_says_what_it_lacks(tmp_path: Path) -> None:
         found = [finding for finding in examine(host) if finding.area == "pool"]
     assert [finding.level for finding in found] == ["error"]
     assert any(what in found[0].message for what in ("apt-get install", "needs root", "modprobe zfs", "zpool import"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    (tmp_path / "specs").mkdir()
+    document = {"repository": {"path": str(tmp_path / "specs")}, "state": str(tmp_path / "state")}
+    with open_host(Config.model_validate(document, context={"base": tmp_path}), writes=True) as opened:
+        opened.engines.update({name: MemoryEngine(name) for name in plugins.names("engine")})
+        yield opened
+
+
+def of(host: Host, area: str) -> list[tuple[str, str]]:
+    return [(finding.level, finding.message) for finding in examine(host) if finding.area == area]
+
+
+def test_a_loop_that_hangs_or_died_is_an_error_and_one_that_was_stopped_is_not(host: Host) -> None:
+    host.state.beat()
+    ((level, message),) = of(host, "loop")
+    assert (level, "last pass" in message) == ("ok", True)
+
+    long_ago = host.clock.now().timestamp() - 3600
+    os.utime(host.state.path / "last-pass", (long_ago, long_ago))
+    ((level, message),) = of(host, "loop")
+    assert (level, "has completed no pass for 1 h" in message) == ("error", True)
+
+    with open_host(host.config, writes=False) as looker:
+        assert of(looker, "loop")[0][0] == "error"
+    host.state.rest()
+    assert of(host, "loop")[0][0] == "ok"
+
+
+def test_a_loop_that_ended_by_itself_is_an_error(host: Host) -> None:
+    assert host.held is not None
+    host.state.beat()
+    host.held.close()
+    with open_host(host.config, writes=False) as looker:
+        ((level, message),) = of(looker, "loop")
+    assert (level, message.split(";")[0]) == ("error", "the loop ended without being stopped")
+
+
+def test_passes_that_fail_are_an_error_and_objects_that_are_stalled_a_warning(host: Host) -> None:
+    assert of(host, "objects") == [("ok", "0 known, none is stalled")]
+    stuck = {ObjectKey(Kind.CLONE, f"c{number}"): (stalled("ScriptFailed", "no"),) for number in range(7)}
+    host.store.write_conditions(host.clock.now(), None, {**stuck, PASSES: (stalled("InternalError", "see the log"),)})
+    assert of(host, "objects") == [("warning", "stalled: Clone/c0, Clone/c1, Clone/c2, Clone/c3, Clone/c4 and 2 more")]
+    assert ("error", "passes fail: see the log") in of(host, "loop")

@@ -585,11 +585,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Actions that wait for a maintenance window, and until when; None where they follow others, or nobody can tell."""
+    """Actions that wait for a maintenance window, and until when; None where they follow others, or nobody can tell.
+
+    ``reason`` is the word of the condition that their objects get.
+    """
 
     message: str
     until: datetime | None
     actions: tuple[Action, ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from reconciler.plan.attested import unattested
 from reconciler.plan.capacity import over_disk, over_memory
 from reconciler.plan.draft import PROTECTED
 from reconciler.plan.estimates import estimates
-from reconciler.plan.windows import hold
+from reconciler.plan.windows import hold, hold_everything
 from reconciler.state.conditions import Kind, ObjectKey, stalled
 from reconciler.state.desired import ImageSource
 from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest
@@ -97,6 +97,8 @@ def judge(
     """
     if not plan.actions:
         return _answer_approvals(plan, observed, now)
+    if settings.suspended:
+        return _answer_approvals(hold_everything(plan), observed, now)
     plan = hold(plan, observed, now, windows=settings.windows)
     rules: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
         _protected,
@@ -367,7 +369,7 @@ def _answer_approvals(plan: Plan, observed: Observed, now: datetime) -> Plan:
         elif _is_stale(request, now):
             declined[request.id] = f"the approval is of {request.requested_at.isoformat()}: look again and approve anew"
         elif waits is not None:
-            declined[request.id] = f"{waits}: approve then, or now with apply --now --approve"
+            declined[request.id] = f"{waits}: approve then; or, if it waits for a window, now: apply --now --approve"
     return replace(plan, declined=declined)
 
 

@@ -125,3 +125,5 @@ class PolicySettings:
     """Logical bytes of snapshots, as last measured."""
     attestation: AttestationRules = AttestationRules()
     windows: tuple[MaintenanceWindow, ...] = ()
+    suspended: bool = False
+    """Whether this host begins nothing at all."""

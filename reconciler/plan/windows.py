@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from reconciler.plan.settings import Effect, MaintenanceWindow
     from reconciler.state.observed import Observed, Request
 
-REASON = "MaintenanceWindow"
-"""Reason of the condition ``Waiting`` of objects with actions that wait."""
-
 _LOOKS = 400
 """So many openings and ends are looked at; windows that never leave room would be looked at for ever."""
 
@@ -46,12 +43,19 @@ _SHOWN_AS = {Kind.POINT: Kind.CLONE, Kind.MIRROR: Kind.IMAGE}
 """Objects that documents know under another kind."""
 
 
-class _Closed(NamedTuple):
-    """Why an action waits: what it does, and when the next opening is (None: none was found), as it is shown."""
+REASON = "MaintenanceWindow"
+"""Reason of the condition ``Waiting`` of objects with actions that wait."""
 
-    effect: Effect
-    until: datetime | None
-    shown: str
+SUSPENDED = "HostSuspended"
+"""Its reason where the whole host is suspended."""
+
+
+class _Closed(NamedTuple):
+    """Why an action waits, and until when (None: nobody can tell)."""
+
+    message: str
+    until: datetime | None = None
+    reason: str = REASON
 
 
 def hold(plan: Plan, observed: Observed, now: datetime, *, windows: tuple[MaintenanceWindow, ...]) -> Plan:
@@ -69,6 +73,12 @@ def hold(plan: Plan, observed: Observed, now: datetime, *, windows: tuple[Mainte
         if not _is_asked_for(action, at_once) and (why := _closed(action, now, windows)) is not None
     }
     return _without(plan, closed) if closed else plan
+
+
+def hold_everything(plan: Plan) -> Plan:
+    """Return the plan without any action: the host is suspended."""
+    why = _Closed("the host is suspended (suspend: true in its configuration)", reason=SUSPENDED)
+    return _without(plan, {id(action): why for action in plan.actions})
 
 
 @lru_cache(maxsize=256)
@@ -104,21 +114,35 @@ def _open_until(window: MaintenanceWindow, at: datetime) -> datetime | None:
     return None if last is None else last + window.duration
 
 
+def may_begin(windows: tuple[MaintenanceWindow, ...], effect: Effect, key: ObjectKey, at: datetime) -> datetime | None:
+    """Return when, not before ``at``, work of a kind on an object may be begun; None if that is never in sight.
+
+    Raises:
+        ScheduleError: as :func:`opening`.
+
+    """
+    concerned = tuple(window for window in windows if effect in window.actions and _matches(window, key))
+    return opening(concerned, at) if concerned else at
+
+
 def _closed(action: Action, now: datetime, windows: tuple[MaintenanceWindow, ...]) -> _Closed | None:
     """Return why an action waits; None if it may go ahead."""
     for effect in _effects(action):
-        concerned = tuple(w for w in windows if effect in w.actions and _matches(w, action.key))
-        if not concerned:
-            continue
+        waits = f"{effect} actions wait for a maintenance window"
         try:
-            until = opening(concerned, now)
-            if until == now:
-                continue
-            shown = until.astimezone(zone(concerned[0].timezone)).isoformat(timespec="seconds") if until else ""
+            until = may_begin(windows, effect, action.key, now)
+            if until is None:
+                return _Closed(f"{waits}; none that opens was found")
+            if until != now:
+                return _Closed(f"{waits}; the next one opens at {_shown(until, windows)}", until)
         except ScheduleError as error:
-            return _Closed(effect, None, f"nobody can tell when: {error}")
-        return _Closed(effect, until, f"the next one opens at {shown}" if until else "none that opens was found")
+            return _Closed(f"{waits}; nobody can tell when: {error}")
     return None
+
+
+def _shown(until: datetime, windows: tuple[MaintenanceWindow, ...]) -> str:
+    """Return a time as the host's windows are written: in the time zone of the first."""
+    return until.astimezone(zone(windows[0].timezone)).isoformat(timespec="seconds")
 
 
 def _effects(action: Action) -> Iterator[Effect]:
@@ -165,22 +189,24 @@ def _without(plan: Plan, closed: Mapping[int, _Closed]) -> Plan:
 
 def _held(why: _Closed | None, actions: tuple[Action, ...]) -> Hold:
     if why is None:
-        return Hold("follows actions that wait for a maintenance window", None, actions)
-    return Hold(f"{why.effect} actions wait for a maintenance window; {why.shown}", why.until, actions)
+        return Hold("follows actions that wait for a maintenance window", None, actions, REASON)
+    return Hold(why.message, why.until, actions, why.reason)
 
 
 def _said(plan: Plan, held: Iterable[Hold], *, busy: set[ObjectKey]) -> dict[ObjectKey, tuple[Condition, ...]]:
     """Return the conditions of objects with actions that wait; an object has one ``Waiting``, whatever it waits for."""
     told: dict[ObjectKey, dict[str, None]] = defaultdict(dict)
+    reasons: dict[ObjectKey, str] = {}
     for hold_ in held:
         for action in hold_.actions:
             told[action.key][f"{action.verb} ({action.reason}): {hold_.message}"] = None
+            reasons.setdefault(action.key, hold_.reason)
     said = {}
     for key, messages in told.items():
         known = plan.conditions.get(key, ())
         before = [condition for condition in known if condition.type == "Waiting"]
         dropped = {"Waiting"} if key in busy else {"Waiting", "Reconciling"}
         message = "; ".join([*(condition.message for condition in before), *messages])
-        waits = Condition(type="Waiting", status="True", reason=REASON, message=message)
+        waits = Condition(type="Waiting", status="True", reason=reasons[key], message=message)
         said[key] = (*(condition for condition in known if condition.type not in dropped), waits)
     return said

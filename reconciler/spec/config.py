@@ -633,6 +633,7 @@ class Config(Model):
     masking: Masking = Field(Masking.model_construct(), description="Rules about masking.")
     attestation: Attestation = Field(Attestation.model_construct(), description="How snapshots are attested.")
     prune: Prune = Field(Prune.model_construct(), description="Limits of deletion.")
+    suspend: bool = Field(False, description="Look, plan and report, and begin nothing.")
     windows: Many[MaintenanceWindow] = Field(
         (),
         description="When work is begun that destroys data, or is heavy; left out: at any time.",

@@ -45,6 +45,9 @@ class ObjectKey(NamedTuple):
 REPOSITORY = ObjectKey(Kind.REPOSITORY, "repository")
 """What is said of the repository, and of its newest commit."""
 
+PASSES = ObjectKey(Kind.INSTALLATION, "passes")
+"""What is said of passes themselves; present only while they fail."""
+
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 

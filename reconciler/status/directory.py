@@ -18,6 +18,7 @@ Opened by every command that has a configuration; written by whoever holds its l
     published.git       where commits are made that publish the status
     signers/            OpenPGP keys whose commits count
     logs/ run/ work/    logs and sockets of servers, scratch space of builds
+    last-pass           its time is that of the loop's last pass
     lock, lock-owner    one writer at a time
 """
 
@@ -29,6 +30,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +58,17 @@ _PRIVATE = ("tombstones", "requests", "outcomes", "credentials", "logs")
 _FORMAT = 1
 """Of the directory as a whole. It grows when an older program could do harm here, never for what it can ignore."""
 _OURS = frozenset(
-    {*_CROSSED, *_PRIVATE, "pools", "images", "signers", "fingerprint.key", "prunes.jsonl", "run-directory"}
+    {
+        *_CROSSED,
+        *_PRIVATE,
+        "pools",
+        "images",
+        "signers",
+        "fingerprint.key",
+        "prunes.jsonl",
+        "run-directory",
+        "last-pass",
+    }
 )
 _LAST = ("pools.json", "installation.json", "lock-owner", "lock")
 _KEY_BYTES = 32
@@ -192,6 +204,27 @@ class StateDirectory:
             if not left:
                 self.path.rmdir()
             return left
+
+    def beat(self) -> None:
+        """Note that a pass of the loop was completed just now. Only housekeeping: losing it costs nothing."""
+        with suppress(OSError):
+            self._last_pass.touch()
+
+    def rest(self) -> None:
+        """Note that the loop was stopped on purpose."""
+        with suppress(OSError):
+            self._last_pass.unlink(missing_ok=True)
+
+    def last_beat(self) -> datetime | None:
+        """Return when the loop completed a pass last; None where none runs, or where it was stopped on purpose."""
+        try:
+            return files.from_timestamp(self._last_pass.stat().st_mtime)
+        except OSError:
+            return None
+
+    @property
+    def _last_pass(self) -> Path:
+        return self.path / "last-pass"
 
     def lock_owner(self) -> LockOwner | None:
         """Return who is the writer now, without taking the lock; None when nobody is."""

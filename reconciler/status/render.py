@@ -170,7 +170,7 @@ def _problems(document: Json) -> Iterator[tuple[str, Json, Json]]:
 
 
 def _waiting(document: Json) -> Iterator[tuple[str, Json]]:
-    """Yield what waits for a maintenance window of the host, and says until when."""
+    """Yield what waits for a maintenance window of the host, or as it is suspended, and says until when."""
     for kind, key in (("Image", "images"), ("Clone", "clones")):
         for item in document[key]:
             if condition := _window_of(item):
@@ -179,7 +179,8 @@ def _waiting(document: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _window_of(item: Json) -> Json | None:
-    found = (c for c in item["conditions"] if (c["type"], c["reason"]) == ("Waiting", "MaintenanceWindow"))
+    reasons = ("MaintenanceWindow", "HostSuspended")
+    found = (c for c in item["conditions"] if c["type"] == "Waiting" and c["reason"] in reasons)
     return next(found, None)
 
 

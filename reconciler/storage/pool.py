@@ -85,8 +85,8 @@ def remove_layout(path: Path, *, installation: InstallationId) -> tuple[Path, ..
         raise BusyError(f"the pool at {path} belongs to the installation {marker.installation}", reason="PoolInUse")
     try:
         for directory in (path / "manifests", path / "volumes"):
-            durable.sweep(directory) if directory.is_dir() else None
-            with contextlib.suppress(FileNotFoundError):
+            if directory.is_dir():
+                durable.sweep(directory)
                 directory.rmdir()
         for name in (LOCK, MARKER):
             (path / name).unlink(missing_ok=True)

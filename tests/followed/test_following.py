@@ -197,6 +197,16 @@ def test_nothing_is_left_at_the_primary_when_the_image_goes(world: World, produc
     assert sessions == 0
 
 
+@pytest.mark.long
+def test_an_installation_that_goes_leaves_nothing_at_the_primary(world: World, production: Primary) -> None:
+    slot = mirror_of(world).slot
+    removed = world.run("uninstall", "--yes")
+    assert removed.returncode == 0, removed.stderr
+    assert f"with the slot {slot} at its primary" in removed.stdout
+    assert production.slots() == {}
+    assert world.processes() == []
+
+
 def test_what_cannot_be_removed_at_a_primary_is_told_and_removed_later(world: World, production: Primary) -> None:
     slot = mirror_of(world).slot
     world.remove("shop.yaml")

@@ -11,8 +11,7 @@ import pytest
 
 from reconciler.housekeeping import sweep
 from reconciler.ids import CloneName, PoolName, RuntimeName, VolumeId
-from reconciler.loop import PASSES
-from reconciler.state.conditions import Kind
+from reconciler.state.conditions import PASSES, Kind
 
 from .conftest import CLONE, IMAGE, START
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.ids import ServerName
 from reconciler.inspection import report
 from reconciler.state.conditions import Kind
 from reconciler.status.render import render_status
@@ -64,6 +65,13 @@ def served(world: World) -> World:
     return world
 
 
+def test_the_next_refresh_is_shown_for_when_it_may_really_start(served: World) -> None:
+    served.write(IMAGE + '  refresh: {schedule: "0 15 * * *"}\n', CLONE)
+    served.apply()
+    (image,) = report(served.host)["images"]
+    assert image["nextRefreshAt"] == "2026-11-21T21:00:00Z"
+
+
 def test_a_clone_without_a_document_is_served_until_the_window_opens(served: World) -> None:
     served.write(IMAGE)
     served.apply()
@@ -104,3 +112,21 @@ def test_a_deletion_that_has_to_be_approved_is_approved_when_it_may_be_done(serv
     answer = served.state.requests.outcome(request.id)
     assert answer is not None
     assert (answer.ok, served.running()) == (True, [])
+
+
+def test_a_suspended_host_looks_and_begins_nothing(served: World) -> None:
+    served.host.config = served.host.config.model_copy(update={"suspend": True, "windows": ()})
+    served.write(IMAGE, CLONE.replace("dev", "test"))
+    served.servers.crash(ServerName("dev.1"))
+    request = served.state.requests.submit("reset", "dev", now=served.clock.now())
+    view = served.apply()
+    assert view.plan is not None
+    assert (view.plan.actions, served.running(), view.unwell) == ((), [], {})
+    assert served.conditions(Kind.CLONE, "test")["Waiting"].reason == "HostSuspended"
+    assert "the host is suspended" in render_status(report(served.host))
+
+    served.host.config = served.host.config.model_copy(update={"suspend": False})
+    served.apply()
+
+    assert served.running() == ["test.1"]
+    assert served.state.requests.outcome(request.id) is not None
