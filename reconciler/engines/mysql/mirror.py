@@ -154,6 +154,9 @@ class MariaDbMirrors:
         finally:
             self._wake(work)
 
+    def held(self, work: MirrorWork) -> int | None:  # noqa: ARG002 - part of the contract
+        return None  # a primary keeps its binary logs as long as it says, for whoever follows
+
     def forget_log(self, work: MirrorWork, raws: Sequence[Path]) -> None:
         """It keeps none."""
 
