@@ -33,6 +33,7 @@ TOPICS = {
     "docker": "one clone in a container, and 40",
     "mariadb": "one clone of MariaDB",
     "mariadb-masking": "masking of a large table of MariaDB",
+    "instance": "one clone on a PostgreSQL server that exists already",
     "refresh": "a refresh from a live primary, and how its size matters",
     "moments": "a clone of a moment in the past, against the replay of its log by hand",
     "primary": "what clients of a primary wait for while it is copied and refreshed from",

@@ -53,7 +53,7 @@ def run(options: Options) -> list[Figure]:
     """Measure all of it."""
     scale, _larger = SCALES[size_of(options)]
     many = 3 if options.quick else _MANY
-    with _daemon() as daemon, installation(options, _settings(daemon)) as opened:
+    with _daemon() as daemon, installation(options, {"docker": _settings(daemon)}) as opened:
         data = opened.image("boxed", scale, host_major())
         daemon.docker("network", "create", "bench")
         source = by_hand.prepare(opened, data, "boxed-source")

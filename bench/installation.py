@@ -110,7 +110,6 @@ spec:
   snapshot: {snapshot}
   owner: bench
   users: [{{name: app, role: owner}}]
-  parameters: {parameters}
 {more}
 """
 
@@ -154,7 +153,7 @@ class Installation:
     def write_policy(self, name: str, table: str, columns: str) -> None:
         """Write rules for the columns of a table."""
         self._write(f"policy-{name}", _POLICY.format(name=name, table=table, columns=columns))
-        self._keep_secret(f"{name}-key", "a key for benchmarks")
+        self.keep_secret(f"{name}-key", "a key for benchmarks")
 
     def follow(
         self, name: str, url: str, *, keep: int = 100, with_past: bool = False, policy: str | None = None
@@ -163,16 +162,19 @@ class Installation:
 
         ``with_past``: moments of it can be asked for. With the name of a policy, it is masked.
         """
-        self._keep_secret(name, url)
+        self.keep_secret(name, url)
         self._write("image-kept", _KEPT)
         masking = "unmasked: {reason: nobody's data}" if policy is None else f"masking: [{policy}]"
         past = _PAST if with_past else ""
         self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking, keep=keep, past=past))
 
-    def _keep_secret(self, name: str, value: str) -> None:
+    def keep_secret(self, name: str, value: str) -> None:
+        """Write a secret of the host."""
         secrets = self.scratch / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
-        (secrets / name).write_text(value)
+        path = secrets / name
+        path.touch(mode=0o600)
+        path.write_text(value)
 
     def forget_image(self, name: str) -> None:
         """Ask for an image no more, and wait until nothing of it is left."""
@@ -220,13 +222,18 @@ class Installation:
         return self._storage.path(found)
 
     def write_clones(
-        self, image: str, names: Sequence[str], parameters: str = "{}", *, snapshot: str = "latest", more: str = ""
+        self,
+        image: str,
+        names: Sequence[str],
+        parameters: str | None = "{}",
+        *,
+        snapshot: str = "latest",
+        more: str = "",
     ) -> None:
         """Write the specs of clones; the next pass sees them. ``more`` are further lines of a spec."""
+        lines = more if parameters is None else f"  parameters: {parameters}\n{more}"
         for name in names:
-            self._write(
-                name, _CLONE.format(name=name, image=image, parameters=parameters, snapshot=snapshot, more=more)
-            )
+            self._write(name, _CLONE.format(name=name, image=image, snapshot=snapshot, more=lines))
 
     def start_pass(self) -> tuple[Task, ...]:
         """Run one pass and return the work that it started and did not wait for."""
@@ -335,9 +342,8 @@ class Installation:
             self.remove_clones()
 
     def _stop_all(self) -> None:
-        for runtime in self.host.runtimes.values():
-            for name in runtime.servers():
-                runtime.stop(ServerName(name))
+        for name in self._runtime.servers():
+            self._runtime.stop(ServerName(name))
 
     def _write(self, name: str, text: str) -> None:
         (self._specs / f"{name}.yaml").write_text(text)
@@ -357,8 +363,8 @@ def size_of(options: Options) -> str:
 
 
 @contextmanager
-def installation(options: Options, docker: Mapping[str, object] | None = None) -> Iterator[Installation]:
-    """Open the installation of this size on btrfs; with ``docker`` (settings of that runtime) one of its own.
+def installation(options: Options, runtime: Mapping[str, object] | None = None) -> Iterator[Installation]:
+    """Open the installation of this size on btrfs; with another ``runtime`` (its name and settings) one of its own.
 
     Raises:
         SkippedError: this host cannot have one.
@@ -369,11 +375,11 @@ def installation(options: Options, docker: Mapping[str, object] | None = None) -
     for program in ("mkfs.btrfs", "mount", "umount"):
         if shutil.which(program) is None:
             raise SkippedError(f"needs the program {program} (packages btrfs-progs, mount)")
-    scratch = scratch_directory(options) / (size_of(options) + ("-docker" if docker is not None else ""))
+    scratch = scratch_directory(options) / "-".join([size_of(options), *(runtime or ())])
     specs, pool = scratch / "specs", scratch / "pool"
     specs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as afterwards, ExitStack() as stack:
-        config = _config(scratch, POOL_GIB[size_of(options)], docker)
+        config = _config(scratch, POOL_GIB[size_of(options)], runtime or {})
         host = stack.enter_context(open_host(config, writes=True, command="bench"))
         afterwards.callback(_unmount, pool)  # only who was let in: another run may be using it
         _require_available(host)
@@ -394,7 +400,7 @@ def scratch_directory(options: Options) -> Path:
     return path
 
 
-def _config(scratch: Path, gibibytes: int, docker: Mapping[str, object] | None) -> Config:
+def _config(scratch: Path, gibibytes: int, more: Mapping[str, object]) -> Config:
     return Config.model_validate(
         {
             "repository": {"path": str(scratch / "specs")},
@@ -403,7 +409,7 @@ def _config(scratch: Path, gibibytes: int, docker: Mapping[str, object] | None) 
                 "default": {"driver": "btrfs", "path": str(scratch / "pool"), "size": f"{gibibytes}Gi", "reserve": "1%"}
             },
             "secrets": {"directory": str(scratch / "secrets")},
-            "runtimes": {"process": {"ports": "25600-25999"}} | ({"docker": docker} if docker is not None else {}),
+            "runtimes": {"process": {"ports": "25600-25999"}, **more},
             "prune": {"maxDelete": 1000, "maxDeletePercent": 100},
         }
     )

@@ -139,6 +139,9 @@ def _runtimes(host: Host) -> Iterator[Finding]:
         if not runtime.traits.servers:
             yield Finding("runtime", "ok", f"{name}: hands out files, which no server serves")
             continue
+        if runtime.traits.databases:
+            yield _instance(host, name)
+            continue
         servers = len(runtime.servers())
         yield Finding("runtime", "ok", f"{name}: {servers} of this installation's servers running")
     traits = host.runtimes[RuntimeName("process")].traits
@@ -153,6 +156,19 @@ def _runtimes(host: Host) -> Iterator[Finding]:
             "process: cannot hold clones to `resources`; clones that declare them are refused",
             "that takes systemd with a unified control group hierarchy; or runtime: docker",
         )
+
+
+def _instance(host: Host, name: RuntimeName) -> Finding:
+    """Say what an instance is, and whether clones there share blocks, as far as a snapshot was loaded."""
+    try:
+        instance = host.instance(name)
+        version, clones, templates = instance.version(), len(instance.served()), instance.templates()
+    except ReconcilerError as error:
+        return Finding("runtime", "error", f"{name}: {error.message}", error.hint or "")
+    copies = {True: ", which share blocks", False: ", which are full copies", None: ""}
+    kind = copies[next((one.instant for one in templates if one.databases), None)]
+    told = f"{name}: {version}, {clones} clones{kind}, {len(templates)} snapshots loaded"
+    return Finding("runtime", "ok", told)
 
 
 def _repository(host: Host) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler import plugins
 from reconciler.errors import UnsupportedError
 from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of
-from reconciler.spec.products import WITHOUT_SERVER
+from reconciler.spec.products import ON_INSTANCES, WITHOUT_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +37,8 @@ def refused_parameters(documents: Sequence[Document]) -> tuple[Diagnostic, ...]:
         product = _product(document, products, clones)
         if product in WITHOUT_SERVER:
             found.extend(_about_servers(document, product))
+        if product is not None and product not in ON_INSTANCES | WITHOUT_SERVER:
+            found.extend(_about_instances(document, product))
         if product is None or not _parameters(document):
             continue
         if product not in rules:
@@ -90,6 +92,13 @@ def _about_servers(document: Document, product: str) -> Iterator[Diagnostic]:
     if spec.state == "stopped":
         summary = f"clones of {product} are files: nothing of them runs or stops"
         yield document.diagnostic(_REFUSED, summary, "spec", "state", hint="remove it")
+
+
+def _about_instances(document: Document, product: str) -> Iterator[Diagnostic]:
+    """Yield that a clone's product cannot be databases on a server that exists already."""
+    if document.kind == "Clone" and clone_of(document).spec.runtime == "instance":
+        what = f"clones of {product} cannot be databases on an instance yet"
+        yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint="write runtime: process or docker")
 
 
 def _about_sources(document: Document, product: str) -> Iterator[Diagnostic]:

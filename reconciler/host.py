@@ -359,6 +359,8 @@ def open_host(config: Config, *, writes: bool, command: str = "") -> Iterator[Ho
         store = stack.enter_context(StatusStore(state.status_file, clock, read_only=not writes))
         secrets = secret_store(config)
         instances = _instances(config, state, secrets)
+        for instance in instances.values():
+            stack.callback(instance.close)
         host = Host(
             config=config,
             installation=state.installation,

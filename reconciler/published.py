@@ -182,16 +182,23 @@ def _facts(host: Any) -> HostFacts:  # noqa: ANN401 - whatever JSON gave
         ) from error
 
 
+def _runtimes(config: Config) -> Json:
+    runtimes = {name: getattr(config.runtimes, name) for name in type(config.runtimes).model_fields}
+    instances = runtimes.pop("instance")
+    found: Json = {name: _need(runtime.require_attestation) for name, runtime in runtimes.items()}
+    if instances:
+        named = {"url": {"secret": "not-published"}}
+        found["instance"] = {name: named | _need(one.require_attestation) for name, one in instances.items()}
+    return found
+
+
 def _public_config(config: Config) -> Json:
     """Return the part of a configuration that plans depend on; names stand for programs and files of the host."""
     document: Json = {
         "selector": dict(config.selector),
         "repository": {"limits": _limits(config)},
         "pools": {name: _need(pool.require_attestation) for name, pool in config.pools.items()},
-        "runtimes": {
-            name: _need(getattr(config.runtimes, name).require_attestation)
-            for name in type(config.runtimes).model_fields
-        },
+        "runtimes": _runtimes(config),
         "sources": {
             "roots": [str(root) for root in config.sources.roots],
             "repositories": {

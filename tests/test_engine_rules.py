@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler import plugins
 from reconciler.commits import Commits
 from reconciler.engine_rules import refused_parameters
 from reconciler.repository import open_repository
 from reconciler.spec.config import Config
 from reconciler.spec.documents import SpecFile
 from reconciler.spec.loader import load
+from reconciler.spec.products import ON_INSTANCES
 from reconciler.validation import validate_paths
 
 if TYPE_CHECKING:
@@ -101,3 +103,16 @@ def test_what_says_something_of_a_server_is_an_error_where_a_product_has_none() 
         assert found(f"{FILE}{USED}  {line}\n") == [f"R032 shop.yaml:14:{5 + line.index(':')}"], line
     for source in ("backup: {path: /srv/shop}", "primary: {url: {secret: dsn}}"):
         assert len(found(FILE.replace("files: {path: shop.db}", source))) == 1
+
+
+def test_a_clone_of_a_product_that_cannot_be_on_an_instance_is_refused_where_it_asks_for_that() -> None:
+    image = "".join(line for line in IMAGE.splitlines(keepends=True) if not line.startswith("  parameters"))
+    image = image.split("    work_mem")[0]
+    clone = CLONE.replace('  parameters: {ssl: "off"}', "  runtime: instance\n  instance: shared")
+    assert found(image + clone) == []
+    assert found(image.replace("postgres", "mariadb") + clone) == ["R032 shop.yaml:13:12"]
+
+
+def test_specs_know_which_engines_of_the_registry_can_be_on_an_instance() -> None:
+    able = {name for name in plugins.names("engine") if plugins.load("engine", name)().instances is not None}
+    assert able == ON_INSTANCES

@@ -591,6 +591,10 @@ class Instance(Protocol):
         """Return who is connected to a generation of a clone."""
         ...
 
+    def close(self) -> None:
+        """End what is kept open between calls; it can be used again."""
+        ...
+
 
 class Instances(Protocol):
     """Clones as databases on servers that exist already."""

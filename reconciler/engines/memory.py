@@ -69,8 +69,8 @@ DAMAGED = "damaged"
 
 
 @dataclass
-class _Content:
-    """What a data directory would hold."""
+class Content:
+    """What a data directory, or a database on an instance, would hold."""
 
     major: str
     databases: tuple[str, ...] = ()
@@ -79,6 +79,10 @@ class _Content:
     users: dict[str, UserWish] = field(default_factory=dict)
     connected: dict[str, datetime] = field(default_factory=dict)
     sessions: int = 0
+
+    def execute(self, statement: str) -> None:
+        """Run a statement."""
+        _statement(self, statement)
 
 
 class MemoryEngine:
@@ -94,7 +98,7 @@ class MemoryEngine:
         self.silent = False
         """Whether its servers do not answer when they are asked who uses them."""
         self._majors = majors
-        self._contents: dict[Path, _Content] = {}
+        self._contents: dict[Path, Content] = {}
         self._sources: dict[Path, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self.mirrors: Mirrors | None = MemoryMirrors(self)
@@ -125,7 +129,7 @@ class MemoryEngine:
     def prepare(self, work: BuildWork) -> None:
         major = work.source.base.major if work.source.base is not None else work.version or self._majors[0]
         self._require(major)
-        content = _Content(major)
+        content = Content(major)
         if work.source.kind == "clone" and work.source.path is not None:
             there = self.content(work.source.path)
             content = replace(there, users=dict(there.users), connected={}, isolated=False)
@@ -137,7 +141,7 @@ class MemoryEngine:
             content.databases = work.databases if work.source.kind == "empty" else self._source(work.source)
         self.put_content(work.directory, content)
 
-    def put_content(self, directory: Path, content: _Content) -> None:
+    def put_content(self, directory: Path, content: Content) -> None:
         """Let a directory hold something."""
         with self._lock:
             self._contents[directory] = content
@@ -177,7 +181,7 @@ class MemoryEngine:
     def run_scripts(self, work: CloneWork, scripts: Sequence[Script]) -> None:
         for script in scripts:
             work.cancel.check()
-            _run(self._clone(work), script)
+            run_script(self._clone(work), script)
 
     def users(self, directory: Path) -> Mapping[str, Literal["owner", "readonly", "superuser"]]:
         """Return the users of a clone and their roles."""
@@ -235,14 +239,18 @@ class MemoryEngine:
             here = ", ".join(self._majors)
             raise NotInstalledError(f"{self.name} {major} is not on this host, which has {here}")
 
-    def content(self, directory: Path) -> _Content:
+    def content(self, directory: Path) -> Content:
         """Return what a directory holds."""
         with self._lock:
             if directory not in self._contents:
                 raise UnavailableError(f"nothing was prepared in {directory}")
             return self._contents[directory]
 
-    def _clone(self, work: CloneWork) -> _Content:
+    def clone_content(self, work: CloneWork) -> Content:
+        """Return what a clone holds."""
+        return self._clone(work)
+
+    def _clone(self, work: CloneWork) -> Content:
         """Return a clone's content: that of its snapshot until something was done to it."""
         snapshot = work.snapshot
         with self._lock:
@@ -279,7 +287,7 @@ class MemoryMirrors:
         primary = self._primary(work)
         primary.slots |= {work.slot} - {""}
         major = work.version or self._engine.servers()[0].major
-        self._engine.put_content(work.directory, _Content(major, primary.databases, primary.rows))
+        self._engine.put_content(work.directory, Content(major, primary.databases, primary.rows))
         return CopiedPrimary(major, work.primary.url.rpartition("/")[2])
 
     def server(self, work: MirrorWork) -> ServerSpec:
@@ -322,7 +330,7 @@ class MemoryMirrors:
 class _MemorySession:
     """An open build."""
 
-    def __init__(self, work: BuildWork, content: _Content) -> None:
+    def __init__(self, work: BuildWork, content: Content) -> None:
         self._work = work
         self._content = content
 
@@ -345,7 +353,7 @@ class _MemorySession:
 
     def run(self, script: Script) -> None:
         self._work.cancel.check()
-        _run(self._content, script)
+        run_script(self._content, script)
 
     def mask(self, masking: MaskingWork) -> Masked:
         """Its rows are numbers: there is nothing that a rule could name, but scripts run."""
@@ -386,11 +394,12 @@ def _server(name: ServerName, directory: Path) -> ServerSpec:
     return ServerSpec(name=name, argv=("memory-server",), directory=directory, ready=lambda: True)
 
 
-def _restored(major: str, databases: tuple[str, ...], facts: Mapping[str, str]) -> _Content:
-    return _Content(major, databases, int(facts.get("rows", "0")))
+def _restored(major: str, databases: tuple[str, ...], facts: Mapping[str, str]) -> Content:
+    return Content(major, databases, int(facts.get("rows", "0")))
 
 
-def _run(content: _Content, script: Script) -> None:
+def run_script(content: Content, script: Script) -> None:
+    """Run a script, a statement a line, to its end or first error."""
     for number, line in enumerate(script.text.splitlines(), start=script.first_line):
         try:
             _statement(content, line.strip())
@@ -398,7 +407,7 @@ def _run(content: _Content, script: Script) -> None:
             raise ScriptError(f"{script.origin}:{number}: {error}") from error
 
 
-def _statement(content: _Content, line: str) -> None:
+def _statement(content: Content, line: str) -> None:
     words = line.split()
     match words:
         case []:

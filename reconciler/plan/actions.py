@@ -104,6 +104,7 @@ class LoadTemplate(_TemplateAction):
     """Load a snapshot into an instance, from a server of this host on the copy ``volume``."""
 
     verb: ClassVar[str] = "load"
+    image: ImageName
     volume: VolumeId
     fingerprint: str
 

@@ -6,19 +6,19 @@ looks at the attestation itself right before it delivers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import VolumeId
-from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, ReplaceClone, RestoreClone
+from reconciler.plan.actions import BuildSnapshot, CreateClone, CutPoint, LoadTemplate, ReplaceClone, RestoreClone
 from reconciler.state.observed import CloneManifest, SnapshotManifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from reconciler.ids import SnapshotId
+    from reconciler.ids import ImageName, RuntimeName, SnapshotId
     from reconciler.plan.actions import Action, Plan
     from reconciler.plan.settings import AttestationRules, Need
-    from reconciler.state.desired import Desired, DesiredClone
+    from reconciler.state.desired import Desired
     from reconciler.state.observed import Manifest, Observed
 
 
@@ -41,11 +41,11 @@ def unattested(
     cuts = {VolumeId(a.snapshot): a for a in plan.everything if isinstance(a, CutPoint)}
     pools |= {volume: pools[cut.volume] for volume, cut in cuts.items() if cut.volume in pools}
     for action in plan.actions:
-        wanted, clone = _delivered(action, manifests), _clone(action, desired)
-        if wanted is None or clone is None:
+        wanted, subject = _delivered(action, manifests), _subject(action, desired)
+        if wanted is None or subject is None:
             continue
         volume = VolumeId(wanted)
-        needed = rules.needed(pools.get(volume, pools.get(action.volumes[0])), clone.runtime)
+        needed = rules.needed(pools.get(volume, pools.get(action.volumes[0])), subject.runtime)
         if needed is None:
             continue
         need, who = needed
@@ -53,16 +53,16 @@ def unattested(
         if volume in cuts:
             lacks, remedy = f"is to be a point in the life of clone {cuts[volume].clone}", _NOT_PROVED
         else:
-            lacks, remedy = _lacks(rules, clone, manifests.get(volume), need, built=volume in pools)
+            lacks, remedy = _lacks(rules, subject.image, manifests.get(volume), need, built=volume in pools)
         if lacks is not None:
             asks = f"{who} requires {'a signed one' if need == 'signed' else 'one'} (requireAttestation)"
-            yield action, f"clone {clone.name} is not delivered: snapshot {wanted} {lacks}, and {asks}; {remedy}"
+            yield action, f"{subject.refused}: snapshot {wanted} {lacks}, and {asks}; {remedy}"
 
 
 def _delivered(action: Action, manifests: Mapping[VolumeId, Manifest]) -> SnapshotId | None:
     """Return the snapshot of which an action delivers something."""
     match action:
-        case CreateClone() | ReplaceClone():
+        case CreateClone() | ReplaceClone() | LoadTemplate():
             return action.snapshot
         case RestoreClone():
             manifest = manifests.get(action.volume)
@@ -71,18 +71,33 @@ def _delivered(action: Action, manifests: Mapping[VolumeId, Manifest]) -> Snapsh
             return None
 
 
-def _clone(action: Action, desired: Desired) -> DesiredClone | None:
-    return desired.clones.get(action.clone) if isinstance(action, CreateClone | ReplaceClone | RestoreClone) else None
+class _Subject(NamedTuple):
+    """Where something of an image is delivered, and how to say that it is not."""
+
+    runtime: RuntimeName
+    image: ImageName
+    refused: str
+
+
+def _subject(action: Action, desired: Desired) -> _Subject | None:
+    match action:
+        case CreateClone() | ReplaceClone() | RestoreClone() if action.clone in desired.clones:
+            clone = desired.clones[action.clone]
+            return _Subject(clone.runtime, clone.image, f"clone {clone.name} is not delivered")
+        case LoadTemplate():
+            return _Subject(action.runtime, action.image, f"nothing is loaded into {action.runtime}")
+        case _:
+            return None
 
 
 def _lacks(
-    rules: AttestationRules, clone: DesiredClone, known: Manifest | None, need: Need, *, built: bool
+    rules: AttestationRules, image: ImageName, known: Manifest | None, need: Need, *, built: bool
 ) -> tuple[str | None, str]:
     """Return what a snapshot lacks, and the remedy; one that is built first is taken at its word."""
     if isinstance(known, SnapshotManifest):
         if known.clone is not None:
             return rules.problem(known, need), _NOT_PROVED
-        return rules.problem(known, need), f"build another with: reconciler refresh {clone.image}"
+        return rules.problem(known, need), f"build another with: reconciler refresh {image}"
     if built:
         unsigned = need == "signed" and not rules.signs
         remedy = "name a key in this host's configuration: attestation.key"

@@ -20,6 +20,7 @@ from reconciler.plan.actions import (
     DropRaw,
     ExpireClone,
     LeavePrimary,
+    LoadTemplate,
     Refusal,
     ReplaceClone,
     RestartClone,
@@ -204,7 +205,7 @@ def _unmasked(case: Case) -> Iterator[Refusal]:
 
 
 def _image_of(case: Case, action: Action) -> DesiredImage | None:
-    if isinstance(action, BuildSnapshot | CutPoint):
+    if isinstance(action, BuildSnapshot | CutPoint | LoadTemplate):
         return case.desired.images.get(action.image)
     if isinstance(action, CreateClone | ReplaceClone):
         clone = case.desired.clones.get(action.clone)

@@ -274,10 +274,12 @@ def _made_new(
     if held is not None and request is None:
         return held
     loaded = template_for(index, draft, clone, choice.snapshot, after=choice.after)
+    if isinstance(loaded, Ready) and loaded.after:  # which may take hours: the clone is looked after until then
+        loaded = reconciling("WaitingForTemplate", f"{reason}; snapshot {choice.snapshot} is loaded first")
     if not isinstance(loaded, Ready):
+        if request is not None and loaded.reason == "WaitingForTemplate":
+            draft.waiting.add(request.id)
         return loaded
-    if loaded.after:  # which may take hours: the clone lives, and is looked after until then
-        return reconciling("WaitingForTemplate", f"{reason}; snapshot {choice.snapshot} is loaded first")
     volume, generation = index.free_volume(clone.name)
     return ReplaceClone(
         clone=clone.name,

@@ -56,6 +56,7 @@ def template_for(
         return held
     load = LoadTemplate(
         runtime=clone.runtime,
+        image=clone.image,
         snapshot=snapshot,
         volume=index.free_copy(snapshot),
         fingerprint=fingerprint,
@@ -116,11 +117,16 @@ def _is_needed(index: Index, draft: Draft, template: ObservedTemplate) -> bool:
     known = index.snapshots.get(snapshot)
     if known is None:
         return False
-    if snapshot in draft.wanted or index.observed.in_use is None or any(_held(index, runtime, snapshot)):
+    if snapshot in draft.wanted or _unknowable(index) or any(_held(index, runtime, snapshot)):
         return True
     image = index.image_names.get(known.manifest.image, known.manifest.image)
     newest = index.usable(image) if index.declared_image(image) else None
     return newest is not None and newest.manifest.snapshot == snapshot and _is_complete(index, runtime, snapshot)
+
+
+def _unknowable(index: Index) -> bool:
+    """Whether another process works on something, maybe with any snapshot."""
+    return bool(index.observed.in_flight) and index.observed.in_use is None
 
 
 def _held(index: Index, runtime: RuntimeName, snapshot: SnapshotId) -> Iterable[VolumeId]:

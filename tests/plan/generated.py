@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reconciler.ids import CloneName, ImageName, RuntimeName, SecretName, SnapshotId, VolumeId
+from reconciler.ids import CloneName, ImageName, RuntimeName, SecretName, SnapshotId, VolumeId, on_instance
 from reconciler.plan.actions import volumes_in_use
 from reconciler.plan.diff import plan
 from reconciler.plan.fingerprints import GENERATED, document_digest
@@ -37,6 +37,7 @@ from reconciler.state.observed import (
     MirrorManifest,
     MirrorPhase,
     Observed,
+    ObservedTemplate,
     Quarantine,
     Tombstone,
     Volume,
@@ -81,6 +82,7 @@ WISHES = [(verb, name) for verb in ("reset", "rebase", "undo", "start") for name
 SNAPSHOTS = [snapshot_id(name, age=age) for name in IMAGES for age in AGES]
 BASES = [None, *(snapshot_id("base", age=age) for age in AGES)]
 JUDGEMENTS = [(verb, snapshot) for verb in ("quarantine", "release") for snapshot in SNAPSHOTS]
+SHARED = on_instance("shared")
 KEYS = [image_key(name) for name in IMAGES] + [ObjectKey(Kind.MIRROR, "shop")] + [clone_key(name) for name in CLONES]
 RARELY: st.SearchStrategy[bool] = st.sampled_from([False] * 5 + [True])
 ENDS: list[dict[str, Any]] = [
@@ -149,7 +151,7 @@ def clones(draw: st.DrawFn, name: str, image: str) -> DesiredClone:
     users = [(), (APP,), (APP, User("reader", "readonly")), (User("app", "owner", PASSWORD),)]
     changes: dict[str, Any] = {
         "snapshot": draw(st.sampled_from(choices)),
-        "runtime": RuntimeName(draw(st.sampled_from(["process", "process", "docker", "none"]))),
+        "runtime": RuntimeName(draw(st.sampled_from(["process", "process", "docker", "none", SHARED]))),
         "owner": draw(st.sampled_from([None, "payments"])),
         "running": draw(st.sampled_from([True, True, False])),
         "on_refresh": draw(st.sampled_from(["keep", "recreate"])),
@@ -293,6 +295,13 @@ LOOKS = st.sampled_from(
 )
 
 
+def templates(snapshot: SnapshotId) -> st.SearchStrategy[ObservedTemplate]:
+    """What an instance has of a snapshot, finished or not."""
+    whole = st.sampled_from([("shop",), ("shop",), ()])
+    instant = st.sampled_from([True, False, None])
+    return st.builds(ObservedTemplate, st.just(SHARED), st.just(snapshot), whole, instant)
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> Observed:
     """Anything that a host may find."""
@@ -319,6 +328,9 @@ def worlds(draw: st.DrawFn) -> Observed:
         volumes=tuple(found),
         servers=servers,
         mirrors={name: draw(LOOKS) for name in asked_mirrors},
+        templates=tuple(
+            draw(templates(snapshot)) for snapshot in draw(st.lists(st.sampled_from(SNAPSHOTS), unique=True))
+        ),
         inputs={ImageName(name): Input("input-1") for name in IMAGES},
         unknown_runtimes={RuntimeName("docker"): "no answer"} if draw(RARELY) else {},
         requests=tuple(a_request(verb, name) for verb, name in wishes),

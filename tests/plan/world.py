@@ -24,6 +24,7 @@ from reconciler.ids import (
     ServerName,
     SnapshotId,
     VolumeId,
+    instance_of,
 )
 from reconciler.plan.actions import (
     Action,
@@ -98,6 +99,7 @@ from reconciler.state.observed import (
     ObservedMirror,
     ObservedPool,
     ObservedServer,
+    ObservedTemplate,
     Quarantine,
     RawManifest,
     Request,
@@ -447,6 +449,14 @@ class World:
                 self._build(action)
             case CutPoint():
                 self._cut(action)
+            case LoadTemplate():
+                self._load(action)
+            case DropTemplate():
+                used = [self._of_clone(v, action.snapshot) for v in self.observed.volumes]
+                assert all(clone is None or clone.runtime != action.runtime for clone in used), "a clone is of it"
+                gone = (action.runtime, action.snapshot)
+                others = tuple(t for t in self.observed.templates if (t.runtime, t.snapshot) != gone)
+                self.observed = replace(self.observed, templates=others)
             case CreateClone():
                 self._make(action, self.now)
             case ReplaceClone():
@@ -529,8 +539,6 @@ class World:
                 self._lose(action.formerly, action.clone)
                 for volume in action.volumes:
                     self._rename(volume, action)
-            case LoadTemplate() | DropTemplate():
-                raise AssertionError("these worlds have no instances")
             case _:
                 assert_never(action)
 
@@ -560,6 +568,16 @@ class World:
             volume = replace(volume, manifest=replace(manifest, input_id=input_id, at=action.at))
         assert action.base not in self._quarantined(), "nothing is built on what is quarantined"
         self._add(volume)
+
+    def _load(self, action: LoadTemplate) -> None:
+        """Load a snapshot into an instance, from a copy that is gone afterwards."""
+        source = self._volume(VolumeId(action.snapshot)).manifest
+        assert isinstance(source, SnapshotManifest)
+        assert action.snapshot not in self._quarantined(), "nothing quarantined is handed out"
+        assert not self._exists(action.volume), "the copy is a new one"
+        others = [t for t in self.observed.templates if (t.runtime, t.snapshot) != (action.runtime, action.snapshot)]
+        made = ObservedTemplate(action.runtime, action.snapshot, source.databases)
+        self.observed = replace(self.observed, templates=(*others, made))
 
     def _cut(self, action: CutPoint) -> None:
         """Make a point of a clone's current volume."""
@@ -662,6 +680,9 @@ class World:
         assert isinstance(source.manifest, SnapshotManifest)
         assert source.manifest.clone == clone.source_clone, "it is a point of the clone that is asked for, or none"
         assert action.snapshot not in self._quarantined(), "nothing is made of what is quarantined"
+        known = {(template.runtime, template.snapshot) for template in self.observed.templates}
+        on_instance = instance_of(clone.runtime) is not None
+        assert not on_instance or (clone.runtime, action.snapshot) in known, "there is something to copy"
         port = clone.port or 5600 + len(self.observed.volumes)
         volume = a_generation(
             clone,

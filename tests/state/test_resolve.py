@@ -428,6 +428,15 @@ class TestHost:
                 set() if granted else {"ContainerImageNotGranted"}
             )
 
+    def test_each_instance_is_a_runtime_that_a_grant_has_to_allow(self, tmp_path: Path) -> None:
+        text = CLONE.replace("spec:\n", "spec:\n  runtime: instance\n  instance: shared\n")
+        for names, granted in (("['sh*']", True), ("[other]", False)):
+            config = f"grants: [{{secrets: ['*'], roots: [/], instances: {names}}}]"
+            found = desired(resolved(tmp_path, {"clones/dev.yaml": text}, config=config))
+            assert found.clones[DEV].runtime == "instance/shared"
+            reasons = {reason for key, (reason, _) in found.problems.items() if key.kind is Kind.CLONE}
+            assert reasons == (set() if granted else {"InstanceNotGranted"})
+
     def test_a_selector_takes_documents_with_its_labels_only(self, tmp_path: Path) -> None:
         alpha = desired(resolved(tmp_path, config="selector: {host: alpha}"))
         beta = desired(resolved(tmp_path, config="selector: {host: beta}"))

@@ -34,7 +34,7 @@ SELECT format('GRANT SELECT ON %%s TO %%I', c.oid::regclass, %(readers)s::text)
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT has_table_privilege(%(readers)s, c.oid, 'SELECT')
     AND (nspname !~ '^pg_' AND nspname <> 'information_schema'
-        OR %(large)s AND c.oid = 'pg_catalog.pg_largeobject'::regclass)
+         OR %(large)s AND c.oid = 'pg_catalog.pg_largeobject'::regclass)
 """
 # Whoever may make things: a right that a role gives by default is kept per role and database.
 _MAKERS = """

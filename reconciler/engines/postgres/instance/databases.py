@@ -121,8 +121,8 @@ def serve(link: Link, conn: psycopg.Connection, logins: Sequence[str], hosted: H
         return
     wanted = {d.name: public_name(hosted.clone, name, hosted.databases) for name, d in mine.items()}
     in_the_way = _in_the_way(link, found, hosted, wanted)
-    moved = [*in_the_way, *(name for name, new in wanted.items() if name != new)]
-    shut(conn, moved)
+    moved = {*in_the_way, *(name for name, new in wanted.items() if name != new)}
+    shut(conn, [database.name for database in found if database.open and database.name in moved])
     with conn.transaction():
         for name, new in in_the_way.items():
             _rename(conn, name, new)
@@ -184,10 +184,16 @@ def forget_template(conn: psycopg.Connection, database: Database) -> None:
 
 
 def wipe_up(link: Link, conn: psycopg.Connection, groups: Groups, making: Making) -> None:
-    """Drop databases that a killed reconciler made and did not come to mark: nobody could have used them."""
-    for database in catalog.databases(conn, link.reach.installation):
-        if database.owner == groups.databases and database.mark is None and database.name not in making:
-            drop(link, conn, database.name)
+    """Drop databases that a killed reconciler made and did not come to mark: nobody could have used them.
+
+    What is made is closed until it is marked; so one that is open is not of ours, whoever owns it.
+    """
+    found = catalog.databases(conn, link.reach.installation)
+    unmarked = [d for d in found if d.mark is None and not d.open and d.owner == groups.databases]
+    if unmarked and groups.databases in catalog.roles(conn, link.reach.installation):
+        for database in unmarked:
+            if database.name not in making:
+                drop(link, conn, database.name)
 
 
 def drop(link: Link, conn: psycopg.Connection, name: str) -> None:

@@ -8,13 +8,14 @@ roles or names goes one after the other; loading and copying, which take time, g
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import HostedTemplate
 from reconciler.engines.postgres.instance import activity, catalog, databases, loading, roles, scripts
 from reconciler.engines.postgres.instance.link import Link
 from reconciler.engines.postgres.instance.marks import CloneMark, TemplateMark
-from reconciler.errors import PermanentError, UnsupportedError
+from reconciler.errors import PermanentError, ReconcilerError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +97,8 @@ class PostgresInstance:
         try:
             loading.load(target, work, jobs=jobs, progress=progress)
         except BaseException:
-            self.unload(work.snapshot.snapshot)
+            with suppress(ReconcilerError):  # the next plan finds what is left
+                self.unload(work.snapshot.snapshot)
             raise
 
     def unload(self, snapshot: SnapshotId) -> None:
@@ -139,6 +141,9 @@ class PostgresInstance:
     def activity(self, volume: VolumeId) -> Activity:
         with self._link.session(look=True) as conn:
             return activity.activity_of(self._link, conn, volume)
+
+    def close(self) -> None:
+        self._link.close()
 
     @property
     def _installation(self) -> InstallationId:

@@ -2,19 +2,24 @@
 
 Used by every module of this package. The URL is the value of a secret: its password is in no
 message, argument, log or ``repr``. Sessions resolve names in pg_catalog only, so that nothing
-which a clone's user left in a database runs with the administrator's rights.
+which a clone's user left in a database runs with the administrator's rights. Those in the
+database of the URL are kept for a while: what is done for one clone takes several.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import conninfo
+from psycopg.pq import TransactionStatus
 
 from reconciler.engines.postgres import failures, primary
+from reconciler.engines.postgres.cancellable import CancellableConnection
 from reconciler.errors import PermanentError, ReconcilerError, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -22,18 +27,31 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import InstanceReach
     from reconciler.engines.postgres.primary import Primary
+    from reconciler.proc import CancelToken
 
 OLDEST_MAJOR = 14
-"""Older ones lack pg_read_all_data's kin and end no session in an orderly way; as for servers of our own."""
+"""As for servers of our own: older ones cannot wait for the end of a session."""
 _LOOK_SECONDS = 5
 _DEFAULT_PORT = 5432
+_KEPT = 2
+_KEPT_SECONDS = 30.0
+"""Sessions that are kept, and how long nobody may need one; less than a pass of the loop takes to come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    conn: CancellableConnection
+    server: Primary
+    since: float
 
 
 class Link:
-    """One instance: where it is, and how to get in."""
+    """One instance: where it is, and how to get in. Safe to use from several threads."""
 
     def __init__(self, reach: InstanceReach) -> None:
         self.reach = reach
+        self._lock = threading.Lock()
+        self._kept: list[_Kept] = []
 
     @property
     def where(self) -> str:
@@ -57,36 +75,62 @@ class Link:
         return ("localhost" if host.startswith("/") else host), int(port) if port else _DEFAULT_PORT
 
     @contextmanager
-    def session(self, database: str | None = None, *, look: bool = False) -> Iterator[psycopg.Connection]:
+    def session(
+        self, database: str | None = None, *, look: bool = False, cancel: CancelToken | None = None
+    ) -> Iterator[psycopg.Connection]:
         """Have a session of the administrator in autocommit mode; for a ``look`` it is bounded in time.
+
+        Statements in a ``database`` end when ``cancel`` is given and the work is cancelled.
 
         Raises:
             UnavailableError: the instance does not answer, or does not let us in.
             ReconcilerError: what went wrong in the block, without any value of a row.
 
         """
-        more = {"connect_timeout": str(_LOOK_SECONDS)} if look else {}
-        with self._opened(self.server(), database, _LOOK_SECONDS if look else 0, more) as conn:
-            yield conn
+        server, seconds = self.server(), _LOOK_SECONDS if look else 0
+        with self._told():
+            kept = self._take(server) if database is None else None
+            conn = kept if kept is not None else self._connected(server, database, look=look)
+            if cancel is not None and database is not None:
+                conn.token = cancel
+            try:
+                self._prepare(conn, seconds)
+                yield conn
+            finally:
+                if database is None:
+                    self._keep(conn, server)
+                else:
+                    conn.close()
 
     @contextmanager
     def worker_session(self, worker: str, password: str, database: str) -> Iterator[psycopg.Connection]:
         """Have a session of a worker, with names resolved as they are for users."""
-        with self._opened(self.as_worker(worker, password), database, 0, {}) as conn:
-            conn.execute("RESET search_path")
-            yield conn
+        with self._told():
+            conn = self._connected(self.as_worker(worker, password), database)
+            try:
+                self._prepare(conn, 0)
+                conn.execute("RESET search_path")
+                yield conn
+            finally:
+                conn.close()
+
+    def close(self) -> None:
+        """End the sessions that are kept."""
+        with self._lock:
+            kept, self._kept = self._kept, []
+        for one in kept:
+            one.conn.close()
 
     def as_worker(self, worker: str, password: str) -> Primary:
         """Return how a worker gets in."""
         server = self.server()
         return replace(server, settings={**server.settings, "user": worker}, password=password)
 
-    @contextmanager
-    def _opened(
-        self, server: Primary, database: str | None, seconds: float, more: dict[str, str]
-    ) -> Iterator[psycopg.Connection]:
+    def _connected(self, server: Primary, database: str | None, *, look: bool = False) -> CancellableConnection:
+        more = {"connect_timeout": str(_LOOK_SECONDS)} if look else {}
+        way_in = conninfo.make_conninfo("", **server.keywords(database, **more))
         try:
-            conn = psycopg.connect(conninfo.make_conninfo("", **server.keywords(database, **more)), autocommit=True)
+            return CancellableConnection.connect(way_in, autocommit=True)
         except psycopg.Error as error:
             told = server.redacted(str(error).removeprefix("connection failed: "))
             raise UnavailableError(
@@ -94,29 +138,58 @@ class Link:
                 reason="InstanceUnavailable",
                 hint=f"look at the secret {self.reach.secret}, and at what its user may do",
             ) from None
+
+    def _prepare(self, conn: psycopg.Connection, seconds: float) -> None:
+        major = conn.info.server_version // 10_000
+        if major < OLDEST_MAJOR:
+            raise UnsupportedError(f"{self.where} is PostgreSQL {major}", hint=f"the oldest version is {OLDEST_MAJOR}")
+        conn.execute(_prepared(conn.info.server_version, seconds).encode())
+
+    def _take(self, server: Primary) -> CancellableConnection | None:
+        """Return a session that was kept and still answers; those that nobody needed are ended."""
+        while True:
+            with self._lock:
+                old = [one for one in self._kept if _is_old(one, server)]
+                self._kept = [one for one in self._kept if one not in old]
+                found = self._kept.pop() if self._kept else None
+            for one in old:
+                one.conn.close()
+            if found is None:
+                return None
+            try:
+                found.conn.execute("SELECT")
+            except psycopg.Error:
+                found.conn.close()
+            else:
+                return found.conn
+
+    def _keep(self, conn: CancellableConnection, server: Primary) -> None:
+        idle = not conn.closed and conn.pgconn.transaction_status == TransactionStatus.IDLE
+        with self._lock:
+            if idle and len(self._kept) < _KEPT:
+                self._kept.append(_Kept(conn, server, time.monotonic()))
+                return
+        conn.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell errors of the instance as ours."""
         try:
-            conn.execute(_prepared(conn.info.server_version, seconds).encode())
-            self._require_supported(conn)
-            yield conn
+            yield
         except psycopg.Error as error:
-            raise self._told(error) from None
-        finally:
-            conn.close()
+            raise self._translation(error) from None
 
-    def _require_supported(self, conn: psycopg.Connection) -> None:
-        if conn.info.server_version // 10_000 < OLDEST_MAJOR:
-            raise UnsupportedError(
-                f"{self.where} is PostgreSQL {conn.info.server_version // 10_000}",
-                hint=f"the oldest version is {OLDEST_MAJOR}",
-            )
-
-    def _told(self, error: psycopg.Error) -> ReconcilerError:
+    def _translation(self, error: psycopg.Error) -> ReconcilerError:
         found = failures.translation(error)
         denied = isinstance(error, psycopg.errors.InsufficientPrivilege)
         hint = "its user has to be a superuser, or have CREATEDB and CREATEROLE" if denied else None
         if isinstance(found, PermanentError):
             return PermanentError(f"{self.where}: {found.message}", reason="InstanceRefused", hint=hint)
         return type(found)(f"{self.where}: {found.message}")
+
+
+def _is_old(one: _Kept, server: Primary) -> bool:
+    return one.server != server or time.monotonic() - one.since > _KEPT_SECONDS
 
 
 def _prepared(version: int, seconds: float) -> str:

@@ -9,6 +9,7 @@ this process's account, on files that no other one can write.
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,8 +55,6 @@ _LOST = re.compile(
 _WRITTEN = "SELECT pg_read_file('/proc/self/io')"
 _WRITE_BYTES = re.compile(r"^write_bytes: (\d+)$", re.MULTILINE)
 _PROBED = "SELECT pg_database_size('template0')"
-_PROBE_SHARE = 4
-"""A copy that writes less than a quarter of what it copies shares blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +239,7 @@ def _kept(listing: str, extensions: dict[str, str]) -> str:
 
 def _settle(target: Target, work: CloneWork, name: str) -> None:
     """Do what each clone would have to do again, and let readers read."""
-    with target.link.session(_name(work, name)) as inside:
+    with target.link.session(_name(work, name), cancel=work.cancel) as inside:
         roles.open_to_readers(inside, target.groups)
         inside.execute("VACUUM (FREEZE, ANALYZE)")
 
@@ -267,24 +266,32 @@ def _complete(target: Target, work: CloneWork) -> None:
 def _shares_blocks(target: Target, conn: psycopg.Connection) -> bool | None:
     """Try whether copies share blocks there; None: that cannot be told.
 
-    Where a file system cannot, Linux copies the content without saying so (copy_file_range(2)): so what
-    the server process wrote is looked at, which takes the right to read files of its host.
+    Where a file system cannot, Linux copies the content without saying so (copy_file_range(2)). So the
+    same is copied both ways, and what the server's process wrote is compared, which takes the right to
+    read files of its host. What a copy costs beside its content (btrfs) is written both times.
     """
     if not databases.share_blocks(conn):
         return False
-    probe = f"{target.groups.databases}_probe"
     try:
-        before = _written(conn)
-        with target.making.of(probe):
-            conn.execute(databases.copying(conn, "template0", probe, target.groups))
-            wrote = _written(conn) - before
-            databases.drop(target.link, conn, probe)
         size = conn.execute(_PROBED).fetchone()
+        shared = _probe(target, conn)
+        conn.execute("SET file_copy_method = copy")
+        return size is not None and _probe(target, conn) - shared > int(size[0]) // 2
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFile, LookupError):
         return None
     except (psycopg.errors.FeatureNotSupported, psycopg.errors.InternalError_, psycopg.errors.SystemError):
         return False
-    return size is not None and wrote * _PROBE_SHARE < int(size[0])
+
+
+def _probe(target: Target, conn: psycopg.Connection) -> int:
+    """Return how many bytes are written for a copy of the smallest database that there is."""
+    probe = f"{target.groups.databases}_probe_{secrets.token_hex(4)}"
+    before = _written(conn)
+    with target.making.of(probe):
+        conn.execute(databases.copying(conn, "template0", probe, target.groups))
+        wrote = _written(conn) - before
+        databases.drop(target.link, conn, probe)
+    return wrote
 
 
 def _written(conn: psycopg.Connection) -> int:

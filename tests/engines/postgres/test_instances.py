@@ -1,0 +1,71 @@
+"""PostgreSQL's instances keep the contract; what is served by others there stays as it is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from reconciler.engines.base import InstanceReach
+from reconciler.engines.postgres.instance.front import PostgresInstances
+from reconciler.errors import UnavailableError
+from reconciler.testing.instance import InstanceHarness, InstanceSuite
+from tests.live import LiveServer, live_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from reconciler.engines.base import CloneWork, Instance
+    from reconciler.ids import InstallationId
+    from tests.engines.conftest import PostgresHarness
+
+pytestmark = pytest.mark.postgres
+
+
+class OnPostgres(InstanceHarness):
+    count_one = "SELECT 1 / (count(*) = 1)::int FROM item"
+    count_two = "SELECT 1 / (count(*) = 2)::int FROM item"
+
+    def __init__(self, engine: PostgresHarness, live: LiveServer) -> None:
+        super().__init__()
+        self.engine = engine
+        self._live = live
+
+    def instance(self, installation: InstallationId) -> Instance:
+        reach = InstanceReach(
+            name="shared", installation=installation, secret="dsn", url=self._live.url, connections=20
+        )
+        return PostgresInstances().at(reach)
+
+    @contextmanager
+    def foreign(self, name: str) -> Iterator[None]:
+        self._live.sql(f"CREATE DATABASE {name}")
+        self._live.sql("CREATE TABLE mine (a int)", name)
+        yield
+        assert self._live.sql("SELECT count(*) FROM mine", name) == [(0,)]
+        self._live.sql(f"DROP DATABASE {name}")
+
+    def execute(self, database: str, login: str, password: str, statement: str) -> None:
+        try:
+            with psycopg.connect(self._live.url(login, database, password), autocommit=True) as conn:
+                conn.execute(statement.encode())
+        except psycopg.Error as error:
+            raise UnavailableError(str(error)) from error
+
+    def serving(self, work: CloneWork) -> AbstractContextManager[object]:
+        return self.engine.serving(self.engine.engine.clone_server(work))
+
+
+@pytest.fixture(scope="module", params=["15", pytest.param("18", marks=pytest.mark.long)])
+def harness(
+    request: pytest.FixtureRequest, make_harness: Callable[[str], PostgresHarness]
+) -> Iterator[InstanceHarness]:
+    with live_server(request.param) as live:
+        yield OnPostgres(make_harness(request.param), live)
+
+
+class TestPostgresInstances(InstanceSuite):
+    pass
