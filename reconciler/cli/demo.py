@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cli.demo_data import CONFIG, SPECS, write_dump
 from reconciler.cli.demo_place import end_servers, interruptible, place, pool_settings
-from reconciler.errors import PermanentError
+from reconciler.errors import PermanentError, RefusedError
 from reconciler.host import Host, open_host
 from reconciler.loop import Reconciler
 from reconciler.proc import environment, run
@@ -76,7 +76,9 @@ class Story:
         """From a commit to an image and two clones."""
         self._step("A commit asks for an image built from a dump, and for two clones of it")
         self._console_file(_SPECS)
-        seconds, _view = self._timed_pass()
+        seconds, view = self._timed_pass()
+        for refused in view.plan.refused if view.plan is not None else ():  # such as by a disk that is nearly full
+            raise RefusedError(refused.message)
         snapshot = next(v for v in self._volumes() if isinstance(v.manifest, SnapshotManifest))
         self._done(f"snapshot {snapshot.id} built and sealed, two clones delivered in {seconds:.1f} s")
         self._bytes()
