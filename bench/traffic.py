@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -23,13 +24,13 @@ from reconciler.proc import Account
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 _NOBODY = 65534
 _ACCOUNT = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
 _TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 _FIELDS = 7
 _MICROSECONDS = 1_000_000
+_WORKERS = Path("/sys/devices/virtual/workqueue/cpumask")
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -167,13 +168,21 @@ def halves() -> tuple[frozenset[int], frozenset[int]]:
 
 @contextmanager
 def on_processors(wanted: frozenset[int]) -> Iterator[None]:
-    """Have this thread, and what it starts, run on some processors only while the block runs."""
-    before = os.sched_getaffinity(0)
+    """Have this thread, what it starts, and the kernel's work for disks run on some processors only, in the block.
+
+    Workers of the kernel are not bound to who made their work: a pool's file system would
+    run on the others (Documentation/core-api/workqueue.rst, "cpumask"; as root).
+    """
+    before, workers = os.sched_getaffinity(0), _WORKERS.read_text() if os.access(_WORKERS, os.W_OK) else None
     os.sched_setaffinity(0, wanted)
     try:
+        if workers is not None:
+            _WORKERS.write_text(f"{sum(1 << number for number in wanted):x}")
         yield
     finally:
         os.sched_setaffinity(0, before)
+        if workers is not None:
+            _WORKERS.write_text(workers)
 
 
 @contextmanager
