@@ -39,8 +39,10 @@ def fields(schema: dict[str, Any], node: dict[str, Any], prefix: str = "") -> It
         yield from fields(schema, choice, prefix)
     if "items" in node:
         yield from fields(schema, node["items"], f"{prefix[:-1]}[].")
-    if isinstance(node.get("additionalProperties"), dict) and not prefix.endswith("columns."):
-        yield from fields(schema, node["additionalProperties"], f"{prefix}NAME.")
+    named = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
+    for child in named if not prefix.endswith("columns.") else ():
+        if isinstance(child, dict):
+            yield from fields(schema, child, f"{prefix}NAME.")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
