@@ -215,12 +215,12 @@ class Index:
             wanted = VolumeId(f"{image}.{MIRROR}{number}")
         return wanted
 
-    def free_copy(self, snapshot: SnapshotId) -> VolumeId:
+    def free_copy(self, snapshot: SnapshotId, instance: str) -> VolumeId:
         """Return the volume id of a copy that a snapshot is loaded into an instance from."""
-        number, wanted = 1, VolumeId(f"{snapshot}.{LOADED}")
+        number, wanted = 1, VolumeId(f"{snapshot}.{LOADED}-{instance}")
         while wanted in self.taken:
             number += 1
-            wanted = VolumeId(f"{snapshot}.{LOADED}{number}")
+            wanted = VolumeId(f"{snapshot}.{LOADED}-{instance}-{number}")
         return wanted
 
     @property

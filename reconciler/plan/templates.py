@@ -41,7 +41,8 @@ def template_for(
 
     A clone with a runtime of another kind needs nothing. ``after`` is what makes the snapshot in this plan.
     """
-    if instance_of(clone.runtime) is None or _is_complete(index, clone.runtime, snapshot):
+    instance = instance_of(clone.runtime)
+    if instance is None or _is_complete(index, clone.runtime, snapshot):
         return Ready()
     key = template_key(clone.runtime, snapshot)
     draft.use(snapshot)
@@ -58,7 +59,7 @@ def template_for(
         runtime=clone.runtime,
         image=clone.image,
         snapshot=snapshot,
-        volume=index.free_copy(snapshot),
+        volume=index.free_copy(snapshot, instance),
         fingerprint=fingerprint,
         reason=f"clones of it on {clone.runtime} are copied from there",
         after=after,

@@ -18,7 +18,9 @@ from reconciler.plan.actions import (
     CreateClone,
     CutPoint,
     DeleteSnapshot,
+    DropTemplate,
     FollowPrimary,
+    LoadTemplate,
     Plan,
     ReleaseSnapshot,
     ReplaceClone,
@@ -93,19 +95,23 @@ def test_applying_plans_makes_the_next_one_empty(
     raise AssertionError(made.actions)
 
 
-def follows(action: Action, before: Plan) -> bool:
+def follows(action: Action, before: Plan) -> bool:  # noqa: PLR0911 - one case per action
     """Whether an action became possible only by what the plan before did."""
     built = {done.snapshot for done in before.actions if isinstance(done, BuildSnapshot)}
+    loaded = {done.snapshot for done in before.actions if isinstance(done, LoadTemplate)}
     restored = any(done.key == action.key and done.verb == "restore" for done in before.actions)
     if any(isinstance(done, ReleaseSnapshot) for done in before.actions):  # what was withheld can be had again
         return True
     match action:
         case ReplaceClone():  # a clone lives on until the snapshot that it is to be made of exists
-            return restored or action.snapshot in built
+            return restored or action.snapshot in built | loaded
         case UpdateClone() | RestartClone():  # an earlier generation is made current as it was left
             return restored
         case DeleteSnapshot():  # not while its image is built or renamed: that may fail, and it be needed after all
-            return any(done.key == action.key and done.verb in ("build", "cut", "rename") for done in before.actions)
+            busy = any(done.key == action.key and done.verb in ("build", "cut", "rename") for done in before.actions)
+            return busy or action.snapshot in loaded
+        case DropTemplate():  # not before clones have let go of it, or there is a newer snapshot
+            return any(done.verb in ("delete", "expire", "drop", "replace", "build") for done in before.actions)
         case ClearTombstone():  # a clone whose document is gone, and now its volumes are as well
             return any(done.key == action.key and done.verb in ("delete", "drop") for done in before.actions)
         case _:
