@@ -57,7 +57,7 @@ VALUES: list[tuple[str, Any, str]] = [
     (BIN, {"preserve": "iban"}, "DE89370400440532013000"),
     (BIN, {"pattern": r"??-##\#"}, "AB-1234"),
     (BIN, {"partial": {"first": 2, "last": 2}}, "some original text"),
-    ("longtext", "text", "call +49 30 1234567 or mail somebody@corp.invalid, Anna"),
+    ("longtext COLLATE utf8mb4_bin", "text", "call +49 30 1234567 or mail somebody@corp.invalid, Anna"),
     (BIN, {"fixed": r"it's \gone"}, "some original text"),
     ("varchar(60)", "hash", "Größe ŁÓDŹ Ⅷ Ǆ"),
     ("char(30)", "preserve", "Some Name"),
@@ -160,6 +160,15 @@ def test_columns_that_ignore_case_are_masked_alike_whatever_their_case(mask: Mas
         ("CREATE TABLE t (c varchar(40))", "INSERT INTO t VALUES ('Jörg Ä'), ('JÖRG ä')"), policy({"t": {"c": "hash"}})
     )
     assert len(set(done.rows("SELECT c FROM t"))) == 1
+
+
+def test_what_is_kept_of_a_text_keeps_its_case(mask: Masking) -> None:
+    text = "Anna called from GB29 NWBK 6016 1331 9268 19"
+    done = mask(
+        ("CREATE TABLE t (a varchar(60), b text)", f"INSERT INTO t VALUES ('Some Original', '{text}')"),
+        policy({"t": {"a": {"partial": {"first": 2, "last": 3}}, "b": "text"}}),
+    )
+    assert done.rows("SELECT * FROM t") == [("So********nal", "[name] called from [iban]")]
 
 
 def test_a_rule_with_a_condition_leaves_other_rows_as_they_are(mask: Masking) -> None:

@@ -7,6 +7,7 @@ it is for. No key reaches the server for these. Values never show in an error.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from reconciler.masking.assignment import ColumnMasking, TableMasking
     from reconciler.masking.schema import Column
 
+_KEEPING = frozenset({"text", "partial"})
 _REMEMBERED = 50_000
 """Values of a column that are computed once: columns repeat themselves."""
 _LARGEST = 1 << 63
@@ -76,7 +78,7 @@ class Computed:
         if self._by is not None:
             by, row = canonical_of(others[0], self._by), others[1:]
         texts = tuple("" if one is None else str(one) for one in row)
-        result = mask(method, self._typed(cell), column, self._key, by=by, row=texts)
+        result = mask(method, self._typed(cell), column_of(self.masking), self._key, by=by, row=texts)
         return document(result) if column.family is Family.JSON and cell is not None else plain(result)
 
     def _typed(self, cell: Cell) -> object:
@@ -99,6 +101,15 @@ class Computed:
             f" {name_of(self.masking.method)} cannot be applied",
             hint='write hash, fixed, "null" or keep for the column, or correct its rows in a script',
         )
+
+
+def column_of(masking: ColumnMasking) -> Column:
+    """Return a column as its method sees it.
+
+    Nearly all columns of the server ignore case. What keeps parts of a text keeps their case: values that were
+    equal stay so, and names in a text are known by their capitals.
+    """
+    return replace(masking.column, folds_case=False) if name_of(masking.method) in _KEEPING else masking.column
 
 
 def canonical_of(cell: Cell, column: Column) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from reconciler.engines.mysql.link import quoted, text
 from reconciler.engines.mysql.masking import moves, permutations
+from reconciler.engines.mysql.masking.computed import column_of
 from reconciler.engines.mysql.masking.keys import DIGEST, TEXT, assigned, digest, folded, number, once
 from reconciler.masking import fakes, values
 from reconciler.masking.schema import Family
@@ -105,7 +106,7 @@ def _of_text(masking: ColumnMasking, value: str) -> str:
     for_null = "NULL"
     if not masking.keep_null and gives_null_a_value(masking.method):
         for_null = once(TEXT, "''", written)
-    plain = assigned(TEXT, str(canonical(value, masking.column)))
+    plain = assigned(TEXT, str(canonical(value, column_of(masking))))
     return f"IF({plain} IS NULL, {for_null}, IF(LENGTH({TEXT}) = 0, {TEXT}, {written}))"
 
 

@@ -78,7 +78,7 @@ class Stage:
             MaskingError: one of them cannot be computed.
 
         """
-        chosen = [f"t.{quoted(one.name)}" for one in self._table.table.columns]
+        chosen = [f"t.{quoted(one.name)}" for one in self._table.table.columns if one.name not in self._history]
         chosen += [f"CAST(t.{quoted(name)} AS DATETIME(6)) AS {quoted(name)}" for name in self._history]
         chosen += [f"IF(({when}\n), 1, 0) AS {quoted(name)}" for when, name in self._selected.items()]
         for one in self._table.columns:
