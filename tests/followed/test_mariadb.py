@@ -16,7 +16,7 @@ from tests.engines.mysql.conftest import running
 from tests.engines.mysql.live import COPIES, PASSWORD, Production
 from tests.followed.network import network
 from tests.followed.world import kill_mirror, mirror_of, mirror_servers, newest, refresh
-from tests.primary.test_logical import everything_written, give
+from tests.primary.test_logical import give
 from tests.support import document, new_world, until
 
 if TYPE_CHECKING:
@@ -130,6 +130,13 @@ def agrees(world: World) -> int:
     return int(entries)
 
 
+def told(world: World) -> str:
+    """Return what an installation says, to people and in its logs and manifests."""
+    places = (world.root / "state" / "logs", world.pool_path / "manifests")
+    texts = [path.read_text("utf-8", "replace") for place in places for path in place.rglob("*") if path.is_file()]
+    return "\n".join((world.run("status", "-o", "json").stdout, *texts))
+
+
 def caught_up(world: World, production: Production) -> None:
     """Wait until the mirror has what the primary has by now."""
     ((position,),) = production.sql("SELECT @@gtid_binlog_pos")
@@ -162,7 +169,7 @@ def test_snapshots_are_of_one_moment_each_and_have_more_every_time(world: World,
     before = world.snapshots()
     assert "build Image/shop" not in refresh(world).actions
     assert world.snapshots() == before
-    assert PASSWORD not in everything_written(world)
+    assert PASSWORD not in told(world)
 
 
 def test_no_copy_knows_a_way_to_the_primary(world: World, production: Production) -> None:
@@ -184,9 +191,9 @@ def test_a_primary_that_is_away_is_followed_again_and_what_there_is_stays(world:
         assert refused.returncode == 1
         assert "does not follow" in refused.stdout + refused.stderr
         assert PASSWORD not in refused.stdout + refused.stderr
-        told = world.look().plan
-        assert told is not None
-        assert told.conditions[ObjectKey(Kind.MIRROR, "shop")][0].reason == "NotFollowing"
+        plan = world.look().plan
+        assert plan is not None
+        assert plan.conditions[ObjectKey(Kind.MIRROR, "shop")][0].reason == "NotFollowing"
         assert world.snapshots() == before
     finally:
         production.start()
@@ -224,7 +231,7 @@ def test_a_wrong_password_is_told_and_the_right_one_mends_it(world: World, produ
     assert world.apply().require().actions == ["follow Mirror/shop"]
     until(lambda: "Access denied" in _seen(world).problem, what="the refusal")
     assert _seen(world).lost == ""
-    assert "hunter2" not in everything_written(world)
+    assert "hunter2" not in told(world)
     give(world, production.url())
     assert world.apply().require().actions == ["follow Mirror/shop"]
     caught_up(world, production)
