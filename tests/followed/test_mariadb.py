@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -240,11 +241,12 @@ def test_a_wrong_password_is_told_and_the_right_one_mends_it(world: World, produ
 def test_the_end_of_an_image_leaves_nothing_anywhere_and_a_copy_that_is_cut_off_neither(
     world: World, production: Production
 ) -> None:
-    for name in ("shop.yaml", "dev.yaml"):
-        world.write(name, "")
-    world.configure(prune={"maxDelete": 100, "maxDeletePercent": 100})
+    world.remove("shop.yaml")
+    world.remove("dev.yaml")
+    world.apply(("approve", ""))
     world.converge()
     assert world.volumes() == ()
+    assert world.leftovers() == []
     assert mirror_servers(world) == []
     until(lambda: production.sessions() == [], what="the end of the mirror's session")
     production.sql("CREATE TABLE shop.large AS SELECT seq, repeat('x', 500) AS filler FROM shop.seq_1_to_10000")
@@ -255,3 +257,22 @@ def test_the_end_of_an_image_leaves_nothing_anywhere_and_a_copy_that_is_cut_off_
         assert "was interrupted" in failed.errors["Mirror/shop"]
         assert not any(isinstance(volume.manifest, MirrorManifest) for volume in world.volumes())
     until(lambda: production.sessions() == [], what="the end of the sessions")
+
+
+@pytest.mark.root
+def test_on_btrfs_the_mirror_goes_on_while_it_is_cut(production: Production) -> None:
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("needs the program mkfs.btrfs (package btrfs-progs)")
+    world = new_world(driver="btrfs", pool={"size": "1500Mi"})
+    try:
+        follow(world, production)
+        world.apply().require()
+        started = {process.pid for process in mirror_servers(world)}
+        with entering(production):
+            until(lambda: _seen(world).position != newest(world).facts["gtid"], what="entries in the mirror")
+            refresh(world)
+            world.apply().require()
+            agrees(world)
+        assert {process.pid for process in mirror_servers(world)} == started
+    finally:
+        world.close()
