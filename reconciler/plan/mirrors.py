@@ -279,7 +279,8 @@ def _leave(
 ) -> None:
     """Plan the removal of a mirror, but not while a build still needs it: until it is cut, or its log replayed."""
     in_use = index.observed.in_use
-    if ObjectKey(Kind.IMAGE, key.name) in index.in_flight and (in_use is None or mirror.volume.id in in_use):
+    building = ObjectKey(Kind.IMAGE, key.name) in index.in_flight  # perhaps under another name: so volumes are asked
+    if mirror.volume.id in in_use if in_use is not None else building:
         draft.say(key, reconciling("InUse", f"{reason}; it is removed when the build does not need it any more"))
         return
     manifest = mirror.manifest

@@ -78,7 +78,14 @@ class Primary:
 
     def make(self) -> None:
         self.run("initdb", "-D", self.data, "-U", "boss", "--locale=C.UTF-8", "--no-sync")
-        self.configure(track_commit_timestamp="on", wal_level="replica", max_wal_size="64MB", fsync="off")
+        # a world that ends in the middle of a test leaves its slot
+        self.configure(
+            max_replication_slots="50",
+            track_commit_timestamp="on",
+            wal_level="replica",
+            max_wal_size="64MB",
+            fsync="off",
+        )
         (self.data / "pg_hba.conf").write_text(_HBA)
         self.start()
         self.sql(f"CREATE ROLE {USER} LOGIN REPLICATION PASSWORD '{PASSWORD}'", "postgres")

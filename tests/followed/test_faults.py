@@ -73,7 +73,7 @@ def test_a_mirror_that_is_emptied_while_it_is_asked_is_told_and_ends_no_pass(wor
     world.apply().require()
     data = world.pool_path / "volumes" / "shop.mirror" / "data"
     data.rename(data.with_name("gone"))
-    assert "pg_tblspc: No such file or directory" in told(world)
+    assert "No such file or directory" in told(world)
     data.with_name("gone").rename(data)
     assert "Following" in told(world)
 

@@ -323,4 +323,4 @@ def test_every_object_has_a_condition_and_new_ids_are_new(desired: Desired, obse
             taken.extend(action.volumes)
     assert len(taken) == len(set(taken))
     kinds = {action.key.kind for action in made.actions}
-    assert kinds <= {Kind.SNAPSHOT, Kind.MIRROR, Kind.IMAGE, Kind.POINT, Kind.CLONE}
+    assert kinds <= {Kind.SNAPSHOT, Kind.MIRROR, Kind.TEMPLATE, Kind.IMAGE, Kind.POINT, Kind.CLONE}

@@ -26,6 +26,7 @@ from reconciler.errors import (
 )
 from reconciler.proc import CancelToken
 from tests import live
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,6 +200,8 @@ def test_only_the_wanted_databases_are_read(new: live.LiveServer, postgres: Post
 
 def test_a_hot_standby_is_copied_like_a_primary(new: live.LiveServer, postgres: PostgresHarness) -> None:
     with new.standby() as standby:
+        replayed, written = "SELECT pg_last_wal_replay_lsn()", "SELECT pg_current_wal_flush_lsn()"
+        until(lambda: standby.sql(replayed) == new.sql(written), what="the standby")
         query = "SELECT count(*) FROM sales.item"
         copy = Copy(postgres, replace(postgres.build_work(source=source(standby)), jobs=2), {query: "shop"})
         assert copy.found[query] == [(500,)]
