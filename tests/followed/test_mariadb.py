@@ -180,7 +180,9 @@ def test_no_copy_knows_a_way_to_the_primary(world: World, production: Production
         if path.is_file() and PASSWORD.encode() in path.read_bytes()
     ]
     assert found == []
-    assert asked(world, "SELECT definer FROM information_schema.views WHERE table_name = 'entries'") == [("app@10.%",)]
+    assert asked(world, "SELECT definer FROM information_schema.views WHERE table_name = 'entries'") == [
+        ("reconciler_owner@localhost",)
+    ]
     assert production.sql("SHOW SLAVE HOSTS") == []
 
 

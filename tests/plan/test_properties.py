@@ -110,6 +110,8 @@ def follows(action: Action, before: Plan) -> bool:  # noqa: PLR0911 - one case p
         case DeleteSnapshot():  # not while its image is built or renamed: that may fail, and it be needed after all
             busy = any(done.key == action.key and done.verb in ("build", "cut", "rename") for done in before.actions)
             return busy or action.snapshot in loaded
+        case LoadTemplate():  # of a point in the life of a clone, when that has been cut
+            return any(isinstance(done, CutPoint) and done.snapshot == action.snapshot for done in before.actions)
         case DropTemplate():  # not before clones have let go of it, or there is a newer snapshot
             return any(done.verb in ("delete", "expire", "drop", "replace", "build") for done in before.actions)
         case ClearTombstone():  # a clone whose document is gone, and now its volumes are as well

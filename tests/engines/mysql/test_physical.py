@@ -137,8 +137,8 @@ def test_binary_logs_after_a_backup_bring_it_to_their_end(
     production.sql("FLUSH BINARY LOGS")
     production.sql("INSERT INTO shop.old VALUES (50)")
     production.sql("INSERT INTO shop.item VALUES (51, 'in the last log')")
-    for log in production.data.glob("*-bin.0*"):
-        packed = log.name < max(path.name for path in production.data.glob("*-bin.0*"))
+    for log in production.data.glob("pid-bin.0*"):
+        packed = log.name < max(path.name for path in production.data.glob("pid-bin.0*"))
         if packed:
             (place / f"{log.name}.gz").write_bytes(gzip.compress(log.read_bytes()))
         else:
@@ -146,7 +146,7 @@ def test_binary_logs_after_a_backup_bring_it_to_their_end(
     source = replace(_source(backups), wal=place)
     identity = mariadb.engine.identify(source)
     production.sql("INSERT INTO shop.item VALUES (52, 'next build')")
-    shutil.copy(max(production.data.glob("*-bin.0*")), place)
+    shutil.copy(max(production.data.glob("pid-bin.0*")), place)
     chosen = replace(source, chosen=identity.input_id)
     assert mariadb.engine.identify(chosen).input_id == identity.input_id
     assert mariadb.engine.identify(source).input_id != identity.input_id
