@@ -6,7 +6,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS)
 
-.PHONY: setup demo packages test test-long bench check schemas format clean
+.PHONY: setup demo packages test test-long test-trial bench check schemas format clean
 
 setup: $(VENV)/.installed
 
@@ -42,7 +42,10 @@ test: packages check
 	$(PYTEST) --dist loadfile -m "not long"
 
 test-long: packages
-	$(PYTEST) --dist worksteal -m long || test $$? -eq 5 # no tests: pytest has said so
+	$(PYTEST) --dist worksteal -m "long and not trial" || test $$? -eq 5 # no tests: pytest has said so
+
+test-trial: packages
+	$(PYTEST) --dist worksteal -m trial || test $$? -eq 5
 
 bench: packages
 	$(BIN)/python -m bench

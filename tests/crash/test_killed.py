@@ -25,6 +25,12 @@ COPY = ("cp", "--archive", "--reflink=auto", "--sparse=always")
 CHAIN_AROUND = 4
 """How many runs are killed in a row in the pass around the work, which is much the same in all scenarios."""
 
+_TRIAL = frozenset(
+    {"build-files", "cut", "cut-btrfs", "drop-raw", "follow", "keep-raw", "leave", "moment"}
+    | {"quarantine", "rebase", "refresh", "replay", "wake"}
+)
+"""Scenarios that were tried at some of their places only."""
+
 
 @pytest.fixture
 def world() -> Iterator[World]:
@@ -88,12 +94,16 @@ class Crashes:
             raise
 
 
+def _marks(name: str, scenario: Scenario) -> list[pytest.MarkDecorator]:
+    return [*([pytest.mark.root] if scenario.root else []), *([pytest.mark.trial] if name in _TRIAL else [])]
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        pytest.param(name, part, marks=[pytest.mark.root] if scenario.root else [])
+        pytest.param(name, part, marks=_marks(name, scenario))
         for name, scenario in SCENARIOS.items()
         for part in range(scenario.parts)
     ],
@@ -154,6 +164,7 @@ def saved_of(world: World) -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.trial
 @pytest.mark.timeout(600)
 def test_a_build_of_mariadb_that_is_killed_on_its_way_into_a_fresh_directory_is_built_anew(world: World) -> None:
     if not MariaDbEngine().servers():

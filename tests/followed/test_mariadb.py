@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.support import World
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.trial]
 
 _LEDGER = """
 CREATE DATABASE shop; USE shop;
