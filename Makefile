@@ -39,7 +39,7 @@ packages: setup
 	@$(BIN)/python tests/setup/packages.py
 
 test: packages check
-	$(PYTEST) --dist loadfile -m "not long"
+	$(PYTEST) --dist loadfile -m "not long and not trial"
 
 test-long: packages
 	$(PYTEST) --dist worksteal -m "long and not trial" || test $$? -eq 5 # no tests: pytest has said so

@@ -52,7 +52,7 @@ def test_a_daemon_that_is_killed_during_a_build_costs_that_build_only(shop: Worl
     shop.write("boxed.yaml", image("boxed", version=host_major(), runtime="docker", scripts=slow))
     with_killed_daemon(shop, daemon, lambda: bool(daemon.names()))
     until(lambda: settled(shop) and any(name.startswith("boxed") for name in shop.snapshots()), what="the snapshot")
-    assert daemon.names() == set()
+    until(lambda: (shop.apply(), daemon.names() == set())[1], what="the end of what the daemon started again")
 
 
 def test_a_daemon_that_is_killed_during_a_start_leaves_one_container_at_most(
