@@ -210,7 +210,6 @@ def _victim(world: World, kind: str) -> psutil.Process | None:
 
 
 @pytest.mark.long
-@pytest.mark.trial
 @pytest.mark.parametrize("kind", ["server", "backend"])
 def test_whenever_what_masks_is_killed_no_original_is_sealed(world: World, kind: str) -> None:
     seconds, killed = _built(world, "-- undisturbed"), 0
