@@ -17,6 +17,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bench.figures import Figure, Options
@@ -42,21 +43,24 @@ def run(options: Options) -> list[Figure]:
     """Measure all of it."""
     size = size_of(options)
     theirs, ours = halves()
-    primary = Production(_directory(options, f"busy-{SCALES[size]}"), SCALES[size], _PORT, processors=theirs)
-    with on_processors(ours), installation(options) as opened, primary.running():
-        rate = primary.capacity(_SECONDS[size] / 2) / 2
-        watched = _Watched(primary, rate, opened.scratch / "primary-waits")
-        for _ in range(_TURNS[size]):
-            _turn(opened, watched, _SECONDS[size])
+    with _place(options) as place, on_processors(ours), installation(options) as opened:
+        primary = Production(place / "busy", SCALES[size], _PORT, processors=theirs)
+        with primary.running():
+            rate = primary.capacity(_SECONDS[size] / 2) / 2
+            watched = _Watched(primary, rate, opened.scratch / "primary-waits")
+            for _ in range(_TURNS[size]):
+                _turn(opened, watched, _SECONDS[size])
     return _figures(watched)
 
 
-def _directory(options: Options, name: str) -> Path:
-    """Return where the primary's files are: apart from the disk of the pool, if memory has the room."""
+@contextmanager
+def _place(options: Options) -> Iterator[Path]:
+    """Give a directory for the primary's files: apart from the disk of the pool, if memory has the room."""
     memory = Path("/dev/shm")
-    if os.geteuid() == 0 and memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES:
-        return memory / f"reconciler-bench-{name}"
-    return scratch_directory(options) / name
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM_BYTES
+    with TemporaryDirectory(prefix="bench-primary-", dir=memory if roomy else scratch_directory(options)) as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
 
 
 @dataclass
