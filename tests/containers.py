@@ -110,6 +110,7 @@ class ContainerDaemon:
             self.start()
         self.remove_all()
         self.stop()
+        self._end_helper(shims=True)  # a daemon that was killed forgot some
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             place = line.split()[1]
             if place.startswith(f"{self.root}/"):
@@ -120,11 +121,12 @@ class ContainerDaemon:
         argv = ["docker", "--host", f"unix://{self.socket}", "version"]
         return subprocess.run(argv, capture_output=True, check=False, env=_environment()).returncode == 0
 
-    def _end_helper(self) -> None:
-        """End the killed daemon's containerd; the next daemon starts one of its own."""
+    def _end_helper(self, *, shims: bool = False) -> None:
+        """End what a daemon left of containerd; the next daemon starts one of its own."""
+        names = {"containerd", *(["containerd-shim-runc-v2"] if shims else [])}
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            if words and Path(words[0]).name == "containerd" and str(self.root) in " ".join(words):
+            if words and Path(words[0]).name in names and str(self.root) in " ".join(words):
                 process.kill()
                 process.wait(_PATIENCE_SECONDS)
         (self.root / "exec/containerd/containerd.pid").unlink(missing_ok=True)  # its number lives on until it is reaped
