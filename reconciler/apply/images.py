@@ -320,7 +320,7 @@ def start(engine: Engine, runtime: Runtime, job: BuildWork) -> ServerSpec:
     """Put a build's data directory in place and start its private server; return what was started."""
     job.progress("preparing")
     engine.prepare(job)
-    spec = engine.build_server(job)
+    spec = replace(engine.build_server(job), background=True)
     job.progress("starting the build server")
     runtime.start(spec, cancel=job.cancel)
     return spec

@@ -282,7 +282,7 @@ def _start(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManif
             raise
         storage.update(volume, replace(manifest, lost=error.message))
         raise BusyError(error.message, reason=MIRROR_LOST) from error
-    work.runtime(manifest.runtime).start(spec, cancel=work.cancel)
+    work.runtime(manifest.runtime).start(replace(spec, background=True), cancel=work.cancel)
 
 
 def _note_settings(work: Work, storage: Storage, volume: VolumeId, manifest: MirrorManifest) -> None:

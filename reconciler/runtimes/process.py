@@ -208,7 +208,7 @@ class ProcessRuntime:
             account=spec.account,
             launcher=systemd.launcher(spec.name, spec.resources),
         )
-        if spec.gives_way:
+        if spec.background:
             processes.give_way(child.pid)
         return child
 

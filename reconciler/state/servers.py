@@ -97,11 +97,8 @@ class ServerSpec:
     """Limits that it is held to, of those that the runtime offers."""
     subject: Mapping[str, str] = field(default_factory=dict)
     """What it serves (clone, image, snapshot, commit, owner), for people and tools that meet it on the host."""
-
-    @property
-    def gives_way(self) -> bool:
-        """Whether it runs behind everything else on a busy host: builds and mirrors, whom nobody waits for."""
-        return self.port is None
+    background: bool = False
+    """Whether it runs behind everything else on a busy host: a build or a mirror, whom nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
