@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Figure, Options, in_turns
 from bench.installation import installation, size_of
-from reconciler.engines.sqlite.library import file_of
+from reconciler.engines.sqlite.databases import file_of
 from reconciler.host import open_host
 from reconciler.ids import CloneName, PoolName, VolumeId
 from reconciler.loop import Reconciler

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from reconciler.engines.sqlite.databases import databases_in, file_of
 from reconciler.engines.sqlite.identify import BESIDE
-from reconciler.engines.sqlite.library import databases_in, file_of
 from reconciler.state.observed import Activity
 
 if TYPE_CHECKING:

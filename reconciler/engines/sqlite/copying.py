@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.sqlite import header, identify
 from reconciler.engines.sqlite.damage import require_whole
+from reconciler.engines.sqlite.databases import connect, file_of
 from reconciler.engines.sqlite.failures import code, is_damage, reason
-from reconciler.engines.sqlite.library import connect, file_of
 from reconciler.errors import BusyError, SourceError, UnavailableError
 
 if TYPE_CHECKING:

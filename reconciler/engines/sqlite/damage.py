@@ -10,8 +10,8 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING
 
+from reconciler.engines.sqlite.databases import connect
 from reconciler.engines.sqlite.failures import is_damage, reason
-from reconciler.engines.sqlite.library import connect
 from reconciler.errors import SourceError
 
 if TYPE_CHECKING:

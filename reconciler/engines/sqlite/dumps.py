@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.compressed import compression_in, open_stream
 from reconciler.engines.sqlite import guard, header
+from reconciler.engines.sqlite.databases import connect
 from reconciler.engines.sqlite.failures import code, reason
-from reconciler.engines.sqlite.library import connect
 from reconciler.engines.sqlite.statements import statements
 from reconciler.errors import SourceError
 

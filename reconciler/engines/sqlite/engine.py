@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reconciler.engines.base import Sealed
-from reconciler.engines.sqlite import activity, copying, damage, header, identify, library, scripts, sealing
+from reconciler.engines.sqlite import activity, copying, damage, databases, header, identify, scripts, sealing
 from reconciler.engines.sqlite.failures import translated
 from reconciler.engines.sqlite.parameters import validate_parameters
 from reconciler.engines.sqlite.session import SqliteSession
@@ -49,7 +49,7 @@ class SqliteFiles:
     """Where databases lie in a volume."""
 
     def path(self, directory: Path, database: str) -> Path:
-        return library.file_of(directory, database)
+        return databases.file_of(directory, database)
 
 
 class SqliteEngine:
@@ -62,7 +62,7 @@ class SqliteEngine:
     files: DatabaseFiles | None = SqliteFiles()
 
     def servers(self) -> tuple[InstalledServer, ...]:
-        return library.installed()
+        return databases.installed()
 
     @translated()
     def identify(self, source: LocalSource) -> SourceIdentity:
@@ -74,21 +74,21 @@ class SqliteEngine:
     @translated()
     def prepare(self, work: BuildWork) -> None:
         _refuse_parameters(work.parameters)
-        library.require(work.source.base.major if work.source.base is not None else work.version)
+        databases.require(work.source.base.major if work.source.base is not None else work.version)
         if work.source.base is not None:
             take_tree(work.directory)
             _recover(work)
             return
         for name in work.databases:
-            library.file_of(work.directory, name)  # refused before anything is made
-        (work.directory / library.DATA).mkdir(mode=0o700)
+            databases.file_of(work.directory, name)  # refused before anything is made
+        (work.directory / databases.DATA).mkdir(mode=0o700)
         if work.source.kind == "files":
             found = identify.identify(work.source)
             as_of = found.modified_at.isoformat() if found.modified_at is not None else None
             sealing.note(work, as_of=as_of, input_id=copying.copy(work))
         elif work.source.kind == "empty":
             for name in work.databases:
-                library.make(library.file_of(work.directory, name))
+                databases.make(databases.file_of(work.directory, name))
         elif work.source.kind != "dump":
             raise SourceError(f"SQLite has no source {work.source.kind}")
 
@@ -112,17 +112,17 @@ class SqliteEngine:
         return Sealed(
             version=version,
             major=major,
-            databases=library.databases_in(work.directory),
+            databases=databases.databases_in(work.directory),
             data_as_of=datetime.fromisoformat(as_of) if as_of is not None else None,
             input_id=known.get("input_id"),
         )
 
     def clone_server(self, work: CloneWork) -> ServerSpec:
         _refuse_parameters(work.parameters)
-        library.require(work.snapshot.major)
+        databases.require(work.snapshot.major)
         if work.account is not None:
             give_tree(work.directory, work.account)
-        files = [library.file_of(work.directory, name) for name in work.snapshot.databases]
+        files = [databases.file_of(work.directory, name) for name in work.snapshot.databases]
         return ServerSpec(
             name=work.server,
             argv=(),
@@ -156,7 +156,7 @@ class SqliteEngine:
 
     def shell(self, endpoint: Endpoint, password: str, major: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
         del password
-        library.require(major)
+        databases.require(major)
         path = str(endpoint.path or "")
         program = shutil.which("sqlite3")
         argv = (
@@ -167,9 +167,9 @@ class SqliteEngine:
 
 def _recover(work: BuildWork) -> None:
     """Bring a copy to rest; of a clone, which somebody may have been writing to, insist that it is whole."""
-    for name in library.databases_in(work.directory):
-        path = library.file_of(work.directory, name)
-        with library.connect(path, cancel=work.cancel) as conn:
+    for name in databases.databases_in(work.directory):
+        path = databases.file_of(work.directory, name)
+        with databases.connect(path, cancel=work.cancel) as conn:
             conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if work.source.kind == "clone":
             damage.require_whole(path, what=f"the copy of database {name}", cancel=work.cancel)

@@ -12,8 +12,8 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from reconciler.engines.sqlite import guard
+from reconciler.engines.sqlite.databases import connect, databases_in, file_of
 from reconciler.engines.sqlite.failures import reason
-from reconciler.engines.sqlite.library import connect, databases_in, file_of
 from reconciler.engines.sqlite.statements import statements
 from reconciler.errors import CheckFailedError, ScriptError
 

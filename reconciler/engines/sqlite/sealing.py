@@ -12,8 +12,8 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from reconciler.engines.sqlite.databases import MAJOR, connect, databases_in, file_of
 from reconciler.engines.sqlite.identify import BESIDE
-from reconciler.engines.sqlite.library import MAJOR, connect, databases_in, file_of
 from reconciler.errors import PermanentError
 from reconciler.handover import give_tree
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.engines.sqlite import damage, dumps, library, scripts, sealing
+from reconciler.engines.sqlite import damage, databases, dumps, scripts, sealing
 from reconciler.errors import CheckFailedError, SourceError
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class SqliteSession:
         if source.kind != "dump" or source.path is None:
             return
         name = dump_name(self._work)
-        path = library.file_of(self._work.directory, name)
-        library.make(path)
+        path = databases.file_of(self._work.directory, name)
+        databases.make(path)
         dumps.load(self._work, source.path, path)
         damage.require_whole(path, what=f"what the dump {source.path} makes", cancel=self._work.cancel)
 
     def keep_databases(self) -> None:
-        wanted, present = self._work.databases, library.databases_in(self._work.directory)
+        wanted, present = self._work.databases, databases.databases_in(self._work.directory)
         missing = sorted(set(wanted) - set(present))
         if missing:
             here = ", ".join(present) or "none"
@@ -48,12 +48,12 @@ class SqliteSession:
         for name in present if wanted else ():
             if name not in wanted:
                 self._work.progress(f"dropping database {name}")
-                library.file_of(self._work.directory, name).unlink()
+                databases.file_of(self._work.directory, name).unlink()
 
     def look_for_damage(self, *, final: bool) -> int:  # noqa: ARG002 - nothing is sorted differently on another host
         relations = 0
-        for name in library.databases_in(self._work.directory):
-            path = library.file_of(self._work.directory, name)
+        for name in databases.databases_in(self._work.directory):
+            path = databases.file_of(self._work.directory, name)
             found = damage.problems(path, cancel=self._work.cancel)
             if found:
                 raise CheckFailedError(f"database {name} is damaged: {found[0]}", reason="DataDamaged")
@@ -73,9 +73,9 @@ class SqliteSession:
         from reconciler.engines.sqlite.masking.profile import profile_database  # noqa: PLC0415 - as above
 
         found = []
-        for name in library.databases_in(self._work.directory):
+        for name in databases.databases_in(self._work.directory):
             self._work.progress(f"looking at database {name}")
-            with library.connect(library.file_of(self._work.directory, name), cancel=self._work.cancel) as conn:
+            with databases.connect(databases.file_of(self._work.directory, name), cancel=self._work.cancel) as conn:
                 found.append(profile_database(conn, name, self._work.cancel))
         return tuple(found)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reconciler.engines.base import MaskingWork
-from reconciler.engines.sqlite.library import file_of
+from reconciler.engines.sqlite.databases import file_of
 from reconciler.ids import PolicyName, SecretName
 from reconciler.masking import leaks
 from reconciler.masking.assignment import Keys

@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from reconciler.engines.base import LocalSource
+from reconciler.engines.sqlite.databases import file_of
 from reconciler.engines.sqlite.engine import SqliteEngine
-from reconciler.engines.sqlite.library import file_of
 from reconciler.errors import ScriptError
 from reconciler.ids import ServerName
 from reconciler.testing.engine import EngineHarness, Gap

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.engines.sqlite.library import connect
+from reconciler.engines.sqlite.databases import connect
 from reconciler.engines.sqlite.masking.live import record
 from reconciler.errors import CancelledError, MaskingError
 from reconciler.proc import CancelToken

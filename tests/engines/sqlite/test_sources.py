@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.engines.sqlite.library import file_of
+from reconciler.engines.sqlite.databases import file_of
 from reconciler.errors import BusyError, SourceError
 from tests.engines.sqlite.harness import ITEMS, SqliteHarness, dump_of, files_of, made, tables
 
@@ -253,7 +253,7 @@ def test_a_file_that_was_cut_off_or_damaged_is_refused(sqlite: SqliteHarness, tm
 def test_a_locked_file_is_busy_and_not_wrong(
     sqlite: SqliteHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.engines.sqlite.library._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("reconciler.engines.sqlite.databases._BUSY_SECONDS", 0.05)
     path = made(tmp_path / "shop.db")
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         conn.execute("BEGIN EXCLUSIVE")

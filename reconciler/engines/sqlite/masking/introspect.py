@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.engines.sqlite.library import quoted
+from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.masking.types import kind_of
 from reconciler.engines.sqlite.masking.virtual import virtual_tables
 from reconciler.masking.schema import Column, DatabaseSchema, ForeignKey, Table, TableName, View

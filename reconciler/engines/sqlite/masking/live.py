@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.engines.sqlite.library import quoted
+from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.masking.introspect import SCHEMA, listed
 from reconciler.masking.schema import TableName
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.engines.sqlite.library import quoted
+from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.masking.introspect import read_schema
 from reconciler.masking.classify.profiles import DOCUMENT_LENGTH, LENGTH, VALUES, DatabaseProfile, Drawn
 from reconciler.masking.schema import Family

@@ -14,7 +14,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reconciler.engines.sqlite.library import connect, databases_in, file_of, quoted
+from reconciler.engines.sqlite.databases import connect, databases_in, file_of, quoted
 from reconciler.engines.sqlite.masking import live, sample
 from reconciler.engines.sqlite.masking.introspect import SCHEMA
 from reconciler.errors import MaskingError

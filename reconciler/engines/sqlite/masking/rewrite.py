@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from reconciler.engines.sqlite import guard
+from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.failures import code, reason
-from reconciler.engines.sqlite.library import quoted
 from reconciler.engines.sqlite.masking import virtual
 from reconciler.engines.sqlite.masking.functions import ColumnMasker, placing
 from reconciler.engines.sqlite.masking.introspect import listed

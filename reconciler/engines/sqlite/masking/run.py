@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines.sqlite import scripts, sealing
-from reconciler.engines.sqlite.library import connect, databases_in, file_of
+from reconciler.engines.sqlite.databases import connect, databases_in, file_of
 from reconciler.engines.sqlite.masking import rewrite, sample, unruled, virtual
 from reconciler.engines.sqlite.masking.introspect import read_schema
 from reconciler.errors import CommandError, MaskingError, TimeoutExceededError

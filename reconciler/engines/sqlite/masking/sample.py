@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.failures import reason
-from reconciler.engines.sqlite.library import quoted
 from reconciler.engines.sqlite.masking.rewrite import guarded_sql
 from reconciler.errors import MaskingError
 from reconciler.masking import json_paths

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.engines.sqlite.library import quoted
+from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.masking import sample
 from reconciler.engines.sqlite.masking.introspect import listed
 from reconciler.ids import PolicyName, SecretName

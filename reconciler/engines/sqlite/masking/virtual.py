@@ -12,7 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from reconciler.engines.sqlite.library import quoted
+from reconciler.engines.sqlite.databases import quoted
 from reconciler.errors import MaskingError
 
 if TYPE_CHECKING:
