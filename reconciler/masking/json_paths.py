@@ -1,4 +1,4 @@
-"""Paths into JSON documents: read from a policy, gathered into a tree, applied to a document.
+"""Paths into JSON documents: read from a policy, gathered into a tree, applied to a document, looked up in one.
 
 ``$`` is the document, ``.key`` or ``."any key"`` a member, ``[*]`` every element of an
 array, ``[2]`` one of them. The tree is what engines turn into one expression; applying it
@@ -7,12 +7,13 @@ here is the reference.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from reconciler.spec.masking_policy import Column as Method
 
@@ -88,3 +89,28 @@ def apply(node: Node, document: Any, leaf: Callable[[Method, Any], Any]) -> Any:
             chosen = range(len(result)) if step is None else [step]
             result = [apply(inner, one, leaf) if at in chosen else one for at, one in enumerate(result)]
     return result
+
+
+def strings(paths: Iterable[str], text: str | bytes) -> Iterator[str]:
+    """Yield the strings that a document, as it is stored, has at some paths; nothing of what is no document."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    for path in paths:
+        yield from _strings(document, parse(path) or ())
+
+
+def _strings(value: Any, steps: Sequence[Step]) -> Iterator[str]:  # noqa: ANN401 - JSON
+    if not steps:
+        if isinstance(value, str):
+            yield value
+        return
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, str):
+        if isinstance(value, dict) and step in value:
+            yield from _strings(value[step], rest)
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            if step is None or step == number:
+                yield from _strings(one, rest)

@@ -178,3 +178,13 @@ def test_what_is_no_path_is_told_apart(path: str) -> None:
 def test_paths_are_read_step_by_step() -> None:
     assert json_paths.parse(r'$.a."b \"c\""[*][12]') == ("a", 'b "c"', None, 12)
     assert json_paths.parse("$") == ()
+
+
+@pytest.mark.parametrize("text", ['{"a": ["x", 1, {"b": "y"}, "z"], "c": "no"}', b'{"a": ["x", 1, {"b": "y"}, "z"]}'])
+def test_strings_of_a_document_are_found_at_paths(text: str | bytes) -> None:
+    assert list(json_paths.strings(["$.a[*]", "$.a[2].b", "$.a[0].b", "$.b"], text)) == ["x", "z", "y"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "17", b"\xff", "[" * 100_000])
+def test_what_is_no_document_has_no_strings(text: str | bytes) -> None:
+    assert list(json_paths.strings(["$", "$[*]"], text)) == []

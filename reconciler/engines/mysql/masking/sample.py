@@ -7,7 +7,6 @@ account that has rights on databases of users only.
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -52,7 +51,8 @@ def texts(masking: ColumnMasking, cell: Any) -> Iterator[str]:  # noqa: ANN401 -
     if cell is None:
         return
     if drawn_paths(masking.method):
-        yield from _at_paths(drawn_paths(masking.method), cell)
+        document = cell if isinstance(cell, bytes) else str(cell)
+        yield from (one[:READ] for one in json_paths.strings(drawn_paths(masking.method), document))
     elif isinstance(cell, bytes):
         yield cell[: READ // 2].decode("latin-1")
     elif not isinstance(cell, str):
@@ -74,31 +74,6 @@ def cell_of(masking: ColumnMasking) -> str:
     if column.family in {Family.TEXT, Family.JSON}:
         return f"LEFT({value}, {_FREE_TEXT if name_of(masking.method) == 'text' else READ})"
     return f"LEFT({value}, {READ // 2})" if column.family is Family.BYTES else value
-
-
-def _at_paths(paths: Sequence[str], cell: Any) -> Iterator[str]:  # noqa: ANN401 - as above
-    """Yield the strings at the paths of a document."""
-    try:
-        document = json.loads(cell)
-    except (ValueError, TypeError, RecursionError):
-        return
-    for path in paths:
-        yield from (one[:READ] for one in _strings(document, json_paths.parse(path) or ()))
-
-
-def _strings(value: Any, steps: Sequence[json_paths.Step]) -> Iterator[str]:  # noqa: ANN401 - JSON
-    if not steps:
-        if isinstance(value, str):
-            yield value
-        return
-    step, rest = steps[0], steps[1:]
-    if isinstance(step, str):
-        if isinstance(value, dict) and step in value:
-            yield from _strings(value[step], rest)
-    elif isinstance(value, list):
-        for number, one in enumerate(value):
-            if step is None or step == number:
-                yield from _strings(one, rest)
 
 
 def draw(link: Link, masking: DatabaseMasking, *, wanted: int = WANTED) -> tuple[Sample, ...]:

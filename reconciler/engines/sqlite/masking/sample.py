@@ -6,11 +6,10 @@ and more where that had too few values.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from reconciler.engines.sqlite.databases import quoted
@@ -49,7 +48,8 @@ def texts(masking: ColumnMasking, cell: Cell) -> Iterator[str]:
         return
     column = masking.column
     if drawn_paths(masking.method):
-        yield from _at_paths(drawn_paths(masking.method), cell)
+        document = cell if isinstance(cell, bytes) else str(cell)
+        yield from (one[:READ] for one in json_paths.strings(drawn_paths(masking.method), document))
     elif isinstance(cell, bytes):
         if column.family is Family.UUID and len(cell) == 16:  # noqa: PLR2004 - of a UUID (RFC 9562)
             yield str(UUID(bytes=cell))
@@ -65,31 +65,6 @@ def texts(masking: ColumnMasking, cell: Cell) -> Iterator[str]:
         yield cell.encode()[: READ // 2].decode("latin-1")
     else:
         yield cell[:READ]
-
-
-def _at_paths(paths: Sequence[str], cell: Cell) -> Iterator[str]:
-    """Yield the strings at the paths of a document."""
-    try:
-        document = json.loads(cell if isinstance(cell, str | bytes) else str(cell))
-    except (ValueError, RecursionError):
-        return
-    for path in paths:
-        yield from (one[:READ] for one in _strings(document, json_paths.parse(path) or ()))
-
-
-def _strings(value: Any, steps: Sequence[json_paths.Step]) -> Iterator[str]:  # noqa: ANN401 - JSON
-    if not steps:
-        if isinstance(value, str):
-            yield value
-        return
-    step, rest = steps[0], steps[1:]
-    if isinstance(step, str):
-        if isinstance(value, dict) and step in value:
-            yield from _strings(value[step], rest)
-    elif isinstance(value, list):
-        for number, one in enumerate(value):
-            if step is None or step == number:
-                yield from _strings(one, rest)
 
 
 def draw(conn: sqlite3.Connection, masking: DatabaseMasking, *, wanted: int = WANTED) -> tuple[Sample, ...]:
