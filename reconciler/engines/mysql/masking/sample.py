@@ -15,13 +15,11 @@ from reconciler.engines.mysql.failures import SqlError, interrupted
 from reconciler.engines.mysql.link import quoted
 from reconciler.engines.mysql.masking import computed, hiding, history, shape
 from reconciler.errors import MaskingError
-from reconciler.masking import json_paths
+from reconciler.masking import json_paths, sampling
 from reconciler.masking.keyed import canonical
-from reconciler.masking.originals import READ, Picker, drawn, personal_parts, searchable, telling_part
+from reconciler.masking.originals import READ, drawn, personal_parts
 from reconciler.masking.originals import json_paths as drawn_paths
-from reconciler.masking.report import Sample
 from reconciler.masking.schema import Family
-from reconciler.masking.vault import Vault
 from reconciler.masking.vocabulary import name_of
 
 if TYPE_CHECKING:
@@ -29,17 +27,11 @@ if TYPE_CHECKING:
 
     from reconciler.engines.mysql.link import Link
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
+    from reconciler.masking.report import Place, Sample
     from reconciler.masking.schema import Column, TableName
 
-WANTED = 500
-"""Distinct originals per column."""
-CONTROLS = 3
-_ROOM = 5000
-_ALL_ROWS = 50_000
-"""Rows up to which a table is read whole; of a larger one, about so many."""
 _FREE_TEXT = 2000
 _DOCUMENT = 1 << 20
-_CONTROL_ROWS = 2000
 _CHARSETS = """
 SELECT table_name, column_name, character_set_name FROM information_schema.columns
 WHERE table_schema = %s AND character_set_name IS NOT NULL
@@ -76,36 +68,26 @@ def cell_of(masking: ColumnMasking) -> str:
     return f"LEFT({value}, {READ // 2})" if column.family is Family.BYTES else value
 
 
-def draw(link: Link, masking: DatabaseMasking, *, wanted: int = WANTED) -> tuple[Sample, ...]:
-    """Return a sample of every column whose originals must be gone: ``wanted`` distinct ones, or all.
+def draw(link: Link, masking: DatabaseMasking) -> tuple[Sample, ...]:
+    """Return a sample of every column whose originals must be gone.
 
     Raises:
         MaskingError: a table cannot be read, for example because of the predicate of a rule.
 
     """
-    vault, found = Vault(), list[Sample]()
     charsets = {(str(table), str(column)): str(name) for table, column, name in link.rows(_CHARSETS, masking.database)}
-    for table in masking.tables:
-        columns = [column for column in table.columns if drawn(column.method)]
-        if not columns:
-            continue
+
+    def rows(table: TableMasking, columns: Sequence[ColumnMasking], step: int) -> Iterator[list[Iterator[str]]]:
+        names = ", ".join(_selected_cell(column) for column in columns)
+        part = "" if step == 1 else f" WHERE RAND() * {step} < 1"
         with reading(table.name, "originals cannot be read"):
-            pickers = _pick(link, table, columns, wanted)
-        for column, (picker, whole) in zip(columns, pickers, strict=True):
-            kept = vault.keep(picker.pick())
-            charset = charsets.get((table.name.name, column.column.name), "utf8mb4")
-            found.append(
-                Sample(
-                    masking.database,
-                    table.name,
-                    column,
-                    kept,
-                    complete=whole and picker.all_taken,
-                    encoding=shape.codec(charset),
-                    binary=column.column.family is Family.BYTES,
-                )
-            )
-    return tuple(found)
+            for row in link.stream(f"SELECT {names} FROM {source(link, table.name)}{part}"):
+                yield [texts(column, cell) for column, cell in zip(columns, row, strict=True)]
+
+    return tuple(
+        replace(one, encoding=shape.codec(charsets.get((one.table.name, one.masking.column.name), "utf8mb4")))
+        for one in sampling.draw(masking, rows)
+    )
 
 
 def source(link: Link, name: TableName) -> str:
@@ -113,84 +95,43 @@ def source(link: Link, name: TableName) -> str:
     return f"{shape.place(name)}{history.of(link, name).all_rows} AS t"
 
 
-def _pick(link: Link, table: TableMasking, columns: Sequence[ColumnMasking], wanted: int) -> list[tuple[Picker, bool]]:
-    pickers = [Picker(wanted, _ROOM) for _ in columns]
-    step = max(1, table.table.estimated_rows // _ALL_ROWS)
-    part = "" if step == 1 else f" WHERE RAND() * {step} < 1"
-    _read(link, table, columns, pickers, part)
-    lacking = [number for number, one in enumerate(pickers) if step > 1 and not one.enough]
-    if lacking:
-        for number in lacking:
-            pickers[number] = Picker(wanted, _ROOM)
-        _read(link, table, [columns[n] for n in lacking], [pickers[n] for n in lacking], "")
-    return [(picker, step == 1 or number in lacking) for number, picker in enumerate(pickers)]
-
-
-def _read(
-    link: Link, table: TableMasking, columns: Sequence[ColumnMasking], pickers: Sequence[Picker], part: str
-) -> None:
-    names = ", ".join(_selected_cell(column) for column in columns)
-    for row in link.stream(f"SELECT {names} FROM {source(link, table.name)}{part}"):
-        for column, picker, cell in zip(columns, pickers, row, strict=True):
-            for text in texts(column, cell):
-                picker.add(text)
-
-
 def _selected_cell(column: ColumnMasking) -> str:
     cell = cell_of(column)
     return cell if column.when is None else f"IF(({column.when}\n), {cell}, NULL)"
 
 
-def left_out(
-    link: Link, masking: DatabaseMasking, samples: Sequence[Sample]
-) -> dict[tuple[str, TableName, str], frozenset[str]]:
+def left_out(link: Link, masking: DatabaseMasking, samples: Sequence[Sample]) -> dict[Place, frozenset[str]]:
     """Return which originals are values of rows that a rule with a condition does not select, by the rule's column.
 
     Raises:
         MaskingError: a table cannot be read.
 
     """
-    every = {text for sample in samples for text in sample.originals}
-    found: dict[tuple[str, TableName, str], frozenset[str]] = {}
-    for table in masking.tables:
-        for column in table.columns:
-            if column.when is None or not drawn(column.method):
-                continue
-            with reading(table.name, "rows without a rule cannot be read"):
-                query = (
-                    f"SELECT {cell_of(column)} FROM {source(link, table.name)} WHERE NOT COALESCE(({column.when}\n), 0)"
-                )
-                seen = {telling_part(text) for (cell,) in link.stream(query) for text in texts(column, cell)}
-            found[masking.database, table.name, column.column.name] = frozenset(seen & every)
-    return found
+
+    def read(table: TableMasking, column: ColumnMasking) -> Iterator[str]:
+        with reading(table.name, "rows without a rule cannot be read"):
+            yield from _texts(link, column, f"{source(link, table.name)} WHERE NOT COALESCE(({column.when}\n), 0)")
+
+    return sampling.left_out(masking, samples, read)
 
 
 def with_controls(link: Link, masking: DatabaseMasking, samples: Sequence[Sample]) -> tuple[Sample, ...]:
     """Return the samples with masked values of their columns, as far as files show them; called when it is masked."""
-    controls: dict[tuple[TableName, str], tuple[str, ...]] = {}
     hidden = hiding.tables(link)
-    for table in masking.tables:
-        for column in table.columns if table.name not in hidden else ():
-            if drawn(column.method) and name_of(column.method) != "null":
-                query = (
-                    f"SELECT {cell_of(column)} FROM {shape.place(table.name)} AS t"
-                    f" WHERE t.{quoted(column.column.name)} IS NOT NULL LIMIT {_CONTROL_ROWS}"
-                )
-                with reading(table.name, "masked values cannot be read"):
-                    cells = [row[0] for row in link.rows(query)]
-                found = [text for cell in cells for text in texts(column, cell) if searchable(text)]
-                controls[table.name, column.column.name] = _chosen(found)
-    return tuple(
-        replace(one, controls=controls.get((one.table, one.masking.column.name), ()))
-        if one.database == masking.database
-        else one
-        for one in samples
-    )
+
+    def read(table: TableMasking, column: ColumnMasking) -> Iterator[str]:
+        if table.name in hidden:
+            return
+        rows = f"{shape.place(table.name)} AS t WHERE t.{quoted(column.column.name)} IS NOT NULL"
+        with reading(table.name, "masked values cannot be read"):
+            yield from _texts(link, column, f"{rows} LIMIT {sampling.CONTROL_ROWS}")
+
+    return sampling.with_controls(samples, masking.database, sampling.controls(masking, read))
 
 
-def _chosen(found: Sequence[str]) -> tuple[str, ...]:
-    ordered = sorted(map(telling_part, found), key=lambda text: (len(text), text))
-    return tuple(dict.fromkeys((ordered[0], ordered[len(ordered) // 2], ordered[-1])[:CONTROLS])) if ordered else ()
+def _texts(link: Link, column: ColumnMasking, rows: str) -> Iterator[str]:
+    for (cell,) in link.stream(f"SELECT {cell_of(column)} FROM {rows}"):
+        yield from texts(column, cell)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from reconciler.engines.postgres.masking.refusals import about_code, condition_told
 from reconciler.errors import MaskingError
+from reconciler.masking import sampling
 from reconciler.masking.originals import (
     READ,
     Picker,
@@ -23,7 +24,6 @@ from reconciler.masking.originals import (
     json_paths,
     personal_parts,
     searchable,
-    telling_part,
 )
 from reconciler.masking.report import Sample
 from reconciler.masking.schema import Family
@@ -38,11 +38,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-WANTED = 500
-"""Distinct originals per column."""
-CONTROLS = 3
-"""Masked values per column."""
-
 _PAGES = 250
 """A table of more pages is read in part, so many of them: some 20,000 rows."""
 _PARTS = 16
@@ -54,7 +49,6 @@ _ROOM = 50_000
 """Distinct values that are kept of these columns while they are read: some 25 MB of long ones."""
 _AT_ONCE = 1 << 20
 """Characters that one fetch brings."""
-_CONTROL_ROWS = 2000
 _SQL_ASCII = "SQL_ASCII"
 
 
@@ -89,7 +83,7 @@ def probe(masking: ColumnMasking, *, selected: bool = True) -> Probe:
     return Probe(masking, expression, characters)
 
 
-def draw(conn: psycopg.Connection, masking: DatabaseMasking, *, wanted: int = WANTED) -> tuple[Sample, ...]:
+def draw(conn: psycopg.Connection, masking: DatabaseMasking, *, wanted: int = sampling.WANTED) -> tuple[Sample, ...]:
     """Return a sample of every column whose originals must be gone: ``wanted`` distinct ones, or all.
 
     Long and rare values come first, with those that the source's statistics repeat
@@ -123,12 +117,7 @@ def with_controls(conn: psycopg.Connection, masking: DatabaseMasking, samples: S
     for table in masking.tables:
         with guarded(masking.database, table.name, "masked values cannot be read"):
             controls |= _controls(conn, table)
-    return tuple(
-        replace(sample, controls=controls.get((sample.table, sample.masking.column.name), ()))
-        if sample.database == masking.database
-        else sample
-        for sample in samples
-    )
+    return sampling.with_controls(samples, masking.database, controls)
 
 
 def quoted(*names: str) -> sql.SQL:
@@ -313,7 +302,7 @@ def _controls_of(
     conn: psycopg.Connection, table: TableName, probes: Sequence[Probe]
 ) -> dict[tuple[TableName, str], tuple[str, ...]]:
     found: dict[int, dict[str, None]] = {number: {} for number in range(len(probes))}
-    limited = _some(table, probes, None) + sql.SQL(" LIMIT {}").format(sql.Literal(_CONTROL_ROWS))
+    limited = _some(table, probes, None) + sql.SQL(" LIMIT {}").format(sql.Literal(sampling.CONTROL_ROWS))
     for row in _rows(conn, limited, probes):
         for number, value in enumerate(row):
             found[number] |= dict.fromkeys(filter(searchable, probes[number].texts(value)))
@@ -322,16 +311,10 @@ def _controls_of(
             for (value,) in _rows(conn, _present(table, one), [one]):
                 found[number] |= dict.fromkeys(filter(searchable, one.texts(value)))
     names = [(table, one.masking.column.name) for one in probes]
-    return {name: _chosen(tuple(found[number])) for number, name in enumerate(names)}
+    return {name: sampling.chosen(found[number]) for number, name in enumerate(names)}
 
 
 def _present(table: TableName, one: Probe) -> sql.Composed:
     return _some(table, [one], None) + sql.SQL(" WHERE {} IS NOT NULL LIMIT {}").format(
-        sql.Identifier("t", one.masking.column.name), sql.Literal(_CONTROL_ROWS)
+        sql.Identifier("t", one.masking.column.name), sql.Literal(sampling.CONTROL_ROWS)
     )
-
-
-def _chosen(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return a short, a long and a middle value: long ones may be compressed, short ones repeat."""
-    ordered = sorted(map(telling_part, texts), key=lambda text: (len(text), text))
-    return tuple(dict.fromkeys((ordered[0], ordered[len(ordered) // 2], ordered[-1])[:CONTROLS])) if ordered else ()

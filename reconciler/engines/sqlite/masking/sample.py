@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,13 +15,11 @@ from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.failures import reason
 from reconciler.engines.sqlite.masking.rewrite import guarded_sql
 from reconciler.errors import MaskingError
-from reconciler.masking import json_paths
+from reconciler.masking import json_paths, sampling
 from reconciler.masking.keyed import canonical
-from reconciler.masking.originals import READ, Picker, drawn, personal_parts, searchable, telling_part
+from reconciler.masking.originals import READ, drawn, personal_parts
 from reconciler.masking.originals import json_paths as drawn_paths
-from reconciler.masking.report import Sample
 from reconciler.masking.schema import Family
-from reconciler.masking.vault import Vault
 from reconciler.masking.vocabulary import name_of
 
 if TYPE_CHECKING:
@@ -30,16 +27,10 @@ if TYPE_CHECKING:
 
     from reconciler.engines.sqlite.masking.cells import Cell
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
+    from reconciler.masking.report import Place, Sample
     from reconciler.masking.schema import TableName
 
-WANTED = 500
-"""Distinct originals per column."""
-CONTROLS = 3
-_ROOM = 5000
-_ALL_ROWS = 50_000
-"""Rows up to which a table is read whole; of a larger one, about so many."""
 _FREE_TEXT = 2000
-_CONTROL_ROWS = 2000
 
 
 def texts(masking: ColumnMasking, cell: Cell) -> Iterator[str]:
@@ -67,60 +58,22 @@ def texts(masking: ColumnMasking, cell: Cell) -> Iterator[str]:
         yield cell[:READ]
 
 
-def draw(conn: sqlite3.Connection, masking: DatabaseMasking, *, wanted: int = WANTED) -> tuple[Sample, ...]:
-    """Return a sample of every column whose originals must be gone: ``wanted`` distinct ones, or all.
+def draw(conn: sqlite3.Connection, masking: DatabaseMasking) -> tuple[Sample, ...]:
+    """Return a sample of every column whose originals must be gone.
 
     Raises:
         MaskingError: a table cannot be read, for example because of the predicate of a rule.
 
     """
-    vault, found = Vault(), list[Sample]()
-    for table in masking.tables:
-        columns = [column for column in table.columns if drawn(column.method)]
-        if columns:
-            with reading(conn, masking.database, table.name, "originals cannot be read"):
-                pickers = _pick(conn, table, columns, wanted)
-            for column, (picker, whole) in zip(columns, pickers, strict=True):
-                kept = vault.keep(picker.pick())
-                found.append(_sample(masking.database, table, column, kept, whole=whole and picker.all_taken))
-    return tuple(found)
 
+    def rows(table: TableMasking, columns: Sequence[ColumnMasking], step: int) -> Iterator[list[Iterator[str]]]:
+        names = ", ".join(_selected_cell(column) for column in columns)
+        part = "" if step == 1 else f" WHERE abs(random() % {step}) = 0"
+        with reading(conn, masking.database, table.name, "originals cannot be read"):
+            for row in conn.execute(f"SELECT {names} FROM {quoted(table.name.name)} AS t{part}"):
+                yield [texts(column, cell) for column, cell in zip(columns, row, strict=True)]
 
-def _sample(
-    database: str, table: TableMasking, column: ColumnMasking, originals: Sequence[str], *, whole: bool
-) -> Sample:
-    binary = column.column.family is Family.BYTES
-    return Sample(database, table.name, column, originals, whole, binary=binary)
-
-
-def _pick(
-    conn: sqlite3.Connection, table: TableMasking, columns: Sequence[ColumnMasking], wanted: int
-) -> list[tuple[Picker, bool]]:
-    pickers = [Picker(wanted, _ROOM) for _ in columns]
-    rows = table.table.estimated_rows
-    step = max(1, rows // _ALL_ROWS)
-    part = "" if step == 1 else f" WHERE abs(random() % {step}) = 0"
-    _read(conn, table, columns, pickers, part)
-    lacking = [number for number, one in enumerate(pickers) if step > 1 and not one.enough]
-    if lacking:
-        for number in lacking:
-            pickers[number] = Picker(wanted, _ROOM)
-        _read(conn, table, [columns[n] for n in lacking], [pickers[n] for n in lacking], "")
-    return [(picker, step == 1 or number in lacking) for number, picker in enumerate(pickers)]
-
-
-def _read(
-    conn: sqlite3.Connection,
-    table: TableMasking,
-    columns: Sequence[ColumnMasking],
-    pickers: Sequence[Picker],
-    part: str,
-) -> None:
-    names = ", ".join(_selected_cell(column) for column in columns)
-    for row in conn.execute(f"SELECT {names} FROM {quoted(table.name.name)} AS t{part}"):
-        for column, picker, cell in zip(columns, pickers, row, strict=True):
-            for text in texts(column, cell):
-                picker.add(text)
+    return sampling.draw(masking, rows)
 
 
 def _selected_cell(column: ColumnMasking) -> str:
@@ -130,54 +83,36 @@ def _selected_cell(column: ColumnMasking) -> str:
 
 def left_out(
     conn: sqlite3.Connection, masking: DatabaseMasking, samples: Sequence[Sample]
-) -> dict[tuple[str, TableName, str], frozenset[str]]:
+) -> dict[Place, frozenset[str]]:
     """Return which originals are values of rows that a rule with a condition does not select, by the rule's column.
 
     Raises:
         MaskingError: a table cannot be read.
 
     """
-    every = {text for sample in samples for text in sample.originals}
-    found: dict[tuple[str, TableName, str], frozenset[str]] = {}
-    for table in masking.tables:
-        for column in table.columns:
-            if column.when is None or not drawn(column.method):
-                continue
-            query = (
-                f"SELECT t.{quoted(column.column.name)} FROM {quoted(table.name.name)} AS t"
-                f" WHERE NOT coalesce(({column.when}\n), 0)"
-            )
-            with reading(conn, masking.database, table.name, "rows without a rule cannot be read"):
-                seen = {telling_part(text) for (cell,) in conn.execute(query) for text in texts(column, cell)}
-            found[masking.database, table.name, column.column.name] = frozenset(seen & every)
-    return found
+
+    def read(table: TableMasking, column: ColumnMasking) -> Iterator[str]:
+        with reading(conn, masking.database, table.name, "rows without a rule cannot be read"):
+            yield from _texts(conn, table, column, f"NOT coalesce(({column.when}\n), 0)")
+
+    return sampling.left_out(masking, samples, read)
 
 
 def with_controls(conn: sqlite3.Connection, masking: DatabaseMasking, samples: Sequence[Sample]) -> tuple[Sample, ...]:
     """Return the samples with masked values of their columns; called when the database is masked."""
-    controls: dict[tuple[TableName, str], tuple[str, ...]] = {}
-    for table in masking.tables:
-        for column in table.columns:
-            if drawn(column.method) and name_of(column.method) != "null":
-                query = (
-                    f"SELECT {quoted(column.column.name)} FROM {quoted(table.name.name)}"
-                    f" WHERE {quoted(column.column.name)} IS NOT NULL LIMIT {_CONTROL_ROWS}"
-                )
-                with reading(conn, masking.database, table.name, "masked values cannot be read"):
-                    cells = [row[0] for row in conn.execute(query)]
-                found = [text for cell in cells for text in texts(column, cell) if searchable(text)]
-                controls[table.name, column.column.name] = _chosen(found)
-    return tuple(
-        replace(one, controls=controls.get((one.table, one.masking.column.name), ()))
-        if one.database == masking.database
-        else one
-        for one in samples
-    )
+
+    def read(table: TableMasking, column: ColumnMasking) -> Iterator[str]:
+        with reading(conn, masking.database, table.name, "masked values cannot be read"):
+            present = f"t.{quoted(column.column.name)} IS NOT NULL"
+            yield from _texts(conn, table, column, f"{present} LIMIT {sampling.CONTROL_ROWS}")
+
+    return sampling.with_controls(samples, masking.database, sampling.controls(masking, read))
 
 
-def _chosen(found: Sequence[str]) -> tuple[str, ...]:
-    ordered = sorted(map(telling_part, found), key=lambda text: (len(text), text))
-    return tuple(dict.fromkeys((ordered[0], ordered[len(ordered) // 2], ordered[-1])[:CONTROLS])) if ordered else ()
+def _texts(conn: sqlite3.Connection, table: TableMasking, column: ColumnMasking, rows: str) -> Iterator[str]:
+    query = f"SELECT t.{quoted(column.column.name)} FROM {quoted(table.name.name)} AS t WHERE {rows}"
+    for (cell,) in conn.execute(query):
+        yield from texts(column, cell)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from reconciler.engines.postgres import server
 from reconciler.engines.postgres.masking import sample
 from reconciler.errors import MaskingError
+from reconciler.masking import sampling
 from reconciler.masking.assignment import DatabaseMasking, TableMasking
 from reconciler.masking.schema import Table, TableName
 from tests.masking.originals import masked_column
@@ -208,7 +209,7 @@ def test_a_table_with_many_columns_is_read_in_turns(cluster: Cluster) -> None:
         name: {f"value {name} of {n}" for n in range(1, 41)} for name in columns
     }
     assert all(one.complete for one in found.values())
-    assert all(len(one.controls) == sample.CONTROLS for one in controls)
+    assert all(len(one.controls) == sampling.CONTROLS for one in controls)
 
 
 def test_many_columns_of_wide_text_do_not_cost_memory(cluster: Cluster) -> None:
