@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.masking import inventory, live, sample
 from reconciler.engines.mysql.masking.introspect import read_schema
-from reconciler.masking.matcher import KEY, Matcher, is_control
-from reconciler.masking.originals import SHORTEST, telling_part
+from reconciler.masking.live import Live, Relation, Rows
+from reconciler.masking.matcher import KEY, is_control
+from reconciler.masking.originals import telling_part
 from reconciler.masking.schema import TableName
 
 if TYPE_CHECKING:
@@ -53,16 +54,17 @@ def explain(
         table = files.table(file.path)
         if table is not None:
             work.progress(f"finding out why originals are in {table.name}")
-            accepted[file.path] = _Live(work, link, findings, table).look(wanted)
+            rows = Live([_rows(link, table)], findings, partial(at_paths, link), table.name.schema, work.cancel)
+            accepted[file.path] = rows.look(wanted)
         elif file.path.endswith(_DEFINITIONS) or files.is_catalog(file.path):
-            relation = live.Relation(TableName(_CATALOG, "definitions"), is_catalog=True)
+            relation = Relation(TableName(_CATALOG, "definitions"), is_catalog=True)
             name = file.path.removeprefix(_DATA)
             database = name.partition("/")[0]
             accepted[file.path] = findings.accept(partial(at_paths, link), database, relation, [name], wanted)
         else:
             later.append((file.path, wanted))
     for path, wanted in later:  # what repeats others, which have been judged by now
-        relation = live.Relation(TableName(_CATALOG, path.removeprefix(_DATA)), materialised=True)
+        relation = Relation(TableName(_CATALOG, path.removeprefix(_DATA)), materialised=True)
         accepted[path] = findings.accept(partial(at_paths, link), _CATALOG, relation, [""], wanted)
     return accepted
 
@@ -90,51 +92,13 @@ class _Files:
         return directory == _CATALOG and not name.startswith(_STATISTICS)
 
 
-class _Live:
-    """The rows of one table, searched for what its files have."""
-
-    def __init__(self, work: BuildWork, link: Link, findings: Findings, table: Table) -> None:
-        self._work, self._link, self._findings, self._table = work, link, findings, table
-        self._relation = live.Relation(table.name)
-        self._at_paths = partial(at_paths, link)
-
-    def look(self, wanted: frozenset[ValueId]) -> frozenset[ValueId]:
-        """Return which of the values may be in the files."""
-        met: set[ValueId] = set()
-        accepted: set[ValueId] = set()
-        for column, ids in self._columns(Matcher(self._findings.samples, wanted)).items():
-            met |= ids
-            accepted |= self._accept([column], ids)
-        left = wanted - met - accepted
-        if left:
-            accepted |= left & self._beside(Matcher(self._findings.samples, left))
-        for cut in (slice(None, -1), slice(1, None)):  # next to a record lies another one, or its lengths
-            left = self._findings.few_of(wanted - met - accepted)
-            if left:
-                matcher = Matcher(self._findings.samples, left, cut=cut, shortest=SHORTEST - 1)
-                accepted |= left & self._beside(matcher)
-        return frozenset(accepted)
-
-    def _accept(self, columns: Sequence[str], ids: set[ValueId], *, beside: bool = False) -> frozenset[ValueId]:
-        database = self._table.name.schema
-        return self._findings.accept(self._at_paths, database, self._relation, columns, ids, beside=beside)
-
-    def _columns(self, matcher: Matcher) -> dict[str, set[ValueId]]:
-        found: dict[str, set[ValueId]] = {}
-        for part in matcher.parts:
-            self._work.cancel.check()
-            for column, ids in live.in_columns(self._link, self._table, matcher.search(part)).items():
-                found.setdefault(column, set()).update(ids)
-        return found
-
-    def _beside(self, matcher: Matcher) -> set[ValueId]:
-        """Return what records have where columns meet, with the bytes around them."""
-        accepted: set[ValueId] = set()
-        names = [column.name for column in self._table.columns]
-        for part in matcher.parts:
-            ids = live.in_records(self._link, self._table, matcher.search(part))
-            accepted |= self._accept(names, ids, beside=True)
-        return accepted
+def _rows(link: Link, table: Table) -> Rows:
+    return Rows(
+        relation=Relation(table.name),
+        columns=[column.name for column in table.columns],
+        in_columns=partial(live.in_columns, link, table),
+        in_records=partial(live.in_records, link, table),
+    )
 
 
 def at_paths(link: Link, one: Sample, ids: Sequence[ValueId]) -> frozenset[str]:

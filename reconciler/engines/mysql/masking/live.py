@@ -8,11 +8,11 @@ one and the beginning of the next can look like a value. Records are put togethe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.engines.mysql.link import quoted
 from reconciler.engines.mysql.masking import sample
+from reconciler.masking.live import Block
 from reconciler.masking.schema import Family, TableName
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from reconciler.masking.matcher import Search, ValueId
     from reconciler.masking.schema import Column, DatabaseSchema, Table
 
-_BLOCK = 1 << 20
-_BETWEEN = b"\0\xff\0"
-"""Stands between values in a block: no text has it."""
 _AS_TEXT = frozenset({Family.TEXT, Family.JSON, Family.ENUM, Family.UUID})
 _INDEXES = """
 SELECT index_name, column_name FROM information_schema.statistics
@@ -33,69 +30,34 @@ WHERE table_schema = %s AND table_name = %s AND column_name IS NOT NULL ORDER BY
 _PRIMARY = "PRIMARY"
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """What has rows, or words of its own, in which originals can be met."""
-
-    name: TableName
-    materialised: bool = False
-    """It shows again what tables have: statistics, words of full-text indexes."""
-    is_catalog: bool = False
-
-
 def in_columns(link: Link, table: Table, search: Search) -> dict[str, set[ValueId]]:
     """Return what is in the columns of a table, by column."""
     columns = table.columns
-    buffers = [_Buffer(search) for _ in columns]
+    blocks = [Block(search) for _ in columns]
     chosen = ", ".join(_read(column) for column in columns)
     place = sample.source(link, table.name)
     for row in link.stream(f"SELECT {chosen} FROM {place}"):
-        for buffer, cell in zip(buffers, row, strict=True):
+        for block, cell in zip(blocks, row, strict=True):
             if cell is not None:
-                buffer.add(_bytes(cell))
-    return {column.name: found for column, buffer in zip(columns, buffers, strict=True) if (found := buffer.end())}
+                block.add(_bytes(cell))
+    return {column.name: found for column, block in zip(columns, blocks, strict=True) if (found := block.end())}
 
 
 def in_records(link: Link, table: Table, search: Search) -> set[ValueId]:
     """Return what is in the bytes of a table's records, and in those of its indexes."""
-    buffer = _Buffer(search)
+    block = Block(search)
     columns = {column.name: column for column in table.columns}
     for names in _records(link, table, list(columns)):
         chosen = ", ".join(_stored(columns[name]) for name in names)
         place = sample.source(link, table.name)
         for row in link.stream(f"SELECT {chosen} FROM {place}"):
-            buffer.add(b"".join(_bytes(cell) for cell in row if cell is not None))
-    return buffer.end()
+            block.add(b"".join(_bytes(cell) for cell in row if cell is not None))
+    return block.end()
 
 
 def table_of(schemas: Iterable[DatabaseSchema], name: TableName) -> Table | None:
     """Return a table by its name."""
     return next((table for schema in schemas for table in schema.tables if table.name == name), None)
-
-
-class _Buffer:
-    """Values that are searched together."""
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._found: set[ValueId] = set()
-
-    def add(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size > _BLOCK:
-            self._flush()
-
-    def end(self) -> set[ValueId]:
-        self._flush()
-        return self._found
-
-    def _flush(self) -> None:
-        if self._parts:
-            self._found |= self._search.find(_BETWEEN.join(self._parts))
-        self._parts, self._size = [], 0
 
 
 def _records(link: Link, table: Table, names: Sequence[str]) -> list[list[str]]:

@@ -20,6 +20,7 @@ from reconciler.errors import MaskingError
 from reconciler.masking import leaks, preserve, reasons
 from reconciler.masking.evidence import Evidence
 from reconciler.masking.findings import Catalogs, Findings
+from reconciler.masking.live import Relation
 from reconciler.masking.matcher import Matcher
 from reconciler.masking.originals import drawn
 from reconciler.masking.schema import Family
@@ -200,7 +201,7 @@ def _judge_hidden(
         for part in matcher.parts:
             work.cancel.check()
             for column, ids in live.in_columns(link, table, matcher.search(part)).items():
-                findings.accept(partial(explain.at_paths, link), name.schema, live.Relation(name), [column], ids)
+                findings.accept(partial(explain.at_paths, link), name.schema, Relation(name), [column], ids)
 
 
 def _write_out(link: Link) -> None:

@@ -9,11 +9,11 @@ of the next can look like a value. Records are built here as the file has them, 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.engines.sqlite.databases import quoted
 from reconciler.engines.sqlite.masking.introspect import SCHEMA, listed
+from reconciler.masking.live import Block, Relation
 from reconciler.masking.schema import TableName
 
 if TYPE_CHECKING:
@@ -23,24 +23,9 @@ if TYPE_CHECKING:
     from reconciler.engines.sqlite.masking.cells import Cell
     from reconciler.masking.matcher import Search, ValueId
 
-_BLOCK = 1 << 20
-_BETWEEN = b"\0\xff\0"
-"""Stands between values in a block: no text has it."""
 _SIZES = (1, 2, 3, 4, 6, 8)
 """Bytes of whole numbers, by their serial type."""
 _REAL = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A table in which originals can be met.
-
-    ``materialised``: it shows again what other tables have (full-text indexes, statistics).
-    """
-
-    name: TableName
-    materialised: bool = False
-    is_catalog: bool = False
 
 
 def relations(conn: sqlite3.Connection) -> tuple[Relation, ...]:
@@ -61,48 +46,23 @@ def relations(conn: sqlite3.Connection) -> tuple[Relation, ...]:
 def in_columns(conn: sqlite3.Connection, relation: Relation, search: Search) -> dict[str, set[ValueId]]:
     """Return what is in the columns of a table, by column."""
     names = [row[1] for row in conn.execute(f"PRAGMA table_xinfo({quoted(relation.name.name)})") if row[6] != 1]
-    buffers = [_Buffer(search) for _ in names]
+    blocks = [Block(search) for _ in names]
     chosen = ", ".join(map(quoted, names))
     for row in conn.execute(f"SELECT {chosen} FROM {quoted(relation.name.name)}"):
-        for buffer, cell in zip(buffers, row, strict=True):
+        for block, cell in zip(blocks, row, strict=True):
             if cell is not None:
-                buffer.add(_bytes(cell))
-    return {name: found for name, buffer in zip(names, buffers, strict=True) if (found := buffer.end())}
+                block.add(_bytes(cell))
+    return {name: found for name, block in zip(names, blocks, strict=True) if (found := block.end())}
 
 
 def in_records(conn: sqlite3.Connection, relation: Relation, search: Search) -> set[ValueId]:
     """Return what is in the bytes of a table's records, and in those of its indexes."""
-    buffer = _Buffer(search)
+    block = Block(search)
     encoding = str(conn.execute("PRAGMA encoding").fetchone()[0])
     for cells in _stored(conn, relation.name.name):
         for row in conn.execute(f"SELECT {', '.join(cells)} FROM {quoted(relation.name.name)}"):
-            buffer.add(record(row, encoding))
-    return buffer.end()
-
-
-class _Buffer:
-    """Values that are searched together."""
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._found: set[ValueId] = set()
-
-    def add(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size > _BLOCK:
-            self._flush()
-
-    def end(self) -> set[ValueId]:
-        self._flush()
-        return self._found
-
-    def _flush(self) -> None:
-        if self._parts:
-            self._found |= self._search.find(_BETWEEN.join(self._parts))
-        self._parts, self._size = [], 0
+            block.add(record(row, encoding))
+    return block.end()
 
 
 def _stored(conn: sqlite3.Connection, table: str) -> Iterator[list[str]]:

@@ -21,8 +21,9 @@ from reconciler.errors import MaskingError
 from reconciler.masking import leaks, preserve, reasons
 from reconciler.masking.evidence import Evidence
 from reconciler.masking.findings import Catalogs, Findings
+from reconciler.masking.live import Live, Rows
 from reconciler.masking.matcher import KEY, Matcher, is_control
-from reconciler.masking.originals import SHORTEST, drawn, telling_part
+from reconciler.masking.originals import drawn, telling_part
 from reconciler.masking.vocabulary import name_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork
     from reconciler.masking.evidence import Accepted, Scan
+    from reconciler.masking.live import Relation
     from reconciler.masking.matcher import ValueId
     from reconciler.masking.report import ColumnCounts, Masked, Sample
 
@@ -158,55 +160,19 @@ def _explain(work: BuildWork, scanned: Scan, findings: Findings) -> Accepted:
             name = paths[file.path]
             work.progress(f"finding out why originals are in {name}")
             with connect(file_of(work.directory, name), readonly=True, cancel=work.cancel) as conn:
-                accepted[file.path] = _Live(work, conn, findings, name).look(wanted)
+                tables = [_rows(conn, relation) for relation in live.relations(conn)]
+                rows = Live(tables, findings, partial(_at_paths, conn), name, work.cancel)
+                accepted[file.path] = rows.look(wanted)
     return accepted
 
 
-class _Live:
-    """The rows of one database, searched for what its file has."""
-
-    def __init__(self, work: BuildWork, conn: sqlite3.Connection, findings: Findings, database: str) -> None:
-        self._work, self._conn, self._findings, self._database = work, conn, findings, database
-        self._relations = live.relations(conn)
-        self._at_paths = partial(_at_paths, conn)
-
-    def look(self, wanted: frozenset[ValueId]) -> frozenset[ValueId]:
-        """Return which of the values may be in the file."""
-        met: set[ValueId] = set()
-        accepted: set[ValueId] = set()
-        for relation in self._relations:
-            for column, ids in self._columns(relation, Matcher(self._findings.samples, wanted)).items():
-                met |= ids
-                accepted |= self._findings.accept(self._at_paths, self._database, relation, [column], ids)
-        left = wanted - met - accepted
-        if left:
-            accepted |= left & self._beside(Matcher(self._findings.samples, left))
-        for cut in (slice(None, -1), slice(1, None)):  # next to a record lies another one, or its length
-            left = self._findings.few_of(wanted - met - accepted)
-            if left:
-                matcher = Matcher(self._findings.samples, left, cut=cut, shortest=SHORTEST - 1)
-                accepted |= left & self._beside(matcher)
-        return frozenset(accepted)
-
-    def _columns(self, relation: live.Relation, matcher: Matcher) -> dict[str, set[ValueId]]:
-        found: dict[str, set[ValueId]] = {}
-        for part in matcher.parts:
-            self._work.cancel.check()
-            for column, ids in live.in_columns(self._conn, relation, matcher.search(part)).items():
-                found.setdefault(column, set()).update(ids)
-        return found
-
-    def _beside(self, matcher: Matcher) -> set[ValueId]:
-        """Return what records have where cells meet, with the bytes around them."""
-        accepted: set[ValueId] = set()
-        for relation in self._relations:
-            if relation.materialised:
-                continue
-            names = [row[1] for row in self._conn.execute(f"PRAGMA table_xinfo({quoted(relation.name.name)})")]
-            for part in matcher.parts:
-                ids = live.in_records(self._conn, relation, matcher.search(part))
-                accepted |= self._findings.accept(self._at_paths, self._database, relation, names, ids, beside=True)
-        return accepted
+def _rows(conn: sqlite3.Connection, relation: Relation) -> Rows:
+    return Rows(
+        relation=relation,
+        columns=[row[1] for row in conn.execute(f"PRAGMA table_xinfo({quoted(relation.name.name)})")],
+        in_columns=partial(live.in_columns, conn, relation),
+        in_records=partial(live.in_records, conn, relation),
+    )
 
 
 def _at_paths(conn: sqlite3.Connection, one: Sample, ids: Sequence[ValueId]) -> frozenset[str]:
