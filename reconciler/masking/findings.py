@@ -149,21 +149,18 @@ class Findings:
             for value in ids
         )
 
-    def reappeared(self, found: Iterable[ValueId]) -> None:
-        """Note originals that a rule gave to other rows."""
-        self._reasons[reasons.REAPPEARED].update(found)
-
-    def not_selected(self, found: Iterable[ValueId]) -> None:
-        """Note originals that are in rows that a rule does not select."""
-        self._reasons[reasons.NOT_SELECTED].update(found)
+    def still(self, value: ValueId) -> None:
+        """Note an original that is a value of its own column now."""
+        sample = self.samples[value[0]]
+        why = self.reason(value, sample.cell, sample.masking)
+        if why is None:
+            self._leaks[value[0], sample.place].add(value)
+        else:  # rows that the rule does not select have it, or else it was given to other rows
+            self._reasons[why if why == reasons.NOT_SELECTED else reasons.REAPPEARED].add(value)
 
     def fail(self, message: str) -> None:
         """Note what proves that masking did not do what it had to."""
         self._failures.append(message)
-
-    def leak(self, number: int, where: str, found: Iterable[ValueId]) -> None:
-        """Note originals that may not be where they are."""
-        self._leaks[number, where].update(found)
 
     def judge(self) -> None:
         """Refuse what was found.

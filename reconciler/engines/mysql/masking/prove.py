@@ -3,10 +3,7 @@
 Called by the session after everything that writes, when all tables were moved into a fresh
 data directory. It changes nothing. In this order: each rule changed what it had to; no
 drawn original is a value of its column any more; no table whose file hides its values
-(compressed, encrypted) has one; no file has one, or rows say why it may. Tolerances are
-those of PostgreSQL: ``null`` leaves nothing; ``hash`` and ``email`` leave values without any
-letter or digit; ``pattern`` and ``preserve`` also half of those with fewer than eight; ``fake``
-also one row in five; ``fixed``, ``text`` and ``json`` any number.
+(compressed, encrypted) has one; no file has one, or rows say why it may.
 """
 
 from __future__ import annotations
@@ -16,9 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.mysql.link import quoted, text
 from reconciler.engines.mysql.masking import explain, expressions, hiding, inventory, keys, live, sample
-from reconciler.errors import MaskingError
-from reconciler.masking import leaks, preserve, reasons
-from reconciler.masking.evidence import Evidence
+from reconciler.masking import leaks, proof
 from reconciler.masking.findings import Catalogs, Findings
 from reconciler.masking.live import Relation
 from reconciler.masking.matcher import Matcher
@@ -31,15 +26,12 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import BuildWork
     from reconciler.engines.mysql.link import Link
-    from reconciler.masking.evidence import Scan
-    from reconciler.masking.report import ColumnCounts, Masked, Sample
+    from reconciler.masking.evidence import Evidence
+    from reconciler.masking.report import Masked, Sample
     from reconciler.masking.schema import DatabaseSchema, TableName
 
 _DATA = ("data",)
 _PUNCTUATION = r"[ -/:-@\\[-`{-~]"
-_FEW, _TINY, _BY_CHANCE, _ONE_IN = 8, 2, 10, 5
-_ANY_NUMBER = frozenset({"fixed", "text", "json"})
-_EVERY_LETTER = frozenset({"hash", "email"})
 _AT_ONCE = 100
 CATALOGS = Catalogs(lambda table: table.schema == "mysql", comments=(".frm",))
 
@@ -53,11 +45,12 @@ def prove(work: BuildWork, masked: Masked) -> Evidence:
 
     """
     findings, matcher = Findings(masked, CATALOGS), Matcher(masked.samples, traces=masked.traces)
+    policies = [one for one in masked.samples if drawn(one.masking.method)]
     with keys.connected(work) as link:
         schemas = explain.schemas(link)
         for schema in schemas:
             work.progress(f"proving the masking of {schema.database}")
-            _judge_counts(link, masked, findings, schema.database)
+            proof.judge_counts(masked, findings, schema.database, partial(_short, link), samples=policies)
             _judge_values(work, link, findings, schema.database)
         _judge_hidden(work, link, findings, matcher, schemas)
         _write_out(link)
@@ -72,60 +65,19 @@ def prove(work: BuildWork, masked: Masked) -> Evidence:
             running=True,
         )
         accepted = explain.explain(work, link, schemas, scanned, findings)
-    try:
-        leaks.judge(scanned, accepted)
-    except MaskingError as error:
-        findings.fail(error.message)
-    findings.judge()
-    return Evidence(
-        accepted=accepted,
-        excluded={**findings.excluded, **_not_searched(scanned)},
-        exposed=findings.exposed,
-        scan=scanned,
-        matcher=matcher,
-    )
+    return proof.conclude(findings, scanned, accepted, matcher)
 
 
-def _not_searched(scanned: Scan) -> dict[str, int]:
-    short = sum(column.drawn - column.searched for column in scanned.columns)
-    return {"too short or too plain to be looked for in files, compared through SQL": short} if short else {}
-
-
-def _judge_counts(link: Link, masked: Masked, findings: Findings, database: str) -> None:
-    known = sample.by_place([one for one in masked.samples if one.database == database])
-    for table in masked.tables:
-        for counts in table.columns if table.database == database else ():
-            one = known.get((database, table.table, counts.column))
-            if one is None or not drawn(one.masking.method):
-                if counts.method.partition(" ")[0] == "sql" and 0 < counts.equal >= counts.selected - counts.nulls:
-                    findings.fail(f"{table.table}.{counts.column}: the rule {counts.method} changed no value")
-                continue
-            if counts.equal and name_of(one.masking.method) not in _ANY_NUMBER:
-                tolerated = _tolerated(link, one, counts)
-                if counts.equal > tolerated:
-                    findings.fail(
-                        f"{one.place}: the rule {counts.method} left {counts.equal} of {counts.selected} values as they"
-                        f" were, {tolerated} can be by chance"
-                    )
-
-
-def _tolerated(link: Link, one: Sample, counts: ColumnCounts) -> int:
-    """Return how many rows of a column may be as before."""
-    name = name_of(one.masking.method)
-    if name == "null":
-        return 0
-    kept = name == "preserve"
-    value = _value(one)
-    letters = f"CHAR_LENGTH(REGEXP_REPLACE({value}, '{_PUNCTUATION}', ''))"
-    free = f"{letters} <= {_TINY if kept else 0}"
-    if kept:
-        free = f"({free} OR {_among(one, sorted(preserve.unmoved()))})"
+def _short(link: Link, one: Sample, tiny: int, unmoved: frozenset[str]) -> tuple[int, int]:
+    """Count values with few letters and digits: see :data:`.proof.Short`."""
+    letters = f"CHAR_LENGTH(REGEXP_REPLACE({_value(one)}, '{_PUNCTUATION}', ''))"
+    free = f"{letters} <= {tiny}"
+    if unmoved:
+        free = f"({free} OR {_among(one, sorted(unmoved))})"
     place = sample.source(link, one.table)
-    query = f"SELECT SUM({free}), SUM(NOT {free} AND {letters} < {_FEW}) FROM {place}"
+    query = f"SELECT SUM({free}), SUM(NOT {free} AND {letters} < {proof.FEW}) FROM {place}"
     none, few = (int(number or 0) for number in link.rows(query)[0])
-    if name in _EVERY_LETTER:
-        return none
-    return none + few // 2 + max(_BY_CHANCE, counts.selected // _ONE_IN if name == "fake" else 0)
+    return none, few
 
 
 def _judge_values(work: BuildWork, link: Link, findings: Findings, database: str) -> None:
@@ -150,16 +102,8 @@ def _judge_column(link: Link, findings: Findings, number: int, place: str) -> No
     query = f"SELECT DISTINCT {_value(one)} FROM {place} WHERE {_among(one, one.originals)}"
     left = {str(value) for (value,) in link.rows(query)}
     for index, original in enumerate(one.originals):
-        if _spelled(one, original) not in left:
-            continue
-        value = (number, index)
-        why = findings.reason(value, one.cell, one.masking)
-        if why is None:
-            findings.leak(number, one.place, [value])
-        elif why == reasons.NOT_SELECTED:
-            findings.not_selected([value])
-        else:
-            findings.reappeared([value])
+        if _spelled(one, original) in left:
+            findings.still((number, index))
 
 
 def _comparable(one: Sample) -> bool:

@@ -17,13 +17,13 @@ from reconciler.engines.mysql.masking import computed, hiding, history, shape
 from reconciler.errors import MaskingError
 from reconciler.masking import json_paths, sampling
 from reconciler.masking.keyed import canonical
-from reconciler.masking.originals import READ, drawn, personal_parts
+from reconciler.masking.originals import READ, personal_parts
 from reconciler.masking.originals import json_paths as drawn_paths
 from reconciler.masking.schema import Family
 from reconciler.masking.vocabulary import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from reconciler.engines.mysql.link import Link
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
@@ -143,11 +143,6 @@ def reading(table: TableName, what: str) -> Iterator[None]:
         if interrupted(error):
             raise
         raise MaskingError(f"{table}: {what}: {error}") from None
-
-
-def by_place(samples: Sequence[Sample]) -> Mapping[tuple[str, TableName, str], Sample]:
-    """Return the samples of policies' columns by where they were drawn."""
-    return {one.cell: one for one in sorted(samples, key=lambda one: drawn(one.masking.method))}
 
 
 def with_text(column: Column) -> bool:

@@ -3,7 +3,7 @@
 Called by the session after everything that writes. It changes nothing in the data. What
 it proves, in this order:
 
-1. Each rule changed what it had to: the counts that masking took of every row.
+1. Each rule changed what it had to: the counts that masking took of every row (:mod:`reconciler.masking.proof`).
 2. No drawn original is a value of its column any more; except what a rule may have
    given to another row (a word of a list, a short number), and rows that a rule does not select.
 3. No compressed value has one, nor the statistics of the planner: files do not show those.
@@ -11,17 +11,11 @@ it proves, in this order:
    its table say why it may (:mod:`.explain`): only then is anything read through SQL again.
 
 The scan after the server has stopped covers everything else, and what was written since.
-
-**Tolerances** (:func:`_tolerated`). ``null``: none. ``hash``, ``email``: values without any
-letter or digit. ``pattern``, ``preserve``: also half of the rows whose values have fewer
-than eight, which chance can repeat; not all of them, which a method that does not know
-their alphabet would leave. ``fake``: also one row in five, since a list may give a
-frequent value to itself.
-``fixed``, ``text`` and ``json`` may leave any number of rows as they are.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -31,12 +25,9 @@ from reconciler.engines.postgres.masking import explain, streams
 from reconciler.engines.postgres.masking.catalogs import CATALOGS, at_paths
 from reconciler.engines.postgres.masking.sample import as_text, guarded, quoted, speak, together
 from reconciler.engines.postgres.masking.unchanged import first_file, narrowed, pages_to_search
-from reconciler.errors import MaskingError
-from reconciler.masking import leaks, preserve, reasons
-from reconciler.masking.evidence import Evidence
+from reconciler.masking import leaks, proof
 from reconciler.masking.findings import Findings
 from reconciler.masking.matcher import Matcher
-from reconciler.masking.originals import drawn
 from reconciler.masking.schema import Family, TableName
 from reconciler.masking.vocabulary import name_of
 
@@ -46,23 +37,15 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.engines.base import BuildWork
-    from reconciler.masking.evidence import Base, Scan
-    from reconciler.masking.report import ColumnCounts, Masked, Sample
+    from reconciler.masking.evidence import Base, Evidence
+    from reconciler.masking.report import Masked, Sample
 
 RELATIONS = ("data/base", "data/global")
 """Directories, relative to the volume, whose files are looked at before the server stops."""
 
 _PUNCTUATION = r"[ -/:-@\[-`{-~]"
-_FEW = 8
-_TINY = 2
-"""Letters and digits up to which a value of a format can stay as it is, in however many rows it is."""
-_BY_CHANCE = 10
-_ONE_IN = 5
 _COMPARED = 256
 """Bytes beyond which a value is not compared: originals are shorter, or only known in part."""
-_ANY_NUMBER = frozenset({"fixed", "text", "json"})
-_STRICT = frozenset({"null"})
-_EVERY_LETTER = frozenset({"hash", "email"})
 
 
 def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence:
@@ -82,7 +65,9 @@ def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence
         work.progress(f"proving the masking of {name}")
         with server.connect(work, name) as conn:
             speak(conn)
-            _judge_counts(conn, masked, findings, name)
+            proof.judge_counts(
+                masked, findings, name, partial(_short, conn), samples=masked.samples, prefix=f"{name}: "
+            )
             _judge_values(work, conn, findings, name)
     with server.connect(work, "template1") as conn:
         conn.execute("CHECKPOINT")
@@ -103,74 +88,27 @@ def prove(work: BuildWork, masked: Masked, base: Base | None = None) -> Evidence
         running=True,
     )
     accepted = explain.explain(work, scanned, findings)
-    try:
-        leaks.judge(scanned, accepted)
-    except MaskingError as error:
-        findings.fail(error.message)
-    findings.judge()
-    return Evidence(
-        accepted=accepted,
-        excluded={**findings.excluded, **_not_searched(scanned)},
-        exposed=findings.exposed,
-        scan=scanned,
-        matcher=matcher,
-        base=base,
-        packed=tuple(sorted(packed)),
-    )
+    return proof.conclude(findings, scanned, accepted, matcher, base=base, packed=tuple(sorted(packed)))
 
 
-def _not_searched(scanned: Scan) -> dict[str, int]:
-    short = sum(column.drawn - column.searched for column in scanned.columns)
-    return {"too short or too plain to be looked for in files, compared through SQL": short} if short else {}
-
-
-def _judge_counts(conn: psycopg.Connection, masked: Masked, findings: Findings, database: str) -> None:
-    ordered = sorted(masked.samples, key=lambda s: drawn(s.masking.method))  # a rule of a policy, rather than a script
-    samples = {(s.table, s.masking.column.name): s for s in ordered if s.database == database}
-    for table in masked.tables:
-        for counts in table.columns if table.database == database else ():
-            sample = samples.get((table.table, counts.column))
-            if (
-                sample is None
-                and counts.method.partition(" ")[0] == "sql"
-                and 0 < counts.equal >= counts.selected - counts.nulls
-            ):
-                findings.fail(f"{database}: {table.table}.{counts.column}: the rule {counts.method} changed no value")
-            if sample is None or counts.equal == 0 or name_of(sample.masking.method) in _ANY_NUMBER:
-                continue
-            with guarded(database, table.table, "its values cannot be counted"):
-                tolerated = _tolerated(conn, sample, counts)
-            if counts.equal > tolerated:
-                findings.fail(
-                    f"{sample.place}: the rule {counts.method} left {counts.equal} of {counts.selected} values as they"
-                    f" were, {tolerated} can be by chance"
-                )
-
-
-def _tolerated(conn: psycopg.Connection, sample: Sample, counts: ColumnCounts) -> int:
-    """Return how many rows of a column may be as before."""
-    name = name_of(sample.masking.method)
-    if name in _STRICT:
-        return 0
-    kept = name == "preserve"
+def _short(conn: psycopg.Connection, sample: Sample, tiny: int, unmoved: frozenset[str]) -> tuple[int, int]:
+    """Count values with few letters and digits: see :data:`.proof.Short`."""
     query = sql.SQL(
         "SELECT count(*) FILTER (WHERE free), count(*) FILTER (WHERE NOT free AND n < {few}) FROM"
         " (SELECT n, n <= {free} OR v = ANY({unmoved}) AS free FROM {table} t,"
         ' LATERAL (SELECT {value} COLLATE "C" OFFSET 0) a(v), LATERAL (SELECT'
         " length(regexp_replace(v, {punctuation}, '', 'g')) OFFSET 0) b(n)) s"
     ).format(
-        few=sql.Literal(_FEW),
-        free=sql.Literal(_TINY if kept else 0),
+        few=sql.Literal(proof.FEW),
+        free=sql.Literal(tiny),
         table=sql.SQL("ONLY ") + sql.Identifier(*sample.table),
         value=as_text(sample.masking.column, sql.Identifier("t", sample.masking.column.name)),
         punctuation=sql.Literal(_PUNCTUATION),
-        unmoved=sql.Literal(sorted(preserve.unmoved()) if kept else []),
+        unmoved=sql.Literal(sorted(unmoved)),
     )
-    none, few = conn.execute(query).fetchone() or (0, 0)
-    if name in _EVERY_LETTER:
-        return int(none)
-    by_chance = max(_BY_CHANCE, counts.selected // _ONE_IN if name == "fake" else 0)
-    return int(none) + int(few) // 2 + by_chance
+    with guarded(sample.database, sample.table, "its values cannot be counted"):
+        none, few = conn.execute(query).fetchone() or (0, 0)
+    return int(none), int(few)
 
 
 def _judge_values(work: BuildWork, conn: psycopg.Connection, findings: Findings, database: str) -> None:
@@ -208,15 +146,9 @@ def _judge_column(conn: psycopg.Connection, findings: Findings, number: int, sam
     )
     spelled = _spelled(sample)
     left = {row[0] for row in conn.execute(query, [spelled, spelled])}
-    met = [(number, index) for index, text in enumerate(spelled) if text in left]
-    for value_id in met:
-        why = findings.reason(value_id, sample.cell, sample.masking)
-        if why is None:
-            findings.leak(number, sample.place, [value_id])
-        elif why == reasons.NOT_SELECTED:
-            findings.not_selected([value_id])
-        else:
-            findings.reappeared([value_id])
+    for index, text in enumerate(spelled):
+        if text in left:
+            findings.still((number, index))
 
 
 def _comparable(sample: Sample) -> bool:

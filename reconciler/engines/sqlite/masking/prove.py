@@ -2,10 +2,7 @@
 
 Called by the session after everything that writes, when each database was written anew. It
 changes nothing. In this order: each rule changed what it had to; no drawn original is a
-value of its column any more; no file has one, or the rows say why it may. Tolerances are
-those of PostgreSQL: ``null`` leaves nothing; ``hash`` and ``email`` leave values without any
-letter or digit; ``pattern`` and ``preserve`` also half of those with fewer than eight; ``fake``
-also one row in five; ``fixed``, ``text`` and ``json`` any number.
+value of its column any more; no file has one, or the rows say why it may.
 """
 
 from __future__ import annotations
@@ -17,9 +14,7 @@ from typing import TYPE_CHECKING
 from reconciler.engines.sqlite.databases import connect, databases_in, file_of, quoted
 from reconciler.engines.sqlite.masking import live, sample
 from reconciler.engines.sqlite.masking.introspect import SCHEMA
-from reconciler.errors import MaskingError
-from reconciler.masking import leaks, preserve, reasons
-from reconciler.masking.evidence import Evidence
+from reconciler.masking import leaks, proof
 from reconciler.masking.findings import Catalogs, Findings
 from reconciler.masking.live import Live, Rows
 from reconciler.masking.matcher import KEY, Matcher, is_control
@@ -31,16 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from reconciler.engines.base import BuildWork
-    from reconciler.masking.evidence import Accepted, Scan
+    from reconciler.masking.evidence import Accepted, Evidence, Scan
     from reconciler.masking.live import Relation
     from reconciler.masking.matcher import ValueId
-    from reconciler.masking.report import ColumnCounts, Masked, Sample
+    from reconciler.masking.report import Masked, Sample
 
 _DATA = ("data",)
 _PUNCTUATION = re.compile(r"[ -/:-@\[-`{-~]")
-_FEW, _TINY, _BY_CHANCE, _ONE_IN = 8, 2, 10, 5
-_ANY_NUMBER = frozenset({"fixed", "text", "json"})
-_EVERY_LETTER = frozenset({"hash", "email"})
 CATALOGS = Catalogs(lambda table: table.schema == SCHEMA and table.name == "sqlite_schema")
 
 
@@ -53,10 +45,11 @@ def prove(work: BuildWork, masked: Masked) -> Evidence:
 
     """
     findings, matcher = Findings(masked, CATALOGS), Matcher(masked.samples, traces=masked.traces)
+    policies = [one for one in masked.samples if drawn(one.masking.method)]
     for name in databases_in(work.directory):
         work.progress(f"proving the masking of {name}")
         with connect(file_of(work.directory, name), readonly=True, cancel=work.cancel) as conn:
-            _judge_counts(conn, masked, findings, name)
+            proof.judge_counts(masked, findings, name, partial(_short, conn), samples=policies, prefix=f"{name}: ")
             _judge_values(work, conn, findings, name)
     scanned = leaks.scan(
         work.directory,
@@ -68,60 +61,19 @@ def prove(work: BuildWork, masked: Masked) -> Evidence:
         matcher=matcher,
         running=True,
     )
-    accepted = _explain(work, scanned, findings)
-    try:
-        leaks.judge(scanned, accepted)
-    except MaskingError as error:
-        findings.fail(error.message)
-    findings.judge()
-    short = sum(column.drawn - column.searched for column in scanned.columns)
-    told = {"too short or too plain to be looked for in files, compared through SQL": short} if short else {}
-    return Evidence(
-        accepted=accepted,
-        excluded={**findings.excluded, **told},
-        exposed=findings.exposed,
-        scan=scanned,
-        matcher=matcher,
-    )
+    return proof.conclude(findings, scanned, _explain(work, scanned, findings), matcher)
 
 
-def _judge_counts(conn: sqlite3.Connection, masked: Masked, findings: Findings, database: str) -> None:
-    known = sample.by_place([one for one in masked.samples if one.database == database])
-    for table in masked.tables:
-        for counts in table.columns if table.database == database else ():
-            one = known.get((database, table.table, counts.column))
-            if one is None or not drawn(one.masking.method):
-                if counts.method.partition(" ")[0] == "sql" and 0 < counts.equal >= counts.selected - counts.nulls:
-                    findings.fail(
-                        f"{database}: {table.table}.{counts.column}: the rule {counts.method} changed no value"
-                    )
-                continue
-            if counts.equal and name_of(one.masking.method) not in _ANY_NUMBER:
-                tolerated = _tolerated(conn, one, counts)
-                if counts.equal > tolerated:
-                    findings.fail(
-                        f"{one.place}: the rule {counts.method} left {counts.equal} of {counts.selected} values as they"
-                        f" were, {tolerated} can be by chance"
-                    )
-
-
-def _tolerated(conn: sqlite3.Connection, one: Sample, counts: ColumnCounts) -> int:
-    """Return how many rows of a column may be as before."""
-    name = name_of(one.masking.method)
-    if name == "null":
-        return 0
-    unmoved = preserve.unmoved() if name == "preserve" else frozenset[str]()
-    tiny = _TINY if name == "preserve" else 0
+def _short(conn: sqlite3.Connection, one: Sample, tiny: int, unmoved: frozenset[str]) -> tuple[int, int]:
+    """Count values with few letters and digits: see :data:`.proof.Short`."""
     none = few = 0
     for text in _texts(conn, one):
         letters = len(_PUNCTUATION.sub("", text))
         if letters <= tiny or text in unmoved:
             none += 1
-        elif letters < _FEW:
+        elif letters < proof.FEW:
             few += 1
-    if name in _EVERY_LETTER:
-        return none
-    return none + few // 2 + max(_BY_CHANCE, counts.selected // _ONE_IN if name == "fake" else 0)
+    return none, few
 
 
 def _texts(conn: sqlite3.Connection, one: Sample) -> Iterable[str]:
@@ -140,14 +92,7 @@ def _judge_values(work: BuildWork, conn: sqlite3.Connection, findings: Findings,
         index = {text: at for at, text in enumerate(one.originals)}
         met = {index[part] for text in _texts(conn, one) if (part := telling_part(text)) in index}
         for at in met:
-            value = (number, at)
-            why = findings.reason(value, one.cell, one.masking)
-            if why is None:
-                findings.leak(number, one.place, [value])
-            elif why == reasons.NOT_SELECTED:
-                findings.not_selected([value])
-            else:
-                findings.reappeared([value])
+            findings.still((number, at))
 
 
 def _explain(work: BuildWork, scanned: Scan, findings: Findings) -> Accepted:

@@ -17,13 +17,13 @@ from reconciler.engines.sqlite.masking.rewrite import guarded_sql
 from reconciler.errors import MaskingError
 from reconciler.masking import json_paths, sampling
 from reconciler.masking.keyed import canonical
-from reconciler.masking.originals import READ, drawn, personal_parts
+from reconciler.masking.originals import READ, personal_parts
 from reconciler.masking.originals import json_paths as drawn_paths
 from reconciler.masking.schema import Family
 from reconciler.masking.vocabulary import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from reconciler.engines.sqlite.masking.cells import Cell
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
@@ -124,8 +124,3 @@ def reading(conn: sqlite3.Connection, database: str, table: TableName, what: str
         except sqlite3.Error as error:
             why = f"{denied} is not allowed" if (denied := refused()) else reason(error)
             raise MaskingError(f"{database}: {table}: {what}: {why}") from None
-
-
-def by_place(samples: Sequence[Sample]) -> Mapping[tuple[str, TableName, str], Sample]:
-    """Return the samples of policies' columns by where they were drawn."""
-    return {one.cell: one for one in sorted(samples, key=lambda one: drawn(one.masking.method))}
