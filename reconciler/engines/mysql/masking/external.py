@@ -7,12 +7,10 @@ databases of users only.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from reconciler import proc
+from reconciler.engines import maskers
 from reconciler.engines.mysql import accounts, server
-from reconciler.errors import CommandError, MaskingError, TimeoutExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,36 +20,10 @@ if TYPE_CHECKING:
 
 
 def run_masker(work: BuildWork, product: Product, name: str, masker: Masker, databases: Sequence[str]) -> None:
-    """Run a masker once per database, one after the other, to its end.
-
-    Raises:
-        MaskingError: it ended with another exit code than 0.
-        TimeoutExceededError: it took longer than the host allows; it was ended.
-        NotInstalledError: there is no such program.
-
-    """
+    """Run a masker once per database, one after the other, to its end. Raises as :func:`.maskers.run`."""
     for database in databases:
-        work.progress(f"masking {database} with {name}")
-        with accounts.opened_owner(work, product) as password, open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
-            try:
-                proc.run(
-                    masker.argv,
-                    stdout=nowhere,
-                    env=_environment(work, database, password),
-                    account=work.account,
-                    timeout=masker.timeout_seconds,
-                    cancel=work.cancel,
-                )
-            except CommandError as error:
-                raise MaskingError(
-                    f"the masker {name} ended with exit code {error.returncode} in database {database}",
-                    hint="what it printed is not kept, as it may be personal data: let it write a log of its own",
-                ) from None  # the other error quotes what it printed
-            except TimeoutExceededError as error:
-                raise TimeoutExceededError(
-                    f"the masker {name} took longer than {masker.timeout_seconds:g} s in database {database}",
-                    hint=f"its limit is masking.maskers.{name}.timeout of the host's configuration",
-                ) from error
+        with accounts.opened_owner(work, product) as password:
+            maskers.run(work, name, masker, database, _environment(work, database, password))
 
 
 def _environment(work: BuildWork, database: str, password: str) -> dict[str, str]:

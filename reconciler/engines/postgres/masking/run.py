@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from reconciler.engines import maskers
 from reconciler.engines.postgres import scripts, server
 from reconciler.engines.postgres.masking import (
     conditions,
     expressions,
-    external,
     orphans,
     query,
     sample,
@@ -104,9 +104,15 @@ class _Cluster:
                         scripts.run_script(self._work, replace(step, database=database), databases=self._databases)
             case MaskerRef(name=name):
                 with self._watched(name):
-                    external.run_masker(self._work, name, self._masking.maskers[name], self._databases)
+                    self._run_masker(name)
             case _:
                 pass  # a policy that was taken together with the first one
+
+    def _run_masker(self, name: str) -> None:
+        """Run a masker once per database as the builder, over the private socket."""
+        for database in self._databases:
+            environment = server.socket_environment(self._work, database, server.BUILDER)
+            maskers.run(self._work, name, self._masking.maskers[name], database, environment)
 
     @contextmanager
     def _watched(self, by: str) -> Iterator[None]:

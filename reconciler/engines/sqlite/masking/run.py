@@ -6,17 +6,15 @@ Called by the session. It puts the other modules in their order; decisions are m
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler import proc
+from reconciler.engines import maskers
 from reconciler.engines.sqlite import scripts, sealing
 from reconciler.engines.sqlite.databases import connect, databases_in, file_of
 from reconciler.engines.sqlite.masking import rewrite, sample, unruled, virtual
 from reconciler.engines.sqlite.masking.introspect import read_schema
-from reconciler.errors import CommandError, MaskingError, TimeoutExceededError
 from reconciler.masking import keyed
 from reconciler.masking.classify.proposal import personal_by_name
 from reconciler.masking.coverage import cover
@@ -135,27 +133,8 @@ class _Build:
     def _run_masker(self, name: str) -> None:
         masker = self._masking.maskers[name]
         for database in self._databases:
-            self._work.progress(f"masking {database} with {name}")
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
-                try:
-                    proc.run(
-                        masker.argv,
-                        stdout=nowhere,
-                        env={"SQLITE_DATABASE": str(file_of(self._work.directory, database))},
-                        account=self._work.account,
-                        timeout=masker.timeout_seconds,
-                        cancel=self._work.cancel,
-                    )
-                except CommandError as error:
-                    raise MaskingError(
-                        f"the masker {name} ended with exit code {error.returncode} in database {database}",
-                        hint="what it printed is not kept, as it may be personal data: let it write a log of its own",
-                    ) from None  # the other error quotes what it printed
-                except TimeoutExceededError as error:
-                    raise TimeoutExceededError(
-                        f"the masker {name} took longer than {masker.timeout_seconds:g} s in database {database}",
-                        hint=f"its limit is masking.maskers.{name}.timeout of the host's configuration",
-                    ) from error
+            environment = {"SQLITE_DATABASE": str(file_of(self._work.directory, database))}
+            maskers.run(self._work, name, masker, database, environment)
 
     def _add(self, counts: tuple[TableCounts, ...], samples: tuple[Sample, ...], reports: tuple[str, ...]) -> None:
         known = self.masked
