@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.link import Link
     from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
     from reconciler.masking.report import Place, Sample
-    from reconciler.masking.schema import Column, TableName
+    from reconciler.masking.schema import TableName
 
 _FREE_TEXT = 2000
 _DOCUMENT = 1 << 20
@@ -143,8 +143,3 @@ def reading(table: TableName, what: str) -> Iterator[None]:
         if interrupted(error):
             raise
         raise MaskingError(f"{table}: {what}: {error}") from None
-
-
-def with_text(column: Column) -> bool:
-    """Tell whether a column holds text, documents or bytes that a step of others may mask."""
-    return column.family in {Family.TEXT, Family.JSON, Family.BYTES} and not column.generated

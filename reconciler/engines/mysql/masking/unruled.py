@@ -1,31 +1,24 @@
-"""Originals of columns that no policy decides about: those of scripts and of maskers of the host.
+"""Originals of columns that no policy decides about, as :mod:`reconciler.masking.unruled` describes them.
 
-Called by :mod:`.run` around such steps. What they mask, only they know. So values are
-drawn of every column with text before them, and of these the ones that a column does
-not have any more afterwards must be gone from the files as well.
+Called by :mod:`.run` around steps that only their authors know.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.engines.mysql.masking import sample
-from reconciler.ids import PolicyName, SecretName
-from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
-from reconciler.masking.originals import searchable, telling_part
-from reconciler.masking.report import Sample
-from reconciler.masking.vault import Vault
-from reconciler.spec.masking_policy import Sql
+from reconciler.masking import unruled
+from reconciler.masking.originals import telling_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reconciler.engines.mysql.link import Link
+    from reconciler.masking.report import Sample
     from reconciler.masking.schema import DatabaseSchema
 
-_UNKNOWN = Sql.model_validate({"sql": "unknown"})
-"""Stands for what such a step does: it may keep parts, and give to one row what another had."""
 _COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
 
 
@@ -36,30 +29,12 @@ def draw(link: Link, schema: DatabaseSchema, by: str) -> tuple[Sample, ...]:
         MaskingError: a table cannot be read.
 
     """
-    tables = [
-        TableMasking(
-            table,
-            tuple(
-                ColumnMasking(column, "hash", PolicyName(by), SecretName(""))  # a method of which everything is drawn
-                for column in table.columns
-                if sample.with_text(column)
-            ),
-        )
-        for table in schema.tables
-    ]
-    return sample.draw(link, DatabaseMasking(schema.database, tuple(table for table in tables if table.columns)))
+    return sample.draw(link, unruled.everything(schema.database, schema.tables, by))
 
 
 def gone(link: Link, drawn: Sequence[Sample]) -> tuple[Sample, ...]:
     """Return what is left of samples of one database without the values that their columns still have."""
-    vault, left = Vault(), list[Sample]()
-    for one in drawn:
-        still = _still(link, one)
-        originals = tuple(text for text in one.originals if searchable(text) and text not in still)
-        if originals:
-            masking = replace(one.masking, method=_UNKNOWN)
-            left.append(replace(one, masking=masking, originals=vault.keep(originals), complete=False))
-    return tuple(left)
+    return unruled.gone(drawn, partial(_still, link))
 
 
 def _still(link: Link, one: Sample) -> set[str]:

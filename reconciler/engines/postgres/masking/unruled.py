@@ -1,23 +1,17 @@
-"""Originals of columns that no policy decides about: those of scripts and of maskers of the host.
+"""Originals of columns that no policy decides about, as :mod:`reconciler.masking.unruled` describes them.
 
-Called by :mod:`.run` around such steps. What they mask, only they know. So values are
-drawn of every column with text before them, and of these the ones that a column does
-not have any more afterwards must be gone from the files as well.
+Called by :mod:`.run` around steps that only their authors know.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from reconciler.engines.postgres.masking import sample, streams
-from reconciler.ids import PolicyName, SecretName
-from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, TableMasking
+from reconciler.masking import unruled
 from reconciler.masking.matcher import Matcher
-from reconciler.masking.report import Sample
-from reconciler.masking.schema import Family, TableName
-from reconciler.masking.vault import Vault
-from reconciler.spec.masking_policy import Sql
+from reconciler.masking.schema import TableName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,11 +19,9 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.masking.matcher import Search, ValueId
+    from reconciler.masking.report import Place, Sample
     from reconciler.masking.schema import DatabaseSchema
 
-_WITH_TEXT = frozenset({Family.TEXT, Family.JSON, Family.BYTES})
-_UNKNOWN = Sql.model_validate({"sql": "unknown"})
-"""Stands for what such a step does: it may keep parts, and give to one row what another had."""
 _OIDS = """
 SELECT c.oid::int8, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
@@ -43,19 +35,8 @@ def draw(conn: psycopg.Connection, schema: DatabaseSchema, by: str) -> tuple[Sam
         MaskingError: a table cannot be read.
 
     """
-    tables = [
-        TableMasking(
-            table,
-            tuple(
-                ColumnMasking(column, "hash", PolicyName(by), SecretName(""))  # a method of which everything is drawn
-                for column in table.columns
-                if column.family in _WITH_TEXT and not column.generated
-            ),
-        )
-        for table in schema.tables
-        if table.has_rows and not table.foreign and not table.extension
-    ]
-    return sample.draw(conn, DatabaseMasking(schema.database, tuple(table for table in tables if table.columns)))
+    tables = [one for one in schema.tables if one.has_rows and not one.foreign and not one.extension]
+    return sample.draw(conn, unruled.everything(schema.database, tables, by))
 
 
 def gone(conn: psycopg.Connection, drawn: Sequence[Sample]) -> tuple[Sample, ...]:
@@ -69,20 +50,10 @@ def gone(conn: psycopg.Connection, drawn: Sequence[Sample]) -> tuple[Sample, ...
     still: set[ValueId] = set()
     for part in matcher.parts:
         still |= _at_home(conn, relations, matcher.search(part), matcher.overlap, numbers)
-    vault, left = Vault(), list[Sample]()
-    for number, one in enumerate(drawn):
-        originals = tuple(
-            text
-            for index, text in enumerate(one.originals)
-            if matcher.looks_for((number, index)) and (number, index) not in still
-        )
-        if originals:
-            left.append(
-                replace(
-                    one, masking=replace(one.masking, method=_UNKNOWN), originals=vault.keep(originals), complete=False
-                )
-            )
-    return tuple(left)
+    present: dict[Place, list[int]] = defaultdict(list)
+    for number, index in still:
+        present[drawn[number].cell].append(index)
+    return unruled.gone(drawn, lambda one: {one.originals[index] for index in present[one.cell]})
 
 
 def _at_home(
