@@ -6,11 +6,12 @@ are drawn until the files of the build were scanned; they have no representation
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reconciler.masking.assignment import ColumnMasking
     from reconciler.masking.schema import TableName
@@ -90,3 +91,30 @@ class Masked:
     reports: tuple[str, ...] = ()
     traces: frozenset[bytes] = field(default=frozenset(), repr=False)
     """Bytes by which the masking keys would show: see :func:`reconciler.masking.keyed.traces`."""
+
+    def added(
+        self,
+        tables: tuple[TableCounts, ...] = (),
+        samples: tuple[Sample, ...] = (),
+        reports: tuple[str, ...] = (),
+        *,
+        kept: frozenset[Place] = frozenset(),
+        left_out: Mapping[Place, frozenset[str]] = MappingProxyType({}),
+    ) -> Masked:
+        """Return this with more."""
+        return replace(
+            self,
+            tables=(*self.tables, *tables),
+            samples=(*self.samples, *samples),
+            reports=(*self.reports, *reports),
+            kept=self.kept | kept,
+            left_out={**self.left_out, **left_out},
+        )
+
+
+def idle(counts: Sequence[TableCounts]) -> Iterator[str]:
+    """Yield the rules whose condition took no row of a table that has some."""
+    for table in counts:
+        for column in table.columns:
+            if column.rows and not column.selected:
+                yield f"{table.database}: the condition of the rule for {table.table}.{column.column} takes no row"

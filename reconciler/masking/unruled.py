@@ -45,7 +45,7 @@ def everything(database: str, tables: Iterable[Table], by: str) -> DatabaseMaski
 
 
 def gone(drawn: Sequence[Sample], still: Callable[[Sample], Container[str]]) -> tuple[Sample, ...]:
-    """Return what is left of samples of one database without the values that their columns still have."""
+    """Return what is left of samples without the values that ``still`` says their columns have."""
     vault = Vault()
     left: list[Sample] = []
     for one in drawn:

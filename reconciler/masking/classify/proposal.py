@@ -57,7 +57,7 @@ def personal_by_name(schema: DatabaseSchema, masking: DatabaseMasking) -> tuple[
     """Return columns, as ``schema.table.column``, that look personal by their names and that nothing masks.
 
     Columns that refer to others are left out: the column that they refer to is told.
-    Pure; for a warning about images that are built already.
+    Pure; for :func:`look_personal`.
     """
     masked = {(table.name, one.column.name) for table in masking.tables for one in table.columns}
     found = []
@@ -73,6 +73,12 @@ def personal_by_name(schema: DatabaseSchema, masking: DatabaseMasking) -> tuple[
             and not _masked_below(table, column, schema, masked)
         ]
     return tuple(found)
+
+
+def look_personal(schema: DatabaseSchema, masking: DatabaseMasking) -> tuple[str, ...]:
+    """Return a warning about images that are built already, if a column looks personal and nothing masks it."""
+    names = personal_by_name(schema, masking)
+    return (f"{masking.database}: not masked, though the names look personal: {', '.join(names)}",) if names else ()
 
 
 def _masked_below(table: Table, column: str, schema: DatabaseSchema, masked: set[tuple[TableName, str]]) -> bool:

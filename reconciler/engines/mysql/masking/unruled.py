@@ -33,7 +33,7 @@ def draw(link: Link, schema: DatabaseSchema, by: str) -> tuple[Sample, ...]:
 
 
 def gone(link: Link, drawn: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Return what is left of samples of one database without the values that their columns still have."""
+    """Return what is left of samples without the values that their columns still have."""
     return unruled.gone(drawn, partial(_still, link))
 
 
