@@ -273,7 +273,8 @@ def _made_new(
     held = held_back(index, ObjectKey(Kind.CLONE, clone.name), fingerprint)
     if held is not None and request is None:
         return held
-    loaded = template_for(index, draft, clone, choice.snapshot, after=choice.after)
+    # A protected clone is not replaced, so nothing is loaded for that, to be dropped again by the next plan.
+    loaded = Ready() if clone.protected else template_for(index, draft, clone, choice.snapshot, after=choice.after)
     if isinstance(loaded, Ready) and loaded.after:  # which may take hours: the clone is looked after until then
         loaded = reconciling("WaitingForTemplate", f"{reason}; snapshot {choice.snapshot} is loaded first")
     if not isinstance(loaded, Ready):

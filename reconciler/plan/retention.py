@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId
 from reconciler.plan import keep
-from reconciler.plan.actions import BuildSnapshot, DeleteClone, DeleteSnapshot, DropVolume, ExpireClone, RenameImage
+from reconciler.plan.actions import (
+    BuildSnapshot,
+    CutPoint,
+    DeleteClone,
+    DeleteSnapshot,
+    DropVolume,
+    ExpireClone,
+    RenameImage,
+)
 from reconciler.plan.choice import Choice, choose
 from reconciler.plan.draft import Draft, attempt, held_back
 from reconciler.plan.index import build_index
@@ -95,10 +103,11 @@ def plan_point_retention(index: Index, draft: Draft) -> None:
         key = ObjectKey(Kind.POINT, name)
         if index.left_alone(key) is not None:
             continue
+        cuts = any(isinstance(action, CutPoint) for action in draft.actions.get(key, ()))
         for snapshot in known:
             waits = _free(snapshot, uses)
             # What lets go of an old point may wait for a new one: then the old one goes later.
-            if waits is not None and not (waits and key in draft.actions):
+            if waits is not None and not (waits and cuts):
                 reason = "no clone starts from it any more"
                 image = snapshot.manifest.image
                 deletion = _deletion(image, snapshot, waits, reason=reason, pruned=False)

@@ -116,6 +116,17 @@ def test_a_rebase_cuts_a_new_point_and_the_old_one_goes_with_the_retired_generat
     assert deletion.after == (clone_key("second"),)
 
 
+def test_points_that_nothing_needs_go_together_also_those_that_a_clone_lets_go_of_now() -> None:
+    before, after = a_point(age=2 * HOUR), a_point(age=HOUR)
+    there = a_world(before, after, *served(a_generation(SECOND, after.id)))
+    made = planned(asked(an_image(), DEV), there)
+    deletions = [action for action in made.actions if isinstance(action, DeleteSnapshot)]
+    assert {deletion.snapshot: deletion.after for deletion in deletions} == {
+        before.id: (),
+        after.id: (clone_key("second"),),
+    }
+
+
 def test_a_rebase_of_a_protected_clone_cuts_nothing() -> None:
     second = a_clone("second", source_clone=CloneName("dev"), protected=True)
     point = a_point()

@@ -102,6 +102,15 @@ def test_a_clone_lives_while_what_it_is_to_be_made_of_is_loaded() -> None:
     assert kinds(planned(asked(an_image(), DEV), loaded)) == [ReplaceClone]
 
 
+def test_nothing_is_loaded_for_a_clone_that_is_protected_and_so_stays_what_it_is() -> None:
+    moved = a_clone(runtime=SHARED, protected=True)
+    observed = seen(OLD, *served(a_generation(a_clone(protected=True), snapshot(OLD))))
+    made = planned(asked(an_image(), moved), observed)
+    assert kinds(made) == []
+    assert [refusal.rule for refusal in made.refused] == ["protected"]
+    assert reason(made, clone_key("dev"), "Stalled") == "Protected"
+
+
 def test_a_failed_load_is_what_its_clones_say_and_is_not_tried_again_at_once() -> None:
     observed = seen(NEW)
     load = planned(asked(an_image(), DEV), observed).actions[0]
