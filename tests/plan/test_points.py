@@ -121,7 +121,7 @@ def test_points_that_nothing_needs_go_together_also_those_that_a_clone_lets_go_o
     there = a_world(before, after, *served(a_generation(SECOND, after.id)))
     made = planned(asked(an_image(), DEV), there)
     deletions = [action for action in made.actions if isinstance(action, DeleteSnapshot)]
-    assert {deletion.snapshot: deletion.after for deletion in deletions} == {
+    assert {VolumeId(deletion.snapshot): deletion.after for deletion in deletions} == {
         before.id: (),
         after.id: (clone_key("second"),),
     }
