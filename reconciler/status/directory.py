@@ -61,7 +61,6 @@ _OURS = frozenset(
     {
         *_CROSSED,
         *_PRIVATE,
-        "pools",
         "images",
         "signers",
         "fingerprint.key",
@@ -191,13 +190,16 @@ class StateDirectory:
 
         For whoever holds the lock and has closed the store; pools that lie below are gone already.
         """
+        made = (self.status_file.name, self.mirror.stem, self.publishing_mirror.stem)
         with files.translated("remove", self.path):
             if self._run_base != self.path / "run":
                 shutil.rmtree(self._run_base, ignore_errors=True)
             for name in files.names(self.path):
                 entry = self.path / name
-                if name in _OURS or name.startswith(("status.sqlite3", "repository")):
+                if name in _OURS or name.startswith(made):
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            with suppress(OSError):  # somebody put something into a pool
+                (self.path / "pools").rmdir()
             for name in _LAST:
                 (self.path / name).unlink(missing_ok=True)
             left = tuple(sorted(self.path.iterdir()))

@@ -161,3 +161,23 @@ def test_a_state_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) 
 def test_deletions_are_remembered_across_restarts(tmp_path: Path) -> None:
     StateDirectory(tmp_path).record_deletion(ObjectKey(Kind.CLONE, "shop-dev"), NOW)
     assert StateDirectory(tmp_path).recent_deletions(NOW) == {"Clone/shop-dev": NOW}
+
+
+def test_whatever_it_holds_is_removed_and_what_others_put_there_stays(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path / "state")
+    assert state.installation
+    for directory in (state.mirror, state.publishing_mirror, state.path / "repository-directory.git"):
+        directory.mkdir()
+        (directory / "HEAD").touch()
+    state.status_file.touch()
+    pool = state.path / "pools" / "fast"
+    pool.mkdir(parents=True)
+    (pool / "not-ours").touch()
+
+    assert state.remove() == (state.path / "pools",)
+    assert (pool / "not-ours").exists()
+
+    (pool / "not-ours").unlink()
+    pool.rmdir()
+    assert state.remove() == ()
+    assert not state.path.exists()
