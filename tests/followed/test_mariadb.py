@@ -207,6 +207,21 @@ def test_a_primary_that_is_away_is_followed_again_and_what_there_is_stays(world:
     assert agrees(world) == production.sql("SELECT count(*) FROM shop.ledger")[0][0]
 
 
+def test_a_primary_that_hangs_holds_up_no_pass(world: World, production: Production) -> None:
+    before = agrees(world)
+    production.freeze()
+    try:
+        assert world.apply().require().actions == []
+        assert agrees(world) == before
+    finally:
+        production.thaw()
+    enter(production)
+    caught_up(world, production)
+    refresh(world)
+    world.apply().require()
+    assert agrees(world) == before + 1
+
+
 def test_a_mirror_that_crashed_goes_on_and_one_whose_log_is_gone_is_copied_anew(
     world: World, production: Production
 ) -> None:

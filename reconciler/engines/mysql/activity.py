@@ -36,7 +36,7 @@ def activity_of(work: CloneWork) -> Activity:
         UnavailableError: it does not answer.
 
     """
-    with server.connect(work) as admin:
+    with server.connect(work, look=True) as admin:
         try:
             found = admin.rows(_CONNECTED, (*server.OURS, *_NOBODY))
             threads = tuple(int(row[0]) for row in found)

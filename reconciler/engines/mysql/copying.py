@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 _NEW_SERVER_BYTES = (64 + settings.BUILD_LOG_MIB + settings.SEALED_LOG_MIB) << 20
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
 _MOST_NAMED = 5
+_LOOK_SECONDS = 60
 _HELD_BYTES = 1 << 30
 Version = tuple[int, int]
 
 
 def identify(source: LocalSource, product: Product) -> SourceIdentity:
-    """Return what a primary holds now, by one session of a second.
+    """Return what a primary holds now, by one session of a second or, with very many tables, a few.
 
     Raises:
         UnavailableError: it does not answer.
@@ -48,7 +49,7 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
 
     """
     here = primary.of_source(source)
-    with primary.session(here) as link:
+    with primary.look(here, seconds=_LOOK_SECONDS) as link:
         _version(link, here, product)
         names = wanted(link, here, product, source.primary.databases if source.primary else ())
         found = moment.state(link, here, product)

@@ -61,6 +61,11 @@ class Link:
         if self._connection.open:
             self._connection.close()
 
+    def wait_for(self, read_seconds: int | None, write_seconds: int | None) -> None:
+        """Take the connection for lost when no byte comes, or goes, for so long from now on; None: never."""
+        connection = cast("Any", self._connection)  # PyMySQL takes them before it connects only
+        connection._read_timeout, connection._write_timeout = read_seconds, write_seconds  # noqa: SLF001 - see above
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""

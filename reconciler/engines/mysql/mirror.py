@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _STOP = ((signal.SIGTERM, 600.0),)
 _READY_SECONDS = 3600.0
-_LOOK_SECONDS = 3
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _WAKE_SECONDS = 10.0
@@ -116,7 +115,7 @@ class MariaDbMirrors:
     def look(self, work: MirrorWork) -> ObservedMirror:
         here = _followable(work)
         try:
-            with server.connect(work) as link:
+            with server.connect(work, look=True) as link:
                 found = following.standing(work, link)
         except (SqlError, UnavailableError) as error:
             return ObservedMirror(following=False, problem=f"it cannot be asked: {here.redacted(str(error))}")
@@ -235,9 +234,9 @@ def _is_private(work: MirrorWork, here: Primary, state: dict[str, str]) -> bool:
     if here.tls != "PREFERRED":
         return here.tls != "DISABLED"
     try:
-        with primary.connect(here, connect_seconds=_LOOK_SECONDS) as link:
+        with primary.look(here) as link:
             found = primary.is_private(link)
-    except (SqlError, ReconcilerError):
+    except ReconcilerError:
         return state.get("tls") == "1"
     following.write_state(work, {**state, "tls": str(int(found))})
     return found
@@ -246,7 +245,7 @@ def _is_private(work: MirrorWork, here: Primary, state: dict[str, str]) -> bool:
 def _lag(here: Primary, own: str) -> str:
     """Return what a mirror is behind its primary, in words; empty: nothing, or nobody can tell."""
     try:
-        with primary.session(here, connect_seconds=_LOOK_SECONDS) as link:
+        with primary.look(here) as link:
             theirs = str(link.value("SELECT @@GLOBAL.gtid_binlog_pos") or "")
     except ReconcilerError:
         return ""

@@ -31,7 +31,9 @@ TlsMode = Literal["DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDEN
 
 PORT = 3306
 CONNECT_SECONDS = 10
-_READ_SECONDS = 300
+LOOK_SECONDS = 3
+"""The same, and the time for an answer, where a pass waits for it: a primary can hang without closing a connection."""
+_ANSWER_SECONDS = 300
 """Without a byte of an answer for so long, the connection was cut without anybody being told."""
 _WRITE_SECONDS = 60
 LOCK_SECONDS = 20
@@ -135,10 +137,17 @@ def parse(url: str, secret: str) -> Primary:
     )
 
 
-def connect(primary: Primary, cancel: CancelToken | None = None, *, connect_seconds: int = CONNECT_SECONDS) -> Link:
+def connect(
+    primary: Primary,
+    cancel: CancelToken | None = None,
+    *,
+    connect_seconds: int = CONNECT_SECONDS,
+    answer_seconds: int = _ANSWER_SECONDS,
+) -> Link:
     """Open a session in autocommit mode, in UTC, without limits of the primary's on time.
 
-    With ``cancel`` its statement ends when the work is cancelled.
+    With ``cancel`` its statement ends when the work is cancelled. ``connect_seconds`` hold
+    for each step of logging in, ``answer_seconds`` for each wait after that.
 
     Raises:
         UnavailableError: the primary does not answer, or cannot take a session now (``PrimaryUnavailable``).
@@ -155,8 +164,8 @@ def connect(primary: Primary, cancel: CancelToken | None = None, *, connect_seco
             charset="utf8mb4",
             autocommit=True,
             connect_timeout=connect_seconds,
-            read_timeout=_READ_SECONDS,
-            write_timeout=_WRITE_SECONDS,
+            read_timeout=connect_seconds,
+            write_timeout=connect_seconds,
             program_name="reconciler",
             init_command=_SESSION,
             read_default_file=None,
@@ -169,6 +178,7 @@ def connect(primary: Primary, cancel: CancelToken | None = None, *, connect_seco
     except (RuntimeError, OSError, ValueError) as error:  # of PyMySQL, for a plug-in or a file that it cannot use
         raise refusal(primary, 2059, str(error)) from None
     link = Link(connection, cancel, (lambda thread: _kill(primary, thread)) if cancel is not None else None)
+    link.wait_for(answer_seconds, min(answer_seconds, _WRITE_SECONDS))
     if _must_be_private(primary) and not is_private(link):
         link.close()
         raise refusal(primary, 2026, "it takes no TLS")
@@ -176,11 +186,19 @@ def connect(primary: Primary, cancel: CancelToken | None = None, *, connect_seco
 
 
 @contextmanager
-def session(
-    primary: Primary, cancel: CancelToken | None = None, *, connect_seconds: int = CONNECT_SECONDS
-) -> Iterator[Link]:
+def session(primary: Primary, cancel: CancelToken | None = None) -> Iterator[Link]:
     """Have a session in the block; what the primary answers there is translated. Raises as :func:`connect`."""
-    with connect(primary, cancel, connect_seconds=connect_seconds) as link, told(primary):
+    with connect(primary, cancel) as link, told(primary):
+        yield link
+
+
+@contextmanager
+def look(primary: Primary, *, seconds: int = LOOK_SECONDS) -> Iterator[Link]:
+    """Have a session in the block that a pass waits for: who does not answer within ``seconds`` is away.
+
+    Raises as :func:`session`.
+    """
+    with connect(primary, connect_seconds=LOOK_SECONDS, answer_seconds=seconds) as link, told(primary):
         yield link
 
 

@@ -50,6 +50,7 @@ _PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/mysql/bin", "/opt/mysql/bin", "/
 _KEY = "admin.key"
 INIT_FILE = "admin.sql"
 _CONNECT_SECONDS = 10
+_LOOK_SECONDS = 5
 _REMEMBERED = 32
 _PATIENT = (
     "SET SESSION wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600 /*M!, max_statement_time = 0 */"
@@ -151,8 +152,11 @@ def prepare_admin(work: Served, product: Product, *, more: str = "") -> Path:
     return work.run_directory / INIT_FILE
 
 
-def connect(work: Served, database: str | None = None, *, patient: bool = False) -> Link:
-    """Connect as the administrator; ``patient``: for long statements of a build, which end when it is cancelled.
+def connect(work: Served, database: str | None = None, *, patient: bool = False, look: bool = False) -> Link:
+    """Connect as the administrator.
+
+    ``patient``: for long statements of a build, which end when it is cancelled. ``look``: for
+    those that passes and people wait for; a server that hangs is one that does not answer.
 
     Raises:
         UnavailableError: the server does not answer or refuses the connection.
@@ -161,13 +165,20 @@ def connect(work: Served, database: str | None = None, *, patient: bool = False)
     password = files.read_small(work.run_directory / _KEY)
     if password is None:
         raise UnavailableError(f"the way into server {work.server} is gone", hint="restart it")
-    return link(work, ADMIN, password, database, cancel=work.cancel if patient else None)
+    return link(work, ADMIN, password, database, cancel=work.cancel if patient else None, look=look)
 
 
 def link(
-    work: Served, user: str, password: str, database: str | None = None, *, cancel: CancelToken | None = None
+    work: Served,
+    user: str,
+    password: str,
+    database: str | None = None,
+    *,
+    cancel: CancelToken | None = None,
+    look: bool = False,
 ) -> Link:
     """Connect over the private socket; see :func:`connect`."""
+    seconds = _LOOK_SECONDS if look else _CONNECT_SECONDS
     try:
         connection = pymysql.connect(
             unix_socket=str(socket(work)),
@@ -176,7 +187,9 @@ def link(
             database=database,
             charset="utf8mb4",
             autocommit=True,
-            connect_timeout=_CONNECT_SECONDS,
+            connect_timeout=seconds,
+            read_timeout=seconds,
+            write_timeout=seconds,
             program_name="reconciler",
             init_command=_PATIENT,
             read_default_file=None,
@@ -186,7 +199,10 @@ def link(
     except pymysql.Error as error:
         known = sql_error(error)
         raise UnavailableError(f"cannot connect to server {work.server}: {known}") from None
-    return Link(connection, cancel, (lambda thread: _kill(work, thread)) if cancel is not None else None)
+    made = Link(connection, cancel, (lambda thread: _kill(work, thread)) if cancel is not None else None)
+    if not look:
+        made.wait_for(None, None)
+    return made
 
 
 def user_databases(admin: Link) -> tuple[str, ...]:

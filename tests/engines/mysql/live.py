@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -145,6 +147,16 @@ class Production:
                 self._process.terminate()
             self._process.wait(60)
         (self.root / "pid").unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """Let the server stop answering without closing a connection."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(int((self.root / "pid").read_text()), number)
 
     def let_in(self, *rights: str, user: str = COPIER) -> None:
         """Make a user, or make it anew, with these rights."""

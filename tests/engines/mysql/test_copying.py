@@ -225,6 +225,21 @@ def test_a_primary_that_dies_in_the_middle_is_waited_for(mariadb: MariaDbHarness
     assert PASSWORD not in str(caught.value)
 
 
+def test_a_primary_that_hangs_in_the_middle_of_a_look_is_away(production: Production) -> None:
+
+    def look() -> None:
+        with primary.look(primary.of_source(production.source())) as link:
+            production.freeze()
+            link.value("SELECT 1")
+
+    try:
+        with pytest.raises(UnavailableError) as caught:
+            look()
+    finally:
+        production.thaw()
+    assert caught.value.reason == "PrimaryUnavailable"
+
+
 @pytest.mark.long
 def test_tls_is_used_as_the_url_says(mariadb: MariaDbHarness, production: Production, tmp_path: Path) -> None:
     own, other = certificate(production.root, "own"), certificate(tmp_path, "other")

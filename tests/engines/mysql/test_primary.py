@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import socket
+from typing import TYPE_CHECKING
+
 import pytest
 
+from reconciler.engines.base import CloneWork
+from reconciler.engines.mysql import primary, server
+from reconciler.engines.mysql.activity import activity_of
 from reconciler.engines.mysql.failures import SqlError
 from reconciler.engines.mysql.primary import Primary, failure, parse, refusal
 from reconciler.errors import BusyError, SecretError, SourceError, UnavailableError
+from reconciler.ids import CloneName, ServerName
+from reconciler.testing.storage import snapshot_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _HERE = Primary("dsn", "me", "db.example", password="hunter2")
 
@@ -51,3 +62,27 @@ def test_nothing_shows_a_password() -> None:
 )
 def test_what_another_try_may_change_is_tried_again(code: int, kind: type[Exception]) -> None:
     assert type(failure(_HERE, SqlError(code, "something"))) is kind
+
+
+def test_a_primary_that_takes_connections_and_says_nothing_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mysql://me:hunter2@127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(UnavailableError) as caught, primary.look(parse(url, "dsn")):
+            pass
+    assert caught.value.reason == "PrimaryUnavailable"
+
+
+def test_a_server_of_ours_that_hangs_is_unavailable(tmp_path: Path) -> None:
+    work = CloneWork(
+        clone=CloneName("dev"),
+        server=ServerName("dev.1"),
+        directory=tmp_path,
+        run_directory=tmp_path,
+        snapshot=snapshot_manifest(),
+    )
+    (tmp_path / "admin.key").write_text("hunter2")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(server.socket(work)))
+        silent.listen()
+        with pytest.raises(UnavailableError, match="cannot connect to server"):
+            activity_of(work)
