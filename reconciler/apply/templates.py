@@ -46,7 +46,7 @@ def load(work: Work, action: LoadTemplate) -> None:
     try:
         directory = _copied(work, action, storage, snapshot, served_by)
         job = _job(work, action, snapshot, served_by, directory)
-        spec = engine.clone_server(job)
+        spec = engine.clone_server(job)  # not in the background: the clones that need it wait for it
         work.progress("starting a server for the snapshot")
         runtime.start(spec, fresh=True, cancel=work.cancel)
         instance.load(job, jobs=work.host.jobs, progress=work.progress)

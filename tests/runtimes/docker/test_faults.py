@@ -38,13 +38,18 @@ def test_an_image_that_is_built_in_a_container_belongs_to_the_images_own_user(
     assert shop.sql("dev", "SELECT count(*) FROM product") == shop.sql("copy", "SELECT count(*) FROM product") == [(3,)]
 
 
-def test_a_build_server_in_a_container_has_no_network(shop: World, daemon: ContainerDaemon) -> None:
+def build_servers(daemon: ContainerDaemon) -> list[str]:
+    return [name for name in daemon.names() if "boxed" in name]
+
+
+def test_a_build_server_in_a_container_has_no_network_and_gives_way(shop: World, daemon: ContainerDaemon) -> None:
     slow = [{"inline": PRODUCTS, "database": "shop"}, {"inline": "SELECT pg_sleep(10)", "database": "shop"}]
     shop.write("boxed.yaml", image("boxed", version=host_major(), runtime="docker", scripts=slow))
     with working(shop):
-        until(daemon.names, what="the server of the build")
-        (name,) = daemon.names()
-        assert daemon.inspect(name)["HostConfig"]["NetworkMode"] == "none"
+        until(lambda: build_servers(daemon), what="the server of the build")
+        (name,) = build_servers(daemon)
+        settings = daemon.inspect(name)["HostConfig"]
+        assert (settings["NetworkMode"], settings["CpuShares"]) == ("none", 102)
 
 
 def test_a_daemon_that_is_killed_during_a_build_costs_that_build_only(shop: World, daemon: ContainerDaemon) -> None:
