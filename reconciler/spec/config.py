@@ -666,7 +666,18 @@ class Config(Model):
             raise problem("a plain directory has no refs", hint="publish to a file", at=at, code="R017")
         if ref == f"refs/heads/{self.repository.branch}":
             raise problem("this is the branch of the specs", hint="name another one", at=at, code="R017")
+        file, at = self.status.publish.file, ("status", "publish", "file")
+        if file is not None and self.repository.url is None and _is_read(file, Path(self.repository.path)):
+            summary = "this is among the specs: each status would make another commit, and that another status"
+            hint = "write it elsewhere, or under a name that begins with a dot"
+            raise problem(summary, hint=hint, at=at, code="R017")
         return self
+
+
+def _is_read(file: Path, specs: Path) -> bool:
+    """Whether a file is part of what is read of a plain directory: all but what begins with a dot."""
+    real, root = file.parent.resolve() / file.name, specs.resolve()
+    return real.is_relative_to(root) and not any(part.startswith(".") for part in real.relative_to(root).parts)
 
 
 def _require_apart(pools: dict[str, Pool]) -> None:

@@ -221,6 +221,20 @@ def test_the_status_goes_to_a_branch_that_is_not_that_of_the_specs(tmp_path: Pat
             load_config(file)
 
 
+def test_the_status_is_not_written_among_the_specs_which_it_would_change(tmp_path: Path) -> None:
+    file = tmp_path / "reconciler.yaml"
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "specs")
+    for place in ("specs/status.json", "specs/www/status.json", "elsewhere/status.json"):
+        file.write_text(f"repository: {{path: specs}}\nstatus: {{publish: {{file: {place}}}}}\n")
+        with pytest.raises(ConfigError, match="this is among the specs"):
+            load_config(file)
+    for place in ("status.json", "specs/.www/status.json", "specs-www/status.json"):
+        file.write_text(f"repository: {{path: specs}}\nstatus: {{publish: {{file: {place}}}}}\n")
+        assert load_config(file).status.publish.file == tmp_path / place
+    file.write_text("repository: {url: ., path: specs}\nstatus: {publish: {file: specs/status.json}}\n")
+    assert load_config(file).repository.url == str(tmp_path)
+
+
 GIT = {"url": "https://git.example/specs.git"}
 
 
