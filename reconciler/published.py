@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from reconciler.plan.settings import PlanSettings, PolicySettings
-    from reconciler.spec.config import Config
+    from reconciler.spec.config import Config, MaintenanceWindow
     from reconciler.state.conditions import Condition, ObjectKey
     from reconciler.state.observed import Failure, Input, Observed, Volume
 
@@ -212,6 +212,8 @@ def _public_config(config: Config) -> Json:
         },
         "prune": {"maxDelete": config.prune.max_delete, "maxDeletePercent": config.prune.max_delete_percent},
         "undo": {"grace": _duration(config.undo.grace)},
+        "suspend": config.suspend,
+        "windows": [_window(window) for window in config.windows],
     }
     if config.grants is not None:
         document["grants"] = [grant.model_dump(mode="json", by_alias=True) for grant in config.grants]
@@ -227,6 +229,17 @@ def _limits(config: Config) -> Json:
 
 def _need(required: str | None) -> Json:
     return {} if required is None else {"requireAttestation": required}
+
+
+def _window(window: MaintenanceWindow) -> Json:
+    return {
+        "kind": window.kind,
+        "schedule": window.schedule,
+        "duration": _duration(window.duration),
+        "timezone": window.timezone,
+        "actions": list(window.actions),
+        "only": list(window.only),
+    }
 
 
 def _duration(value: timedelta) -> str:

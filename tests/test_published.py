@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+from reconciler.host import policy_settings
 from reconciler.ids import ImageName, RuntimeName, VolumeId
 from reconciler.plan.settings import PlanSettings, PolicySettings
 from reconciler.published import HostFacts, host_facts, published_document, read_published
@@ -80,6 +81,33 @@ def test_the_digest_changes_with_what_there_is_and_not_with_time() -> None:
     ):
         assert document(other)["digest"] != document(before)["digest"]
     assert document(before, HostFacts(pools=frozenset(), runtimes={}))["digest"] != document(before)["digest"]
+
+
+def test_the_policy_of_a_configuration_is_the_same_when_it_is_read_back() -> None:
+    config = Config.model_validate(
+        {
+            "suspend": True,
+            "windows": [
+                {"kind": "allow", "schedule": "0 22 * * *", "duration": "8h", "actions": ["heavy"]},
+                {
+                    "kind": "deny",
+                    "schedule": "0 2 * * 6",
+                    "duration": "90m",
+                    "timezone": "Europe/Paris",
+                    "only": ["Clone/*"],
+                },
+            ],
+            "prune": {"maxDelete": 3, "maxDeletePercent": 20},
+            "masking": {"unmasked": "deny"},
+            "pools": {"default": {"requireAttestation": "signed"}},
+            "runtimes": {"process": {"requireAttestation": "any"}},
+            "attestation": {"key": {"secret": "key"}},
+        }
+    )
+    facts = host_facts(config, PlanSettings(), PolicySettings(), missing=frozenset())
+    _observed, read = read_published(json.dumps(document(seen(), facts)).encode())
+    assert read is not None
+    assert policy_settings(Config.model_validate(read.config)) == policy_settings(config)
 
 
 def test_no_program_file_or_name_of_a_key_of_the_host_is_in_it() -> None:
