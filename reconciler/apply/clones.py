@@ -36,6 +36,7 @@ from reconciler.state.observed import (
     CloneManifest,
     ClonePhase,
     MirrorManifest,
+    RawManifest,
     SnapshotManifest,
     Tombstone,
     VolumeState,
@@ -326,6 +327,8 @@ def _runtimes(work: Work, manifest: Manifest | None) -> Iterable[Runtime]:
     """Return the runtimes that may serve a volume: a silent one keeps those volumes from going, and no others."""
     if isinstance(manifest, BuildManifest | MirrorManifest | CloneManifest):
         return [work.runtime(manifest.runtime)]
+    if isinstance(manifest, SnapshotManifest | RawManifest):  # nothing serves these
+        return ()
     return [runtime for runtime in work.host.runtimes.values() if not runtime.traits.databases]
 
 

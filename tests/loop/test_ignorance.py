@@ -11,7 +11,9 @@ import pytest
 
 from reconciler.housekeeping import sweep
 from reconciler.ids import CloneName, PoolName, RuntimeName, VolumeId
+from reconciler.runtimes.memory import MemoryHost, MemoryRuntime
 from reconciler.state.conditions import PASSES, Kind
+from reconciler.state.observed import VolumeState
 
 from .conftest import CLONE, IMAGE, START
 
@@ -36,6 +38,27 @@ def test_a_pool_that_has_another_name_now_is_the_same_pool(world: World) -> None
     world.write(IMAGE, CLONE)
     world.apply()
     assert world.running() == ["dev.1"]
+
+
+def test_the_deletion_of_a_snapshot_goes_on_while_a_runtime_is_silent_that_never_served_it(world: World) -> None:
+    world.write(IMAGE)
+    world.apply()
+    (found,) = world.storage.volumes()
+    world.storage.put(replace(found, state=VolumeState.DELETING), {})
+    away = MemoryHost()
+    away.unavailable = "the daemon does not answer"
+    other = MemoryRuntime(
+        RuntimeName("docker"),
+        installation=world.state.installation,
+        host=away,
+        ports=range(6000, 6100),
+        clock=world.clock,
+    )
+    world.host.runtimes = {**world.host.runtimes, other.name: other}
+    world.apply()
+    world.apply()
+    assert found.id not in world.volumes()
+    assert len(world.snapshots()) == 1
 
 
 def test_passwords_of_a_clone_whose_manifest_cannot_be_read_stay(world: World) -> None:
