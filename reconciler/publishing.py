@@ -148,6 +148,20 @@ def status_of(host: Host, view: View, conditions: Mapping[ObjectKey, tuple[Condi
     return Offer(document["digest"], json.dumps(document, ensure_ascii=False).encode() + b"\n")
 
 
+def withdraw(host: Host) -> tuple[Path, ...]:
+    """Remove the published file; return it where it stays, because it does not hold the status of this installation."""
+    file = host.config.status.publish.file
+    if file is None or not file.exists():
+        return ()
+    try:
+        if json.loads(file.read_bytes())["observed"]["installation"] != host.installation:
+            return (file,)
+        file.unlink()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return (file,)
+    return ()
+
+
 def _write(file: Path, offer: Offer) -> None:
     """Replace the file, unless it holds the same already.
 

@@ -86,6 +86,7 @@ def uninstall(
     The list of it comes first; then it asks, unless --yes is given. Stop the loop first.
     """
     from reconciler.errors import RefusedError
+    from reconciler.publishing import withdraw
     from reconciler.service import remove, units_of
     from reconciler.takedown import inventory, obstacles, remove_volumes
 
@@ -93,21 +94,21 @@ def uninstall(
     config = context.load_config()
     file = (context.config or DEFAULT_CONFIG).absolute()
     with context.host(writes=True) as host:
-        found = obstacles(host)
+        unremovable = obstacles(host)
         _show(host, inventory(host), file, output)
-        if found:
-            raise RefusedError("nothing is removed: " + "; ".join(found))
+        if unremovable:
+            raise RefusedError("nothing is removed: " + "; ".join(unremovable))
         if not yes and not _agreed():
             note("nothing was removed")
             return 1
         remove_volumes(host, note)
         host.store.close()
-        left = [path for pool in config.pools.values() for path in _remove_pool(host, pool)]
-        left += [path for path in host.state.remove() if path not in left]
+        left = [found for pool in config.pools.values() for found in _remove_pool(host, pool)]
+        left += [str(path) for path in (*withdraw(host), *host.state.remove()) if str(path) not in left]
     for unit in units_of(file):
         remove(unit)
-    for path in left:
-        note(f"left, as it is not ours: {path}")
+    for found in left:
+        note(f"left, as it is not ours: {found}")
     note("everything is removed")
     return 0
 
@@ -126,7 +127,7 @@ def _agreed() -> bool:
     return typer.confirm("Remove all of this for good?", err=True)
 
 
-def _remove_pool(host: Host, pool: Pool) -> tuple[Path, ...]:
+def _remove_pool(host: Host, pool: Pool) -> tuple[str, ...]:
     from reconciler.storage.select import PoolSettings, remove_pool
 
     host.release_pools()
@@ -142,7 +143,9 @@ def _show(host: Host, volumes: tuple[Item, ...], file: Path, output: Output) -> 
 
     pools = [Item("pool", name, str(pool.directory)) for name, pool in host.config.pools.items()]
     state = Item("state", str(host.state.path), "passwords of clones, status, history, logs")
-    items = [*volumes, *pools, state, *(Item("unit", str(unit)) for unit in units_of(file))]
+    published = host.config.status.publish
+    status = [Item("status", str(published.file), "published")] if published.file is not None else []
+    items = [*volumes, *pools, state, *status, *(Item("unit", str(unit)) for unit in units_of(file))]
     if output is Output.JSON:
         write_json([{"kind": i.kind, "name": i.name, "about": i.about, "sizeBytes": i.size} for i in items])
     else:
@@ -155,15 +158,18 @@ def _show(host: Host, volumes: tuple[Item, ...], file: Path, output: Output) -> 
         kept += [f"the accounts {accounts.build} and {accounts.clone} (userdel)", "/var/cache/reconciler/software"]
     if "docker" in host.config.runtimes.model_fields_set:
         kept.append(f"container images, and the networks {', '.join(host.config.runtimes.docker.networks)}")
+    if published.full_ref is not None:
+        kept.append(f"the status published at {published.full_ref} of the repository")
     note("it leaves: " + "; ".join(kept))
 
 
 def _checked(name: str) -> str:
     from reconciler.errors import InputError
 
-    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+    unit = name.removesuffix(".service")
+    if not unit.replace("-", "").replace("_", "").isalnum() or not unit.isascii():
         raise InputError(f"{name!r} is no name of a unit", hint="letters, digits, - and _")
-    return name.removesuffix(".service")
+    return unit
 
 
 def _program() -> Path:

@@ -179,6 +179,33 @@ def destroy(name: str) -> None:
     run(*words)
 
 
+def destroy_empty(name: str) -> None:
+    """Destroy a dataset that nothing is below, not even a snapshot.
+
+    Raises:
+        BusyError: there is something, or it is in use.
+        UnsupportedError: as :func:`run`.
+
+    """
+    for seconds in _BUSY_FOR:
+        try:
+            run("destroy", name)
+        except BusyError:
+            time.sleep(seconds)
+        else:
+            return
+    run("destroy", name)
+
+
+def own_property(name: str, key: str) -> str | None:
+    """Return a user property of a dataset; None where it has none of its own, or does not exist."""
+    try:
+        rows = _rows(run("get", "-H", "-o", "value,source", key, name))
+    except MissingDatasetError:
+        return None
+    return next((value for value, source in rows if source == "local"), None)
+
+
 def exists(name: str) -> bool:
     """Return whether there is such a dataset or snapshot."""
     try:

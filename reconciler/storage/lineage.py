@@ -32,6 +32,8 @@ INSTALLATION = "reconciler:installation"
 """User property: whose it is; volumes have it from the dataset that they are below, heirs each for itself."""
 MADE_OF = "reconciler:made-of"
 """User property: name of the snapshot that a volume began as, whatever it depends on since."""
+MADE_FOR = "reconciler:made-for"
+"""User property: the installation that a pool's own dataset was made for; one that was there before has none."""
 _OURS = "reconciler-"
 
 

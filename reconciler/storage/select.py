@@ -20,7 +20,7 @@ from reconciler.storage.loopback import LoopFile
 from reconciler.storage.pool import read_marker, remove_layout
 from reconciler.storage.reflink import ReflinkStorage
 from reconciler.storage.room import existing
-from reconciler.storage.zfs import ZfsStorage
+from reconciler.storage.zfs import ZfsStorage, remove_datasets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,8 +79,8 @@ def open_pool(
     return _open(settings.driver, name, settings, installation=installation, pool_id=known_pool_id)
 
 
-def remove_pool(settings: PoolSettings, *, installation: InstallationId) -> tuple[Path, ...]:
-    """Remove an empty pool of this installation: its layout and marker, a loop-backed one with its file.
+def remove_pool(settings: PoolSettings, *, installation: InstallationId) -> tuple[str, ...]:
+    """Remove an empty pool of this installation: layout and marker, a loop-backed file, datasets that it made.
 
     Returns what is left there because it is not ours; a directory that a file system is mounted on stays, empty.
 
@@ -92,14 +92,15 @@ def remove_pool(settings: PoolSettings, *, installation: InstallationId) -> tupl
     loop = _loop_file(settings)
     marker = read_marker(settings.path)
     if marker is not None:
-        left = remove_layout(settings.path, installation=installation)
-        if left:
-            return left
+        strange = remove_layout(settings.path, installation=installation)
+        if strange:
+            return tuple(map(str, strange))
     if loop is not None and loop.made():
         loop.unmake()
+    left = remove_datasets(settings.path, installation=installation)
     with suppress(OSError):  # it is somebody's mount point, or never was
         settings.path.rmdir()
-    return ()
+    return left
 
 
 def choose_driver(path: Path) -> str:

@@ -33,7 +33,7 @@ from reconciler.storage.base import StorageTraits, Usage
 from reconciler.storage.datasets import DependentsError, MissingDatasetError, NoSpaceError
 from reconciler.storage.directory import DirectoryStorage
 from reconciler.storage.extents import logical_size
-from reconciler.storage.lineage import INSTALLATION, MADE_OF, VOLUME, Step, copied_for, next_step, sealed_as
+from reconciler.storage.lineage import INSTALLATION, MADE_FOR, MADE_OF, VOLUME, Step, copied_for, next_step, sealed_as
 from reconciler.storage.manifests import UnreadableError
 from reconciler.storage.room import Room, existing, filesystem_room
 from reconciler.storage.tree import remove_tree
@@ -300,7 +300,7 @@ class ZfsStorage(DirectoryStorage):
             datasets.run("mount", root)
         else:
             self._check_filesystem()
-            options = (*_POOL_OPTIONS, f"mountpoint={self._place}")
+            options = (*_POOL_OPTIONS, f"{MADE_FOR}={self._installation}", f"mountpoint={self._place}")
             datasets.run("create", *_options(*options), root)
         if self._mounted() is None:
             raise ConfigError(
@@ -376,7 +376,8 @@ class ZfsStorage(DirectoryStorage):
             case "hand on":
                 heirs = f"{known.root}/deleted"
                 if heirs not in known.datasets:
-                    datasets.run("create", "-o", "canmount=off", "-o", "mountpoint=none", heirs)
+                    owner = f"{INSTALLATION}={self._installation}"
+                    datasets.run("create", *_options("canmount=off", "mountpoint=none", owner), heirs)
                 heir = f"{heirs}/{secrets.token_hex(8)}"
                 datasets.run("clone", "-o", f"{INSTALLATION}={self._installation}", step.name, heir)
                 datasets.run("promote", heir)
@@ -393,6 +394,30 @@ class ZfsStorage(DirectoryStorage):
         except UnavailableError:
             return ("used",)
         return ("used", "written")
+
+
+def remove_datasets(path: Path, *, installation: InstallationId) -> tuple[str, ...]:
+    """Destroy what this installation made for an empty pool at ``path``; return what is there and not ours, in words.
+
+    Raises:
+        UnsupportedError, UnavailableError: as of ZFS.
+
+    """
+    mount = datasets.mounted_at(path.resolve())
+    if mount is None or mount.kind not in datasets.FILE_SYSTEMS:
+        return ()
+    root = mount.source
+    if not datasets.installed():
+        return (f"the dataset {root}",)
+    for name, key in ((f"{root}/volumes", INSTALLATION), (f"{root}/deleted", INSTALLATION), (root, MADE_FOR)):
+        if datasets.own_property(name, key) == installation:
+            try:
+                datasets.destroy_empty(name)
+            except BusyError:
+                return (f"what is below the dataset {name}",)
+        elif name == root:
+            return (f"the dataset {root}",)
+    return ()
 
 
 def _options(*settings: str) -> list[str]:

@@ -42,9 +42,14 @@ def test_an_installation_is_not_removed_under_a_loop(shop: World) -> None:
 
 
 def test_an_installation_goes_without_a_trace(shop: World) -> None:
+    published = shop.root / "published.json"
+    shop.configure(status={"publish": {"file": str(published)}})
+    shop.apply().require()
+    assert published.exists()
     removed = shop.run("uninstall", "--yes")
     assert (removed.returncode, removed.stderr.splitlines()[-1]) == (0, "everything is removed")
     assert "clone            dev.1" in removed.stdout
+    assert f"status           {published}" in removed.stdout
     assert shop.processes() == []
     assert sorted(path.name for path in shop.root.iterdir()) == ["reconciler.yaml", "secrets", "specs"]
 

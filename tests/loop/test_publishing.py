@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.loop import Reconciler
 from reconciler.planning import plan_directory
-from reconciler.publishing import PUBLISHING
+from reconciler.publishing import PUBLISHING, withdraw
 from reconciler.state.conditions import Kind
 from tests.loop.conftest import CLONE, IMAGE, World
 from tests.repository.shared import Remote, signing_key
@@ -268,3 +268,17 @@ def shown(plan: Plan) -> object:
         [(refusal.rule, refusal.message) for refusal in plan.refused],
         {key: [(one.type, one.reason) for one in known] for key, known in plan.conditions.items()},
     )
+
+
+def test_the_file_is_withdrawn_where_it_is_ours(world: World, tmp_path: Path) -> None:
+    assert withdraw(world.host) == ()
+    applied(world)
+    file = tmp_path / "published.json"
+    ours = file.read_text()
+    for other in ("", "[]", '{"observed": {"installation": "another"}}'):
+        file.write_text(other)
+        assert withdraw(world.host) == (file,)
+        assert file.read_text() == other
+    file.write_text(ours)
+    assert withdraw(world.host) == ()
+    assert not file.exists()

@@ -12,7 +12,7 @@ from reconciler.storage import datasets
 from reconciler.storage.lineage import INSTALLATION as OWNER
 from reconciler.storage.lineage import VOLUME
 from reconciler.storage.manifests import ManifestStore, Record
-from reconciler.storage.select import PoolSettings, open_pool
+from reconciler.storage.select import PoolSettings, open_pool, remove_pool
 from reconciler.storage.zfs import ZfsStorage
 from reconciler.testing.storage import (
     CLONE,
@@ -382,3 +382,49 @@ def test_without_the_program_the_error_says_what_to_install(monkeypatch: pytest.
     pool = opened(tmp_path / "pool", dataset="tank/reconciler").probe()
     assert not pool.available
     assert "zfsutils-linux" in pool.message
+
+
+def emptied(path: Path) -> str:
+    """Make a pool in which something was and of which nothing is left; return its dataset."""
+    storage = prepared(path)
+    mirror(storage, "original")
+    storage.clone(MIRROR, SNAPSHOT, build_manifest())
+    for gone in (MIRROR, SNAPSHOT):
+        storage.delete(gone)
+    return dataset_at(path)
+
+
+def removed(path: Path) -> tuple[str, ...]:
+    return remove_pool(PoolSettings(path=path, driver="zfs"), installation=INSTALLATION)
+
+
+@pytest.mark.root
+def test_a_pool_that_is_removed_takes_the_datasets_that_were_made_for_it_along(zfs_path: Path) -> None:
+    path = zfs_path / "pool"
+    name = emptied(path)
+    assert removed(path) == ()
+    assert (datasets.exists(name), path.exists()) == (False, False)
+    assert removed(path) == ()
+
+
+@pytest.mark.root
+def test_a_dataset_that_was_there_before_stays_when_its_pool_is_removed(zfs_path: Path) -> None:
+    path = zfs_path / "pool"
+    name = f"{dataset_at(zfs_path.parent)}/{zfs_path.name}-before"
+    zfs("create", "-o", f"mountpoint={path}", name)
+    assert emptied(path) == name
+    assert removed(path) == (f"the dataset {name}",)
+    assert (below(name), list(path.iterdir())) == ([], [])
+
+
+@pytest.mark.root
+def test_what_others_put_below_the_datasets_of_a_pool_stays_with_them(zfs_path: Path) -> None:
+    path = zfs_path / "pool"
+    name = emptied(path)
+    zfs("create", "-o", "mountpoint=none", f"{name}/volumes/mine")
+    assert removed(path) == (f"what is below the dataset {name}/volumes",)
+    assert below(name) == [f"{name}/deleted", f"{name}/volumes", f"{name}/volumes/mine"]
+    zfs("destroy", f"{name}/volumes/mine")
+    zfs("snapshot", f"{name}@mine")
+    assert removed(path) == (f"what is below the dataset {name}",)
+    assert below(name) == [f"{name}@mine"]
