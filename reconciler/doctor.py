@@ -18,6 +18,7 @@ from reconciler.ids import RuntimeName
 from reconciler.proc import run
 from reconciler.state.conditions import PASSES
 from reconciler.status import words
+from reconciler.storage import datasets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +97,9 @@ def _storage(_host: Host) -> Iterator[Finding]:
     if missing:
         message = f"{' and '.join(missing)} not installed: no pools with driver: btrfs"
         yield Finding("program", "warning", message, "apt-get install btrfs-progs")
+    if not datasets.installed():  # of no use where there is no pool of ZFS, and few hosts have one
+        message = "zfs not installed: no pools with driver: zfs"
+        yield Finding("program", "ok", message, "apt-get install zfsutils-linux, where this host has a pool of ZFS")
 
 
 def _engines(host: Host) -> Iterator[Finding]:
@@ -103,7 +107,7 @@ def _engines(host: Host) -> Iterator[Finding]:
     found = {engine.name: engine.servers() for engine in engines}
     for engine in engines:
         name = engine.name
-        servers = sorted(found[name], key=lambda s: (-_number(s.major), s.origin != "host"))
+        servers = sorted(found[name], key=lambda s: ([-number for number in _age(s)], s.origin != "host"))
         if not servers:  # few hosts need every product
             level: Level = "warning" if any(found.values()) else "error"
             yield Finding("engine", level, f"{name}: no server programs", engine.install_hint)
@@ -117,10 +121,6 @@ def _age(server: InstalledServer) -> list[int]:
     return [int(number) for number in server.major.split(".")]
 
 
-def _number(major: str) -> float:
-    return float(major) if major.replace(".", "", 1).isdigit() else 0.0
-
-
 def _pools(host: Host) -> Iterator[Finding]:
     for name, storage in host.pools.items():
         pool = storage.probe()
@@ -129,7 +129,7 @@ def _pools(host: Host) -> Iterator[Finding]:
         if not pool.available:
             yield Finding("pool", "error", text, f"mount it, or correct pools.{name} in the configuration")
         elif not pool.instant_clones:
-            yield Finding("pool", "warning", text, "a btrfs or XFS file system makes clones instant")
+            yield Finding("pool", "warning", text, "a file system of btrfs, XFS or ZFS makes clones instant")
         else:
             yield Finding("pool", "ok", text)
 
@@ -142,7 +142,11 @@ def _runtimes(host: Host) -> Iterator[Finding]:
         if runtime.traits.databases:
             yield _instance(host, name)
             continue
-        servers = len(runtime.servers())
+        try:
+            servers = len(runtime.servers())
+        except ReconcilerError as error:  # the others are looked at all the same
+            yield Finding("runtime", "error", f"{name}: {error.message}", error.hint or "")
+            continue
         yield Finding("runtime", "ok", f"{name}: {servers} of this installation's servers running")
     traits = host.runtimes[RuntimeName("process")].traits
     if not traits.own_accounts:

@@ -82,6 +82,22 @@ def of(host: Host, area: str) -> list[tuple[str, str]]:
     return [(finding.level, finding.message) for finding in examine(host) if finding.area == area]
 
 
+def test_server_programs_are_listed_newest_first_by_number(host: Host) -> None:
+    host.engines["postgres"] = MemoryEngine("postgres", majors=("9.6", "3.9", "11", "3.10"))
+    listed = [message.split()[1].rstrip(",") for _level, message in of(host, "engine") if "postgres " in message]
+    assert [version.rpartition(".")[0] for version in listed] == ["11", "9.6", "3.10", "3.9"]
+
+
+def test_a_runtime_that_does_not_answer_is_an_error_and_the_others_are_looked_at(host: Host) -> None:
+    config = {**host.config.model_dump(include={"state"}), "runtimes": {"docker": {"socket": "/nonexistent/socket"}}}
+    with open_host(Config.model_validate(config, context={"base": host.state.path}), writes=False) as looker:
+        looker.engines.update(host.engines)
+        found = of(looker, "runtime")
+    assert ("error", "docker") in [(level, message.partition(":")[0]) for level, message in found]
+    assert ("ok", "process: 0 of this installation's servers running") in found
+    assert ("ok", "none: hands out files, which no server serves") in found
+
+
 def test_a_loop_that_hangs_or_died_is_an_error_and_one_that_was_stopped_is_not(host: Host) -> None:
     host.state.beat()
     ((level, message),) = of(host, "loop")

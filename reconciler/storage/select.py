@@ -39,7 +39,7 @@ DRIVERS = ("btrfs", "zfs", "reflink", "copy")
 _ZFS_NOTE = "every clone is a full copy, though the path is on ZFS: {}"
 _COPY_NOTE = (
     "every clone is a full copy, because the file system cannot share blocks: "
-    "put the pool on btrfs or XFS, or set driver: btrfs with a size"
+    "put the pool on btrfs, XFS or ZFS, or set driver: btrfs with a size"
 )
 
 
