@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler import plugins
 from reconciler.errors import UnsupportedError
 from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of
-from reconciler.spec.products import ON_INSTANCES, WITHOUT_SERVER
+from reconciler.spec.products import NOT_IN_CONTAINERS, ON_INSTANCES, WITHOUT_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,8 +37,8 @@ def refused_parameters(documents: Sequence[Document]) -> tuple[Diagnostic, ...]:
         product = _product(document, products, clones)
         if product in WITHOUT_SERVER:
             found.extend(_about_servers(document, product))
-        if product is not None and product not in ON_INSTANCES | WITHOUT_SERVER:
-            found.extend(_about_instances(document, product))
+        elif product is not None:
+            found.extend(_about_runtimes(document, product))
         if product is None or not _parameters(document):
             continue
         if product not in rules:
@@ -94,11 +94,19 @@ def _about_servers(document: Document, product: str) -> Iterator[Diagnostic]:
         yield document.diagnostic(_REFUSED, summary, "spec", "state", hint="remove it")
 
 
-def _about_instances(document: Document, product: str) -> Iterator[Diagnostic]:
-    """Yield that a clone's product cannot be databases on a server that exists already."""
-    if document.kind == "Clone" and clone_of(document).spec.runtime == "instance":
+def _about_runtimes(document: Document, product: str) -> Iterator[Diagnostic]:
+    """Yield that the runtime of a document cannot serve a product that has servers."""
+    runtime = image_of(document).spec.runtime if document.kind == "Image" else clone_of(document).spec.runtime
+    if runtime == "none" and product in plugins.names("engine"):
+        what = f"clones of {product} need a server, which the runtime none does not run"
+    elif runtime == "instance" and product not in ON_INSTANCES:
         what = f"clones of {product} cannot be databases on an instance yet"
-        yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint="write runtime: process or docker")
+    elif runtime == "docker" and product in NOT_IN_CONTAINERS:
+        what = f"servers of {product} cannot be in containers yet"
+    else:
+        return
+    others = "process" if product in NOT_IN_CONTAINERS else "process or docker"
+    yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint=f"write runtime: {others}")
 
 
 def _about_sources(document: Document, product: str) -> Iterator[Diagnostic]:

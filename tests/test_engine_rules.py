@@ -9,15 +9,18 @@ import pytest
 from reconciler import plugins
 from reconciler.commits import Commits
 from reconciler.engine_rules import refused_parameters
+from reconciler.errors import UnsupportedError
 from reconciler.repository import open_repository
 from reconciler.spec.config import Config
 from reconciler.spec.documents import SpecFile
 from reconciler.spec.loader import load
-from reconciler.spec.products import ON_INSTANCES
+from reconciler.spec.products import NOT_IN_CONTAINERS, ON_INSTANCES, WITHOUT_SERVER
 from reconciler.validation import validate_paths
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from reconciler.engines.base import Engine
 
 IMAGE = """\
 apiVersion: reconciler/v1
@@ -111,6 +114,36 @@ def test_a_clone_of_a_product_that_cannot_be_on_an_instance_is_refused_where_it_
     clone = CLONE.replace('  parameters: {ssl: "off"}', "  runtime: instance\n  instance: shared")
     assert found(image + clone) == []
     assert found(image.replace("postgres", "mariadb") + clone) == ["R032 shop.yaml:13:12"]
+
+
+def test_a_runtime_that_cannot_serve_a_product_is_refused_where_it_is_written() -> None:
+    image = IMAGE.split("  parameters", maxsplit=1)[0]
+    other = image.replace("postgres", "mariadb")
+    for given, runtime, places in (
+        (image, "docker", []),
+        (image, "none", ["R032 shop.yaml:13:12"]),
+        (other, "process", []),
+        (other, "docker", ["R032 shop.yaml:13:12"]),
+        (other, "none", ["R032 shop.yaml:13:12"]),
+    ):
+        clone = CLONE.replace('parameters: {ssl: "off"}', f"runtime: {runtime}")
+        assert found(given + clone) == places, (given, runtime)
+    assert found(other + "  runtime: docker\n") == ["R032 shop.yaml:7:12"]
+    documents = load([SpecFile("shop.yaml", f"{other}  runtime: docker\n".encode())]).documents
+    assert [one.hint for one in refused_parameters(documents)] == ["write runtime: process"]
+
+
+def test_specs_know_which_engines_of_the_registry_cannot_be_in_containers() -> None:
+    engines = [plugins.load("engine", name)() for name in plugins.names("engine")]
+    assert {engine.name for engine in engines if not _contained(engine)} - WITHOUT_SERVER == NOT_IN_CONTAINERS
+
+
+def _contained(engine: Engine) -> bool:
+    try:
+        engine.container_image(None)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def test_specs_know_which_engines_of_the_registry_can_be_on_an_instance() -> None:

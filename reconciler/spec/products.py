@@ -10,3 +10,6 @@ WITHOUT_SERVER = frozenset({"sqlite"})
 
 ON_INSTANCES = frozenset({"postgres"})
 """Products whose clones can be databases on a server that exists already (runtime ``instance``)."""
+
+NOT_IN_CONTAINERS = frozenset({"mariadb", "mysql"})
+"""Products of this version whose servers the runtime ``docker`` cannot run."""

@@ -203,7 +203,7 @@ RULED = {
     "undo": {"grace": "0s"},
     "limits": {"memory": "1Gi"},
     "selector": {"host": "alpha"},
-    "runtimes": {"none": {"requireAttestation": "any"}},
+    "runtimes": {"docker": {"requireAttestation": "any"}},
 }
 LABELLED = "labels: {host: alpha}"
 
@@ -227,7 +227,6 @@ CHANGES = [
     {"new.yaml": labelled(QA).replace("{name: app}", "{name: app, role: superuser}")},
     {"b.yaml": "", "new.yaml": ""},
     {"a.yaml": labelled(IMAGE).replace("database shop", "database shop; more")},
-    {"new.yaml": labelled(QA) + "  runtime: none\n"},
     {
         "new.yaml": labelled(IMAGE)
         .replace("name: shop", "name: two")
