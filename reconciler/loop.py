@@ -104,10 +104,11 @@ class Reconciler:
         in_use = None if elsewhere else self._classifications.in_use.union(*(task.in_use for task in tasks.values()))
         seen = observe(self._host, commit.desired, now, in_flight=in_flight, in_use=in_use)
         observed = self._answers.unserved(seen)
-        planned = make_plan(commit.desired, observed, now, settings=self._host.plan_settings)
+        settings, policy = self._host.plan_settings, self._host.policy_settings
+        planned = make_plan(commit.desired, observed, now, settings=settings)
         under_way = tuple(action for task in tasks.values() for action in task.actions)
-        judged = judge(planned, commit.desired, observed, now, settings=self._host.policy_settings, under_way=under_way)
-        return View(commit, observed, judged, now)
+        judged = judge(planned, commit.desired, observed, now, settings=policy, under_way=under_way)
+        return View(commit, observed, judged, now, settings, policy)
 
     def one_pass(self, revision: str | None = None) -> View:
         """Run one pass: start what the plan asks for, and report. Work may go on after it.
@@ -336,8 +337,8 @@ class Reconciler:
         interval = self._host.config.repository.interval.total_seconds()
         pause = interval * random.uniform(0.95, 1.05)  # noqa: S311 - jitter, so that hosts do not poll in step
         seen = view.looked if view is not None else None
-        if view is not None and seen is not None and view.commit.desired is not None:
-            timer = next_due(view.commit.desired, seen, view.at, settings=self._host.plan_settings)
+        if view is not None and seen is not None and view.commit.desired is not None and view.settings is not None:
+            timer = next_due(view.commit.desired, seen, view.at, settings=view.settings)
             openings = (hold.until for hold in view.plan.held) if view.plan is not None else ()
             due = min((at for at in (timer, *openings) if at is not None), default=None)
             if due is not None:

@@ -138,11 +138,11 @@ class Publisher:
 
 def status_of(host: Host, view: View, conditions: Mapping[ObjectKey, tuple[Condition, ...]]) -> Offer | None:
     """Return what a host publishes after a pass; None where there is no commit to speak of."""
-    desired, observed = view.commit.desired, view.observed
-    if desired is None or observed is None:
+    desired, observed, settings, policy = view.commit.desired, view.observed, view.settings, view.policy
+    if desired is None or observed is None or settings is None or policy is None:
         return None
     missing = frozenset(desired.secrets - observed.secrets.keys())
-    facts = host_facts(host.config, host.plan_settings, host.policy_settings, missing=missing)
+    facts = host_facts(host.config, settings, policy, missing=missing)
     said = {key: known for key, known in conditions.items() if key != PUBLISHING}
     document = published_document(observed, facts, said, revision=str(desired.revision))
     return Offer(document["digest"], json.dumps(document, ensure_ascii=False).encode() + b"\n")

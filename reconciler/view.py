@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
     from reconciler.commits import Commit
     from reconciler.plan.actions import Plan
+    from reconciler.plan.settings import PlanSettings, PolicySettings
     from reconciler.state.conditions import Condition, ObjectKey
     from reconciler.state.observed import Observed
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One look; without a good commit there is neither observation nor plan."""
+    """One look; without a good commit there is neither observation nor plan, nor the settings that it was made by."""
 
     commit: Commit
     observed: Observed | None
     plan: Plan | None
     at: datetime
+    settings: PlanSettings | None = None
+    policy: PolicySettings | None = None
 
     @property
     def approved(self) -> bool:
