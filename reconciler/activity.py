@@ -6,8 +6,8 @@ made at once. A clone that does not answer is not in the result: nothing may be 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import CloneWork
@@ -16,6 +16,7 @@ from reconciler.ids import ServerName
 from reconciler.plan.idle import rests
 from reconciler.state.observed import CloneManifest, ClonePhase, ServerState, VolumeState, snapshot_of
 from reconciler.status.values import Used
+from reconciler.together import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,15 +42,9 @@ def look(
     volumes = tuple(volumes)
     running: list[tuple[Volume, ObservedServer | None]] = [(v, None) for v in volumes if _is_file(host, v)]
     running += [(volume, server) for volume in volumes if (server := _running(servers, volume)) is not None]
-    if not running:
-        return {}
-    pool = ThreadPoolExecutor(min(_AT_ONCE, len(running)), "look")
-    try:
-        looks = {pool.submit(look_at, host, volume, server): volume.id for volume, server in running}
-        done, _late = wait(looks, timeout=seconds)
-        return {looks[future]: future.result() for future in done if future.exception() is None}
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    looks = {volume.id: partial(look_at, host, volume, server) for volume, server in running}
+    told = answers(looks, at_once=_AT_ONCE, seconds=seconds)
+    return {volume: look.result() for volume, look in told.items() if look.exception() is None}
 
 
 def look_at(host: Host, volume: Volume, server: ObservedServer | None) -> Activity:

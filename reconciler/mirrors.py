@@ -6,7 +6,7 @@ both mean the same files, account and primary. It changes nothing.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import LiveServer, MirrorWork
@@ -16,6 +16,7 @@ from reconciler.proc import CancelToken
 from reconciler.sources import host_path
 from reconciler.state.grants import Grants
 from reconciler.state.observed import MirrorManifest, MirrorPhase, ObservedMirror, ServerState, VolumeState
+from reconciler.together import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from reconciler.state.desired import Desired, PrimarySource
     from reconciler.state.observed import ObservedServer, Volume
 
-_AT_ONCE = 8
+_AT_ONCE = 64
 """How many mirrors are asked at the same time: each may wait for a primary that does not answer."""
+_SILENT = ObservedMirror(following=False, problem="it or its primary did not answer in time")
 
 
 def mirrors_of(host: Host, engine: str) -> Mirrors:
@@ -101,11 +103,15 @@ def _archive(host: Host, manifest: MirrorManifest, source: PrimarySource | None)
 
 
 def look(
-    host: Host, desired: Desired, volumes: Iterable[Volume], servers: Mapping[ServerName, ObservedServer]
+    host: Host,
+    desired: Desired,
+    volumes: Iterable[Volume],
+    servers: Mapping[ServerName, ObservedServer],
+    seconds: float,
 ) -> dict[ImageName, ObservedMirror]:
     """Ask every whole mirror how far it has come, and its primary what it keeps for it, all at the same time.
 
-    Of one that does not run only the latter is known. Who does not answer has a ``problem``.
+    Of one that does not run only the latter is known. Who does not answer, or not in time, has a ``problem``.
     """
     asked = [
         (_is_running(volume, servers), volume, volume.manifest)
@@ -114,12 +120,10 @@ def look(
         and volume.manifest.phase is MirrorPhase.FOLLOWING
         and volume.state is VolumeState.COMPLETE
     ]
-    if not asked:
-        return {}
     asked.sort(key=lambda one: one[0])  # of two mirrors of an image the one that runs says how it does
-    with ThreadPoolExecutor(min(_AT_ONCE, len(asked))) as pool:
-        answers = pool.map(lambda one: _look(host, desired, one[1], one[2], running=one[0]), asked)
-        return {manifest.image: answer for answer, (_running, _volume, manifest) in zip(answers, asked, strict=True)}
+    looks = {volume.id: partial(_look, host, desired, volume, known, running=runs) for runs, volume, known in asked}
+    told = answers(looks, at_once=_AT_ONCE, seconds=seconds)
+    return {known.image: told[volume.id].result() if volume.id in told else _SILENT for _runs, volume, known in asked}
 
 
 def _is_running(volume: Volume, servers: Mapping[ServerName, ObservedServer]) -> bool:

@@ -7,6 +7,7 @@ asked is reported as unknown and never as gone.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler import mirrors
@@ -18,18 +19,22 @@ from reconciler.plan.leftovers import is_ending
 from reconciler.sources import identify, live_server, repositories
 from reconciler.state.grants import Grants
 from reconciler.state.observed import UNPLANNED, CloneManifest, Input, Observed, ObservedPool, ObservedTemplate
+from reconciler.together import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from reconciler.host import Host
-    from reconciler.ids import CloneName, PoolName, RuntimeName, SecretName, ServerName, VolumeId
+    from reconciler.ids import CloneName, ImageName, PoolName, RuntimeName, SecretName, ServerName, VolumeId
     from reconciler.state.conditions import ObjectKey
     from reconciler.state.desired import Desired, DesiredImage
     from reconciler.state.observed import ObservedServer, Volume
     from reconciler.storage.base import Storage
 
+_MIRROR_SECONDS = 15.0
+"""Longer than mirrors and primaries are waited for that are away, which is told by name."""
+_SOURCES_AT_ONCE = 16
 _MOST_ASKED = 100
 _ASKED_SECONDS = 3.0
 """Who uses clones that are about to go is worth a look, but holds up no pass."""
@@ -68,12 +73,12 @@ def observe(
         answered=host.store.answered(),
         skipped=host.store.skipped(),
     )
-    observed = replace(observed, mirrors=mirrors.look(host, desired, volumes, servers))
+    observed = replace(observed, mirrors=mirrors.look(host, desired, volumes, servers, _MIRROR_SECONDS))
     due = builds_due(desired, observed, now)
     ending = [volume for volume in volumes if is_ending(desired, volume, now)]
     return replace(
         observed,
-        inputs={name: _input(host, desired.images[name]) for name in due},
+        inputs=_inputs(host, desired, due),
         last_used=last_used(host, desired, volumes, servers, now),
         activity=look(host, ending[:_MOST_ASKED], servers, _ASKED_SECONDS),
     )
@@ -145,6 +150,12 @@ def _lost_credentials(host: Host, volumes: tuple[Volume, ...]) -> frozenset[Clon
 def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
     found = {name: host.secret_fingerprint(name) for name in desired.secrets}
     return {name: fingerprint for name, fingerprint in found.items() if fingerprint is not None}
+
+
+def _inputs(host: Host, desired: Desired, due: Iterable[ImageName]) -> dict[ImageName, Input]:
+    """Identify sources, all at the same time: each may wait for a primary that does not answer."""
+    looks = {name: partial(_input, host, desired.images[name]) for name in due}
+    return {name: look.result() for name, look in answers(looks, at_once=_SOURCES_AT_ONCE).items()}
 
 
 def _input(host: Host, image: DesiredImage) -> Input:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.engines.memory import MemoryMirrors, MemoryPrimary
-from reconciler.ids import ImageName
-from reconciler.state.observed import MirrorManifest, SnapshotManifest
+from reconciler.ids import ImageName, Revision, RuntimeName
+from reconciler.mirrors import look
+from reconciler.state.desired import Desired
+from reconciler.state.observed import MirrorManifest, ObservedMirror, SnapshotManifest
 from tests.loop.conftest import CLONE, IMAGE, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from reconciler.engines.base import MirrorWork
 
 FOLLOWED = """\
 apiVersion: reconciler/v1
@@ -81,6 +86,30 @@ def test_while_the_primary_is_away_nothing_is_lost_and_the_refresh_is_made_up_fo
     production.away = False
     world.apply()
     assert [manifest.facts["rows"] for manifest in snapshots(world)] == ["3", "9"]
+
+
+def test_a_primary_that_hangs_is_one_that_does_not_answer(world: World) -> None:
+    a_primary_of(world)
+    end = threading.Event()
+
+    class Hanging(MemoryMirrors):
+        def look(self, work: MirrorWork) -> ObservedMirror:
+            end.wait()
+            return super().look(work)
+
+    world.write(FOLLOWED)
+    world.apply()
+    world.engine.mirrors = Hanging(world.engine)
+    nothing = Desired(Revision("nothing"), {}, {})
+    try:
+        found = look(
+            world.host, nothing, world.storage.volumes(), world.host.runtimes[RuntimeName("process")].servers(), 0.2
+        )
+    finally:
+        end.set()
+    assert found[ImageName("shop")] == ObservedMirror(
+        following=False, problem="it or its primary did not answer in time"
+    )
 
 
 def test_when_the_image_goes_nothing_is_left_at_the_primary_however_late_it_answers(

@@ -42,6 +42,7 @@ def activity_of(work: CloneWork) -> Activity:
     """
     ours = [*server.OUR_ROLES, server.admin_role(work)]
     with server.connect(work, "template1") as conn:
+        conn.patience = _MILLISECONDS / 1000
         try:
             conn.execute(f"SET statement_timeout = {_MILLISECONDS}")
             row = conn.execute(_CONNECTED, {"most": _MOST_APPLICATIONS, "ours": ours}).fetchone()

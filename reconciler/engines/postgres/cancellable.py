@@ -1,13 +1,16 @@
-"""Connections whose statements end when the work that they belong to became pointless.
+"""Connections whose statements end when the work that they belong to became pointless, or after some time.
 
 Opened by :mod:`.server` for builds, whose statements take hours: rewriting, indexes,
 materialised views, vacuuming. Without this a token is only looked at between two of
-them. :mod:`.wire` does the same for the scripts of users, which pass by psycopg. It
-decides nothing about transactions: a build that was cancelled is thrown away.
+them. Looks, which passes wait for, use it to give up on a server that hangs:
+``statement_timeout`` is kept by the server. :mod:`.wire` does the same for the scripts
+of users, which pass by psycopg. It decides nothing about transactions: a build that was
+cancelled is thrown away.
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,11 +31,15 @@ class CancellableConnection(psycopg.Connection[TupleRow]):
 
     Raises:
         CancelledError: from whatever waits for the server then.
+        psycopg.OperationalError: the server said nothing for ``patience`` seconds; the connection is closed.
 
     """
 
     token: CancelToken = CancelToken()
     """Of the work; nobody cancels the one that all others share."""
+
+    patience: float | None = None
+    """How many seconds a statement may take; None for any time."""
 
     def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:  # noqa: ANN401 - whatever this version of psycopg takes
         """Wait for the server as any connection does; look at the token ten times a second."""
@@ -43,6 +50,7 @@ class CancellableConnection(psycopg.Connection[TupleRow]):
             raise
 
     def _heeding(self, gen: PQGen[T]) -> PQGen[T]:
+        until = None if self.patience is None else time.monotonic() + self.patience
         try:
             wanted = next(gen)
             while True:
@@ -50,6 +58,9 @@ class CancellableConnection(psycopg.Connection[TupleRow]):
                 if ready == Ready.NONE and self.token.cancelled:
                     with suppress(psycopg.Error):  # again at the next look: the statement may not have begun
                         self.cancel_safe()
+                if ready == Ready.NONE and until is not None and time.monotonic() > until:
+                    self.close()
+                    raise psycopg.OperationalError(f"it did not answer within {self.patience:g} s")
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: T = end.value

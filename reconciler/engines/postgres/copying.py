@@ -120,6 +120,7 @@ def _nearest(live: Primary, major: int) -> str:
 def _looking(live: Primary) -> Iterator[psycopg.Connection]:
     """Have a session for a cheap look."""
     conn = primary.connect(live, statement_seconds=_LOOK_SECONDS)
+    conn.patience = _LOOK_SECONDS
     try:
         if conn.info.server_version < _OLDEST:
             raise UnsupportedError(f"the primary {live.where} is older than PostgreSQL {_OLDEST // 10000}")

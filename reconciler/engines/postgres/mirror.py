@@ -32,6 +32,7 @@ from reconciler.engines.postgres import (
     server,
     settings,
 )
+from reconciler.engines.postgres.cancellable import CancellableConnection
 from reconciler.engines.postgres.failures import translated
 from reconciler.engines.postgres.physical import newest_timeline
 from reconciler.errors import BusyError, ReconcilerError, SourceError, UnavailableError, UnsupportedError
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from reconciler.engines.postgres.primary import Primary
     from reconciler.state.servers import ServerSpec
 
-_LOOK_SECONDS = 3
 _STOP = ((signal.SIGINT, 120.0), (signal.SIGQUIT, 30.0))
 _RECOVERY_SECONDS = 3600.0
 _PASSFILE = "primary.pass"
@@ -158,7 +158,7 @@ class PostgresMirrors:
         if not work.slot:
             return None
         wanted = _primary(work)
-        with replication.session(wanted, connect_seconds=_LOOK_SECONDS) as conn:
+        with replication.session(wanted, look=True) as conn:
             return _held(conn, wanted, work.slot, replication.identify(conn))
 
     def _silent(self, work: MirrorWork, problem: str) -> ObservedMirror:
@@ -274,19 +274,20 @@ def _passfile(wanted: Primary) -> str:
 @contextmanager
 def _standby(work: MirrorWork, wanted: Primary) -> Iterator[psycopg.Connection]:
     user = wanted.settings.get("user") or server.account_name(os.geteuid()) or "postgres"
-    with psycopg.connect(
+    with CancellableConnection.connect(
         host=str(work.run_directory),
         port=server.SOCKET_PORT,
         dbname=wanted.database,
         user=user,
         autocommit=True,
-        connect_timeout=_LOOK_SECONDS,
+        connect_timeout=primary.LOOK_SECONDS,
         application_name="reconciler",
-        options="-c statement_timeout=5s -c search_path=pg_catalog",
+        options=f"-c statement_timeout={primary.ANSWER_SECONDS}s -c search_path=pg_catalog",
         passfile=server.NO_FILE,
         sslmode="disable",
         gssencmode="disable",
     ) as conn:
+        conn.patience = primary.ANSWER_SECONDS + 1
         yield conn
 
 
@@ -295,7 +296,7 @@ def _with_primary(
 ) -> ObservedMirror:
     """Add what the primary says of a mirror; one that lives on an archive needs it for nothing else."""
     try:
-        with replication.session(wanted, connect_seconds=_LOOK_SECONDS) as conn:
+        with replication.session(wanted, look=True) as conn:
             there = replication.identify(conn)
             if there.identifier != system:
                 why = "the primary is another database system than the one copied"
@@ -318,7 +319,7 @@ def _with_clock(wanted: Primary, conn: psycopg.Connection, mirror: ObservedMirro
     that is not allowed, and of a standby, the last commit is all that is known.
     """
     try:
-        with primary.connect(wanted.pinned(conn), connect_timeout=str(_LOOK_SECONDS)) as here:
+        with primary.connect(wanted.pinned(conn), look=True) as here:
             row = here.execute(_CLOCK).fetchone()
     except (ReconcilerError, psycopg.Error):
         return mirror

@@ -25,7 +25,7 @@ from reconciler.engines.postgres import primary
 from reconciler.errors import BusyError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reconciler.engines.postgres.primary import Primary
     from reconciler.proc import CancelToken
@@ -85,7 +85,7 @@ class Moment:
     apart: timedelta | None
     """None: one moment. Else the databases are of moments at most this far apart."""
     _snapshots: dict[str, str] = field(repr=False)
-    _sessions: dict[str, psycopg.Connection] = field(repr=False)
+    _sessions: Mapping[str, psycopg.Connection] = field(repr=False)
 
     def snapshot(self, database: str) -> str:
         """Return the name of the snapshot that other sessions in ``database`` can take over."""
@@ -161,7 +161,7 @@ def _hold(here: Primary, sessions: dict[str, psycopg.Connection], cancel: Cancel
     )
 
 
-def _find(here: Primary, sessions: dict[str, psycopg.Connection], cancel: CancelToken) -> Moment:
+def _find(here: Primary, sessions: Mapping[str, psycopg.Connection], cancel: CancelToken) -> Moment:
     first = next(iter(sessions.values()))
     first.execute("ROLLBACK")
     cluster = _cluster(first, here.where)

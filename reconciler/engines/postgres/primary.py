@@ -17,6 +17,7 @@ from psycopg import conninfo, pq
 
 from reconciler import proc
 from reconciler.engines.postgres import failures
+from reconciler.engines.postgres.cancellable import CancellableConnection
 from reconciler.errors import PermanentError, SecretError, SourceError, UnavailableError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from reconciler.errors import ReconcilerError
 
 CONNECT_SECONDS = 10
+LOOK_SECONDS = 3
+ANSWER_SECONDS = 5
+"""Of what passes wait for: how long a connection may take, and then each statement."""
 _NO_FILE = "/nonexistent"  # libpq warns about /dev/null
 _DEFAULTS = {
     "application_name": "reconciler",
@@ -159,10 +163,11 @@ def parse(url: str, secret: str) -> Primary:
 
 
 def connect(
-    primary: Primary, database: str | None = None, *, statement_seconds: float = 0, **more: str
-) -> psycopg.Connection:
+    primary: Primary, database: str | None = None, *, statement_seconds: float = 0, look: bool = False, **more: str
+) -> CancellableConnection:
     """Open a session in autocommit mode, with names resolved in pg_catalog only and without limits of the primary's.
 
+    ``look``: for a session that passes wait for; a primary that hangs is one that does not answer.
     ``more`` are further parameters of libpq; with ``replication`` the session is left as it is.
 
     Raises:
@@ -170,10 +175,14 @@ def connect(
         SourceError: it lets us not in: password, role, database, pg_hba.conf, TLS (``PrimaryRefused``).
 
     """
+    if look:
+        more = {"connect_timeout": str(LOOK_SECONDS), **more}
+    way_in = conninfo.make_conninfo("", **primary.keywords(database, **more))
     try:
-        conn = psycopg.connect(conninfo.make_conninfo("", **primary.keywords(database, **more)), autocommit=True)
+        conn = CancellableConnection.connect(way_in, autocommit=True)
     except psycopg.Error as error:
         raise refusal(primary, str(error)) from None
+    conn.patience = ANSWER_SECONDS if look else None
     if "replication" in more:
         return conn
     try:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import pq, sql
 
 from reconciler.engines.postgres import primary
-from reconciler.errors import SourceError
+from reconciler.errors import SourceError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,14 +54,14 @@ def lsn(text: str) -> int:
 
 
 @contextmanager
-def session(wanted: Primary, *, connect_seconds: int = primary.CONNECT_SECONDS) -> Iterator[psycopg.Connection]:
-    """Open a replication session.
+def session(wanted: Primary, *, look: bool = False) -> Iterator[psycopg.Connection]:
+    """Open a replication session; ``look`` as of :func:`.primary.connect`.
 
     Raises:
         UnavailableError, SourceError: as :func:`.primary.connect`; also for what goes wrong within the block.
 
     """
-    with primary.connect(wanted, replication="true", connect_timeout=str(connect_seconds)) as conn:
+    with primary.connect(wanted, replication="true", look=look) as conn:
         try:
             yield conn
         except psycopg.Error as error:
@@ -113,7 +113,7 @@ def read_slot(conn: psycopg.Connection, wanted: Primary, name: str) -> Slot | No
         if row is None or row[0] is None:
             return None
         return Slot(lsn(row[1]) if row[1] is not None else None)
-    with primary.connect(wanted) as other:
+    with primary.connect(wanted, look=True) as other:
         row = other.execute(
             "SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [name]
         ).fetchone()
@@ -124,11 +124,28 @@ def has_log(wanted: Primary, *, position: int, timeline: int, segment: int = 16 
     """Tell whether a primary still has its log from ``position`` on: streaming begins for a moment, without a slot."""
     start = position - position % segment
     command = f"START_REPLICATION PHYSICAL {start >> 32:X}/{start & 0xFFFFFFFF:X} TIMELINE {timeline}"
-    with closing(primary.connect(wanted, replication="true")) as conn:  # a stream is not committed
-        result: pq.abc.PGresult | None = conn.pgconn.exec_(command.encode())
+    with closing(primary.connect(wanted, replication="true", look=True)) as conn:  # a stream is not committed
+        conn.pgconn.send_query(command.encode())
+        result = _answer(wanted, conn.pgconn)
         if result is not None and result.status == pq.ExecStatus.COPY_BOTH:
             result = _end_of_stream(conn.pgconn)
         return result is None or result.error_field(pq.DiagnosticField.SQLSTATE) != _NO_FILE
+
+
+def _answer(wanted: Primary, pg: pq.abc.PGconn) -> pq.abc.PGresult | None:
+    """Return what a primary says to a command.
+
+    Raises:
+        UnavailableError: it says nothing.
+
+    """
+    until = time.monotonic() + _ANSWER_SECONDS
+    pg.flush()
+    while pg.is_busy():
+        if not select.select([pg.socket], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise UnavailableError(f"the primary {wanted.where} does not answer", reason="PrimaryUnavailable")
+        pg.consume_input()
+    return pg.get_result()
 
 
 def _end_of_stream(pg: pq.abc.PGconn) -> pq.abc.PGresult | None:

@@ -212,7 +212,7 @@ def socket_port(work: Work) -> int:
     return SOCKET_PORT if port is None else port
 
 
-def connect(work: Work, database: str, *, role: str | None = None, autocommit: bool = True) -> psycopg.Connection:
+def connect(work: Work, database: str, *, role: str | None = None, autocommit: bool = True) -> CancellableConnection:
     """Connect over the private socket, as the bootstrap superuser or as ``role`` (:data:`BUILDER`).
 
     The superuser's connections resolve names in pg_catalog only and fire no event

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from reconciler.engines.base import LiveServer
@@ -111,3 +114,17 @@ def test_of_several_hosts_the_one_that_answered_is_meant_from_then_on(shop: live
     with primary.connect(several) as conn:
         pinned = several.pinned(conn)
     assert (pinned.settings["host"], pinned.settings["port"]) == ("127.0.0.1", str(shop.port))
+
+
+@pytest.mark.postgres
+def test_a_primary_that_hangs_in_the_middle_of_a_look_is_away(shop: live.LiveServer) -> None:
+    wanted = primary.parse(shop.url(), "dsn")
+    with primary.connect(wanted, look=True) as conn:
+        backend = conn.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(psycopg.OperationalError) as caught:
+                conn.execute("SELECT 1")
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    assert type(primary.failure(wanted, caught.value)) is UnavailableError
