@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.engines.memory import MemoryEngine
 from reconciler.housekeeping import sweep
 from reconciler.ids import CloneName, PoolName, RuntimeName, VolumeId
 from reconciler.runtimes.memory import MemoryHost, MemoryRuntime
@@ -19,6 +20,8 @@ from .conftest import CLONE, IMAGE, START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from reconciler.engines.base import LocalSource, SourceIdentity
 
     from .conftest import World
 
@@ -59,6 +62,25 @@ def test_the_deletion_of_a_snapshot_goes_on_while_a_runtime_is_silent_that_never
     world.apply()
     assert found.id not in world.volumes()
     assert len(world.snapshots()) == 1
+
+
+def test_sources_are_looked_at_at_the_same_time(world: World) -> None:
+    together = threading.Barrier(2)
+
+    class Slow(MemoryEngine):
+        def identify(self, source: LocalSource) -> SourceIdentity:
+            together.wait(5)  # else it is broken
+            return super().identify(source)
+
+    world.host.engines["postgres"] = Slow("postgres")
+    world.secret("dsn", "memory://away/shop")
+    source = "{primary: {url: {secret: dsn}, method: logical}}"
+    other = IMAGE.replace("{empty: {}}", source) + "  unmasked: {reason: a test}\n"
+    world.write(other, other.replace("name: shop", "name: store"))
+    observed = world.reconciler.look().observed
+    assert observed is not None
+    assert observed.inputs.keys() == {"shop", "store"}
+    assert not together.broken
 
 
 def test_passwords_of_a_clone_whose_manifest_cannot_be_read_stay(world: World) -> None:
