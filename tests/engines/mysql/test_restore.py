@@ -264,10 +264,17 @@ def test_builds_from_dumps_that_are_cut_off_fail_and_a_killed_one_is_not_sealed(
 
 
 def test_a_superusers_scripts_run_with_all_rights_where_the_host_grants_it(
-    mariadb: MariaDbHarness, clone: CloneWork
+    mariadb: MariaDbHarness, clone: CloneWork, ask: Ask
 ) -> None:
     granted = replace(clone, superuser_scripts=True)
+    ((before,),) = ask("SELECT @@GLOBAL.max_connections")
+    assert before != 99
     mariadb.engine.run_scripts(granted, [Script("x.sql", "SET GLOBAL max_connections = 99")])
+    try:
+        assert ask("SELECT @@GLOBAL.max_connections") == [(99,)]
+    finally:
+        mariadb.engine.run_scripts(granted, [Script("x.sql", f"SET GLOBAL max_connections = {before}")])
+    assert ask("SELECT @@GLOBAL.max_connections") == [(before,)]
 
 
 def test_what_a_clone_holds_becomes_a_snapshot_without_its_users(

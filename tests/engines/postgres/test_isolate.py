@@ -267,9 +267,9 @@ def test_an_owner_may_change_everything_that_production_owned(sealed: Sealed, cl
             "ALTER FUNCTION who() RENAME TO whom",
             "CREATE SCHEMA mine",
             "CREATE TABLE public.mine (id int)",
-            "SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
         ):
             conn.execute(statement.encode())
+        assert conn.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata").fetchall() == [(1,)]
 
 
 def test_an_owner_has_no_way_to_a_superuser(sealed: Sealed, clone: Endpoint) -> None:
