@@ -190,6 +190,13 @@ def test_an_image_whose_key_cannot_be_read_waits(world: World, what: str) -> Non
     assert world.sql("dev", "SELECT count(*) FROM person") == [(40,)]
 
 
+def test_originals_that_were_sealed_would_be_found(world: World) -> None:
+    world.write("plain.yaml", image("plain", scripts=[{"inline": PEOPLE, "database": "shop"}]))
+    world.converge()
+    found = {name.rpartition("-20")[0]: _with_originals(world, name) for name in world.snapshots()}
+    assert {name: bool(files) for name, files in found.items()} == {"people": False, "plain": True}
+
+
 _KILLS = 6
 """At as many moments of a build."""
 
@@ -256,7 +263,8 @@ def _building(world: World, script: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def _with_originals(world: World, snapshot: str) -> list[Path]:
     """Return the files of a snapshot that have any."""
-    files = [path for path in (world.pool_path / snapshot).rglob("*") if path.is_file()]
+    files = [path for path in (world.pool_path / "volumes" / snapshot).rglob("*") if path.is_file()]
+    assert files, f"there is nothing of {snapshot} to look into"
     return [path for path in files if b"secretive" in path.read_bytes()]
 
 
