@@ -33,11 +33,12 @@ from reconciler.loop import Reconciler
 from reconciler.proc import TOOL_MARK
 from reconciler.runtimes.processes import directory, environment, live
 from reconciler.spec.loader import load_config
+from reconciler.state.conditions import is_pending
 from reconciler.state.observed import CloneManifest, ClonePhase, SnapshotManifest, VolumeState
 from reconciler.storage.loopback import LoopFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from reconciler.apply.executor import Task
     from reconciler.host import Host
@@ -101,6 +102,19 @@ class Pass:
         assert self.view.plan is not None, self.view.commit
         assert self.errors == {}, self.errors
         return self
+
+    def pending(self, name: str) -> set[str]:
+        """Return the reasons for which an object is not as its document asks for, afterwards."""
+        assert self.final.plan is not None
+        found = {str(key): conditions for key, conditions in self.final.plan.conditions.items()}
+        return {condition.reason for condition in found.get(name, ()) if is_pending(condition)}
+
+    def told(self) -> str:
+        """Return what it did, what failed, and what is said of all objects afterwards, a line each."""
+        plan = self.final.plan
+        said = [(str(key), one) for key, conditions in (plan.conditions if plan else {}).items() for one in conditions]
+        lines = [f"{key} {one.type}={one.status} {one.reason}: {one.message}" for key, one in said]
+        return "\n".join([f"actions: {self.actions}", f"errors: {self.errors}", *lines])
 
     def condition(self, name: str, kind: str) -> tuple[str, str, str] | None:
         """Return status, reason and message of an object's condition (``Clone/shop-dev``, ``Ready``) afterwards."""
@@ -188,6 +202,30 @@ class World:
             finally:
                 reconciler.close(abandon=False)
             return Pass(view, tasks, final)
+
+    def apply_until(
+        self,
+        there: Callable[[Pass], object],
+        *requests: tuple[Verb, str],
+        what: str,
+        fails: Collection[str] = (),
+        waits: Mapping[str, Collection[str]] | None = None,
+    ) -> Pass:
+        """Run passes until one is as wanted, and return that; fail, with what the last one said, when none is.
+
+        In none of them may the work of an object fail but of ``fails``, and an object of ``waits``
+        may be pending for the reasons that are named there only.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            done = self.apply(*requests)
+            assert set(done.errors) <= set(fails), done.told()
+            for name, reasons in (waits or {}).items():
+                assert done.pending(name) <= set(reasons), done.told()
+            if there(done):
+                return done
+            assert time.monotonic() < deadline, f"{what} did not happen\n{done.told()}"
+            time.sleep(0.05)
 
     def request(self, verb: Verb, target: str = "") -> str:
         """Leave a request for the next pass; return its id."""

@@ -10,7 +10,7 @@ import pytest
 from reconciler.state.observed import SnapshotManifest
 from tests.followed.primary import CHAIN, FAKE_CLOCK, primary
 from tests.followed.world import caught_up, follow
-from tests.support import clone, new_world, until
+from tests.support import clone, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,11 @@ def test_what_a_primary_whose_clock_is_behind_has_not_come_to_is_waited_for(worl
         production.enter(3)
         _restart(production, at + timedelta(minutes=1))
         caught_up(world, production)
-        until(lambda: (world.apply().require(), world.generations("then"))[1], what="the clock of the primary")
+        world.apply_until(
+            lambda _: world.generations("then"),
+            what="the clock of the primary",
+            waits={"Clone/then": ["WaitingForMirror"]},
+        )
         assert world.sql("then", CHAIN)[0] == production.ledger_at(at)
         assert world.sql("then", CHAIN)[0][1] == 8
 

@@ -111,7 +111,7 @@ def test_a_slot_that_somebody_dropped_is_made_again(world: World, production: Pr
     slot = mirror_of(world).slot
     production.drop_slots()
     assert production.slots() == {}
-    until(lambda: "follow Mirror/shop" in world.apply().require().actions, what="the repair")
+    world.apply_until(lambda done: "follow Mirror/shop" in done.actions, what="the repair")
     caught_up(world, production)
     assert list(production.slots()) == [slot]
     refresh(world)
@@ -213,7 +213,12 @@ def test_what_cannot_be_removed_at_a_primary_is_told_and_removed_later(world: Wo
     world.remove("dev.yaml")
     production.stop()
     try:
-        until(lambda: list(world.apply(("approve", "")).errors) == ["Mirror/shop"], what="a try to leave the primary")
+        world.apply_until(
+            lambda done: list(done.errors) == ["Mirror/shop"],
+            ("approve", ""),
+            what="a try to leave the primary",
+            fails=["Mirror/shop"],
+        )
         (volume,) = [v for v in world.volumes() if isinstance(v.manifest, MirrorManifest)]
         assert not list((world.pool_path / "volumes" / volume.id).iterdir()), "the raw data is gone at once"
         document = world.run("status", "-o", "json")
@@ -221,13 +226,8 @@ def test_what_cannot_be_removed_at_a_primary_is_told_and_removed_later(world: Wo
         assert PASSWORD not in document.stdout + world.run("events").stdout
     finally:
         production.start()
-    until(lambda: _gone(world), what="the end of the slot")
+    world.apply_until(lambda _: not world.volumes(), what="the end of the slot", fails=["Mirror/shop"])
     assert production.slots() == {}
-
-
-def _gone(world: World) -> bool:
-    world.apply()
-    return not world.volumes()
 
 
 def test_the_mirror_is_nobodys_to_read_and_shows_no_password(world: World) -> None:

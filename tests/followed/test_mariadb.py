@@ -227,7 +227,7 @@ def test_a_mirror_that_crashed_goes_on_and_one_whose_log_is_gone_is_copied_anew(
 ) -> None:
     kill_mirror(world)
     enter(production, 3)
-    until(lambda: "follow Mirror/shop" in world.apply().require().actions, what="the repair")
+    world.apply_until(lambda done: "follow Mirror/shop" in done.actions, what="the repair")
     caught_up(world, production)
     kill_mirror(world)
     until(lambda: production.sessions() == [], what="the end of the mirror's session")

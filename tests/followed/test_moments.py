@@ -205,7 +205,11 @@ def test_a_moment_after_the_last_commit_of_an_idle_primary_is_its_end(world: Wor
     ((last,),) = production.sql("SELECT max(id) FROM ledger")
     at = committed(production, last) + timedelta(milliseconds=1)
     world.write("clones.yaml", of("idle", at))
-    until(lambda: (world.apply().require(), world.generations("idle"))[1], what="the clock of the primary")
+    world.apply_until(
+        lambda _: world.generations("idle"),
+        what="the clock of the primary",
+        waits={"Clone/idle": ["WaitingForMirror"]},
+    )
     assert world.sql("idle", CHAIN)[0] == production.ledger_at(at)
 
 
@@ -232,13 +236,19 @@ def test_a_moment_that_is_too_long_ago_names_the_window(world: World) -> None:
 
 def test_log_that_no_raw_copy_needs_is_removed(world: World, production: Primary) -> None:
     follow(world, production, pointInTime={"window": "2s", "every": "1s"})
-    for _ in range(4):
+    seen: set[str] = set()
+
+    def some_is_removed() -> bool:
         production.enter(1)
         production.forget_log()
         caught_up(world, production)
+        seen.update(_kept_log(world))
         world.apply().require()
+        return not seen <= _kept_log(world)
+
+    until(some_is_removed, what="the removal of log")
     assert len(raws(world)) <= 4
-    kept = {path.name for path in (world.pool_path / "volumes" / "shop.mirror" / "wal").iterdir()}
+    kept = _kept_log(world)
     first = min(
         path.name
         for manifest in raws(world)
@@ -247,7 +257,15 @@ def test_log_that_no_raw_copy_needs_is_removed(world: World, production: Primary
         for path in (world.pool_path / "volumes" / volume.id / "data" / "pg_wal").iterdir()
         if len(path.name) == 24
     )
-    assert all(name[8:] >= first[8:] for name in kept if len(name) == 24)
+    assert all(name[8:] >= first[8:] for name in kept)
+    assert {name for name in seen if name[8:] >= first[8:]} <= kept, "what is needed stays"
+    assert kept
+
+
+def _kept_log(world: World) -> set[str]:
+    """Return the names of the segments that a mirror keeps."""
+    place = world.pool_path / "volumes" / "shop.mirror" / "wal"
+    return {path.name for path in place.iterdir() if len(path.name) == 24}
 
 
 def test_log_that_an_unreadable_raw_copy_may_need_is_not_removed(world: World, production: Primary) -> None:
