@@ -205,7 +205,22 @@ def test_a_hot_standby_is_copied_like_a_primary(new: live.LiveServer, postgres: 
         query = "SELECT count(*) FROM sales.item"
         copy = Copy(postgres, replace(postgres.build_work(source=source(standby)), jobs=2), {query: "shop"})
         assert copy.found[query] == [(500,)]
-        assert copy.sealed.input_id == postgres.engine.identify(source(standby)).input_id
+
+
+def test_a_copy_knows_a_hot_standby_again(new: live.LiveServer, postgres: PostgresHarness) -> None:
+    with new.standby() as standby:
+        new.stop()  # a primary that is not written to still notes which transactions run, seconds after the last one
+        try:
+            replayed = "SELECT pg_last_wal_replay_lsn() = pg_last_wal_receive_lsn()"
+            until(lambda: standby.sql(replayed) == [(True,)], what="the standby")
+            copy = Copy(postgres, replace(postgres.build_work(source=source(standby)), jobs=2), {})
+            assert copy.sealed.input_id == postgres.engine.identify(source(standby)).input_id
+        finally:
+            new.start()
+        new.sql("INSERT INTO entry VALUES (0)", "bank")
+        until(
+            lambda: copy.sealed.input_id != postgres.engine.identify(source(standby)).input_id, what="another identity"
+        )
 
 
 def test_roles_that_may_not_be_listed_come_with_what_they_own(new: live.LiveServer, postgres: PostgresHarness) -> None:
