@@ -143,3 +143,10 @@ def test_pre_commit_runs_the_hook_and_shows_what_it_finds(tmp_path: Path) -> Non
     subprocess.run(["git", "add", "."], cwd=specs, check=True)
     done = subprocess.run(words, cwd=specs, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_is_on_trial_runs_whatever_becomes_of_the_long_tests() -> None:
+    job = parsed(ROOT / ".github/workflows/long.yml")["jobs"]["long"]
+    assert job["strategy"] == {"fail-fast": False, "matrix": {"tests": ["test-long", "test-trial"]}}
+    assert job["env"] == {"TESTS": "${{ matrix.tests }}"}
+    assert job["steps"][-1] == {"run": 'sudo make "$TESTS"'}
