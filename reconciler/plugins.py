@@ -45,7 +45,7 @@ Apart from the engines, so that checking a file does not load a whole one.
 """
 
 RUNTIMES: Mapping[str, Plugin] = {
-    "docker": Plugin("reconciler.runtimes.docker.runtime:DockerRuntime", "pip install 'reconciler[docker]'"),
+    "docker": Plugin("reconciler.runtimes.docker.runtime:DockerRuntime", "pip install 'docker>=7.1'"),
     "instance": Plugin("reconciler.runtimes.instance:InstanceRuntime"),
     "process": Plugin("reconciler.runtimes.process:ProcessRuntime"),
     "none": Plugin("reconciler.runtimes.none:FilesRuntime"),

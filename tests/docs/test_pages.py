@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer.main
 
+from reconciler import plugins
 from reconciler.cli.main import app
 from reconciler.spec.documents import SpecFile
 from reconciler.spec.loader import load
@@ -101,3 +102,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", page.read_text())]
     local = [target for target in targets if target and "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_nobody_is_told_to_install_what_others_have_under_our_name() -> None:
+    hints = [plugin.hint for family in (plugins.ENGINES, plugins.RUNTIMES) for plugin in family.values()]
+    told = [hint for hint in hints if hint] + [
+        command for page in PAGES for command in re.findall(r"pip install [^`\n]+", page.read_text())
+    ]
+    assert "pip install 'docker>=7.1'" in told
+    assert [command for command in told if re.search(r"[ '\"]reconciler\b", command)] == []
+
+
+def test_every_engine_is_in_the_table_of_the_readme() -> None:
+    table = (ROOT / "README.md").read_text().split("## Engines")[1].split("##")[0]
+    rows = re.findall(r"^\| \[?(\w+)", table, re.MULTILINE)
+    assert sorted(row.lower() for row in rows[1:]) == sorted(
+        name.replace("postgres", "postgresql") for name in plugins.ENGINES
+    )
+
+
+def test_the_page_about_operations_says_where_its_commands_have_the_configuration_from() -> None:
+    shown = (ROOT / "docs" / "operations.md").read_text()
+    said = shown.index("export RECONCILER_CONFIG=/etc/reconciler/reconciler.yaml")
+    assert said < min(match.start() for match in re.finditer(r"^(\$ )?reconciler ", shown, re.MULTILINE))
