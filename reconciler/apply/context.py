@@ -143,9 +143,12 @@ class Work:
 
 
 def best_effort(*steps: Callable[[], object]) -> None:
-    """Clean up after a failure: every step is tried, and what fails is left to the next pass."""
-    for step in steps:
-        with contextlib.suppress(ReconcilerError, OSError):
+    """Clean up after a failure, step by step; what fails is left to the next pass, with what comes after it.
+
+    So a volume goes last: without it nobody would know that its server has to end.
+    """
+    with contextlib.suppress(ReconcilerError, OSError):
+        for step in steps:
             step()
 
 

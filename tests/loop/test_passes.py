@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,8 @@ from reconciler.state.conditions import Kind
 from .conftest import CLONE, IMAGE
 
 if TYPE_CHECKING:
+    from reconciler.runtimes.memory import MemoryHost
+
     from .conftest import World
 
 
@@ -342,6 +344,34 @@ def test_a_pool_that_is_away_makes_its_objects_unknown_and_nothing_else(world: W
     world.servers.unavailable = None
     assert verbs(world.apply()) == []
     assert world.running() == ["dev.1"]
+
+
+class Ending(dict[Any, Any]):
+    """What runs on a host whose runtime answers no more once a server was started."""
+
+    def __init__(self, host: MemoryHost) -> None:
+        super().__init__()
+        self._host = host
+
+    def __setitem__(self, key: object, value: object) -> None:
+        super().__setitem__(key, value)
+        self._host.unavailable = "the runtime is away"
+
+
+def test_a_build_whose_server_cannot_be_ended_is_kept_until_it_can_be(world: World) -> None:
+    world.servers.running = Ending(world.servers)
+    world.write(IMAGE)
+    world.apply()
+    (left,) = world.volumes()
+    assert world.snapshots() == []
+    world.servers.running = dict(world.servers.running)
+    world.servers.unavailable = None
+    assert world.running() == [left]
+    world.clock.advance(minutes=1)
+    world.apply()
+    world.apply()
+    assert (world.running(), world.volumes()) == ([], world.snapshots())
+    assert left not in world.volumes()
 
 
 def test_generated_passwords_that_were_lost_are_made_anew(world: World) -> None:
