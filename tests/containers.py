@@ -17,13 +17,15 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +35,14 @@ IMAGE = "local/postgres"
 USER = 999
 """The user ``postgres`` in it; on this host nobody, or somebody else."""
 _PATIENCE_SECONDS = 60.0
+_HELPER, _SHIM = "containerd", "containerd-shim-runc-v2"
 _PROGRAMS = ("cat", "dash", "bash", "env", "getconf", "id", "ldd", "ls", "perl", "sleep", "stat")
 _PASSWORDS = f"root:x:0:0:root:/root:/bin/sh\npostgres:x:{USER}:{USER}::/var/lib/postgresql:/bin/sh\n"
 _POSTGRES = ("postgres", "pg_isready", "psql")
+
+
+class NotRunningError(Exception):
+    """A daemon does not start; what it wrote at last."""
 
 
 @dataclass
@@ -55,7 +62,12 @@ class ContainerDaemon:
         return self._process is not None
 
     def start(self) -> None:
-        """Start it and wait until it answers; skips the test where it cannot run, with the end of its log."""
+        """Start it and wait until it answers.
+
+        Raises:
+            NotRunningError: it ended instead, or says nothing, with the end of its log.
+
+        """
         pool = f"base=10.{200 + os.getpid() % 50}.0.0/16,size=24"
         argv = ["setpriv", "--pdeathsig", "TERM", "dockerd"]
         argv += [f"--data-root={self.root / 'data'}", f"--exec-root={self.root / 'exec'}"]
@@ -66,8 +78,7 @@ class ContainerDaemon:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                told = (self.root / "log").read_text(errors="replace")[-500:]
-                pytest.skip(f"needs a daemon of containers, which does not start here: {told}")
+                raise NotRunningError((self.root / "log").read_text(errors="replace")[-500:])
             time.sleep(0.05)
 
     def stop(self, *, kill: bool = False) -> None:
@@ -80,13 +91,12 @@ class ContainerDaemon:
             self._process.wait(_PATIENCE_SECONDS)
             self._process = None
             if kill:
-                self._end_helper()
+                self._end_left(_HELPER)
             (self.root / "pid").unlink(missing_ok=True)
 
     def docker(self, *words: str) -> str:
         """Run the client and return what it wrote; fails when it fails."""
-        argv = ["docker", "--host", f"unix://{self.socket}", *words]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=_environment())
+        done = self._ask(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -99,42 +109,73 @@ class ContainerDaemon:
         return dict(json.loads(self.docker("inspect", name))[0])
 
     def remove_all(self) -> None:
-        """Remove every container."""
-        for name in self.names():
-            with suppress(AssertionError):
-                self.docker("rm", "--force", "--volumes", name)
+        """Remove every container; some go by themselves meanwhile."""
+        until(self._has_none, what="the end of all containers")
 
     def close(self) -> None:
-        """End everything of it and remove its directory."""
-        if self._process is None:
-            self.start()
-        self.remove_all()
-        self.stop()
-        self._end_helper(shims=True)  # a daemon that was killed forgot some
+        """End everything of it and remove its directory, whatever of that fails."""
+        with ExitStack() as after:
+            after.callback(self.discard)
+            if not self.running:
+                self.start()
+            self.remove_all()
+            self.docker("network", "prune", "--force")  # their bridges are the host's, and outlive the daemon
+
+    def discard(self) -> None:
+        """End its processes and remove its directory, whatever of that fails."""
+        with ExitStack() as after:
+            after.callback(shutil.rmtree, self.root)
+            after.callback(self._unmount)
+            after.callback(self._end_left, _HELPER, _SHIM)  # a daemon that was killed forgot some
+            self._end()
+
+    def _has_none(self) -> bool:
+        for name in self.names():
+            self._ask("rm", "--force", "--volumes", name)
+        return self.names() == set()
+
+    def _end(self) -> None:
+        """End it, by force if it does not end when it is asked to."""
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            self.stop(kill=True)
+            raise
+
+    def _unmount(self) -> None:
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             place = line.split()[1]
             if place.startswith(f"{self.root}/"):
-                subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
-        shutil.rmtree(self.root, ignore_errors=True)
+                subprocess.run(["umount", "--lazy", place], check=True, capture_output=True)
 
     def _answers(self) -> bool:
-        argv = ["docker", "--host", f"unix://{self.socket}", "version"]
-        return subprocess.run(argv, capture_output=True, check=False, env=_environment()).returncode == 0
+        return self._ask("version").returncode == 0
 
-    def _end_helper(self, *, shims: bool = False) -> None:
-        """End what a daemon left of containerd; the next daemon starts one of its own."""
-        names = {"containerd", *(["containerd-shim-runc-v2"] if shims else [])}
-        for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            if words and Path(words[0]).name in names and str(self.root) in " ".join(words):
+    def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = ["docker", "--host", f"unix://{self.socket}", *words]
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=_environment(), timeout=_PATIENCE_SECONDS
+        )
+
+    def _end_left(self, *names: str) -> None:
+        """End what a daemon left of these programs, with what shims run; the next daemon starts a helper of its own."""
+        left = [process for process in psutil.process_iter(["cmdline"]) if self._is_left(process, names)]
+        run = [one for process in left if _SHIM in names for one in _below(process)]
+        for process in (*run, *left):
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-                process.wait(_PATIENCE_SECONDS)
+        _, alive = psutil.wait_procs([*run, *left], timeout=_PATIENCE_SECONDS)
         (self.root / "exec/containerd/containerd.pid").unlink(missing_ok=True)  # its number lives on until it is reaped
+        assert alive == []
+
+    def _is_left(self, process: psutil.Process, names: tuple[str, ...]) -> bool:
+        words = process.info["cmdline"] or []
+        return bool(words) and Path(words[0]).name in names and f"{self.root}/" in " ".join(words)
 
 
 @contextmanager
 def container_daemon() -> Iterator[ContainerDaemon]:
-    """Have a daemon with the image in the block."""
+    """Have a daemon with the image in the block; skips the test where none can run, and only then."""
     if os.geteuid() != 0:
         pytest.skip("needs root: a daemon of containers is started")
     for program in ("dockerd", "docker", "setpriv"):
@@ -144,6 +185,10 @@ def container_daemon() -> Iterator[ContainerDaemon]:
     daemon.root.chmod(0o711)
     try:
         daemon.start()
+    except NotRunningError as error:
+        daemon.discard()
+        pytest.skip(f"needs a daemon of containers, which does not start here: {error}")
+    try:
         _import_image(daemon)
         yield daemon
     finally:
@@ -156,6 +201,13 @@ def host_major() -> str:
     if not found:
         pytest.skip("needs a PostgreSQL of the distribution, of which an image of containers is made")
     return found[-1].parts[4]
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _environment() -> dict[str, str]:
