@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import new_world
+from tests.support import MEMORY, WORLDS, end_installations, new_world
 from tests.zfs import destroy_all, ended_when_stuck, turn, zfs_pool
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def unmount(mountpoint: Path) -> None:
 def _own_temporary_directory() -> Iterator[None]:
     """Have everything temporary, also of programs that tests start, in one directory that goes with the session."""
     before = os.environ.get("TMPDIR")
-    _remove_leftovers()
+    remove_leftovers()
     own = Path(tempfile.mkdtemp(prefix=f"{_SESSIONS}{os.getpid()}-"))  # short: sockets lie below it
     own.chmod(0o1777)  # as /tmp is: tests run programs under other accounts
     os.environ["TMPDIR"], tempfile.tempdir = str(own), str(own)
@@ -193,16 +194,28 @@ def world() -> Iterator[World]:
         made.close()
 
 
-def _remove_leftovers() -> None:
-    """Take back what sessions that were killed left mounted and lying about."""
-    temporary = Path(tempfile.gettempdir())
-    with _held(temporary):
-        for leftover in temporary.glob(f"{_SESSIONS}*"):
-            pid = leftover.name.removeprefix(_SESSIONS).split("-")[0]
-            if leftover.stat().st_uid == os.geteuid() and pid.isdigit() and not Path("/proc", pid).exists():
+def remove_leftovers() -> None:
+    """End and take back what sessions that were killed left running, mounted and lying about."""
+    for place in {Path(tempfile.gettempdir()), MEMORY}:
+        if not place.is_dir():
+            continue
+        with _held(place):
+            for leftover in filter(_is_left, place.iterdir()):
+                end_installations(leftover)
                 for mountpoint in _mounted_below(leftover):
                     unmount(mountpoint)
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_left(path: Path) -> bool:
+    """Return whether a directory is of a process of tests that is gone, and ours to remove."""
+    named = re.match(rf"(?:{_SESSIONS}|{WORLDS})(\d+)-", path.name)
+    if named is None or Path("/proc", named[1]).exists():
+        return False
+    try:
+        return path.is_dir() and path.stat().st_uid == os.geteuid()
+    except FileNotFoundError:  # it goes while we look
+        return False
 
 
 @contextlib.contextmanager

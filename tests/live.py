@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ import psycopg
 import pytest
 
 from reconciler.engines.postgres import server
+from tests.support import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,13 +161,6 @@ def live_server(major: str, *settings: str, parent: Path | None = None) -> Itera
     finally:
         made.stop("immediate")
         shutil.rmtree(made.root)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _root(parent: Path | None = None) -> Path:

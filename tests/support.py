@@ -10,6 +10,7 @@ directory, also after a failure.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +52,9 @@ _PORTS_PER_WORLD = 40
 _FIRST_PORT = 17_000
 _BLOCKS = 350
 _PATIENCE_SECONDS = 60.0
+WORLDS = "rw-"
+"""How the names of their directories begin; in memory the number of their process follows."""
+MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 4 << 30
 PRODUCTS = """
 CREATE TABLE product (id integer PRIMARY KEY, name text NOT NULL);
@@ -432,14 +437,36 @@ class World:
 
 def new_world(parent: Path | None = None, **options: Any) -> World:  # noqa: ANN401 - of World
     """Make a world below ``parent`` (default: in memory where there is room), with a short path for sockets."""
-    return World(Path(tempfile.mkdtemp(prefix="rw-", dir=parent or in_memory())), **options)
+    place = parent or in_memory()
+    # what is not in the session's own directory says whose it is: the next session removes it where this one is killed
+    prefix = f"{WORLDS}{os.getpid()}-" if place == MEMORY else WORLDS
+    return World(Path(tempfile.mkdtemp(prefix=prefix, dir=place)), **options)
 
 
 def in_memory() -> Path | None:
     """Return a directory in memory with room for several clusters; None when there is none."""
-    shared = Path("/dev/shm")
-    usable = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > _ROOM_BYTES
-    return shared if usable else None
+    usable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > _ROOM_BYTES
+    return MEMORY if usable else None
+
+
+def end_installations(root: Path) -> None:
+    """End the servers of every installation below a directory, also of those that commands made."""
+    found = [json.loads(path.read_text())["installation"] for path in root.rglob("installation.json")]
+    left = [process for process in live() if _installation(process.pid) in found]
+    victims = []
+    for one in left:
+        with suppress(psutil.NoSuchProcess):
+            victims.append(psutil.Process(one.pid))
+    for sent in (signal.SIGQUIT, signal.SIGKILL):  # at first so that they take their shared memory with them
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.send_signal(sent)
+        _, victims = psutil.wait_procs(victims, timeout=_PATIENCE_SECONDS / 2)
+    assert victims == []
+
+
+def _installation(pid: int) -> str:
+    return environment(pid, "RECONCILER_").get("RECONCILER_SERVER", "").partition("/")[0]
 
 
 _blocks: dict[range, socket.socket] = {}
@@ -462,6 +489,20 @@ def free_block() -> range:
             return block
         mark.close()
     raise AssertionError("no block of ports is free")
+
+
+_own_ports: deque[int] = deque()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, of those that this process reserved; of all, the one not used longest."""
+    if not _own_ports:
+        _own_ports.extend(free_block())
+    for _ in range(len(_own_ports)):
+        _own_ports.rotate(-1)
+        if not listens(_own_ports[-1]):
+            return _own_ports[-1]
+    raise AssertionError("all ports of this process are taken")
 
 
 def release_block(block: range) -> None:

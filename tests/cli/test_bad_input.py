@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.conftest import end_installations
-from tests.support import clone, image, new_world
+from tests.support import clone, end_installations, image, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

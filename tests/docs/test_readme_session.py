@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.conftest import end_installations
 from tests.cli.script import environment, matches, steps
-from tests.support import PROGRAM, new_world
+from tests.support import PROGRAM, end_installations, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,10 @@ import os
 import pwd
 import shutil
 import signal
-import socket
+import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,9 @@ from reconciler.engines.postgres.engine import PostgresEngine
 from reconciler.errors import ScriptError
 from reconciler.testing.engine import EngineHarness, Primary
 from tests.live import live_server
+from tests.support import free_port
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
@@ -93,15 +93,24 @@ class ServerHost(EngineHarness):
         return self.root / f"{spec.directory.parent.name}.log"
 
     def free_port(self) -> int:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            return int(one.getsockname()[1])
+        return free_port()
 
     def close(self) -> None:
-        for process in self._running.values():
-            process.send_signal(signal.SIGQUIT)
-            process.wait(30)
-        shutil.rmtree(self.root, ignore_errors=True)
+        """End every server that runs, whatever comes of another, and remove everything."""
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.root, ignore_errors=True)
+            for process in self._running.values():
+                stack.callback(_end, process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGQUIT)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 class PostgresHarness(ServerHost):
@@ -160,19 +169,18 @@ class PostgresHarness(ServerHost):
 @pytest.fixture(scope="module")
 def make_harness() -> Iterator[Callable[[str], PostgresHarness]]:
     """Return a maker of harnesses for a major version; all of them end with the module's tests."""
-    made: list[PostgresHarness] = []
 
     def make(major: str) -> PostgresHarness:
         if not any(one.major == major for one in server.installed_servers()):
             pytest.skip(f"needs PostgreSQL {major} on this host")
         root = Path(tempfile.mkdtemp(prefix="rpg-"))
         root.chmod(0o755)
-        made.append(PostgresHarness(root, major))
-        return made[-1]
+        made = PostgresHarness(root, major)
+        stack.callback(made.close)
+        return made
 
-    yield make
-    for harness in made:
-        harness.close()
+    with ExitStack() as stack:
+        yield make
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.state.observed import SnapshotManifest
 from tests import live
-from tests.support import PRODUCTS, PROGRAM, clone, document, image, new_world
+from tests.support import PRODUCTS, PROGRAM, clone, document, free_port, image, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ def test_a_wrong_password_stalls_and_a_primary_that_is_away_is_waited_for(
     refused = world.apply()
     stalled = refused.condition("Image/shop", "Stalled")
     assert (refused.actions, stalled and stalled[1]) == ([], "PrimaryRefused")
-    give(world, f"postgresql://boss:hunter2@127.0.0.1:{live.free_port()}/shop")
+    give(world, f"postgresql://boss:hunter2@127.0.0.1:{free_port()}/shop")
     away = world.apply()
     waiting = away.condition("Image/shop", "Reconciling")
     assert (away.actions, waiting and waiting[1]) == ([], "PrimaryUnavailable")

@@ -21,6 +21,7 @@ from reconciler.runtimes.accounts import AccountSettings
 from reconciler.runtimes.process import ProcessRuntime
 from reconciler.state.servers import ServerSpec
 from reconciler.testing.runtime import RuntimeHarness
+from tests.support import free_block, release_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +129,10 @@ def short_path() -> Iterator[Path]:
 
 @pytest.fixture
 def harness(short_path: Path, account_settings: AccountSettings) -> Iterator[ProcessHarness]:
-    start = 20_000 + os.getpid() * 20 % 10_000
-    harness = ProcessHarness(short_path, account_settings, range(start, start + 20))
-    yield harness
-    harness.close()
+    ports = free_block()
+    harness = ProcessHarness(short_path, account_settings, ports[:20])
+    try:
+        yield harness
+    finally:
+        harness.close()
+        release_block(ports)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +85,7 @@ def running(engine: MysqlEngine) -> Iterator[MariaDbHarness]:
     root = Path(tempfile.mkdtemp(prefix="rmy-"))
     root.chmod(0o755)
     harness = MariaDbHarness(root, engine)
-    yield harness
-    harness.close()
-    shutil.rmtree(root, ignore_errors=True)
+    try:
+        yield harness
+    finally:
+        harness.close()

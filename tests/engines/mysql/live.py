@@ -68,9 +68,13 @@ class Production:
             MARIADB.initialise(server.tool(self._installed, MARIADB.clients, "").parent, program, self.data),
             account=account,
         )
-        self.start()
-        for statement in setup:
-            self.sql(statement)
+        try:
+            self.start()
+            for statement in setup:
+                self.sql(statement)
+        except BaseException:  # nobody has it yet who could stop it
+            self.stop(kill=True)
+            raise
 
     def start(self, *more: str) -> None:
         program, pid = server.server_program(MARIADB, self._installed), self.root / "pid"

@@ -8,10 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
 
 from reconciler.engines.base import LocalSource, UserWish
 from reconciler.errors import BusyError, ScriptError, SourceError, UnsupportedError
+from reconciler.runtimes import processes
 from reconciler.state.servers import Endpoint
 from tests.engines.mysql.live import SECRETS, Production
 from tests.engines.mysql.production import answers
@@ -35,6 +37,13 @@ def production(mariadb: MariaDbHarness) -> Iterator[Production]:
         yield made
     finally:
         made.stop(kill=True)
+
+
+def test_a_production_that_cannot_be_set_up_leaves_no_server(mariadb: MariaDbHarness) -> None:
+    place = mariadb.volume()
+    with pytest.raises(pymysql.Error):
+        Production(place, mariadb.account(), setup=("no statement",))
+    assert [one.pid for one in processes.live() if f"{processes.directory(one.pid)}/".startswith(f"{place}/")] == []
 
 
 @pytest.fixture(scope="module")

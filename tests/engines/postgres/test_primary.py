@@ -13,6 +13,7 @@ from reconciler.engines.base import LiveServer
 from reconciler.engines.postgres import primary
 from reconciler.errors import SecretError, SourceError, UnavailableError
 from tests import live
+from tests.support import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,14 +103,14 @@ def test_whoever_is_not_let_in_hears_why_and_sees_no_password(shop: live.LiveSer
 
 def test_a_primary_that_is_away_is_not_an_answer() -> None:
     with pytest.raises(UnavailableError, match="cannot be reached") as caught:
-        primary.connect(primary.parse(f"postgresql://app:hunter2@127.0.0.1:{live.free_port()}/shop", "dsn"))
+        primary.connect(primary.parse(f"postgresql://app:hunter2@127.0.0.1:{free_port()}/shop", "dsn"))
     assert caught.value.reason == "PrimaryUnavailable"
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.postgres
 def test_of_several_hosts_the_one_that_answered_is_meant_from_then_on(shop: live.LiveServer) -> None:
-    url = shop.url().replace("127.0.0.1:", f"127.0.0.1:{live.free_port()},127.0.0.1:")
+    url = shop.url().replace("127.0.0.1:", f"127.0.0.1:{free_port()},127.0.0.1:")
     several = primary.parse(url, "dsn")
     with primary.connect(several) as conn:
         pinned = several.pinned(conn)

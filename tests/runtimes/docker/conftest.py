@@ -15,7 +15,7 @@ from reconciler.state.servers import Contained, ProductImage, ServerSpec
 from reconciler.testing.runtime import RuntimeHarness
 from tests.containers import IMAGE, USER, container_daemon, host_major
 from tests.runtimes.conftest import answers
-from tests.support import World, image, new_world
+from tests.support import World, free_block, image, new_world, release_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +98,13 @@ def daemon() -> Iterator[ContainerDaemon]:
 
 @pytest.fixture
 def harness(daemon: ContainerDaemon, short_path: Path, account_settings: AccountSettings) -> Iterator[DockerHarness]:
-    start = 30_000 + os.getpid() * 20 % 2_000
-    harness = DockerHarness(daemon, short_path, account_settings, range(start, start + 20))
-    yield harness
-    harness.close()
+    ports = free_block()
+    harness = DockerHarness(daemon, short_path, account_settings, ports[:20])
+    try:
+        yield harness
+    finally:
+        harness.close()
+        release_block(ports)
 
 
 @pytest.fixture(scope="session")
