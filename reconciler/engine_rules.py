@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler import plugins
 from reconciler.errors import UnsupportedError
 from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of
-from reconciler.spec.products import NOT_IN_CONTAINERS, ON_INSTANCES, WITHOUT_SERVER
+from reconciler.spec.products import COPIED_AT_A_RATE, NOT_IN_CONTAINERS, ON_INSTANCES, WITHOUT_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +39,7 @@ def refused_parameters(documents: Sequence[Document]) -> tuple[Diagnostic, ...]:
             found.extend(_about_servers(document, product))
         elif product is not None:
             found.extend(_about_runtimes(document, product))
+            found.extend(_about_primaries(document, product))
         if product is None or not _parameters(document):
             continue
         if product not in rules:
@@ -107,6 +108,14 @@ def _about_runtimes(document: Document, product: str) -> Iterator[Diagnostic]:
         return
     others = "process" if product in NOT_IN_CONTAINERS else "process or docker"
     yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint=f"write runtime: {others}")
+
+
+def _about_primaries(document: Document, product: str) -> Iterator[Diagnostic]:
+    """Yield what cannot be asked of the primary of a product."""
+    primary = image_of(document).spec.source.primary if document.kind == "Image" else None
+    if primary is not None and primary.copy_rate is not None and product not in COPIED_AT_A_RATE:
+        summary = f"a primary of {product} is copied by a dump, whose rate cannot be limited"
+        yield document.diagnostic(_REFUSED, summary, "spec", "source", "primary", "copyRate", hint="remove it")
 
 
 def _about_sources(document: Document, product: str) -> Iterator[Diagnostic]:

@@ -85,6 +85,7 @@ def mirror_work(
         slot=manifest.slot,
         archive=_archive(host, manifest, source),
         version=manifest.major or (image.version if image is not None else None),
+        copy_rate=source.copy_rate if source is not None else None,
         keep_log=image is not None and image.point_in_time is not None,
         jobs=host.jobs,
         cancel=cancel or CancelToken(),

@@ -116,6 +116,13 @@ def test_a_clone_of_a_product_that_cannot_be_on_an_instance_is_refused_where_it_
     assert found(image.replace("postgres", "mariadb") + clone) == ["R032 shop.yaml:13:12"]
 
 
+def test_a_rate_is_refused_where_the_copy_of_a_primary_has_none() -> None:
+    image = IMAGE.split("  parameters", maxsplit=1)[0] + "  unmasked: {reason: public}\n"
+    limited = image.replace("{empty: {}}", "{primary: {url: {secret: dsn}, copyRate: 20Mi}}")
+    assert found(limited) == []
+    assert found(limited.replace("postgres", "mariadb")) == ["R032 shop.yaml:6:52"]
+
+
 def test_a_runtime_that_cannot_serve_a_product_is_refused_where_it_is_written() -> None:
     image = IMAGE.split("  parameters", maxsplit=1)[0]
     other = image.replace("postgres", "mariadb")

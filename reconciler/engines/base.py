@@ -147,6 +147,8 @@ class MirrorWork:
     archive: Path | None = None
     """Directory into which the primary archives its log, where the mirror gets it from there; only we may read it."""
     version: str | None = None
+    copy_rate: int | None = None
+    """Bytes a second at which the primary may be copied; None: as fast as can be."""
     keep_log: bool = False
     """Whether it keeps the log that it replays, for moments to come back to."""
     jobs: int = 1

@@ -119,6 +119,13 @@ class PrimarySource(Ruled):
         " dropped. physical, mode: stream only.",
         examples=["10Gi"],
     )
+    copy_rate: Maybe[Size] = Field(
+        None,
+        description="Bytes a second at which the primary is copied at most, from 32Ki to 1Gi, so that its clients are"
+        " not kept waiting; it is not made to write its buffers at once either, so that the copy begins within its"
+        " checkpoint_timeout. Without, it is copied as fast as can be. physical only, of postgres.",
+        examples=["20Mi"],
+    )
     raw_max_age: Maybe[Duration] = Field(
         None,
         description="The mirror, which is unmasked, is removed when no refresh has used it for so long (default 30d),"
@@ -130,7 +137,7 @@ class PrimarySource(Ruled):
     @classmethod
     def contradictions(cls, given: Mapping[str, Any]) -> Iterator[PydanticCustomError]:
         logical, archived = given.get("method") == "logical", given.get("mode") == "archive"
-        for name in ("mode", "archive", "walLimit", "rawMaxAge"):
+        for name in ("mode", "archive", "walLimit", "copyRate", "rawMaxAge"):
             if name in given and logical:
                 yield problem(
                     f"{name} is of the mirror, and method: logical has none",
@@ -149,6 +156,10 @@ class PrimarySource(Ruled):
         if "walLimit" in given and archived:
             hint = "remove walLimit"
             yield problem("with mode: archive there is no slot to limit", hint=hint, at=("walLimit",), code="R017")
+        rate = given.get("copyRate")
+        if isinstance(rate, int) and not 32 << 10 <= rate <= 1 << 30:
+            hint = "write a rate from 32Ki to 1Gi"
+            yield problem("the primary cannot be copied at this rate", hint=hint, at=("copyRate",), code="R017")
         if not str(given.get("archive", "/")).startswith("/"):
             yield problem("the archive of a primary is an absolute path of the host", at=("archive",))
 

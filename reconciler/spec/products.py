@@ -8,6 +8,9 @@ from __future__ import annotations
 WITHOUT_SERVER = frozenset({"sqlite"})
 """Products that are libraries: their databases are files, which no server serves (runtime ``none``)."""
 
+COPIED_AT_A_RATE = frozenset({"postgres"})
+"""Products whose primaries are copied at a rate that can be limited."""
+
 ON_INSTANCES = frozenset({"postgres"})
 """Products whose clones can be databases on a server that exists already (runtime ``instance``)."""
 

@@ -84,6 +84,7 @@ class PrimarySource:
     """A live server. ``held_limit`` bytes of its log may wait for a mirror; ``raw_max_age``: unused, it goes then.
 
     With an ``archive``, a directory of the host, a mirror gets its log from there, and none waits at the server.
+    It is copied at ``copy_rate`` bytes a second at most.
     """
 
     url: SecretName
@@ -91,6 +92,7 @@ class PrimarySource:
     held_limit: int = HELD_LIMIT
     raw_max_age: timedelta = timedelta(days=30)
     archive: SourcePath | None = None
+    copy_rate: int | None = None
     kind: Literal["primary"] = "primary"
 
 

@@ -383,7 +383,7 @@ def _about_image(model: Image) -> dict[str, object]:
 
 def _primary(source: LivePrimary) -> PrimarySource:
     archive = SourcePath(source.archive) if source.archive is not None else None
-    found = PrimarySource(SecretName(source.url.secret), source.method, archive=archive)
+    found = PrimarySource(SecretName(source.url.secret), source.method, archive=archive, copy_rate=source.copy_rate)
     if source.wal_limit is not None:
         found = replace(found, held_limit=source.wal_limit)
     return found if source.raw_max_age is None else replace(found, raw_max_age=source.raw_max_age)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -262,6 +263,27 @@ def test_a_wrong_password_is_told_and_nothing_is_made(production: Primary) -> No
         world.apply(("refresh", "shop")).require()
         assert len(world.snapshots()) == 1
     finally:
+        world.remove("shop.yaml")
+        world.remove("dev.yaml")
+        world.apply()
+        world.close()
+
+
+def test_a_primary_is_copied_no_faster_than_its_image_allows(production: Primary) -> None:
+    world, rate = new_world(), 3 << 20
+    production.sql("ALTER SYSTEM SET checkpoint_completion_target = 0")  # else its next checkpoint takes minutes
+    production.sql("SELECT pg_reload_conf()")
+    try:
+        follow(world, production, source={"primary": {"url": {"secret": "dsn"}, "copyRate": str(rate)}})
+        world.write("dev.yaml", FOLLOWER)
+        started = time.monotonic()
+        world.apply().require()
+        ((copied,),) = production.sql("SELECT sum(pg_database_size(oid)) FROM pg_database")
+        assert time.monotonic() - started > float(copied) / rate
+        agrees(world, production)
+    finally:
+        production.sql("ALTER SYSTEM RESET checkpoint_completion_target")
+        production.sql("SELECT pg_reload_conf()")
         world.remove("shop.yaml")
         world.remove("dev.yaml")
         world.apply()

@@ -54,7 +54,8 @@ def copy(work: MirrorWork, installed: InstalledServer, wanted: Primary) -> None:
     argv: list[str | Path] = [server.program(installed, "pg_basebackup"), "--pgdata", data, "--no-password"]
     argv += [
         "--wal-method=stream",
-        "--checkpoint=fast",
+        # A checkpoint at once keeps the primary's clients waiting: not where they are to be spared.
+        *(["--checkpoint=fast"] if work.copy_rate is None else [f"--max-rate={work.copy_rate >> 10}k"]),
         "--no-sync",
         "--progress",
         *([f"--slot={work.slot}"] if work.slot else []),
