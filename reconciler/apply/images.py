@@ -405,6 +405,7 @@ def _manifest(work: Work, image: DesiredImage, action: BuildSnapshot, sealed: Se
         data_as_of=sealed.data_as_of or _as_old_as(work, image, action),
         at=action.at,
         base=action.base,
+        base_spec=None if action.base is None else work.snapshot(action.base)[1].spec_digest,
         databases=sealed.databases,
         parameters=image.parameters,
         required=sealed.required,

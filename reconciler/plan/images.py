@@ -300,16 +300,19 @@ def base_of(index: Index, draft: Draft, image: DesiredImage, newest: Snapshot | 
         if moment is None or isinstance(moment, Condition):
             return None
         return Base(moment.snapshot if isinstance(moment, BuildSnapshot) else moment.manifest.snapshot, binding=True)
-    build = draft.builds.get(name)
-    if build is not None:
-        return Base(build.snapshot, binding=name in draft.outdated)
+    last = None if newest is None else _base_spec(index, newest)
+    build, base = draft.builds.get(name), index.base_of(image, name)
+    if build is not None and base is not None:
+        return Base(build.snapshot, binding=name in draft.outdated or base.spec_digest != last)
     known = index.usable(name)
-    if known is None:
-        return None
-    last = newest.manifest.base if newest is not None else None
-    old = index.snapshots.get(last) if last is not None else None
-    same = old is not None and old.manifest.spec_digest == known.manifest.spec_digest
-    return Base(known.manifest.snapshot, binding=not same)
+    return None if known is None else Base(known.manifest.snapshot, binding=known.manifest.spec_digest != last)
+
+
+def _base_spec(index: Index, snapshot: Snapshot) -> str | None:
+    """Return of which spec the base of a snapshot was; None where nobody knows."""
+    manifest = snapshot.manifest
+    old = index.snapshots.get(manifest.base) if manifest.base is not None else None
+    return manifest.base_spec if old is None else old.manifest.spec_digest
 
 
 def _plan_build(index: Index, draft: Draft, image: DesiredImage, due: Due) -> None:

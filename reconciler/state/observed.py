@@ -119,6 +119,8 @@ class SnapshotManifest:
     at: datetime | None = None
     """The moment that was asked for, where the log was replayed to one."""
     base: SnapshotId | None = None
+    base_spec: str | None = None
+    """The spec digest of ``base``, which may be gone by now; None: there is none, or an older version built it."""
     clone: CloneName | None = None
     """The clone of whose life it is a point: ``base`` is the snapshot that the clone was made of, and
     ``masked_by`` what masked that. What the clone's users did since nobody looked at."""

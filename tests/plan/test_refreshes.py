@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
 from reconciler.ids import ImageName
 from reconciler.plan.diff import builds_due
 from reconciler.plan.timers import next_refreshes
@@ -109,6 +111,18 @@ def test_a_new_snapshot_of_its_base_waits_for_the_window() -> None:
     documents = asked(an_image("base"), child)
     assert planned(documents, seen(*base, built)).actions == ()
     assert steps(planned(documents, seen(*base, built), now=NOW + 6 * HOUR)) == ["build child"]
+
+
+@pytest.mark.parametrize(("spec", "waits"), [("d1" * 32, True), ("d0" * 32, False), (None, False)])
+def test_what_was_built_on_a_base_that_is_gone_waits_for_the_window_unless_the_base_changed_in_git(
+    spec: str | None, *, waits: bool
+) -> None:
+    child = derived("child", "base", refresh=Refresh(windows=(EVENING,)))
+    built = a_snapshot("child", age=2 * HOUR, base=snapshot_id("base", age=3 * HOUR), base_spec=spec)
+    there = planned(asked(an_image("base"), child), seen(a_snapshot("base"), built))
+    assert steps(there) == ([] if waits else ["build child"])
+    first = planned(asked(an_image("base"), child), seen(built))
+    assert steps(first) == (["build base"] if waits else ["build base", "build child"])
 
 
 def test_what_failed_for_good_is_still_told_while_its_refresh_waits() -> None:

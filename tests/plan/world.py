@@ -552,6 +552,7 @@ class World:
             key_id=action.key_id,
             masked_by=image.masked_by,
             base=action.base,
+            base_spec=None if action.base is None else self._snapshot(VolumeId(action.base)).spec_digest,
             asked=image.asked,
             created_at=self.now,
             pool=image.pool,
@@ -756,6 +757,11 @@ class World:
 
     def _volume(self, volume: VolumeId) -> Volume:
         return next(v for v in self.observed.volumes if v.id == volume)
+
+    def _snapshot(self, volume: VolumeId) -> SnapshotManifest:
+        manifest = self._volume(volume).manifest
+        assert isinstance(manifest, SnapshotManifest)
+        return manifest
 
     def _clone(self, volume: VolumeId) -> CloneManifest:
         manifest = self._volume(volume).manifest
