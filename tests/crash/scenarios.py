@@ -534,7 +534,9 @@ SCENARIOS = {
     "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=4, beyond="build", part="storage/", root=True),
     "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, beyond="build"),
     "build-files": Scenario(with_file, write_image_of_file, file_masked, chain=4, beyond="build"),
-    "follow": Scenario(with_way_in, write_followed, followed, chain=4, beyond="build", around=beside_a_primary),
+    "follow": Scenario(
+        with_way_in, write_followed, followed, chain=8, parts=3, beyond="build", around=beside_a_primary
+    ),
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
     "replay": Scenario(on_archive, archive_more, replayed, chain=8, around=beside_a_primary),
     "moment": Scenario(with_past, write_moment, of_the_moment, chain=4, beyond="build", around=beside_a_primary),

@@ -26,7 +26,7 @@ CHAIN_AROUND = 4
 """How many runs are killed in a row in the pass around the work, which is much the same in all scenarios."""
 
 _TRIAL = frozenset(
-    {"build-files", "cut", "drop-raw", "follow", "keep-raw", "leave", "moment", "rebase", "refresh", "replay", "wake"}
+    {"build-files", "cut", "drop-raw", "follow", "keep-raw", "leave", "moment", "rebase", "refresh", "replay"}
 )
 """Scenarios that were tried at some of their places only."""
 
