@@ -554,7 +554,7 @@ SCENARIOS = {
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),
-    "cut": Scenario(working_clone, write_second, started_from_dev, chain=4, beyond="clone"),
+    "cut": Scenario(working_clone, write_second, started_from_dev, chain=8, parts=4, beyond="clone"),
     "cut-btrfs": Scenario(
         on_btrfs(working_clone), write_second, started_from_dev, beyond="cut", part="storage/", root=True
     ),
@@ -565,7 +565,7 @@ SCENARIOS = {
     "reset-btrfs": Scenario(
         on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond="reset", part="storage/", root=True
     ),
-    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), beyond="reset"),
+    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), chain=4),
     "wake": Scenario(resting_clone, write_clone(idle="1h"), work_is_there),
     "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),)),
     "restart": Scenario(working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved),
