@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.support import World
 
-pytestmark = [pytest.mark.postgres, pytest.mark.root, pytest.mark.long, pytest.mark.trial]
+pytestmark = [pytest.mark.postgres, pytest.mark.root, pytest.mark.long]
 
 ORIGINAL = b"secretive"
 
