@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from reconciler.storage.directory import DirectoryStorage
 
-pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.trial]
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 _CHANGES = {"chmod", "fchmod", "fsync", "ftruncate", "link", "mkdir", "pwrite", "rename", "rmdir", "unlink"}
 _GATEWAY = proc.__file__
