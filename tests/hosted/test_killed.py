@@ -15,7 +15,7 @@ from tests.support import clone, image
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.long, pytest.mark.trial, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 MOST = int(os.environ.get("RECONCILER_TEST_KILLS", "8"))
 """How many places of each kind of work are tried; all of them take minutes."""
