@@ -539,7 +539,9 @@ SCENARIOS = {
     ),
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
     "replay": Scenario(on_archive, archive_more, replayed, chain=8, around=beside_a_primary),
-    "moment": Scenario(with_past, write_moment, of_the_moment, chain=4, beyond="build", around=beside_a_primary),
+    "moment": Scenario(
+        with_past, write_moment, of_the_moment, chain=8, parts=6, beyond="build", around=beside_a_primary
+    ),
     "keep-raw": Scenario(following, write_past, has_past, chain=4, beyond="leave", around=beside_a_primary),
     "drop-raw": Scenario(with_past, write_no_past, has_no_past, chain=4, beyond="leave", around=beside_a_primary),
     "refresh": Scenario(
