@@ -161,7 +161,6 @@ def saved_of(world: World) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.trial
 @pytest.mark.timeout(600)
 def test_a_build_of_mariadb_that_is_killed_on_its_way_into_a_fresh_directory_is_built_anew(world: World) -> None:
     if not MariaDbEngine().servers():
