@@ -25,7 +25,7 @@ COPY = ("cp", "--archive", "--reflink=auto", "--sparse=always")
 CHAIN_AROUND = 4
 """How many runs are killed in a row in the pass around the work, which is much the same in all scenarios."""
 
-_TRIAL = frozenset({"cut", "drop-raw", "keep-raw", "moment", "refresh", "replay"})
+_TRIAL = frozenset({"drop-raw", "keep-raw", "moment", "refresh", "replay"})
 """Scenarios that were tried at some of their places only."""
 
 
