@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from reconciler import plugins
 from reconciler.errors import UnsupportedError
 from reconciler.spec.documents import clone_of, clones_by_name, image_behind, image_of
-from reconciler.spec.products import COPIED_AT_A_RATE, NOT_IN_CONTAINERS, ON_INSTANCES, WITHOUT_SERVER
+from reconciler.spec.gaps import RUNTIME_GAPS
+from reconciler.spec.products import COPIED_AT_A_RATE, WITHOUT_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,9 +84,8 @@ def _about_servers(document: Document, product: str) -> Iterator[Diagnostic]:
         return
     spec = clone_of(document).spec
     given = spec.model_fields_set
-    if "runtime" in given and spec.runtime != "none":
-        what = f"{product} has no server that the runtime {spec.runtime} could run"
-        yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint="remove it: its clones are files")
+    if "runtime" in given:
+        yield from _about_runtimes(document, product)
     for name, what in _OF_SERVERS:
         if name in given and getattr(spec, name) not in (None, ()):
             summary = f"clones of {product} are files: they have no {what.removeprefix('a ')}"
@@ -96,18 +96,13 @@ def _about_servers(document: Document, product: str) -> Iterator[Diagnostic]:
 
 
 def _about_runtimes(document: Document, product: str) -> Iterator[Diagnostic]:
-    """Yield that the runtime of a document cannot serve a product that has servers."""
+    """Yield that the runtime of a document cannot serve its product."""
     runtime = image_of(document).spec.runtime if document.kind == "Image" else clone_of(document).spec.runtime
-    if runtime == "none" and product in plugins.names("engine"):
-        what = f"clones of {product} need a server, which the runtime none does not run"
-    elif runtime == "instance" and product not in ON_INSTANCES:
-        what = f"clones of {product} cannot be databases on an instance yet"
-    elif runtime == "docker" and product in NOT_IN_CONTAINERS:
-        what = f"servers of {product} cannot be in containers yet"
-    else:
-        return
-    others = "process" if product in NOT_IN_CONTAINERS else "process or docker"
-    yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint=f"write runtime: {others}")
+    if (gap := RUNTIME_GAPS.get((product, runtime))) is not None:
+        what = f"{product} does not go with the runtime {runtime} ({gap.meaning}): {gap.reason}"
+        others = [name for name in ("docker", "process") if (product, name) not in RUNTIME_GAPS]
+        hint = f"write runtime: {' or '.join(others)}" if others else "remove it: its clones are files"
+        yield document.diagnostic(_REFUSED, what, "spec", "runtime", hint=hint)
 
 
 def _about_primaries(document: Document, product: str) -> Iterator[Diagnostic]:

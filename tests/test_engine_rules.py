@@ -13,8 +13,9 @@ from reconciler.errors import UnsupportedError
 from reconciler.repository import open_repository
 from reconciler.spec.config import Config
 from reconciler.spec.documents import SpecFile
+from reconciler.spec.gaps import RUNTIME_GAPS
 from reconciler.spec.loader import load
-from reconciler.spec.products import NOT_IN_CONTAINERS, ON_INSTANCES, WITHOUT_SERVER
+from reconciler.spec.products import WITHOUT_SERVER
 from reconciler.validation import validate_paths
 
 if TYPE_CHECKING:
@@ -140,9 +141,13 @@ def test_a_runtime_that_cannot_serve_a_product_is_refused_where_it_is_written() 
     assert [one.hint for one in refused_parameters(documents)] == ["write runtime: process"]
 
 
-def test_specs_know_which_engines_of_the_registry_cannot_be_in_containers() -> None:
-    engines = [plugins.load("engine", name)() for name in plugins.names("engine")]
-    assert {engine.name for engine in engines if not _contained(engine)} - WITHOUT_SERVER == NOT_IN_CONTAINERS
+def test_specs_know_what_the_engines_of_the_registry_can_do() -> None:
+    for name in plugins.names("engine"):
+        engine = plugins.load("engine", name)()
+        assert _contained(engine) == ((name, "docker") not in RUNTIME_GAPS), name
+        assert (engine.instances is not None) == ((name, "instance") not in RUNTIME_GAPS), name
+        assert (engine.files is not None) == ((name, "none") not in RUNTIME_GAPS), name
+        assert (name in WITHOUT_SERVER) == ((name, "process") in RUNTIME_GAPS), name
 
 
 def _contained(engine: Engine) -> bool:
@@ -151,8 +156,3 @@ def _contained(engine: Engine) -> bool:
     except UnsupportedError:
         return False
     return True
-
-
-def test_specs_know_which_engines_of_the_registry_can_be_on_an_instance() -> None:
-    able = {name for name in plugins.names("engine") if plugins.load("engine", name)().instances is not None}
-    assert able == ON_INSTANCES

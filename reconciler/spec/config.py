@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
@@ -28,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from reconciler.spec.envelope import API_VERSION, ApiVersion, Labels
+from reconciler.spec.gaps import STORAGE_GAPS
 from reconciler.spec.types import (
     AmountOf,
     Cidr,
@@ -252,20 +252,6 @@ def _git_url(value: str, info: ValidationInfo) -> str:
 
 Dataset = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:][A-Za-z0-9_.:-]*)*$", max_length=100)]
 RequiredAttestation = Maybe[Literal["signed", "any"]]
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Something that people look for and that is not there: not yet, not before somebody else acts, or never."""
-
-    meaning: Literal["not yet", "upstream", "never"]
-    reason: str
-
-
-STORAGE_GAPS: Mapping[str, Gap] = {
-    "lvmthin": Gap("not yet", "its snapshots need device-mapper, which no host has that this version is tested on"),
-}
-"""Storage drivers that there are none of."""
 
 
 class Pool(Model):

@@ -10,9 +10,3 @@ WITHOUT_SERVER = frozenset({"sqlite"})
 
 COPIED_AT_A_RATE = frozenset({"postgres"})
 """Products whose primaries are copied at a rate that can be limited."""
-
-ON_INSTANCES = frozenset({"postgres"})
-"""Products whose clones can be databases on a server that exists already (runtime ``instance``)."""
-
-NOT_IN_CONTAINERS = frozenset({"mariadb", "mysql"})
-"""Products of this version whose servers the runtime ``docker`` cannot run."""

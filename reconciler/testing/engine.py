@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import Engine, Sealed
     from reconciler.proc import Account
+    from reconciler.spec.gaps import Gap
     from reconciler.state.observed import Activity
     from reconciler.state.servers import ServerSpec
 
@@ -47,14 +48,6 @@ _APP = UserWish("app", "owner", "correct horse")
 _WRONG = UserWish("app", "owner", "wrong")
 _ROTATED = UserWish("app", "owner", "new password")
 _REPORT = UserWish("report", "readonly", "battery staple")
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A promise that an engine does not keep: not yet, not before somebody else does something, or never."""
-
-    meaning: Literal["not yet", "upstream", "never"]
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from reconciler.engines.sqlite.databases import file_of
 from reconciler.engines.sqlite.engine import SqliteEngine
 from reconciler.errors import ScriptError
 from reconciler.ids import ServerName
-from reconciler.testing.engine import EngineHarness, Gap
+from reconciler.spec.gaps import Gap
+from reconciler.testing.engine import EngineHarness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
