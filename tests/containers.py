@@ -1,11 +1,11 @@
-"""A daemon of containers of the tests' own, and an image for it, made of this host's files.
+"""A daemon of containers of the tests' own, and images for it, made of this host's files.
 
     with container_daemon() as daemon:
         daemon.docker("run", "--rm", IMAGE, "postgres", "--version")
 
 The daemon is started by hand, with everything of it in one directory; it changes neither the
-firewall of the host nor what another daemon has. No registry is asked: the image holds this
-host's PostgreSQL with the libraries that it is linked with, a shell and a few programs.
+firewall of the host nor what another daemon has. No registry is asked: an image holds this
+host's PostgreSQL or MariaDB with the libraries that it is linked with, a shell and a few programs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from reconciler.engines.mysql.engine import MariaDbEngine
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
 
 IMAGE = "local/postgres"
 """Tagged with its major version, like the official one."""
+MARIADB_IMAGE = "local/mariadb"
+"""As that."""
 USER = 999
-"""The user ``postgres`` in it; on this host nobody, or somebody else."""
+"""The product's user in it (``postgres``, ``mysql``); on this host nobody, or somebody else."""
 _PATIENCE_SECONDS = 60.0
 _HELPER, _SHIM = "containerd", "containerd-shim-runc-v2"
 _PROGRAMS = ("cat", "dash", "bash", "env", "getconf", "id", "ldd", "ls", "perl", "sleep", "stat")
-_PASSWORDS = f"root:x:0:0:root:/root:/bin/sh\npostgres:x:{USER}:{USER}::/var/lib/postgresql:/bin/sh\n"
 _POSTGRES = ("postgres", "pg_isready", "psql")
+_MARIADB = ("/usr/sbin/mariadbd", "/usr/bin/mariadb-admin", "/usr/bin/mariadb")
+_SHARED = Path("/usr/share")
 
 
 class NotRunningError(Exception):
@@ -189,7 +193,7 @@ def container_daemon() -> Iterator[ContainerDaemon]:
         daemon.discard()
         pytest.skip(f"needs a daemon of containers, which does not start here: {error}")
     try:
-        _import_image(daemon)
+        _import_postgres(daemon)
         yield daemon
     finally:
         daemon.close()
@@ -203,6 +207,33 @@ def host_major() -> str:
     return found[-1].parts[4]
 
 
+def host_mariadb() -> str:
+    """Return the version of the host's own MariaDB, which the image holds."""
+    found = MariaDbEngine().servers()
+    if not found or not all(Path(program).exists() for program in _MARIADB):
+        pytest.skip("needs a MariaDB of the distribution, of which an image of containers is made")
+    return found[0].major
+
+
+def import_mariadb(daemon: ContainerDaemon) -> None:
+    """Give the daemon the image with MariaDB, if it has not got it."""
+    reference = f"{MARIADB_IMAGE}:{host_mariadb()}"
+    if reference not in daemon.docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+        programs = [Path(program) for program in _MARIADB]
+        changes = ["ENV PATH=/usr/sbin:/usr/bin", "VOLUME /var/lib/mysql"]
+        _import(daemon, reference, _Content("mysql", Path("/var/lib/mysql"), programs, [_SHARED / "mysql"]), changes)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What of this host is in an image; ``user`` is its own user, whom ``data`` belongs to."""
+
+    user: str
+    data: Path
+    programs: list[Path]
+    trees: list[Path]
+
+
 def _below(process: psutil.Process) -> list[psutil.Process]:
     try:
         return process.children(recursive=True)
@@ -214,43 +245,49 @@ def _environment() -> dict[str, str]:
     return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent"}
 
 
-def _import_image(daemon: ContainerDaemon) -> None:
+def _import_postgres(daemon: ContainerDaemon) -> None:
     major = host_major()
-    root = daemon.root / "image"
-    _fill(root, major)
     changes = [
         f"ENV PATH=/usr/lib/postgresql/{major}/bin:/usr/bin",
         "ENV PGDATA=/var/lib/postgresql/data",
         "VOLUME /var/lib/postgresql/data",
     ]
+    server = Path("/usr/lib/postgresql", major)
+    programs = [server / "bin" / name for name in _POSTGRES]
+    programs += [path for path in sorted((server / "lib").glob("*.so")) if "llvm" not in path.name]
+    content = _Content("postgres", Path("/var/lib/postgresql/data"), programs, [_SHARED / "postgresql" / major])
+    _import(daemon, f"{IMAGE}:{major}", content, changes)
+
+
+def _import(daemon: ContainerDaemon, reference: str, content: _Content, changes: list[str]) -> None:
+    root = daemon.root / "image"
+    _fill(root, content)
     words = [word for change in changes for word in ("--change", change)]
-    argv = ["docker", "--host", f"unix://{daemon.socket}", "import", *words, "-", f"{IMAGE}:{major}"]
+    argv = ["docker", "--host", f"unix://{daemon.socket}", "import", *words, "-", reference]
     with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
         subprocess.run(argv, stdin=tar.stdout, check=True, capture_output=True, env=_environment())
     shutil.rmtree(root)
 
 
-def _fill(root: Path, major: str) -> None:
-    """Put the host's PostgreSQL, and what it takes to run it, below a directory."""
-    for directory in ("etc", "tmp", "root", "usr/bin", "usr/lib", "usr/lib64", "var/lib/postgresql/data", "var/run"):
+def _fill(root: Path, content: _Content) -> None:
+    """Put a server of the host, and what it takes to run it, below a directory."""
+    data = content.data.relative_to("/")
+    for directory in ("etc", "tmp", "root", "run", "usr/bin", "usr/lib", "usr/lib64", data, "var/run"):
         (root / directory).mkdir(parents=True)
     for name in ("bin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
     (root / "tmp").chmod(0o1777)
-    (root / "etc/passwd").write_text(_PASSWORDS)
-    (root / "etc/group").write_text(f"root:x:0:\npostgres:x:{USER}:\n")
-    server = Path("/usr/lib/postgresql", major)
-    programs = [server / "bin" / name for name in _POSTGRES]
-    programs += [Path(found) for name in _PROGRAMS if (found := shutil.which(name)) is not None]
-    libraries = [path for path in sorted((server / "lib").glob("*.so")) if "llvm" not in path.name]
-    for path in {*programs, *libraries, *_linked([*programs, *libraries])}:
+    owner = f"{content.user}:x:{USER}:{USER}::{content.data}:/bin/sh"
+    (root / "etc/passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\n{owner}\n")
+    (root / "etc/group").write_text(f"root:x:0:\n{content.user}:x:{USER}:\n")
+    programs = [*content.programs, *(Path(found) for name in _PROGRAMS if (found := shutil.which(name)) is not None)]
+    for path in {*programs, *_linked(programs)}:
         place = root / path.parent.resolve().relative_to("/") / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
     (root / "usr/bin/sh").symlink_to("dash")
-    shared = Path("/usr/share")
     locale = Path("/usr/lib/locale/C.utf8")  # where the C library has none of its own
-    trees = [shared / "postgresql" / major, shared / "zoneinfo", locale, *Path("/usr/lib").glob("*/perl-base")]
+    trees = [*content.trees, _SHARED / "zoneinfo", locale, *Path("/usr/lib").glob("*/perl-base")]
     for tree in filter(Path.exists, trees):
         shutil.copytree(tree, root / tree.relative_to("/"), symlinks=True)
 

@@ -26,7 +26,6 @@ _NEEDS_SERVER = Gap("never", "its databases need a server, which the runtime non
 _TABLESPACES = Gap("not yet", "databases are not copied within a server that exists already")
 
 RUNTIME_GAPS: Mapping[tuple[str, str], Gap] = {
-    ("mariadb", "docker"): Gap("not yet", "its servers are not run in containers"),
     ("mariadb", "instance"): _TABLESPACES,
     ("mariadb", "none"): _NEEDS_SERVER,
     ("mysql", "docker"): Gap("not yet", "its servers are not run in containers"),

@@ -43,8 +43,8 @@ class Contained:
     """What a server needs to run in a container; ``argv`` and ``env`` of its spec are the image's then."""
 
     software: Software
-    mounts: Mapping[Path, PurePosixPath]
-    """Directories and files of this host, and where the server finds them."""
+    mounts: Mapping[PurePosixPath, Path]
+    """Where the server finds directories and files, and what they are on this host."""
     port: int
     """TCP port that it listens on; the spec's port of the host leads there."""
     health: tuple[str, ...]

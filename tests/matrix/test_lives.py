@@ -18,7 +18,7 @@ from reconciler.engines.postgres import server
 from reconciler.spec.documents import SpecFile
 from reconciler.spec.gaps import RUNTIME_GAPS
 from reconciler.spec.loader import load
-from tests.containers import IMAGE, container_daemon, host_major
+from tests.containers import IMAGE, MARIADB_IMAGE, container_daemon, host_major, host_mariadb, import_mariadb
 from tests.hosted.world import ON_SHARED, SECRET
 from tests.live import live_server
 from tests.matrix.combinations import EVERY, Combination
@@ -73,10 +73,12 @@ def world(combination: Combination, request: pytest.FixtureRequest) -> Iterator[
     first, last = made.ports.start, made.ports.stop - 1
     runtimes: dict[str, Any] = {"process": {"ports": f"{first}-{first + 19}"}}
     if combination.runtime == "docker":
-        socket = str(request.getfixturevalue("daemon").socket)
-        images = {"postgres": f"{IMAGE}:{host_major()}"}
-        ports = f"{first + 20}-{last}"
-        runtimes["docker"] = {"socket": socket, "ports": ports, "images": images, "pull": "never", "networks": ["apps"]}
+        daemon: ContainerDaemon = request.getfixturevalue("daemon")
+        if combination.engine == "mariadb":
+            import_mariadb(daemon)
+        images = {combination.engine: contained(combination)[0]}
+        runtimes["docker"] = {"socket": str(daemon.socket), "images": images, "pull": "never", "networks": ["apps"]}
+        runtimes["docker"]["ports"] = f"{first + 20}-{last}"
     if combination.runtime == "instance":
         (made.root / "secrets" / SECRET).write_text(request.getfixturevalue("shared").url())
         (made.root / "secrets" / SECRET).chmod(0o600)
@@ -88,12 +90,18 @@ def world(combination: Combination, request: pytest.FixtureRequest) -> Iterator[
         made.close()
 
 
+def contained(one: Combination) -> tuple[str, str]:
+    """Return the image of containers that there is of an engine, and the version in it."""
+    reference, version = (MARIADB_IMAGE, host_mariadb()) if one.engine == "mariadb" else (IMAGE, host_major())
+    return f"{reference}:{version}", version
+
+
 def documents(one: Combination) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return an image of the engine, and a clone of it with the runtime."""
     image: dict[str, Any] = {"engine": one.engine, "source": {"empty": {}}, "databases": ["shop"]}
     image |= {"scripts": [{"inline": SCRIPT, "database": "shop"}], "unmasked": {"reason": "a test"}}
     if one.runtime == "docker":
-        image |= {"runtime": "docker", "version": host_major()}
+        image |= {"runtime": "docker", "version": contained(one)[1]}
     wanted: dict[str, Any] = ON_SHARED if one.runtime == "instance" else {"runtime": one.runtime}
     return document("Image", "shop", image), clone("dev", **wanted, **({"users": []} if one.engine == "sqlite" else {}))
 

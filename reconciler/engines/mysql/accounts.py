@@ -102,5 +102,5 @@ def check_names(names: Sequence[str]) -> None:
 
     """
     for name in names:
-        if name in server.OURS:
+        if name in server.RESERVED:
             raise PermanentError(f"a user of a clone cannot be named {name}: the name is taken by the server itself")

@@ -38,10 +38,10 @@ def activity_of(work: CloneWork) -> Activity:
     """
     with server.connect(work, look=True) as admin:
         try:
-            found = admin.rows(_CONNECTED, (*server.OURS, *_NOBODY))
+            found = admin.rows(_CONNECTED, (*server.RESERVED, *_NOBODY))
             threads = tuple(int(row[0]) for row in found)
             applications = [str(row[0]) for row in admin.rows(_APPLICATIONS, threads)] if threads else []
-            sessions = int(admin.value(_SESSIONS, server.OURS) or 0)
+            sessions = int(admin.value(_SESSIONS, server.RESERVED) or 0)
         except SqlError as error:
             raise UnavailableError(f"the server {work.server} does not say who is connected") from error
     times = [row[1].replace(tzinfo=UTC) for row in found if isinstance(row[1], datetime)]

@@ -50,7 +50,7 @@ def run(
     program = server.server_program(product, installed)
     argv: list[str | Path] = [program, f"--defaults-file={server.settings_file(work)}", "--bootstrap"]
     return proc.run(
-        [*argv, "--init-file=", "--log-warnings=2", *options],
+        [*argv, "--init-file=", "--log-warnings=2", *_on_host(work), *options],
         stdin=statements.encode(),
         account=work.account,
         env=server.environment(),
@@ -58,6 +58,11 @@ def run(
         timeout=_SECONDS,
         cancel=work.cancel,
     )
+
+
+def _on_host(work: BuildWork) -> tuple[str, str]:
+    """Return where programs of the host find what the settings of a server in a container have elsewhere."""
+    return f"--socket={server.socket(work)}", f"--pid-file={server.pid_file(work)}"
 
 
 def first_error(stderr: str) -> str:

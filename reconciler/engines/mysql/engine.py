@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from reconciler.engines.mysql import (
     activity,
     binlogs,
     bootstrap,
+    contained,
     copying,
     finish,
     identify,
@@ -35,7 +37,7 @@ from reconciler.engines.mysql.product import MARIADB, MYSQL
 from reconciler.engines.mysql.session import MysqlSession
 from reconciler.errors import UnsupportedError
 from reconciler.handover import give_tree
-from reconciler.state.servers import ServerSpec
+from reconciler.state.servers import ProductImage, ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.product import Product
     from reconciler.state.desired import Script
     from reconciler.state.observed import Activity
-    from reconciler.state.servers import Endpoint, ProductImage
+    from reconciler.state.servers import Endpoint
 
 _BUILD_STOP = ((signal.SIGTERM, 1800.0),)
 _CLONE_STOP = ((signal.SIGTERM, 60.0),)
@@ -79,11 +81,14 @@ class MysqlEngine:
         return server.installed_servers(self.product)
 
     def container_image(self, major: str | None) -> ProductImage:
-        raise UnsupportedError(
-            f"{self.product.title} {major or ''}".rstrip() + " in containers is not supported in this version",
-            reason="RuntimeUnsupported",
-            hint="write runtime: process",
-        )
+        if self.product.container is None:
+            raise UnsupportedError(
+                f"{self.product.title} {major or ''}".rstrip() + " in containers is not supported in this version",
+                reason="RuntimeUnsupported",
+                hint="write runtime: process",
+            )
+        here = next((one.major for one in self.servers()), contained.NEWEST_MAJOR)  # a build works on files with it
+        return ProductImage(f"{self.product.container}:{major or here}", "mysql")
 
     def identify(self, source: LocalSource) -> SourceIdentity:
         return identify.identify(source, self.product)
@@ -130,7 +135,12 @@ class MysqlEngine:
     @translated()
     def clone_server(self, work: CloneWork) -> ServerSpec:
         parameters.check_parameters(work.parameters)
-        installed = server.choose(self.product, work.snapshot.major)
+        major, image = work.snapshot.major, work.software
+        if image is None:
+            installed = server.choose(self.product, major)
+        else:
+            installed = contained.installed(image, self.product, major)
+            contained.require_loopback(work)
         if dict(work.parameters) != dict(work.snapshot.parameters):  # those of the snapshot served its build
             settings.check_values(self.product, installed, work.parameters)
         data = server.data_directory(work)
@@ -162,14 +172,21 @@ class MysqlEngine:
         return f"mysql://{user}{secret}@{host}:{endpoint.port}/{database}"
 
     def shell(self, endpoint: Endpoint, password: str, major: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
-        installed = server.choose(self.product, major)
-        client = server.tool(installed, self.product.clients, self.product.install_hint)
+        client = server.client(self.product, major)
         where = ("--protocol=tcp", f"--host={endpoint.host}", f"--port={endpoint.port}", f"--user={endpoint.user}")
         argv = (str(client), "--no-defaults", *where, "--default-character-set=utf8mb4", endpoint.database)
         return argv, {"MYSQL_PWD": password}
 
     def _installed_for(self, work: BuildWork) -> InstalledServer:
-        """Return the installation that must run a build: what exists already decides, then the document."""
+        """Return what must run a build; its server may be an image's, beside programs of this host for files."""
+        found = self._installed_here(work)
+        if work.software is None:
+            return found
+        contained.installed(work.software, self.product, found.major)
+        return replace(found, software=work.software)
+
+    def _installed_here(self, work: BuildWork) -> InstalledServer:
+        """Return the installation on this host that a build needs: what exists already decides, then the document."""
         found = work.source.base.major if work.source.base is not None else None
         if work.source.kind == "primary":
             made = notes.read(work).get("major")
@@ -186,14 +203,14 @@ class MysqlEngine:
     def _spec(self, work: server.Work, installed: InstalledServer) -> ServerSpec:
         socket, pid = server.socket(work), server.pid_file(work)
         build = isinstance(work, BuildWork)
+        image = work.software
+        program = self.product.servers[0] if image else str(server.server_program(self.product, installed))
         return ServerSpec(
             name=work.server,
-            argv=(
-                str(server.server_program(self.product, installed)),
-                f"--defaults-file={server.settings_file(work)}",
-            ),
+            argv=(program, f"--defaults-file={server.settings_file(work)}"),
             directory=work.directory,
-            env=server.environment(),
+            env={} if image else server.environment(),
+            contained=contained.place(work, image) if image else None,
             account=work.account,
             host=None if isinstance(work, BuildWork) else work.host,
             port=None if isinstance(work, BuildWork) else work.port,

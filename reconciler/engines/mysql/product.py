@@ -38,6 +38,8 @@ class Product(ABC):
     title: str
     """As people do."""
     install_hint: str
+    container: str | None
+    """Name of the makers' image of containers; None: this version runs none."""
     servers: tuple[str, ...]
     """Names of the server program, the first that exists counts."""
     clients: tuple[str, ...]
@@ -106,6 +108,7 @@ class MariaDb(Product):
     name = "mariadb"
     title = "MariaDB"
     masks = True
+    container = "mariadb"
     install_hint = "apt-get install mariadb-server-core mariadb-client-core"
     servers = ("mariadbd", "mysqld")
     clients = ("mariadb", "mysql")
@@ -185,6 +188,7 @@ class MySql(Product):
     name = "mysql"
     title = "MySQL"
     masks = False
+    container = None
     install_hint = "install the package mysql-server of MySQL's own repository"
     servers = ("mysqld",)
     clients = ("mysql",)

@@ -20,6 +20,7 @@ import pymysql
 from reconciler import proc
 from reconciler.engines import files
 from reconciler.engines.base import BuildWork, CloneWork, InstalledServer
+from reconciler.engines.mysql import contained
 from reconciler.engines.mysql.failures import SqlError, sql_error
 from reconciler.engines.mysql.link import Link
 from reconciler.errors import CommandError, NotInstalledError, PermanentError, UnavailableError
@@ -45,6 +46,8 @@ SYSTEM_DATABASES = frozenset({"mysql", "information_schema", "performance_schema
 _INTERNAL_USERS = ("mariadb.sys", "mysql.sys", "mysql.session", "mysql.infoschema")
 """Locked accounts of the product itself; its own views are theirs."""
 OURS = (ADMIN, OWNER, *_INTERNAL_USERS)
+RESERVED = (*OURS, contained.HEALTH)
+"""Names that no user of a clone can have."""
 
 _PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/mysql/bin", "/opt/mysql/bin", "/opt/mariadb/bin")
 _KEY = "admin.key"
@@ -97,11 +100,18 @@ def tool(installed: InstalledServer, names: tuple[str, ...], hint: str) -> Path:
         NotInstalledError: there is none.
 
     """
-    directories = [str(installed.directory), os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin"]
-    for name in names:
-        if (found := shutil.which(name, path=os.pathsep.join(directories))) is not None:
-            return Path(found)
-    raise NotInstalledError(f"the program {names[0]} is not installed on this host", hint=hint)
+    return _program([installed.directory], names, hint)
+
+
+def client(product: Product, major: str) -> Path:
+    """Return the client program for servers of a version; of those in containers, this host may have no programs.
+
+    Raises:
+        NotInstalledError: there is no client of any version.
+
+    """
+    found = next((one for one in installed_servers(product) if one.major == major), None)
+    return _program([found.directory] if found is not None else [], product.clients, product.install_hint)
 
 
 def environment() -> dict[str, str]:
@@ -123,7 +133,7 @@ def settings_file(work: Served) -> Path:
 
 def socket(work: Served) -> Path:
     """Return the private socket."""
-    return work.run_directory / "mysql.sock"
+    return work.run_directory / (contained.SOCKET if contained.is_contained(work) else "mysql.sock")
 
 
 def pid_file(work: Served) -> Path:
@@ -148,6 +158,8 @@ def prepare_admin(work: Served, product: Product, *, more: str = "") -> Path:
     )
     if isinstance(work, CloneWork):  # it has the rest from its build
         statements = f"ALTER USER {who} {product.identified(password)};\n"
+    if isinstance(work, BuildWork | CloneWork) and contained.is_contained(work):
+        statements += contained.probe(work, product, password)
     files.write_file(work.run_directory, INIT_FILE, statements + more, work.account)
     return work.run_directory / INIT_FILE
 
@@ -218,6 +230,14 @@ def _kill(work: Served, thread: int) -> None:
             admin.rows("KILL QUERY %s", thread)
     except (SqlError, UnavailableError):
         return  # it is over, or the server is
+
+
+def _program(first: list[Path], names: tuple[str, ...], hint: str) -> Path:
+    directories = [*map(str, first), os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/bin"]
+    for name in names:
+        if (found := shutil.which(name, path=os.pathsep.join(directories))) is not None:
+            return Path(found)
+    raise NotInstalledError(f"the program {names[0]} is not installed on this host", hint=hint)
 
 
 def _programs(product: Product) -> Iterator[Path]:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.engines import files
-from reconciler.engines.mysql import parameters, server
+from reconciler.engines.mysql import contained, parameters, server
 from reconciler.errors import CommandError, UnsupportedError
 from reconciler.handover import give
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
     from reconciler.engines.base import BuildWork, CloneWork, InstalledServer
     from reconciler.engines.mysql.product import Product
@@ -80,7 +80,7 @@ def check_values(product: Product, installed: InstalledServer, wanted: Mapping[s
         UnsupportedError: a name or a value is not the server's.
 
     """
-    if not wanted:
+    if not wanted or installed.origin == "container":  # there, the server's start tells
         return
     program = server.server_program(product, installed)
     words = [f"--{name}={value}" for name, value in parameters.canonical(wanted).items()]
@@ -142,6 +142,8 @@ def write_clone(work: CloneWork, product: Product, layout: Mapping[str, str]) ->
     }
     if work.port is None:
         values["skip_networking"] = "ON"
+    elif work.contained:
+        values |= {"port": str(contained.PORT), "bind_address": "*"}
     else:
         values |= {"port": str(work.port), "bind_address": work.host}
     if work.tls is not None:
@@ -160,16 +162,21 @@ def temporary(work: server.Served) -> Path:
     return path
 
 
+def run_directory(work: server.Served) -> PurePath:
+    """Return where the server finds its run directory."""
+    return contained.RUN if contained.is_contained(work) else work.run_directory
+
+
 def rules(work: server.Served, product: Product) -> dict[str, str]:
     """Return the settings of every server of ours that nobody may change."""
-    temporary_files = temporary(work)
+    temporary_files, run = temporary(work), run_directory(work)
     return {
         "datadir": str(server.data_directory(work)),
-        "socket": str(server.socket(work)),
-        "pid_file": str(server.pid_file(work)),
+        "socket": str(run / server.socket(work).name),
+        "pid_file": str(run / server.pid_file(work).name),
         "tmpdir": str(temporary_files),
         "secure_file_priv": product.no_files(temporary_files),
-        "init_file": str(work.run_directory / server.INIT_FILE),
+        "init_file": str(run / server.INIT_FILE),
         "local_infile": "OFF",
         "skip_log_bin": "ON",
     }

@@ -70,11 +70,11 @@ def collation_versions(software: Software) -> dict[str, str]:
 def place(work: Work, data: Path, software: Software) -> Contained:
     """Return where the container of a build or clone has its files, and write what else it needs into them."""
     inside = data_path(software)
-    mounts = {data: inside, work.run_directory: SOCKETS}
+    mounts = {inside: data, SOCKETS: work.run_directory}
     if names := _added_names(work, software):
         files.write_file(work.run_directory, _NAMES, names, work.account)
         (work.run_directory / _NAMES).chmod(0o644)
-        mounts[work.run_directory / _NAMES] = PurePosixPath(_USERS)
+        mounts[PurePosixPath(_USERS)] = work.run_directory / _NAMES
     return Contained(
         software=software,
         mounts=mounts,

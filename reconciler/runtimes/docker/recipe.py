@@ -79,7 +79,7 @@ def _host_config(spec: ServerSpec, box: Contained, settings: DockerSettings) -> 
     return {
         "Mounts": [
             {"Type": "bind", "Source": str(source.resolve()), "Target": str(target)}
-            for source, target in box.mounts.items()
+            for target, source in box.mounts.items()
         ],
         "NetworkMode": "none" if spec.port is None else settings.networks[0],
         "RestartPolicy": {"Name": "no" if spec.port is None else settings.restart},

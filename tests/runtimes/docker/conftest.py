@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import pymysql
 import pytest
 
 from reconciler.ids import InstallationId, RuntimeName, ServerName
@@ -13,9 +16,9 @@ from reconciler.runtimes.docker.runtime import DockerRuntime
 from reconciler.runtimes.docker.settings import DockerSettings
 from reconciler.state.servers import Contained, ProductImage, ServerSpec
 from reconciler.testing.runtime import RuntimeHarness
-from tests.containers import IMAGE, USER, container_daemon, host_major
+from tests.containers import IMAGE, MARIADB_IMAGE, USER, container_daemon, host_major, host_mariadb, import_mariadb
 from tests.runtimes.conftest import answers
-from tests.support import World, free_block, image, new_world, release_block
+from tests.support import PRODUCTS, World, free_block, image, new_world, release_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +34,96 @@ bind(T, sockaddr_in(5432, INADDR_ANY)); listen(T, 9);
 socket(U, PF_UNIX, SOCK_STREAM, 0); bind(U, sockaddr_un("/srv/socket")) or die "bind: $!"; listen(U, 9);
 print "starting\\n"; while (1) { accept(C, U); close C; }
 """
+
+
+@dataclass(frozen=True)
+class Product:
+    """A database product whose servers can be in containers, and how its words differ."""
+
+    engine: str
+    reference: str
+    """The container image that the tests have of it."""
+    major: str
+    user: str
+    files: str
+    """Where the image expects data; there is that of a clone."""
+    port: int
+    told: str
+    """What its server writes when it takes connections."""
+    client: tuple[str, ...]
+    """A program of the image that selects 7 in the clone ``dev`` as ``app``, from another container."""
+    password: str
+    """The variable that this takes the password from."""
+    healthy: str
+    """What the probe of a container's health writes."""
+    powerful: str
+    """Counts the users ``boss`` that may do everything."""
+    exits: dict[str, str]
+    """Settings with which it ends at once, and what it says then."""
+    why: str
+
+    def image(self, name: str = "shop", **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML
+        """Return an image with three products."""
+        script = PRODUCTS if self.engine == "postgres" else _PRODUCTS_OF_MARIADB
+        defaults = {"engine": self.engine, "version": self.major, "scripts": [{"inline": script, "database": "shop"}]}
+        return image(name, **{**defaults, **spec})
+
+    def rows(self, world: World, name: str, statement: str, user: str = "app") -> list[tuple[Any, ...]]:
+        """Run a statement on a clone and return its rows."""
+        if self.engine == "postgres":
+            return world.sql(name, statement, user=user)
+        reached = {"host": "127.0.0.1", "port": world.current(name).port, "database": "shop"}
+        connection = pymysql.connect(user=user, password=world.password(name, user), autocommit=True, **reached)
+        with closing(connection), connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+
+_PRODUCTS_OF_MARIADB = """
+CREATE TABLE product (id int PRIMARY KEY, name text NOT NULL);
+INSERT INTO product SELECT seq, CONCAT('Product ', seq) FROM seq_1_to_3;
+"""
+
+
+def postgres() -> Product:
+    return Product(
+        engine="postgres",
+        reference=f"{IMAGE}:{host_major()}",
+        major=host_major(),
+        user="postgres",
+        files="/var/lib/postgresql/data/PG_VERSION",
+        port=5432,
+        told="database system is ready",
+        client=("psql", "-h", "dev", "-U", "app", "-Atc", "SELECT 7", "shop"),
+        password="PGPASSWORD",
+        healthy="",
+        powerful="SELECT count(*) FROM pg_user WHERE usename = 'boss' AND usesuper",
+        exits={"wal_level": "minimal", "max_wal_senders": "3"},
+        why="WAL streaming (max_wal_senders > 0) requires",
+    )
+
+
+def mariadb() -> Product:
+    return Product(
+        engine="mariadb",
+        reference=f"{MARIADB_IMAGE}:{host_mariadb()}",
+        major=host_mariadb(),
+        user="mysql",
+        files="/var/lib/mysql/data/ibdata1",
+        port=3306,
+        told="ready for connections",
+        client=("mariadb", "--host=dev", "--user=app", "--skip-column-names", "--execute=SELECT 7", "shop"),
+        password="MYSQL_PWD",
+        healthy="mysqld is alive\n",
+        powerful="SELECT count(*) FROM mysql.user WHERE user = 'boss' AND super_priv = 'Y'",
+        exits={"sql_mode": "NONSENSE"},
+        why="Error while setting value 'NONSENSE' to 'sql_mode'",
+    )
+
+
+PRODUCTS_OF_BOTH = {"postgres": postgres, "mariadb": mariadb}
+both = pytest.mark.parametrize("product", list(PRODUCTS_OF_BOTH), indirect=True, scope="session")
+"""Runs a test with each; others are with PostgreSQL."""
 
 
 class DockerHarness(RuntimeHarness):
@@ -82,7 +175,7 @@ class DockerHarness(RuntimeHarness):
             ready=lambda: answers(place / "socket"),
             ready_timeout=60.0,
             stale_files=(place / "socket",),
-            contained=Contained(software=software, mounts={place: PurePosixPath("/srv")}, port=5432, health=("true",)),
+            contained=Contained(software=software, mounts={PurePosixPath("/srv"): place}, port=5432, health=("true",)),
             subject={"clone": name.partition(".")[0]},
         )
 
@@ -108,12 +201,21 @@ def harness(daemon: ContainerDaemon, short_path: Path, account_settings: Account
 
 
 @pytest.fixture(scope="session")
-def built(daemon: ContainerDaemon) -> Iterator[World]:
+def product(request: pytest.FixtureRequest, daemon: ContainerDaemon) -> Product:
+    """The product that a test is about."""
+    found = PRODUCTS_OF_BOTH[getattr(request, "param", "postgres")]()
+    if found.engine == "mariadb":
+        import_mariadb(daemon)
+    return found
+
+
+@pytest.fixture(scope="session")
+def built(daemon: ContainerDaemon, product: Product) -> Iterator[World]:
     """An installation with an image that was built by processes of the host."""
     world = new_world()
     try:
-        configure(world, daemon)
-        world.write("shop.yaml", image("shop", version=host_major()))
+        configure(world, daemon, product)
+        world.write("shop.yaml", product.image())
         world.converge()
         yield world
     finally:
@@ -121,14 +223,14 @@ def built(daemon: ContainerDaemon) -> Iterator[World]:
 
 
 @pytest.fixture
-def shop(built: World, daemon: ContainerDaemon) -> Iterator[World]:
+def shop(built: World, daemon: ContainerDaemon, product: Product) -> Iterator[World]:
     """The installation, without clones before and after the test."""
     try:
         yield built
     finally:
         if not daemon.running:
             daemon.start()
-        configure(built, daemon)
+        configure(built, daemon, product)
         for path in (built.root / "specs").glob("*.yaml"):
             if path.name != "shop.yaml":
                 path.unlink()
@@ -138,13 +240,13 @@ def shop(built: World, daemon: ContainerDaemon) -> Iterator[World]:
         assert daemon.names() == set()
 
 
-def configure(world: World, daemon: ContainerDaemon, **docker: Any) -> None:  # noqa: ANN401 - as YAML
+def configure(world: World, daemon: ContainerDaemon, product: Product, **docker: Any) -> None:  # noqa: ANN401 - as YAML
     """Write the configuration of a world whose clones can be in containers; ``docker`` are changes of that section."""
     first, last = world.ports.start, world.ports.stop - 1
     settings = {
         "socket": str(daemon.socket),
         "ports": f"{first + 20}-{last}",
-        "images": {"postgres": f"{IMAGE}:{host_major()}"},
+        "images": {product.engine: product.reference},
         "pull": "never",
         "networks": ["compose"],
     }

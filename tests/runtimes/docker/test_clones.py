@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.containers import IMAGE, host_major
-from tests.runtimes.docker.conftest import configure
+from tests.runtimes.docker.conftest import both, configure
 from tests.support import clone, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.containers import ContainerDaemon
+    from tests.runtimes.docker.conftest import Product
     from tests.support import World
 
 pytestmark = [pytest.mark.root, pytest.mark.postgres]
@@ -32,10 +34,13 @@ def owner(path: Path) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
-def test_a_clone_in_a_container_says_what_it_is_and_is_held_to_its_limits(shop: World, daemon: ContainerDaemon) -> None:
+@both
+def test_a_clone_in_a_container_says_what_it_is_and_is_held_to_its_limits(
+    shop: World, daemon: ContainerDaemon, product: Product
+) -> None:
     shop.write("dev.yaml", clone("dev", runtime="docker", owner="payments", resources={"memory": "256Mi", "cpus": 0.5}))
     shop.converge()
-    assert shop.sql("dev", "SELECT count(*) FROM product") == [(3,)]
+    assert product.rows(shop, "dev", "SELECT count(*) FROM product") == [(3,)]
     facts, manifest = daemon.inspect(container(daemon, "dev")), shop.current("dev")
     labels, host = facts["Config"]["Labels"], facts["HostConfig"]
     assert {name: labels[f"reconciler/{name}"] for name in ("clone", "image", "snapshot", "commit", "owner")} == {
@@ -47,50 +52,51 @@ def test_a_clone_in_a_container_says_what_it_is_and_is_held_to_its_limits(shop: 
     }
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (256 << 20, 256 << 20, 500_000_000)
     assert (host["ShmSize"], host["RestartPolicy"]["Name"]) == (256 << 20, "unless-stopped")
-    assert host["PortBindings"] == {"5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(manifest.port)}]}
-    assert daemon.docker("exec", facts["Id"], *facts["Config"]["Healthcheck"]["Test"][1:]) == ""
-    assert "database system is ready" in shop.run("logs", "dev").stdout
+    assert host["PortBindings"] == {f"{product.port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(manifest.port)}]}
+    assert daemon.docker("exec", facts["Id"], *facts["Config"]["Healthcheck"]["Test"][1:]) == product.healthy
+    assert product.told in shop.run("logs", "dev").stdout
 
 
+@both
 def test_nothing_changes_hands_for_a_clone_of_an_image_that_processes_built(
-    shop: World, daemon: ContainerDaemon
+    shop: World, daemon: ContainerDaemon, product: Product
 ) -> None:
     shop.write("dev.yaml", clone("dev", runtime="docker"))
     shop.converge()
     (snapshot,) = shop.snapshots()
     volumes = shop.pool_path / "volumes"
-    built, made = (volumes / name / "data" / "global" for name in (snapshot, "dev.1"))
+    built, made = (volumes / name / "data" / PurePath(product.files).name for name in (snapshot, "dev.1"))
     uid, gid = owner(built)
     assert owner(made) == (uid, gid)
     assert daemon.inspect(container(daemon, "dev"))["Config"]["User"] == f"{uid}:{gid}"
 
 
-def test_another_container_reaches_a_clone_by_its_name(shop: World, daemon: ContainerDaemon) -> None:
+@both
+def test_another_container_reaches_a_clone_by_its_name(shop: World, daemon: ContainerDaemon, product: Product) -> None:
     shop.write("dev.yaml", clone("dev", runtime="docker"))
     shop.converge()
-    application = ["run", "--rm", "--network=compose", "--env", f"PGPASSWORD={shop.password('dev')}"]
-    told = daemon.docker(
-        *application, f"{IMAGE}:{host_major()}", "psql", "-h", "dev", "-U", "app", "-Atc", "SELECT 7", "shop"
-    )
-    assert told == "7\n"
+    application = ["run", "--rm", "--network=compose", "--env", f"{product.password}={shop.password('dev')}"]
+    assert daemon.docker(*application, product.reference, *product.client) == "7\n"
 
 
+@both
 @pytest.mark.long
-def test_a_clone_in_a_container_may_have_a_superuser(shop: World) -> None:
+def test_a_clone_in_a_container_may_have_a_superuser(shop: World, product: Product) -> None:
     shop.write("dev.yaml", clone("dev", runtime="docker", users=[{"name": "boss", "role": "superuser"}]))
     shop.converge()
-    assert shop.sql("dev", "SELECT usesuper FROM pg_user WHERE usename = 'boss'", user="boss") == [(True,)]
+    assert product.rows(shop, "dev", product.powerful, user="boss") == [(1,)]
     shop.write("copy.yaml", clone("copy", runtime="docker", image={"clone": "dev"}))
     shop.apply()
     assert shop.generations("copy") == {}  # nothing is made of what a superuser had
 
 
+@both
 def test_a_container_is_adopted_and_one_that_was_removed_paused_or_stopped_comes_back(
-    shop: World, daemon: ContainerDaemon
+    shop: World, daemon: ContainerDaemon, product: Product
 ) -> None:
     shop.write("dev.yaml", clone("dev", runtime="docker"))
     shop.converge()
-    shop.sql("dev", "INSERT INTO product VALUES (4, 'somebody''s work')")
+    product.rows(shop, "dev", "INSERT INTO product VALUES (4, 'somebody''s work')")
     before = daemon.inspect(container(daemon, "dev"))["Id"]
     assert shop.apply().require().actions == []
     assert daemon.inspect(container(daemon, "dev"))["Id"] == before
@@ -100,7 +106,7 @@ def test_a_container_is_adopted_and_one_that_was_removed_paused_or_stopped_comes
     for ended in (("rm", "--force"), ("stop",), ("kill",)):
         daemon.docker(*ended, container(daemon, "dev"))
         assert shop.apply().require().actions == ["start Clone/dev"]
-        assert shop.sql("dev", "SELECT count(*) FROM product") == [(4,)]
+        assert product.rows(shop, "dev", "SELECT count(*) FROM product") == [(4,)]
 
 
 def test_a_silent_daemon_is_not_a_reason_to_do_anything(shop: World, daemon: ContainerDaemon) -> None:
@@ -159,8 +165,10 @@ def test_a_port_that_somebody_elses_container_has_is_told_and_waited_for(shop: W
 
 
 @pytest.mark.long
-def test_an_image_that_does_not_exist_is_told_with_what_to_do(shop: World, daemon: ContainerDaemon) -> None:
-    configure(shop, daemon, images={"postgres": "registry.invalid/nobody@sha256:" + "0" * 64}, pull="missing")
+def test_an_image_that_does_not_exist_is_told_with_what_to_do(
+    shop: World, daemon: ContainerDaemon, product: Product
+) -> None:
+    configure(shop, daemon, product, images={"postgres": "registry.invalid/nobody@sha256:" + "0" * 64}, pull="missing")
     shop.write("dev.yaml", clone("dev", runtime="docker"))
     told = shop.apply().errors["Clone/dev"]
     assert "the container image registry.invalid/nobody@sha256:000" in told
@@ -169,12 +177,15 @@ def test_an_image_that_does_not_exist_is_told_with_what_to_do(shop: World, daemo
     assert shop.generations("dev") == {}
 
 
+@both
 @pytest.mark.long
-def test_a_server_that_exits_at_once_is_told_with_the_end_of_its_log(shop: World, daemon: ContainerDaemon) -> None:
-    shop.write("dev.yaml", clone("dev", runtime="docker", parameters={"wal_level": "minimal", "max_wal_senders": "3"}))
+def test_a_server_that_exits_at_once_is_told_with_the_end_of_its_log(
+    shop: World, daemon: ContainerDaemon, product: Product
+) -> None:
+    shop.write("dev.yaml", clone("dev", runtime="docker", parameters=product.exits))
     told = shop.apply().errors["Clone/dev"]
     assert "while it started; the end of its log:" in told
-    assert "WAL streaming (max_wal_senders > 0) requires" in told
+    assert product.why in told
     assert daemon.names() == set()
 
 

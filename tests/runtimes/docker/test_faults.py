@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.containers import USER, host_major
+from tests.runtimes.docker.conftest import both
 from tests.runtimes.docker.test_clones import container, owner
 from tests.support import PRODUCTS, PROGRAM, clone, image, until
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.containers import ContainerDaemon
+    from tests.runtimes.docker.conftest import Product
     from tests.support import World
 
 pytestmark = [pytest.mark.root, pytest.mark.postgres, pytest.mark.long]
@@ -25,10 +27,11 @@ _TRIES = 8
 """Of what has to fall into the short time that a pass takes to stop a server."""
 
 
+@both
 def test_an_image_that_is_built_in_a_container_belongs_to_the_images_own_user(
-    shop: World, daemon: ContainerDaemon
+    shop: World, daemon: ContainerDaemon, product: Product
 ) -> None:
-    shop.write("boxed.yaml", image("boxed", version=host_major(), runtime="docker"))
+    shop.write("boxed.yaml", product.image("boxed", runtime="docker"))
     shop.write(
         "dev.yaml",
         clone("dev", image="boxed", runtime="docker"),
@@ -37,10 +40,11 @@ def test_an_image_that_is_built_in_a_container_belongs_to_the_images_own_user(
     shop.converge()
     (snapshot,) = (name for name in shop.snapshots() if name.startswith("boxed"))
     data = shop.pool_path / "volumes" / snapshot / "data"
-    assert owner(data) == owner(data / "global") == (USER, USER)
+    assert {owner(data), *map(owner, data.iterdir())} == {(USER, USER)}
     assert daemon.inspect(container(daemon, "dev"))["Config"]["User"] == f"{USER}:{USER}"
-    assert daemon.docker("exec", "--user=postgres", container(daemon, "dev"), "sh", "-c", "ls $PGDATA/PG_VERSION")
-    assert shop.sql("dev", "SELECT count(*) FROM product") == shop.sql("copy", "SELECT count(*) FROM product") == [(3,)]
+    assert daemon.docker("exec", f"--user={product.user}", container(daemon, "dev"), "ls", product.files)
+    for name in ("dev", "copy"):
+        assert product.rows(shop, name, "SELECT count(*) FROM product") == [(3,)]
 
 
 def build_servers(daemon: ContainerDaemon) -> list[str]:

@@ -18,7 +18,7 @@ SPEC = ServerSpec(
     ready=lambda: True,
     contained=Contained(
         software=Software("postgres:18", "sha256:0123", {}, None, lambda _argv: ""),
-        mounts={Path("/srv"): PurePosixPath("/srv")},
+        mounts={PurePosixPath("/srv"): Path("/srv")},
         port=5432,
         health=("true",),
     ),
