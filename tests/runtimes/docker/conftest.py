@@ -72,8 +72,14 @@ class Product:
         """Run a statement on a clone and return its rows."""
         if self.engine == "postgres":
             return world.sql(name, statement, user=user)
-        reached = {"host": "127.0.0.1", "port": world.current(name).port, "database": "shop"}
-        connection = pymysql.connect(user=user, password=world.password(name, user), autocommit=True, **reached)
+        connection = pymysql.connect(
+            host="127.0.0.1",
+            port=world.current(name).port or 0,
+            user=user,
+            password=world.password(name, user),
+            database="shop",
+            autocommit=True,
+        )
         with closing(connection), connection.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())

@@ -52,7 +52,7 @@ def test_a_server_in_a_container_is_found_from_inside_and_ends_in_an_orderly_way
     assert "Access denied" not in told
 
 
-def sessions(world: World, name: str) -> int | None:
+def sessions(world: World, name: str) -> int:
     """Return how many sessions of users there ever were since a clone's server started."""
     with world.host() as host:
         (volume,) = world.generations(name).values()
