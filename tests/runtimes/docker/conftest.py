@@ -206,10 +206,10 @@ def harness(daemon: ContainerDaemon, short_path: Path, account_settings: Account
         release_block(ports)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=["postgres"])
 def product(request: pytest.FixtureRequest, daemon: ContainerDaemon) -> Product:
     """The product that a test is about."""
-    found = PRODUCTS_OF_BOTH[getattr(request, "param", "postgres")]()
+    found = PRODUCTS_OF_BOTH[request.param]()
     if found.engine == "mariadb":
         import_mariadb(daemon)
     return found
@@ -258,5 +258,5 @@ def configure(world: World, daemon: ContainerDaemon, product: Product, **docker:
     }
     world.configure(
         runtimes={"process": {"ports": f"{first}-{first + 19}"}, "docker": settings | docker},
-        prune={"maxDelete": 1000},
+        prune={"maxDelete": 1000, "maxDeletePercent": 100},
     )

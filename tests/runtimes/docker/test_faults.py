@@ -90,7 +90,11 @@ def killed_during_a_stop(shop: World, daemon: ContainerDaemon) -> bool:
     name = container(daemon, "dev")
     shop.remove("dev.yaml")
     hit = with_killed_daemon(shop, daemon, lambda: not running(daemon, name))
-    until(lambda: settled(shop) and not shop.generations("dev"), what="the end of the clone")
+    shop.apply_until(
+        lambda done: done.actions == [] and not shop.generations("dev"),
+        what="the end of the clone",
+        fails=("Clone/dev",),
+    )
     assert daemon.names() == set()
     return hit
 

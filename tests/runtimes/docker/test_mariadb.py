@@ -90,10 +90,10 @@ def test_an_image_of_another_product_is_refused(shop: World, daemon: ContainerDa
 
 @pytest.mark.long
 def test_a_clone_of_a_clone_in_a_container_has_no_account_of_its_probe(shop: World, product: Product) -> None:
-    shop.write("dev.yaml", clone("dev", runtime="docker"))
-    shop.write("copy.yaml", clone("copy", image={"clone": "dev"}, users=[{"name": "app", "role": "superuser"}]))
+    shop.write("first.yaml", clone("first", runtime="docker"))
+    shop.write("second.yaml", clone("second", image={"clone": "first"}, users=[{"name": "app", "role": "superuser"}]))
     shop.converge()
-    told = product.rows(shop, "copy", "SELECT user FROM mysql.user WHERE user LIKE 'reconciler%' ORDER BY user")
+    told = product.rows(shop, "second", "SELECT user FROM mysql.user WHERE user LIKE 'reconciler%' ORDER BY user")
     assert told == [("reconciler_admin",), ("reconciler_owner",)]
 
 
