@@ -6,7 +6,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS)
 
-.PHONY: setup demo packages test test-long test-trial bench check schemas format clean
+.PHONY: setup demo packages test test-long test-weekly bench check schemas format clean
 
 setup: $(VENV)/.installed
 
@@ -39,13 +39,13 @@ packages: setup
 	@$(BIN)/python tests/setup/packages.py
 
 test: packages check
-	$(PYTEST) --dist loadfile -m "not long and not trial"
+	$(PYTEST) --dist loadfile -m "not long"
 
 test-long: packages
-	$(PYTEST) --dist worksteal -m "long and not trial" || test $$? -eq 5 # no tests: pytest has said so
+	$(PYTEST) --dist worksteal -m "long and not weekly" || test $$? -eq 5 # no tests: pytest has said so
 
-test-trial: packages
-	$(PYTEST) --dist worksteal -m trial || test $$? -eq 5
+test-weekly: packages
+	$(PYTEST) --dist worksteal -m long || test $$? -eq 5
 
 bench: packages
 	$(BIN)/python -m bench

@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import MEMORY, WORLDS, end_installations, new_world
+from tests.support import DAY, MEMORY, WORLDS, end_installations, new_world
 from tests.zfs import destroy_all, ended_when_stuck, turn, zfs_pool
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ pytest.register_assert_rewrite("reconciler.testing.storage")
 
 _SESSIONS = "rec-"
 _MOUNTS = "mounts"
+
+
+def pytest_configure() -> None:
+    """Fix the day for the whole session, its workers included."""
+    os.environ.setdefault(DAY, str(date.today().toordinal()))  # noqa: DTZ011 - the same one everywhere is enough
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

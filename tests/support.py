@@ -56,10 +56,17 @@ WORLDS = "rw-"
 """How the names of their directories begin; in memory the number of their process follows."""
 MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 4 << 30
+DAY = "RECONCILER_TESTS_DAY"
+"""The number of a day: to run again what was run then."""
 PRODUCTS = """
 CREATE TABLE product (id integer PRIMARY KEY, name text NOT NULL);
 INSERT INTO product SELECT number, 'Product ' || number FROM generate_series(1, 3) AS number;
 """
+
+
+def today() -> int:
+    """Return the number of the day on which the session began, which says whose turn it is."""
+    return int(os.environ[DAY])
 
 
 def image(name: str, **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML

@@ -47,6 +47,8 @@ class Scenario:
     """How many runs are killed in a row before one may converge; more than one where a run takes seconds."""
     parts: int = 1
     """In how many tests the places are divided, so that workers share them."""
+    daily: bool = False
+    """Whether ``make test-long`` runs one of the parts, each day another; ``make test-weekly`` runs all of them."""
     beyond: str = ""
     """A scenario that does the same with something else: what both do at the same point is killed there only."""
     part: str = ""
@@ -540,7 +542,7 @@ SCENARIOS = {
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
     "replay": Scenario(on_archive, archive_more, replayed, chain=8, around=beside_a_primary),
     "moment": Scenario(
-        with_past, write_moment, of_the_moment, chain=8, parts=6, beyond="build", around=beside_a_primary
+        with_past, write_moment, of_the_moment, chain=8, parts=6, daily=True, beyond="build", around=beside_a_primary
     ),
     "keep-raw": Scenario(following, write_past, has_past, chain=4, beyond="leave", around=beside_a_primary),
     "drop-raw": Scenario(with_past, write_no_past, has_no_past, chain=4, beyond="leave", around=beside_a_primary),

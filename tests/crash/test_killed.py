@@ -13,7 +13,7 @@ from reconciler.state.observed import CloneManifest, SnapshotManifest
 from tests.conftest import unmount
 from tests.crash.killed import Place, beyond, count, killed_at
 from tests.crash.scenarios import SCENARIOS, Scenario, masked, with_key, write_image_of_mariadb
-from tests.support import World, new_world
+from tests.support import World, new_world, today
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +24,6 @@ pytestmark = pytest.mark.postgres
 COPY = ("cp", "--archive", "--reflink=auto", "--sparse=always")
 CHAIN_AROUND = 4
 """How many runs are killed in a row in the pass around the work, which is much the same in all scenarios."""
-
-_TRIAL = frozenset({"drop-raw", "keep-raw", "moment", "refresh", "replay"})
-"""Scenarios that were tried at some of their places only."""
 
 
 @pytest.fixture
@@ -91,8 +88,9 @@ class Crashes:
             raise
 
 
-def _marks(name: str, scenario: Scenario) -> list[pytest.MarkDecorator]:
-    return [*([pytest.mark.root] if scenario.root else []), *([pytest.mark.trial] if name in _TRIAL else [])]
+def _marks(scenario: Scenario, part: int) -> list[pytest.MarkDecorator]:
+    another_days = scenario.daily and part != today() % scenario.parts
+    return [*([pytest.mark.root] if scenario.root else []), *([pytest.mark.weekly] if another_days else [])]
 
 
 @pytest.mark.long
@@ -100,7 +98,7 @@ def _marks(name: str, scenario: Scenario) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        pytest.param(name, part, marks=_marks(name, scenario))
+        pytest.param(name, part, marks=_marks(scenario, part))
         for name, scenario in SCENARIOS.items()
         for part in range(scenario.parts)
     ],
