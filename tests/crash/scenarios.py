@@ -537,7 +537,7 @@ SCENARIOS = {
     "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, beyond="build"),
     "build-files": Scenario(with_file, write_image_of_file, file_masked, chain=4, beyond="build"),
     "follow": Scenario(
-        with_way_in, write_followed, followed, chain=8, parts=3, beyond="build", around=beside_a_primary
+        with_way_in, write_followed, followed, chain=8, parts=3, daily=True, beyond="build", around=beside_a_primary
     ),
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
     "replay": Scenario(on_archive, archive_more, replayed, chain=8, around=beside_a_primary),
@@ -558,7 +558,7 @@ SCENARIOS = {
     "clone": Scenario(snapshot_only, write_clone(), fresh),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),
-    "cut": Scenario(working_clone, write_second, started_from_dev, chain=8, parts=4, beyond="clone"),
+    "cut": Scenario(working_clone, write_second, started_from_dev, chain=8, parts=4, daily=True, beyond="clone"),
     "cut-btrfs": Scenario(
         on_btrfs(working_clone), write_second, started_from_dev, beyond="cut", part="storage/", root=True
     ),
