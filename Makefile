@@ -45,7 +45,7 @@ test-long: packages
 	$(PYTEST) --dist worksteal -m "long and not weekly" || test $$? -eq 5 # no tests: pytest has said so
 
 test-weekly: packages
-	$(PYTEST) --dist worksteal -m long || test $$? -eq 5
+	$(PYTEST) --dist worksteal -m weekly || test $$? -eq 5
 
 bench: packages
 	$(BIN)/python -m bench

@@ -48,7 +48,7 @@ class Scenario:
     parts: int = 1
     """In how many tests the places are divided, so that workers share them."""
     daily: bool = False
-    """Whether ``make test-long`` runs one of the parts, each day another; ``make test-weekly`` runs all of them."""
+    """Whether ``make test-long`` runs one of the parts, each day another; ``make test-weekly`` runs the others."""
     beyond: str = ""
     """A scenario that does the same with something else: what both do at the same point is killed there only."""
     part: str = ""
