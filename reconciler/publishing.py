@@ -151,9 +151,11 @@ def status_of(host: Host, view: View, conditions: Mapping[ObjectKey, tuple[Condi
 def withdraw(host: Host) -> tuple[Path, ...]:
     """Remove the published file; return it where it stays, because it does not hold the status of this installation."""
     file = host.config.status.publish.file
-    if file is None or not file.exists():
+    if file is None:
         return ()
     try:
+        if not file.exists():
+            return ()
         if json.loads(file.read_bytes())["observed"]["installation"] != host.installation:
             return (file,)
         file.unlink()

@@ -15,6 +15,7 @@ from reconciler.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from reconciler.host import Host
+    from reconciler.ids import PoolName
     from reconciler.spec.config import Pool
     from reconciler.takedown import Item
 
@@ -86,6 +87,7 @@ def uninstall(
     The list of it comes first; then it asks, unless --yes is given. Stop the loop first.
     """
     from reconciler.errors import RefusedError
+    from reconciler.ids import PoolName
     from reconciler.publishing import withdraw
     from reconciler.service import remove, units_of
     from reconciler.takedown import inventory, obstacles, remove_volumes
@@ -103,7 +105,7 @@ def uninstall(
             return 1
         remove_volumes(host, note)
         host.store.close()
-        left = [found for pool in config.pools.values() for found in _remove_pool(host, pool)]
+        left = [found for name, pool in config.pools.items() for found in _remove_pool(host, PoolName(name), pool)]
         left += [str(path) for path in (*withdraw(host), *host.state.remove()) if str(path) not in left]
     for unit in units_of(file):
         remove(unit)
@@ -127,10 +129,11 @@ def _agreed() -> bool:
     return typer.confirm("Remove all of this for good?", err=True)
 
 
-def _remove_pool(host: Host, pool: Pool) -> tuple[str, ...]:
+def _remove_pool(host: Host, name: PoolName, pool: Pool) -> tuple[str, ...]:
     from reconciler.storage.select import PoolSettings, remove_pool
 
     host.release_pools()
+    host.state.known_pools.forget(name)  # before its marker goes: interrupted, a known one would be away for good
     settings = PoolSettings(driver=pool.driver, path=pool.directory, reserve=str(pool.reserve), size=pool.size)
     return remove_pool(settings, installation=host.installation)
 

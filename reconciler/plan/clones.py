@@ -198,9 +198,12 @@ def _rename_conflict(clone: DesiredClone, volumes: CloneVolumes) -> Condition | 
 
 
 def _rename(index: Index, draft: Draft, clone: DesiredClone, key: ObjectKey, volumes: CloneVolumes) -> bool:
-    """Give the volumes of a former name the new one; return whether there is nothing left to wait for."""
+    """Give the volumes of a former name the new one; return whether there is nothing left to wait for.
+
+    Not while some cannot be seen, as of images: of a clone that has its new name, points may still have the old one.
+    """
     former = clone.formerly
-    if former is None or index.clone_names.get(former) != clone.name:
+    if former is None or index.away or index.clone_names.get(former) != clone.name:
         return True
     named = tuple(g.volume.id for g in volumes.ready if g.manifest.clone != clone.name)
     named += tuple(_of_former(index, former))

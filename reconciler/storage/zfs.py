@@ -411,6 +411,8 @@ def remove_datasets(path: Path, *, installation: InstallationId) -> tuple[str, .
         return (f"the dataset {root}",)
     for name, key in ((f"{root}/volumes", INSTALLATION), (f"{root}/deleted", INSTALLATION), (root, MADE_FOR)):
         if datasets.own_property(name, key) == installation:
+            if name == root and any(path.iterdir()):
+                return (f"what is in the dataset {root}",)
             try:
                 datasets.destroy_empty(name)
             except BusyError:

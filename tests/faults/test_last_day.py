@@ -72,3 +72,30 @@ def test_a_loop_backed_pool_goes_with_its_file() -> None:
         assert sorted(path.name for path in world.root.iterdir()) == ["reconciler.yaml", "secrets", "specs"]
     finally:
         world.close()
+
+
+@pytest.mark.root
+def test_what_could_not_be_removed_because_it_is_in_use_is_removed_by_the_next_call() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("loop devices need root")
+    world = new_world()
+    busy = world.root / "busy"
+    pools = {
+        "default": {"driver": "copy", "path": "./pool", "reserve": "1Mi"},
+        "later": {"driver": "btrfs", "path": str(busy), "size": str(SMALLEST), "reserve": "1Mi"},
+    }
+    world.configure(pools=pools)
+    try:
+        world.apply().require()
+        with (busy / "somebody is here").open("w") as held:
+            held.write("and works")
+            held.flush()
+            (busy / "somebody is here").unlink()
+            refused = world.run("uninstall", "--yes")
+            assert refused.returncode == 1
+            assert os.path.ismount(busy)
+        again = world.run("uninstall", "--yes")
+        assert again.returncode == 0, again.stderr
+        assert sorted(path.name for path in world.root.iterdir()) == ["reconciler.yaml", "secrets", "specs"]
+    finally:
+        world.close()

@@ -102,7 +102,7 @@ def test_what_a_primary_whose_clock_is_behind_has_not_come_to_is_waited_for(worl
         world.apply_until(
             lambda _: world.generations("then"),
             what="the clock of the primary",
-            waits={"Clone/then": ["WaitingForMirror"]},
+            waits={"Clone/then": ["WaitingForMirror", "Creating"]},
         )
         assert world.sql("then", CHAIN)[0] == production.ledger_at(at)
         assert world.sql("then", CHAIN)[0][1] == 8

@@ -208,7 +208,7 @@ def test_a_moment_after_the_last_commit_of_an_idle_primary_is_its_end(world: Wor
     world.apply_until(
         lambda _: world.generations("idle"),
         what="the clock of the primary",
-        waits={"Clone/idle": ["WaitingForMirror"]},
+        waits={"Clone/idle": ["WaitingForMirror", "Creating"]},
     )
     assert world.sql("idle", CHAIN)[0] == production.ledger_at(at)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -271,6 +272,16 @@ def test_a_rename_of_the_source_takes_its_points_and_what_started_from_them_alon
     assert steps(made) == ["rename first"]
     there.run(made)
     assert planned(asked(an_image(), a_clone("first"), second), there.observed).actions == ()
+
+
+def test_points_are_not_renamed_while_a_pool_is_away() -> None:
+    first = a_clone("first", formerly=CloneName("dev"))
+    second = a_clone("second", source_clone=CloneName("first"))
+    point = a_point()
+    there = seen(a_snapshot(), *served(a_generation(first)), point, *served(a_generation(SECOND, point.id)))
+    assert steps(planned(asked(an_image(), first, second), there)) == ["rename first"]
+    pools = {**there.pools, PoolName("other"): a_pool(PoolName("other"), available=False)}
+    assert steps(planned(asked(an_image(), first, second), replace(there, pools=pools))) == []
 
 
 def test_an_explicit_point_is_taken_if_it_is_one_of_the_source() -> None:

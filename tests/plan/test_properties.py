@@ -23,6 +23,7 @@ from reconciler.plan.actions import (
     LoadTemplate,
     Plan,
     ReleaseSnapshot,
+    RenameImage,
     ReplaceClone,
     ReplayArchive,
     RestartClone,
@@ -90,9 +91,8 @@ def test_applying_plans_makes_the_next_one_empty(
             event(f"empty after {number} passes")
             return
         for action in made.actions:
-            assert action.key in there.failed or follows(action, before) or _starts_from_another(desired, action), (
-                action
-            )
+            after_others = follows(action, before) or _starts_from_another(desired, action)
+            assert after_others or _goes_on(action, there.failed), action
     raise AssertionError(made.actions)
 
 
@@ -119,6 +119,12 @@ def follows(action: Action, before: Plan) -> bool:  # noqa: PLR0911 - one case p
             return any(done.key == action.key and done.verb in ("delete", "drop") for done in before.actions)
         case _:
             return False
+
+
+def _goes_on(action: Action, failed: set[ObjectKey]) -> bool:
+    """Whether it is other work on what failed: a mirror that could not be left has its image's new name until then."""
+    left = any(key.kind is Kind.MIRROR and key.name == action.key.name for key in failed)
+    return action.key in failed or (isinstance(action, RenameImage) and left)
 
 
 @MANY

@@ -428,3 +428,15 @@ def test_what_others_put_below_the_datasets_of_a_pool_stays_with_them(zfs_path: 
     zfs("snapshot", f"{name}@mine")
     assert removed(path) == (f"what is below the dataset {name}",)
     assert below(name) == [f"{name}@mine"]
+
+
+@pytest.mark.root
+def test_a_dataset_in_which_somebody_put_a_file_stays_with_it(zfs_path: Path) -> None:
+    path = zfs_path / "pool"
+    name = emptied(path)
+    for marker in path.glob(".*"):
+        if marker.is_file():
+            marker.unlink()
+    (path / "mine").write_text("kept")
+    assert removed(path) == (f"what is in the dataset {name}",)
+    assert (path / "mine").read_text() == "kept"

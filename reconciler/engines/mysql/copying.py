@@ -49,7 +49,7 @@ def identify(source: LocalSource, product: Product) -> SourceIdentity:
 
     """
     here = primary.of_source(source)
-    with primary.look(here, seconds=_LOOK_SECONDS) as link:
+    with primary.look(here, connect_seconds=primary.CONNECT_SECONDS, seconds=_LOOK_SECONDS) as link:
         _version(link, here, product)
         names = wanted(link, here, product, source.primary.databases if source.primary else ())
         found = moment.state(link, here, product)

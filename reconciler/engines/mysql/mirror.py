@@ -72,7 +72,7 @@ class MariaDbMirrors:
         installed = copying.choose_server(build, self._product)
         with primary.session(here) as link:
             _require(link, here)
-            system = str(link.value("SELECT @@GLOBAL.server_id"))
+            system, private = str(link.value("SELECT @@GLOBAL.server_id")), primary.is_private(link)
             known = {name: str(link.value(f"SELECT @@GLOBAL.{name}")) for name in following.AS_PRIMARY}
         bootstrap.initialise(build, self._product, installed)
         settings.write_build(build, self._product, notes.read(build))
@@ -86,7 +86,7 @@ class MariaDbMirrors:
                 position = following.position(admin)
         known["lower_case_table_names"] = layout["lower_case_table_names"]
         state = {**layout, **known, "major": installed.major, "gtid": position, "as_of": found["as_of"]}
-        following.write_state(work, {**state, "absent": " ".join(absent)})
+        following.write_state(work, {**state, "absent": " ".join(absent), "tls": str(int(private))})
         give_tree(work.directory, work.account)
         return CopiedPrimary(installed.major, f"{here.where}/{system}")
 
@@ -237,7 +237,9 @@ def _is_private(work: MirrorWork, here: Primary, state: dict[str, str]) -> bool:
         with primary.look(here) as link:
             found = primary.is_private(link)
     except ReconcilerError:
-        return state.get("tls") == "1"
+        if "tls" not in state:  # not a guess: rows would cross the network in the clear
+            raise
+        return state["tls"] == "1"
     following.write_state(work, {**state, "tls": str(int(found))})
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -31,6 +31,8 @@ TlsMode = Literal["DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDEN
 
 PORT = 3306
 CONNECT_SECONDS = 10
+_PATIENT_SECONDS = 30
+"""For each step of the log-in of a build: a primary may look up names, or be far away."""
 LOOK_SECONDS = 3
 """The same, and the time for an answer, where a pass waits for it: a primary can hang without closing a connection."""
 _ANSWER_SECONDS = 300
@@ -178,27 +180,30 @@ def connect(
     except (RuntimeError, OSError, ValueError) as error:  # of PyMySQL, for a plug-in or a file that it cannot use
         raise refusal(primary, 2059, str(error)) from None
     link = Link(connection, cancel, (lambda thread: _kill(primary, thread)) if cancel is not None else None)
-    link.wait_for(answer_seconds, min(answer_seconds, _WRITE_SECONDS))
-    if _must_be_private(primary) and not is_private(link):
-        link.close()
-        raise refusal(primary, 2026, "it takes no TLS")
+    with ExitStack() as failed:
+        failed.callback(link.close)
+        link.wait_for(answer_seconds, min(answer_seconds, _WRITE_SECONDS))
+        with told(primary):
+            if _must_be_private(primary) and not is_private(link):
+                raise refusal(primary, 2026, "it takes no TLS")
+        failed.pop_all()
     return link
 
 
 @contextmanager
 def session(primary: Primary, cancel: CancelToken | None = None) -> Iterator[Link]:
     """Have a session in the block; what the primary answers there is translated. Raises as :func:`connect`."""
-    with connect(primary, cancel) as link, told(primary):
+    with connect(primary, cancel, connect_seconds=_PATIENT_SECONDS) as link, told(primary):
         yield link
 
 
 @contextmanager
-def look(primary: Primary, *, seconds: int = LOOK_SECONDS) -> Iterator[Link]:
+def look(primary: Primary, *, connect_seconds: int = LOOK_SECONDS, seconds: int = LOOK_SECONDS) -> Iterator[Link]:
     """Have a session in the block that a pass waits for: who does not answer within ``seconds`` is away.
 
     Raises as :func:`session`.
     """
-    with connect(primary, connect_seconds=LOOK_SECONDS, answer_seconds=seconds) as link, told(primary):
+    with connect(primary, connect_seconds=connect_seconds, answer_seconds=seconds) as link, told(primary):
         yield link
 
 

@@ -52,7 +52,8 @@ RESERVED = (*OURS, contained.HEALTH)
 _PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/mysql/bin", "/opt/mysql/bin", "/opt/mariadb/bin")
 _KEY = "admin.key"
 INIT_FILE = "admin.sql"
-_CONNECT_SECONDS = 10
+_CONNECT_SECONDS = 60
+"""For each step of the log-in: builds run behind everything else."""
 _LOOK_SECONDS = 5
 _REMEMBERED = 32
 _PATIENT = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.mysql import moment, primary
+from reconciler.engines.mysql.failures import SqlError
 from reconciler.engines.mysql.product import MARIADB
 from reconciler.errors import NotInstalledError, SourceError, UnavailableError, UnsupportedError
 from reconciler.proc import CancelToken
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.engines.base import BuildSession, LocalSource
+    from reconciler.engines.mysql.link import Link
     from tests.engines.mysql.conftest import MariaDbHarness
 
 _ACCOUNTS = """
@@ -238,6 +240,20 @@ def test_a_primary_that_hangs_in_the_middle_of_a_look_is_away(production: Produc
     finally:
         production.thaw()
     assert caught.value.reason == "PrimaryUnavailable"
+
+
+def test_a_primary_that_is_lost_while_it_is_asked_whether_it_is_private_is_away(
+    mariadb: MariaDbHarness, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(link: Link) -> bool:
+        with suppress(SqlError):
+            link.rows("KILL CONNECTION_ID()")
+        return bool(link.rows("SELECT 1"))
+
+    monkeypatch.setattr(primary, "_must_be_private", lambda _: True)
+    monkeypatch.setattr(primary, "is_private", ended)
+    with pytest.raises(UnavailableError, match="was interrupted"):
+        mariadb.engine.identify(production.source())
 
 
 @pytest.mark.long
