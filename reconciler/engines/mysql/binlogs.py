@@ -164,7 +164,7 @@ def _await(work: BuildWork, admin: Link, names: list[str]) -> None:
         if found["Slave_SQL_Running"] != "Yes":
             raise SourceError("the binary logs after the backup cannot be replayed: the server stopped that")
         file, position = str(found["Relay_Log_File"]), int(found["Relay_Log_Pos"] or 0)
-        if file == names[-1] and position >= size:
+        if file > names[-1] or (file == names[-1] and position >= size):  # it goes on to an empty one of its own
             return
         work.progress(f"replaying the binary logs: {names.index(file) + 1 if file in names else 1} of {len(names)}")
         time.sleep(_POLL_SECONDS)
