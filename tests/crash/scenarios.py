@@ -534,7 +534,7 @@ SCENARIOS = {
     "build-archive": Scenario(archive, write_archive_image, usable, chain=4, beyond="build"),
     "build-backup": Scenario(backup, write_backup_image, usable, chain=4, parts=3, daily=True, beyond="build"),
     "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=4, beyond="build", part="storage/", root=True),
-    "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, beyond="build"),
+    "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, parts=4, daily=True, beyond="build"),
     "build-files": Scenario(with_file, write_image_of_file, file_masked, chain=4, beyond="build"),
     "follow": Scenario(
         with_way_in, write_followed, followed, chain=8, parts=3, daily=True, beyond="build", around=beside_a_primary
