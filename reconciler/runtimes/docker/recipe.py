@@ -74,7 +74,7 @@ def _host_config(spec: ServerSpec, box: Contained, settings: DockerSettings) -> 
         limits |= {"Memory": spec.resources.memory, "MemorySwap": spec.resources.memory}
     if spec.resources.cpus is not None:
         limits["NanoCpus"] = int(spec.resources.cpus * _CORE)
-    if spec.background:
+    if spec.background and os.geteuid() == 0:  # without root, processor time is not always ours to share out
         limits["CpuShares"] = _BEHIND
     return {
         "Mounts": [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -26,7 +27,13 @@ SPEC = ServerSpec(
 
 
 @pytest.mark.parametrize("port", [None, 6000])
-def test_what_works_in_the_background_gives_way_to_other_containers(port: int | None) -> None:
+def test_what_works_in_the_background_gives_way_to_other_containers(
+    port: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = replace(SPEC, port=port)
-    assert recipe(replace(spec, background=True), SETTINGS, {})["HostConfig"]["CpuShares"] == 102
+    behind = replace(spec, background=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert recipe(behind, SETTINGS, {})["HostConfig"]["CpuShares"] == 102
     assert "CpuShares" not in recipe(spec, SETTINGS, {})["HostConfig"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # of a rootless Podman, which may have no controller for it
+    assert "CpuShares" not in recipe(behind, SETTINGS, {})["HostConfig"]
