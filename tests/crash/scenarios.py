@@ -47,6 +47,8 @@ class Scenario:
     """How many runs are killed in a row before one may converge; more than one where a run takes seconds."""
     parts: int = 1
     """In how many tests the places are divided, so that workers share them."""
+    weekly: bool = False
+    """Whether only ``make test-weekly`` runs it."""
     daily: bool = False
     """Whether ``make test-long`` runs one of the parts, each day another; ``make test-weekly`` runs the others."""
     beyond: str = ""
@@ -540,41 +542,48 @@ SCENARIOS = {
         with_way_in, write_followed, followed, chain=8, parts=3, daily=True, beyond="build", around=beside_a_primary
     ),
     "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
-    "replay": Scenario(on_archive, archive_more, replayed, chain=8, around=beside_a_primary),
+    "replay": Scenario(on_archive, archive_more, replayed, chain=8, weekly=True, around=beside_a_primary),
     "moment": Scenario(
-        with_past, write_moment, of_the_moment, chain=8, parts=6, daily=True, beyond="build", around=beside_a_primary
+        with_past, write_moment, of_the_moment, chain=8, parts=6, weekly=True, beyond="build", around=beside_a_primary
     ),
-    "keep-raw": Scenario(following, write_past, has_past, chain=4, beyond="leave", around=beside_a_primary),
-    "drop-raw": Scenario(with_past, write_no_past, has_no_past, chain=4, beyond="leave", around=beside_a_primary),
+    "keep-raw": Scenario(
+        following, write_past, has_past, chain=4, weekly=True, beyond="leave", around=beside_a_primary
+    ),
+    "drop-raw": Scenario(
+        with_past, write_no_past, has_no_past, chain=4, weekly=True, beyond="leave", around=beside_a_primary
+    ),
     "refresh": Scenario(
         followed_clone,
         production_goes_on,
         refreshed,
         requests=(("refresh", "shop"),),
         chain=8,
+        weekly=True,
         beyond="follow",
         around=beside_a_primary,
     ),
-    "clone": Scenario(snapshot_only, write_clone(), fresh),
+    "clone": Scenario(snapshot_only, write_clone(), fresh, parts=3, daily=True),
     "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
     "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),
     "cut": Scenario(working_clone, write_second, started_from_dev, chain=8, parts=4, daily=True, beyond="clone"),
     "cut-btrfs": Scenario(
         on_btrfs(working_clone), write_second, started_from_dev, beyond="cut", part="storage/", root=True
     ),
-    "update": Scenario(with_guest, change_users, users_changed),
-    "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit),
-    "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated),
-    "reset": Scenario(working_clone, nothing, replaced, requests=RESET),
+    "update": Scenario(with_guest, change_users, users_changed, parts=3, daily=True),
+    "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit, parts=3, daily=True),
+    "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated, parts=3, daily=True),
+    "reset": Scenario(working_clone, nothing, replaced, requests=RESET, parts=3, daily=True),
     "reset-btrfs": Scenario(
         on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond="reset", part="storage/", root=True
     ),
     "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), chain=4),
     "wake": Scenario(resting_clone, write_clone(idle="1h"), work_is_there),
-    "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),)),
-    "restart": Scenario(working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved),
+    "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),), parts=3, daily=True),
+    "restart": Scenario(
+        working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved, parts=3, daily=True
+    ),
     "stop": Scenario(working_clone, write_clone(state="stopped"), bystander_lives),
-    "rename": Scenario(working_clone, rename, renamed),
+    "rename": Scenario(working_clone, rename, renamed, parts=3, daily=True),
     "expire": Scenario(working_clone, write_clone(expires="2020-01-01T00:00:00Z"), gone),
     "delete": Scenario(reset_before, remove_dev, gone),
     "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond="delete", part="storage/", root=True),

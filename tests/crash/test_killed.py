@@ -89,8 +89,8 @@ class Crashes:
 
 
 def _marks(scenario: Scenario, part: int) -> list[pytest.MarkDecorator]:
-    another_days = scenario.daily and part != today() % scenario.parts
-    return [*([pytest.mark.root] if scenario.root else []), *([pytest.mark.weekly] if another_days else [])]
+    later = scenario.weekly or (scenario.daily and part != today() % scenario.parts)
+    return [*([pytest.mark.root] if scenario.root else []), *([pytest.mark.weekly] if later else [])]
 
 
 @pytest.mark.long
