@@ -2,23 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.support import new_world
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support import World
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = new_world()
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def test_a_unit_is_named_with_or_without_its_suffix(world: World) -> None:

@@ -8,10 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
-from reconciler.engines.mysql import moment, primary
+from reconciler.engines.mysql import mirror, moment, primary
 from reconciler.engines.mysql.failures import SqlError
 from reconciler.engines.mysql.product import MARIADB
 from reconciler.errors import NotInstalledError, SourceError, UnavailableError, UnsupportedError
@@ -240,6 +241,17 @@ def test_a_primary_that_hangs_in_the_middle_of_a_look_is_away(production: Produc
     finally:
         production.thaw()
     assert caught.value.reason == "PrimaryUnavailable"
+
+
+def test_a_mirror_whose_primary_cannot_be_asked_uses_tls_as_it_did_and_guesses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(primary, "look", Mock(side_effect=UnavailableError("it is away")))
+    here, work = primary.parse("mysql://me@db.example/", "dsn"), Mock()
+    assert mirror._is_private(work, here, {"tls": "1"})
+    assert not mirror._is_private(work, here, {"tls": "0"})
+    with pytest.raises(UnavailableError):
+        mirror._is_private(work, here, {})
 
 
 def test_a_primary_that_is_lost_while_it_is_asked_whether_it_is_private_is_away(
