@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.ids import CloneName, ImageName, ServerName, VolumeId
@@ -301,18 +302,7 @@ def build_index(desired: Desired, observed: Observed, now: datetime, *, settings
     _place(index, observed.volumes)
     index.in_flight |= _touched(index)
     index.quarantined = quarantined(desired, observed, (snapshot.manifest for snapshot in index.snapshots.values()))
-    for known in index.images.values():
-        if len(known) > 1:
-            known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
-    for known in index.points.values():
-        known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
-    for raws in index.raws.values():
-        raws.sort(key=lambda raw: (raw.manifest.taken_at, raw.volume.id))
-    for volumes in index.clones.values():
-        if len(volumes.ready) > 1:
-            volumes.ready.sort(key=lambda generation: (generation.manifest.generation, generation.volume.id))
-        if volumes.leftovers:
-            volumes.leftovers.sort(key=lambda volume: volume.id)
+    _sort(index)
     for request in sorted(observed.requests, key=lambda request: (request.requested_at, request.id)):
         index.requests[request.object].append(request)
     if index.away:
@@ -322,6 +312,27 @@ def build_index(desired: Desired, observed: Observed, now: datetime, *, settings
     index.renaming = bool(index.image_names or index.clone_names)
     index.special_clones = _special(index)
     return index
+
+
+def _sort(index: Index) -> None:
+    """Order what objects have, by age or name: plans do not depend on how pools list their volumes."""
+    for known in index.images.values():
+        if len(known) > 1:
+            known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
+    for known in chain(index.points.values(), index.moments.values()):
+        known.sort(key=lambda snapshot: (snapshot.manifest.created_at, snapshot.manifest.snapshot))
+    for raws in index.raws.values():
+        raws.sort(key=lambda raw: (raw.manifest.taken_at, raw.volume.id))
+    for mirrors in index.mirrors.values():
+        mirrors.sort(key=lambda mirror: mirror.volume.id)
+    leftovers = (index.image_leftovers, index.point_leftovers, index.template_leftovers)
+    for left in chain.from_iterable(known.values() for known in leftovers):
+        left.sort(key=lambda volume: volume.id)
+    for volumes in index.clones.values():
+        if len(volumes.ready) > 1:
+            volumes.ready.sort(key=lambda generation: (generation.manifest.generation, generation.volume.id))
+        if volumes.leftovers:
+            volumes.leftovers.sort(key=lambda volume: volume.id)
 
 
 def _place(index: Index, volumes: Iterable[Volume]) -> None:

@@ -11,7 +11,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.ids import SnapshotId, VolumeId, instance_of
-from reconciler.plan.actions import CutPoint, ExpireClone, ReplaceClone, RestoreClone
+from reconciler.plan.actions import (
+    CutPoint,
+    ExpireClone,
+    ReplaceClone,
+    RestartClone,
+    RestoreClone,
+    StartClone,
+    StopClone,
+)
 from reconciler.plan.draft import held_back
 from reconciler.plan.fingerprints import cut_fingerprint, point_digest
 from reconciler.plan.leftovers import drop_interrupted
@@ -69,7 +77,8 @@ def _fresh(index: Index, draft: Draft, clone: DesiredClone, source: CloneName) -
         return found
     if (image := _image_of(index, found.manifest)) != clone.image:
         return reconciling("WaitingForClone", f"clone {source} is of image {image} still, not of {clone.image}")
-    return _unfit(index, source, found) or _cut(index, source, found)
+    runs = _will_run(index, draft, source, found)
+    return _unfit(index, source, found, runs=runs) or _cut(index, source, found, runs=runs)
 
 
 def _cut_before(index: Index, clone: DesiredClone, source: CloneName) -> Snapshot | None:
@@ -111,14 +120,23 @@ def _current(index: Index, draft: Draft, source: CloneName) -> Generation | Cond
     return volumes.current
 
 
-def _unfit(index: Index, source: CloneName, current: Generation) -> Condition | None:
+def _will_run(index: Index, draft: Draft, source: CloneName, current: Generation) -> bool:
+    """Whether its server runs when everything is done that is planned for a clone."""
+    planned = draft.actions.get(ObjectKey(Kind.CLONE, source), ())
+    if any(isinstance(action, StopClone) for action in planned):
+        return False
+    starts = any(isinstance(action, StartClone | RestartClone) for action in planned)
+    return starts or index.server(current.volume.id) is not None
+
+
+def _unfit(index: Index, source: CloneName, current: Generation, *, runs: bool) -> Condition | None:
     """Return why nothing may be made of what a clone holds now."""
     manifest = current.manifest
     if (problem := withheld(index, manifest.snapshot)) is not None:
         return stalled("Quarantined", f"clone {source}: {problem}")
     if (never := _never(source, manifest)) is not None:
         return never
-    if not _is_at_rest(index, current) or index.server(current.volume.id) is None:
+    if not _is_at_rest(index, current) or not runs:
         return _unseen(index, source, current) if _is_at_rest(index, current) else None
     stops = f"clone {source} has to stop for a copy of it"
     document = index.desired.clones.get(source)
@@ -162,10 +180,10 @@ def _is_at_rest(index: Index, current: Generation) -> bool:
     return any(wishes.get(name, "on") not in _ON for name in _TEARING)
 
 
-def _cut(index: Index, source: CloneName, current: Generation) -> CutPoint:
+def _cut(index: Index, source: CloneName, current: Generation, *, runs: bool) -> CutPoint:
     volume, manifest = current
     at_rest = _is_at_rest(index, current)
-    stops = "; its server stops meanwhile" if at_rest and index.server(volume.id) is not None else ""
+    stops = "; its server stops meanwhile" if at_rest and runs else ""
     return CutPoint(
         clone=source,
         image=_image_of(index, manifest),

@@ -166,6 +166,17 @@ def test_nothing_is_left_when_the_document_goes_and_the_end_is_tried_until_it_is
     assert isinstance(again, LeavePrimary)
 
 
+def test_several_that_are_left_go_in_the_same_order_however_pools_list_them() -> None:
+    mirror = a_mirror(SHOP, phase=MirrorPhase.LEAVING)
+    both = [mirror, replace(mirror, id=VolumeId("before.mirror"))]
+    plans = [planned(asked(), seen(*listed)) for listed in (both, both[::-1])]
+    assert plans[0] == plans[1]
+    assert [action.volume for action in plans[0].actions if isinstance(action, LeavePrimary)] == [
+        "before.mirror",
+        "shop.mirror",
+    ]
+
+
 def test_while_the_primary_cannot_be_reached_what_may_be_left_there_is_said() -> None:
     failure = a_failure("", permanent=False, retry_in=HOUR)
     made = planned(asked(), seen(a_mirror(SHOP, phase=MirrorPhase.LEAVING), failures={MIRROR: (failure,)}))

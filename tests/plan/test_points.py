@@ -200,6 +200,18 @@ def test_a_protected_source_is_not_stopped_and_one_that_does_not_run_need_not_be
     assert steps(made) == ["cut dev", "create second"]
 
 
+def test_a_protected_source_that_does_not_run_yet_is_not_stopped_as_soon_as_it_does() -> None:
+    dev = a_clone(protected=True)
+    made = planned(asked(an_image(), dev, SECOND), seen(PLAIN, a_snapshot(), a_generation(dev)))
+    assert (steps(made), reason(made, clone_key("second"), "Stalled")) == (["start dev"], "Protected")
+
+
+def test_a_protected_source_that_is_being_stopped_is_copied_then() -> None:
+    dev = a_clone(protected=True, running=False)
+    made = planned(asked(an_image(), dev, SECOND), seen(PLAIN, a_snapshot(), *served(a_generation(dev))))
+    assert steps(made) == ["stop dev", "cut dev", "create second"]
+
+
 def test_a_source_that_somebody_is_connected_to_is_not_stopped() -> None:
     used = {a_generation(DEV).id: Activity(2, NOW, ("psql",))}
     made = planned(asked(an_image(), DEV, SECOND), a_world(PLAIN, activity=used))
