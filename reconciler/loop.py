@@ -139,7 +139,6 @@ class Reconciler:
         self._report(view)
         if view.observed is not None and not started and not view.observed.in_flight:
             sweep(self._host, view.observed)  # what was observed is still all there is
-            self._commits.settle()
         return view
 
     def settle(self, view: View, on_progress: Callable[[tuple[Task, ...]], None] = lambda _tasks: None) -> View:
@@ -162,6 +161,8 @@ class Reconciler:
                     view = self._guarded_pass()
                     self._classifications.begin()
                     notify.alive(_told(view))
+                    if not self.in_flight:
+                        self._commits.settle()
                     self._rest(self._pause(view))
             self._host.state.rest()
         finally:

@@ -19,9 +19,10 @@ def end_leftover_tools() -> int:
     Only marks of this PID namespace count: in another one the numbers mean nothing here.
     """
     namespace = proc.tool_owner().partition(".")[0]
-    alive = {f"{namespace}.{process.pid}.{process.started}" for process in processes.live()}
+    found = list(processes.live())
+    alive = {f"{namespace}.{process.pid}.{process.started}" for process in found}
     ended = 0
-    for process in processes.live():
+    for process in found:
         owner = processes.environment(process.pid, proc.TOOL_MARK).get(proc.TOOL_MARK, "")
         if owner.startswith(f"{namespace}.") and owner not in alive and not _lives(owner):
             with processes.Handle(process) as handle:
