@@ -61,7 +61,7 @@ kind: Image
 metadata: {{name: {name}}}
 spec:
   engine: postgres
-  source: {{primary: {{url: {{secret: {name}}}}}}}
+  source: {{primary: {{url: {{secret: {name}}}{rate}}}}}
   databases: [bench]
   {masking}
   retention: {{keep: {keep}}}
@@ -156,17 +156,26 @@ class Installation:
         self.keep_secret(f"{name}-key", "a key for benchmarks")
 
     def follow(
-        self, name: str, url: str, *, keep: int = 100, with_past: bool = False, policy: str | None = None
+        self,
+        name: str,
+        url: str,
+        *,
+        keep: int = 100,
+        with_past: bool = False,
+        policy: str | None = None,
+        copy_rate: str | None = None,
     ) -> None:
         """Write the spec of an image that follows a live primary.
 
         ``with_past``: moments of it can be asked for. With the name of a policy, it is masked.
+        ``copy_rate``: how many bytes a second of the primary are copied at most, as specs write it.
         """
         self.keep_secret(name, url)
         self._write("image-kept", _KEPT)
         masking = "unmasked: {reason: nobody's data}" if policy is None else f"masking: [{policy}]"
         past = _PAST if with_past else ""
-        self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking, keep=keep, past=past))
+        rate = f", copyRate: {copy_rate}" if copy_rate else ""
+        self._write(f"image-{name}", _FOLLOWED.format(name=name, masking=masking, keep=keep, past=past, rate=rate))
 
     def keep_secret(self, name: str, value: str) -> None:
         """Write a secret of the host."""

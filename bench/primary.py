@@ -32,6 +32,8 @@ SCALES = {"quick": 1, "default": 20, "full": 133}
 _TURNS = {"quick": 1, "default": 3, "full": 8}
 _SECONDS = {"quick": 2.0, "default": 20.0, "full": 30.0}
 """Of a period without, and of one of refreshes."""
+_COPY_RATE = "20Mi"
+"""What the documentation gives as an example for a primary that is busy."""
 _PORT = 25580
 _IMAGE = "busy"
 _SHARE = 0.95
@@ -87,7 +89,7 @@ def _turn(opened: Installation, watched: _Watched, seconds: float) -> None:
     with watched.during(_WITHOUT):
         time.sleep(seconds)
     with watched.during(_COPY):
-        opened.follow(_IMAGE, watched.primary.url)
+        opened.follow(_IMAGE, watched.primary.url, copy_rate=_COPY_RATE)
         opened.settle()
     with watched.during(_REFRESH):
         until = time.monotonic() + seconds
