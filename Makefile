@@ -6,7 +6,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS)
 
-.PHONY: setup demo packages test test-long test-weekly bench check schemas format clean
+.PHONY: setup demo packages test test-long bench check schemas format clean
 
 setup: $(VENV)/.installed
 
@@ -42,10 +42,7 @@ test: packages check
 	$(PYTEST) --dist loadfile -m "not long"
 
 test-long: packages
-	$(PYTEST) --dist worksteal -m "long and not weekly" || test $$? -eq 5 # no tests: pytest has said so
-
-test-weekly: packages
-	$(PYTEST) --dist worksteal -m weekly || test $$? -eq 5
+	$(PYTEST) --dist worksteal -m long || test $$? -eq 5 # no tests: pytest has said so
 
 bench: packages
 	$(BIN)/python -m bench

@@ -145,8 +145,6 @@ def test_pre_commit_runs_the_hook_and_shows_what_it_finds(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout
 
 
-def test_every_week_all_of_the_long_tests_run() -> None:
+def test_every_week_the_long_tests_run() -> None:
     job = parsed(ROOT / ".github/workflows/long.yml")["jobs"]["long"]
-    assert job["strategy"] == {"fail-fast": False, "matrix": {"tests": ["test-long", "test-weekly"]}}
-    assert job["env"] == {"TESTS": "${{ matrix.tests }}"}
-    assert job["steps"][-1] == {"run": 'sudo make "$TESTS"'}
+    assert job["steps"][-1] == {"run": "sudo make test-long"}

@@ -36,6 +36,7 @@ def test_a_topic_prints_its_figures(topic: str, figures: int, capsys: pytest.Cap
     assert all(figure["ours"] > 0 for figure in found["figures"])
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_every_masking_method_is_measured_on_every_version(capsys: pytest.CaptureFixture[str]) -> None:
     main(["masking", "--quick", "--json"])
@@ -54,6 +55,7 @@ def test_a_dump_is_restored_by_both_sides(capsys: pytest.CaptureFixture[str]) ->
     assert figure["floor"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_the_proof_of_masking_is_measured_against_the_build(capsys: pytest.CaptureFixture[str]) -> None:
     main(["leaks", "--quick", "--json"])
@@ -75,6 +77,7 @@ def test_masking_of_mariadb_is_measured_against_a_rebuild_by_hand(capsys: pytest
     assert rebuilt["floor"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.postgres
 @pytest.mark.parametrize(

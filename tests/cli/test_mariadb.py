@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SCRIPTS = sorted(Path(__file__).with_name("mariadb").glob("*.txt"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_session_runs_as_it_is_written(script: Path, world: World) -> None:
     if not MariaDbEngine().servers():

@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from tests.support import World
 
 SCRIPTS = sorted(Path(__file__).with_name("scripts").glob("*.txt"))
+FIRST = "first_steps"
+"""The session that every change is tried with at once."""
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(path, id=path.stem, marks=[] if path.stem == FIRST else pytest.mark.long) for path in SCRIPTS],
+)
 def test_session_runs_as_it_is_written(script: Path, world: World) -> None:
     run_script(script, world)

@@ -18,13 +18,13 @@ import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import reconciler
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 _PACKAGE = f"{Path(reconciler.__file__).parent}/"
@@ -62,6 +62,9 @@ _EFFECTS = frozenset(
     }
 )
 _WRITERS = frozenset({"BufferedWriter", "BufferedRandom", "FileIO", "TextIOWrapper"})
+_WRITES = frozenset({"write", "close", "flush"})
+_TRANSACTIONS = frozenset({"execute", "executescript"})
+_C_FUNCTIONS = _EFFECTS | _WRITES | _TRANSACTIONS
 _CALLS = {
     "execute": ("psycopg/cursor.py", "wire.py"),
     "commit": ("psycopg/connection.py",),
@@ -81,8 +84,12 @@ _WALKS = {
     "storage/tree.py": "storage/tree",
 }
 """Modules of which everything in a row is one burst: walks over trees, and transactions, which SQLite makes atomic."""
+MAIN = "MainThread"
+"""The thread that opens, plans and reports: the pass around the work."""
 _FILE_WRITER = "durable.py"
 _LONG_WALK = 10
+_TRAIL = 2
+"""How many side effects before one have to be the same for it to be the same place of another run."""
 _TIMEOUT_SECONDS = 180
 
 
@@ -98,7 +105,7 @@ class Place:
 
     @property
     def thread(self) -> str:
-        """What the thread is for; the main thread opens, plans and reports."""
+        """What the thread is for."""
         return self.burst.partition(" ")[0]
 
     @property
@@ -119,16 +126,22 @@ def count(config: Path, *, unwell: bool = False) -> list[Place]:
     return [Place(name, index) for name, length in bursts for index in _of_interest(length)]
 
 
-def beyond(places: list[Place], known: list[Place], *, part: str) -> list[Place]:
-    """Return the places that come in addition to those of a similar run, thread by thread, and all of a part."""
-    own = [place for place in places if part and part in place.burst]
-    for thread in dict.fromkeys(place.thread for place in places):
-        here = [place for place in places if place.thread == thread]
-        there = [place.step for place in known if place.thread == thread]
-        matcher = SequenceMatcher(None, there, [place.step for place in here], autojunk=False)
-        for tag, _, _, start, stop in matcher.get_opcodes():
-            own += here[start:stop] if tag != "equal" else []
-    return [place for place in places if place in own]
+def beyond(places: list[Place], known: Iterable[list[Place]], *, part: str = "") -> list[Place]:
+    """Return the places that come in addition to those of other runs, and all of a ``part`` of the program.
+
+    A place is known if the same side effect comes there after the same ones, in a thread that does the same.
+    """
+    there = {trail for run in known for _, trail in _trails(run)}
+    return [place for place, trail in _trails(places) if trail not in there or (part and part in place.burst)]
+
+
+def _trails(places: list[Place]) -> Iterator[tuple[Place, tuple[object, ...]]]:
+    """Give each place with its own step and those that led to it."""
+    before: dict[str, tuple[object, ...]] = {}
+    for place in places:
+        trail = (*before.get(place.thread, (place.thread,)), place.step)
+        yield place, trail
+        before[place.thread] = trail[-_TRAIL:]
 
 
 def _of_interest(length: int) -> list[int]:
@@ -217,12 +230,14 @@ class Watcher:
             self._happens(sys._getframe(1))
 
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "call":
+        # Called at every call and every return of the program: names are looked up before anything else.
+        if event == "c_call":
+            if getattr(argument, "__name__", "") in _C_FUNCTIONS and _is_effect(argument, frame):
+                self._happens(frame)
+        elif event == "call":
             code = frame.f_code
             if code.co_name in _CALLS and code.co_filename.endswith(_CALLS[code.co_name]) and not _only_reads(frame):
                 self._happens(frame.f_back)
-        elif event == "c_call" and _is_effect(argument, frame):
-            self._happens(frame)
 
     def _happens(self, frame: FrameType | None) -> None:
         line = _line_of_program(frame)
@@ -254,8 +269,8 @@ def _is_effect(function: object, frame: FrameType) -> bool:
         return name in _EFFECTS
     owner = type(getattr(function, "__self__", None))
     if owner.__module__ == "sqlite3" and frame.f_code.co_filename.endswith("status/database.py"):
-        return name in {"execute", "executescript"}
-    return owner.__module__ == "_io" and owner.__name__ in _WRITERS and name in {"write", "close", "flush"}
+        return name in _TRANSACTIONS
+    return owner.__module__ == "_io" and owner.__name__ in _WRITERS and name in _WRITES
 
 
 def _line_of_program(frame: FrameType | None) -> str | None:

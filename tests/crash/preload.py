@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 for _module in (
@@ -24,3 +25,4 @@ for _module in (
     "tests.crash.killed",
 ):
     importlib.import_module(_module)
+gc.freeze()  # a collection in a process that was forked would copy every page of what is imported here

@@ -43,16 +43,12 @@ class Scenario:
     change: Step
     check: Step = nothing
     requests: tuple[Request, ...] = ()
-    chain: int = 1
-    """How many runs are killed in a row before one may converge; more than one where a run takes seconds."""
+    chain: int = 4
+    """How many runs are killed in a row before one may converge; another one is the first of them every day."""
     parts: int = 1
     """In how many tests the places are divided, so that workers share them."""
-    weekly: bool = False
-    """Whether only ``make test-weekly`` runs it."""
-    daily: bool = False
-    """Whether ``make test-long`` runs one of the parts, each day another; ``make test-weekly`` runs the others."""
-    beyond: str = ""
-    """A scenario that does the same with something else: what both do at the same point is killed there only."""
+    beyond: tuple[str, ...] = ()
+    """Scenarios that do partly the same: what is done at the same point in one of them is killed there only."""
     part: str = ""
     """The part of the program that differs, in which every place counts all the same."""
     unwell: bool = False
@@ -531,62 +527,62 @@ def remove_dev(world: World) -> None:
 
 
 SCENARIOS = {
-    "build": Scenario(nothing, write_image, chain=4, parts=4),
-    "build-dump": Scenario(committed_dump, commit_dump_image, usable, chain=4, beyond="build"),
-    "build-archive": Scenario(archive, write_archive_image, usable, chain=4, beyond="build"),
-    "build-backup": Scenario(backup, write_backup_image, usable, chain=4, parts=3, daily=True, beyond="build"),
-    "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=4, beyond="build", part="storage/", root=True),
-    "build-masked": Scenario(with_key, write_masked_image, masked, chain=4, parts=4, daily=True, beyond="build"),
-    "build-files": Scenario(with_file, write_image_of_file, file_masked, chain=4, beyond="build"),
+    "build": Scenario(nothing, write_image, parts=2),
+    "clone": Scenario(snapshot_only, write_clone(), fresh),
+    "build-dump": Scenario(committed_dump, commit_dump_image, usable, beyond=("build",)),
+    "build-archive": Scenario(archive, write_archive_image, usable, beyond=("build", "build-dump")),
+    "build-backup": Scenario(backup, write_backup_image, usable, beyond=("build", "build-archive")),
+    "build-btrfs": Scenario(on_btrfs(nothing), write_image, beyond=("build",), part="storage/", root=True),
+    "build-masked": Scenario(with_key, write_masked_image, masked, parts=2, beyond=("build",)),
+    "build-files": Scenario(with_file, write_image_of_file, file_masked, beyond=("build", "build-masked")),
     "follow": Scenario(
-        with_way_in, write_followed, followed, chain=8, parts=3, daily=True, beyond="build", around=beside_a_primary
+        with_way_in, write_followed, followed, beyond=("build", "build-backup"), around=beside_a_primary
     ),
-    "leave": Scenario(following, remove_followed, left, around=beside_a_primary),
-    "replay": Scenario(on_archive, archive_more, replayed, chain=8, weekly=True, around=beside_a_primary),
-    "moment": Scenario(
-        with_past, write_moment, of_the_moment, chain=8, parts=6, weekly=True, beyond="build", around=beside_a_primary
-    ),
-    "keep-raw": Scenario(
-        following, write_past, has_past, chain=4, weekly=True, beyond="leave", around=beside_a_primary
-    ),
-    "drop-raw": Scenario(
-        with_past, write_no_past, has_no_past, chain=4, weekly=True, beyond="leave", around=beside_a_primary
-    ),
+    "leave": Scenario(following, remove_followed, left, beyond=("clone",), around=beside_a_primary),
+    "replay": Scenario(on_archive, archive_more, replayed, beyond=("follow", "leave"), around=beside_a_primary),
     "refresh": Scenario(
         followed_clone,
         production_goes_on,
         refreshed,
         requests=(("refresh", "shop"),),
-        chain=8,
-        weekly=True,
-        beyond="follow",
+        beyond=("build", "follow", "leave"),
         around=beside_a_primary,
     ),
-    "clone": Scenario(snapshot_only, write_clone(), fresh, parts=3, daily=True),
-    "clone-btrfs": Scenario(on_btrfs(snapshot_only), write_clone(), fresh, beyond="clone", part="storage/", root=True),
-    "clone-superuser": Scenario(snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond="clone", root=True),
-    "cut": Scenario(working_clone, write_second, started_from_dev, chain=8, parts=4, daily=True, beyond="clone"),
+    "moment": Scenario(
+        with_past,
+        write_moment,
+        of_the_moment,
+        beyond=("build", "build-backup", "follow", "clone"),
+        around=beside_a_primary,
+    ),
+    "keep-raw": Scenario(following, write_past, has_past, beyond=("follow", "leave"), around=beside_a_primary),
+    "drop-raw": Scenario(with_past, write_no_past, has_no_past, beyond=("leave", "keep-raw"), around=beside_a_primary),
+    "clone-btrfs": Scenario(
+        on_btrfs(snapshot_only), write_clone(), fresh, beyond=("clone",), part="storage/", root=True
+    ),
+    "clone-superuser": Scenario(
+        snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond=("clone",), root=True
+    ),
+    "cut": Scenario(working_clone, write_second, started_from_dev, beyond=("clone", "build")),
     "cut-btrfs": Scenario(
-        on_btrfs(working_clone), write_second, started_from_dev, beyond="cut", part="storage/", root=True
+        on_btrfs(working_clone), write_second, started_from_dev, beyond=("cut",), part="storage/", root=True
     ),
-    "update": Scenario(with_guest, change_users, users_changed, parts=3, daily=True),
-    "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit, parts=3, daily=True),
-    "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated, parts=3, daily=True),
-    "reset": Scenario(working_clone, nothing, replaced, requests=RESET, parts=3, daily=True),
+    "update": Scenario(with_guest, change_users, users_changed),
+    "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit),
+    "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated, chain=8),
+    "reset": Scenario(working_clone, nothing, replaced, requests=RESET),
     "reset-btrfs": Scenario(
-        on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond="reset", part="storage/", root=True
+        on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond=("reset",), part="storage/", root=True
     ),
-    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), chain=4),
+    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), chain=8),
+    "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),)),
     "wake": Scenario(resting_clone, write_clone(idle="1h"), work_is_there),
-    "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),), parts=3, daily=True),
-    "restart": Scenario(
-        working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved, parts=3, daily=True
-    ),
+    "restart": Scenario(working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved),
     "stop": Scenario(working_clone, write_clone(state="stopped"), bystander_lives),
-    "rename": Scenario(working_clone, rename, renamed, parts=3, daily=True),
+    "rename": Scenario(working_clone, rename, renamed),
     "expire": Scenario(working_clone, write_clone(expires="2020-01-01T00:00:00Z"), gone),
     "delete": Scenario(reset_before, remove_dev, gone),
-    "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond="delete", part="storage/", root=True),
+    "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond=("delete",), part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
     "quarantine": Scenario(working_clone, quarantine, quarantined, unwell=True),
     "retention": Scenario(old_snapshot, lambda world: write_shop(world, "SELECT 1", keep=1), one_snapshot),

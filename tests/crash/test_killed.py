@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from reconciler.engines.mysql.engine import MariaDbEngine
 from reconciler.state.observed import CloneManifest, SnapshotManifest
 from tests.conftest import unmount
-from tests.crash.killed import Place, beyond, count, killed_at
+from tests.crash.killed import MAIN, Place, beyond, count, killed_at
 from tests.crash.scenarios import SCENARIOS, Scenario, masked, with_key, write_image_of_mariadb
 from tests.support import World, new_world, today
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 COPY = ("cp", "--archive", "--reflink=auto", "--sparse=always")
-CHAIN_AROUND = 4
-"""How many runs are killed in a row in the pass around the work, which is much the same in all scenarios."""
+AROUND = ("build", "clone")
+"""Where the pass around the work is killed; in later ones of these, and in all others, where it is not the same."""
+_places: dict[str, list[Place]] = {}
+"""The places of scenarios that were seen."""
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ class Crashes:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         subprocess.run([*COPY, f"{self._saved}/.", self._world.root], check=True)
         if self._world.state.exists():
-            self._world.converge()
+            self._world.apply().require()
         self._scenario.change(self._world)
         for verb, target in self._scenario.requests:
             self._world.request(verb, target)
@@ -69,9 +72,11 @@ class Crashes:
     def kill_each(self, places: list[Place], *, chain: int = 1) -> list[Place]:
         """Kill runs at each place, several in a row before one may converge; return those that were not reached."""
         missed = []
-        for first in range(0, len(places), chain):
+        for first in range(-(today() % chain), len(places), chain):  # in turn, each is the first in its row
+            link = places[max(first, 0) : first + chain]
+            if not link:
+                continue
             self.begin()
-            link = places[first : first + chain]
             missed += [place for place in link if not killed_at(self._world.config_file, place)]
             self.recover(link)
         return missed
@@ -88,17 +93,12 @@ class Crashes:
             raise
 
 
-def _marks(scenario: Scenario, part: int) -> list[pytest.MarkDecorator]:
-    later = scenario.weekly or (scenario.daily and part != today() % scenario.parts)
-    return [*([pytest.mark.root] if scenario.root else []), *([pytest.mark.weekly] if later else [])]
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        pytest.param(name, part, marks=_marks(scenario, part))
+        pytest.param(name, part, marks=[pytest.mark.root] if scenario.root else [])
         for name, scenario in SCENARIOS.items()
         for part in range(scenario.parts)
     ],
@@ -106,32 +106,31 @@ def _marks(scenario: Scenario, part: int) -> list[pytest.MarkDecorator]:
 def test_killed_at_every_side_effect_it_converges_and_nothing_is_orphaned_or_lost(
     world: World, name: str, part: int
 ) -> None:
-    with SCENARIOS[name].around(world):
-        _kill_everywhere(world, SCENARIOS[name], part)
+    scenario = SCENARIOS[name]
+    known = [places_of(other) for other in scenario.beyond]
+    usual = [*known, *(places_of(other) for other in takewhile(lambda other: other != name, AROUND))]
+    with scenario.around(world):
+        crashes = Crashes(world, scenario)
+        places = _places[name] = crashes.places
+        around = [place for place in beyond(places, usual) if place.thread == MAIN]
+        within = [place for place in beyond(places, known, part=scenario.part) if place.thread != MAIN]
+        assert within
+        missed = crashes.kill_each(around[part :: scenario.parts], chain=scenario.chain)
+        missed += crashes.kill_each(within[part :: scenario.parts], chain=scenario.chain)
+        assert crashes.kill_each(missed) == [], "places that runs did not come to again, also alone"
 
 
-def _kill_everywhere(world: World, scenario: Scenario, part: int) -> None:
-    crashes = Crashes(world, scenario)
-    places = crashes.places
-    if scenario.beyond:
-        places = beyond(places, places_of(SCENARIOS[scenario.beyond]), part=scenario.part)
-    places = places[part :: scenario.parts]
-    around = [place for place in places if place.thread == "MainThread"]
-    within = [place for place in places if place.thread != "MainThread"]
-    assert within
-    missed = crashes.kill_each(around, chain=CHAIN_AROUND) + crashes.kill_each(within, chain=scenario.chain)
-    assert crashes.kill_each(missed) == [], "places that runs did not come to again, also alone"
-
-
-def places_of(scenario: Scenario) -> list[Place]:
-    """Return the places of another scenario, in a world of its own."""
-    other = new_world()
-    try:
-        with scenario.around(other):
-            return Crashes(other, scenario).places
-    finally:
-        other.close()
-        shutil.rmtree(saved_of(other), ignore_errors=True)
+def places_of(name: str) -> list[Place]:
+    """Return the places of a scenario; where it was not seen yet, in a world of its own."""
+    if name not in _places:
+        other = new_world()
+        try:
+            with SCENARIOS[name].around(other):
+                _places[name] = Crashes(other, SCENARIOS[name]).places
+        finally:
+            other.close()
+            shutil.rmtree(saved_of(other), ignore_errors=True)
+    return _places[name]
 
 
 def summary(world: World) -> dict[str, object]:

@@ -272,6 +272,7 @@ def _kept_log(world: World) -> set[str]:
     return {path.name for path in place.iterdir() if len(path.name) == 24}
 
 
+@pytest.mark.long
 def test_log_that_an_unreadable_raw_copy_may_need_is_not_removed(world: World, production: Primary) -> None:
     follow(world, production, pointInTime={"window": "1h", "every": "1s"})
     for _ in range(2):
@@ -297,6 +298,7 @@ def test_log_that_an_unreadable_raw_copy_may_need_is_not_removed(world: World, p
     assert kept <= {path.name for path in place.iterdir()}
 
 
+@pytest.mark.long
 def test_a_refresh_and_a_moment_go_side_by_side(world: World, production: Primary) -> None:
     production.enter(3)
     caught_up(world, production)

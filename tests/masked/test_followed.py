@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.followed.primary import Primary
     from tests.support import World
 
-pytestmark = [pytest.mark.postgres, pytest.mark.root]
+pytestmark = [pytest.mark.postgres, pytest.mark.root, pytest.mark.long]
 
 SOURCE = """
 CREATE TABLE person (id integer PRIMARY KEY, email text);

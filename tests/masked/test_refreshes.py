@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.crash.production import Production
     from tests.support import World
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.long]
 
 SOURCE = """
 CREATE TABLE person (id integer PRIMARY KEY, email text);
