@@ -323,12 +323,21 @@ class World:
         return (self.state / "credentials" / name / user).read_text().strip()
 
     def connect(
-        self, name: str, *, user: str = "app", database: str = "shop", password: str | None = None
+        self,
+        name: str,
+        *,
+        user: str = "app",
+        database: str = "shop",
+        password: str | None = None,
+        port: int | None = None,
     ) -> psycopg.Connection[Any]:
-        """Connect to a clone as one of its users, over TCP, as its users do; the password is the generated one."""
+        """Connect to a clone as one of its users, over TCP, as its users do; the password is the generated one.
+
+        ``port`` is another one that leads to it.
+        """
         return psycopg.connect(
             host="127.0.0.1",
-            port=self.current(name).port,
+            port=port or self.current(name).port,
             dbname=database,
             user=user,
             password=password or self.password(name, user),
@@ -336,7 +345,7 @@ class World:
             autocommit=True,
         )
 
-    def sql(self, name: str, statement: str, **connection_options: str) -> list[tuple[Any, ...]]:
+    def sql(self, name: str, statement: str, **connection_options: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401 - as of ``connect``
         """Run a statement on a clone and return its rows; options as of ``connect``."""
         with self.connect(name, **connection_options) as connection:
             cursor = connection.execute(statement.encode())

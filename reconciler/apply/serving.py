@@ -261,6 +261,7 @@ def clone_work(
         parameters=_parameters(work, manifest, snapshot) if manifest.parameters is None else manifest.parameters,
         allow=served.allow,
         tls=served.tls,
+        users=tuple(user.name for user in manifest.users),
         superuser_scripts=clone.superuser_scripts,
         contained=work.runtime(manifest.runtime).traits.containers,
         cancel=work.cancel,

@@ -460,6 +460,8 @@ class CloneWork:
     """Client networks besides loopback, as CIDR."""
     tls: tuple[Path, Path] | None = None
     """Certificate and key files of the host's configuration."""
+    users: tuple[str, ...] = ()
+    """Names of the users that it was delivered with."""
     superuser_scripts: bool = False
     contained: bool = False
     """Whether its server is in a container: there it listens on the product's own port, to which ``port`` leads."""

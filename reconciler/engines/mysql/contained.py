@@ -1,6 +1,6 @@
 """Servers in containers: what an image of containers holds, and how a server finds its files there.
 
-Called by ``engine``, ``server`` and ``settings``. A volume is mounted where it lies on the host,
+Called by ``engine``, ``server``, ``settings`` and ``users``. A volume is mounted where it lies on the host,
 so that settings name one place for the server in the container and for programs of the host,
 which work on the same files; and also where the image keeps its data, which would be given a
 volume of the daemon's otherwise. The private socket is where the image's programs look for one.
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from reconciler.engines import files
 from reconciler.engines.base import BuildWork, CloneWork, InstalledServer
-from reconciler.errors import UnsupportedError
+from reconciler.errors import UnavailableError, UnsupportedError
 from reconciler.state.servers import Contained
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ HEALTH = "reconciler_health"
 _DATA = PurePosixPath("/var/lib/mysql")  # VOLUME of the official images
 _PROBE = "health.cnf"
 _LOCAL = "localhost"
+_NOWHERE = "00000000"
 
 
 def is_contained(work: Work | MirrorWork) -> bool:
@@ -71,25 +73,50 @@ def installed(software: Software, product: Product, major: str) -> InstalledServ
     return InstalledServer(*known, "container", Path("/"), software)
 
 
-def require_loopback(work: CloneWork) -> None:
-    """Refuse to publish a port for others: accounts of this product say who may come, by addresses.
+def is_local(host: str) -> bool:
+    """Whether a clone is served on a loopback address, where nobody but this host reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
-    What comes into a container has the address of whoever sent it, or that of the daemon's network.
+
+def address(host: str) -> str:
+    """Return where a server listens in its container.
+
+    Elsewhere than on loopback, neighbours are let in by their IPv4 addresses only (:func:`neighbours`); those
+    that try the other one first go on to it where nobody listens.
+    """
+    return "*" if is_local(host) else "0.0.0.0"  # noqa: S104 - of the container
+
+
+def neighbours(process: int) -> tuple[str, ...]:
+    """Return the IPv4 networks that a server's container is in: of its other containers, and of this host for it.
+
+    Accounts of this product say by addresses who may come, and what they would have to say is known once the
+    server runs. ``process`` is its number on this host.
 
     Raises:
-        UnsupportedError: the host's configuration publishes ports elsewhere.
+        UnavailableError: it cannot be seen from here.
 
     """
     try:
-        local = ipaddress.ip_address(work.host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise UnsupportedError(
-            f"a clone of this product in a container cannot be published at {work.host}: it could not tell who comes",
-            reason="RuntimeUnsupported",
-            hint="set runtimes.docker.host to 127.0.0.1, or write runtime: process",
-        )
+        lines = Path(f"/proc/{process}/net/route").read_text(encoding="ascii").splitlines()[1:]
+    except OSError as error:
+        raise UnavailableError(
+            f"the networks of the server's container cannot be seen: {error.strerror}",
+            hint="run the reconciler on the host of the daemon, not in a container",
+        ) from error
+    routes = (line.split() for line in lines)  # interface, destination, gateway, flags, three counts, mask (proc(5))
+    return tuple(
+        str(ipaddress.ip_network(f"{_address(destination)}/{_address(mask)}"))
+        for _, destination, gateway, _, _, _, _, mask, *_ in routes
+        if _NOWHERE not in (destination, mask) and gateway == _NOWHERE
+    )
+
+
+def _address(digits: str) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(int(digits, 16).to_bytes(4, sys.byteorder))
 
 
 def probe(work: Work, product: Product, key: str) -> str:

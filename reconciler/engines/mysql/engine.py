@@ -9,11 +9,12 @@ from __future__ import annotations
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reconciler.engines import files
-from reconciler.engines.base import BuildWork
+from reconciler.engines.base import BuildWork, CloneWork
 from reconciler.engines.mysql import (
     activity,
     binlogs,
@@ -41,10 +42,10 @@ from reconciler.state.servers import ProductImage, ServerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from reconciler.engines.base import (
         BuildSession,
-        CloneWork,
         DatabaseFiles,
         InstalledServer,
         Instances,
@@ -140,7 +141,6 @@ class MysqlEngine:
             installed = server.choose(self.product, major)
         else:
             installed = contained.installed(image, self.product, major)
-            contained.require_loopback(work)
         if dict(work.parameters) != dict(work.snapshot.parameters):  # those of the snapshot served its build
             settings.check_values(self.product, installed, work.parameters)
         data = server.data_directory(work)
@@ -214,7 +214,7 @@ class MysqlEngine:
             account=work.account,
             host=None if isinstance(work, BuildWork) else work.host,
             port=None if isinstance(work, BuildWork) else work.port,
-            ready=pid.exists,
+            ready=partial(_answers, work, self.product, pid),
             ready_timeout=_READY_SECONDS,
             stale_files=(pid, socket, socket.with_name(socket.name + ".lock")),
             stop_signals=_BUILD_STOP if build else _CLONE_STOP,
@@ -227,6 +227,13 @@ class MariaDbEngine(MysqlEngine):
     def __init__(self) -> None:
         super().__init__(MARIADB)
         self.mirrors = MariaDbMirrors(MARIADB)
+
+
+def _answers(work: server.Work, product: Product, pid: Path) -> bool:
+    """Whether a server takes connections; of a clone with a port, from those that the host lets in now."""
+    if not pid.exists():
+        return False
+    return not isinstance(work, CloneWork) or work.port is None or users.admitted(work, product)
 
 
 def _layout(work: server.Work) -> dict[str, str]:

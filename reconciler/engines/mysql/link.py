@@ -8,6 +8,8 @@ side (no CLIENT_LOCAL_FILES).
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.2
 _ROWS_AT_ONCE = 1000
+_CREDENTIALS = struct.Struct("3i")  # process, user and group: unix(7)
 
 Row = tuple[Any, ...]
 
@@ -65,6 +68,13 @@ class Link:
         """Take the connection for lost when no byte comes, or goes, for so long from now on; None: never."""
         connection = cast("Any", self._connection)  # PyMySQL takes them before it connects only
         connection._read_timeout, connection._write_timeout = read_seconds, write_seconds  # noqa: SLF001 - see above
+
+    @property
+    def process(self) -> int:
+        """The number of the server's process, of a connection over its socket; 0: it cannot be seen from here."""
+        connected = cast("socket.socket", cast("Any", self._connection)._sock)  # noqa: SLF001 - it gives it to nobody
+        told = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(told)[0])
 
     @property
     def in_transaction(self) -> bool:

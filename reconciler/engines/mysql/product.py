@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _MARIADB_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)[^\s]*-MariaDB", re.IGNORECASE)
 _MYSQL_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)")
 _STRICT = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+_NO_HASH = "invalid"
+"""What the server keeps of no password."""
+_LOGINS = "SELECT user, host, ssl_type, {} FROM mysql.user WHERE host <> '' AND {} ORDER BY user, host"
 _ARIA_LOG_MIB = 8
 """The smallest part of its log that Aria knows."""
 _ARIA_FILLING_MIB = 20
@@ -28,6 +31,17 @@ _SHARED_RIGHTS = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES,"
     " EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER"
 )
+
+
+class Login(NamedTuple):
+    """An account with which somebody can log in."""
+
+    name: str
+    host: str
+    secured: bool
+    """Whether over TLS only."""
+    identified: str
+    """The clause of CREATE USER that lets in whoever knows its password, which is nowhere in clear."""
 
 
 class Product(ABC):
@@ -88,6 +102,10 @@ class Product(ABC):
     @abstractmethod
     def nobody(self) -> str:
         """Return the clause with which nobody can log in, and that no hash is left of."""
+
+    @abstractmethod
+    def logins(self, link: Link) -> list[Login]:
+        """Return the accounts with which somebody can log in by a password."""
 
     @abstractmethod
     def prepare(self, full: Path, increments: Sequence[Path]) -> list[list[str]]:
@@ -165,7 +183,12 @@ class MariaDb(Product):
         return f"IDENTIFIED VIA mysql_native_password USING '{native_hash(password)}'"
 
     def nobody(self) -> str:
-        return "IDENTIFIED VIA mysql_native_password USING 'invalid'"
+        return f"IDENTIFIED VIA mysql_native_password USING '{_NO_HASH}'"
+
+    def logins(self, link: Link) -> list[Login]:
+        rows = link.rows(_LOGINS.format("authentication_string", f"authentication_string NOT IN ('', '{_NO_HASH}')"))
+        clause = "IDENTIFIED VIA mysql_native_password USING '{}'"
+        return [Login(name, host, bool(tls), clause.format(kept)) for name, host, tls, kept in rows]
 
     def prepare(self, full: Path, increments: Sequence[Path]) -> list[list[str]]:
         base = ["--no-defaults", "--prepare", f"--target-dir={full}"]
@@ -230,6 +253,11 @@ class MySql(Product):
 
     def nobody(self) -> str:
         return "IDENTIFIED WITH mysql_no_login"
+
+    def logins(self, link: Link) -> list[Login]:
+        rows = link.rows(_LOGINS.format("HEX(authentication_string)", "plugin = 'caching_sha2_password'"))
+        clause = "IDENTIFIED WITH caching_sha2_password AS 0x{}"
+        return [Login(name, host, bool(tls), clause.format(kept)) for name, host, tls, kept in rows]
 
     def prepare(self, full: Path, increments: Sequence[Path]) -> list[list[str]]:
         base = ["--no-defaults", "--prepare", f"--target-dir={full}"]

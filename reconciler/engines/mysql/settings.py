@@ -143,7 +143,7 @@ def write_clone(work: CloneWork, product: Product, layout: Mapping[str, str]) ->
     if work.port is None:
         values["skip_networking"] = "ON"
     elif work.contained:
-        values |= {"port": str(contained.PORT), "bind_address": "*"}
+        values |= {"port": str(contained.PORT), "bind_address": contained.address(work.host)}
     else:
         values |= {"port": str(work.port), "bind_address": work.host}
     if work.tls is not None:

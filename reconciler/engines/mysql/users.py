@@ -1,29 +1,33 @@
 """Users of a running clone, brought to exactly what its document asks for.
 
-Called by ``engine`` for every delivery and change. A name is a user: accounts that
-production had of it, for whatever hosts, become the user's as well, or the server would
-let them in instead. They cannot go where views and routines work with their rights.
+Called by ``engine`` for every delivery and change, and at every start. A name is a user:
+accounts that production had of it become the user's as well, or the server would let them
+in instead. They cannot go where views and routines work with their rights. Accounts say by
+hosts who may come, so those that let in others than the host's configuration does go, too,
+or are locked.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from contextlib import suppress
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from reconciler.engines.mysql import accounts, server
+from reconciler.engines.mysql import accounts, contained, server
 from reconciler.engines.mysql.failures import SqlError
-from reconciler.errors import UnsupportedError
+from reconciler.errors import UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reconciler.engines.base import CloneWork, UserWish
     from reconciler.engines.mysql.accounts import Role
     from reconciler.engines.mysql.link import Link
-    from reconciler.engines.mysql.product import Product
+    from reconciler.engines.mysql.product import Login, Product
 
     Held = Role | Literal["other"]
+    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HELD = """
 SELECT u.super_priv, d.insert_priv, d.select_priv FROM mysql.user u
@@ -41,34 +45,76 @@ def deliver_users(work: CloneWork, product: Product, users: Sequence[UserWish], 
 
     """
     accounts.check_names([*(user.name for user in users), *drop])
-    wanted = _hosts(work)
     with server.connect(work) as admin:
+        wanted = _hosts(work, _neighbours(work, admin))
         for name in drop:
             leave(admin, product, name)
         for user in users:
             present = accounts.hosts_of(admin, user.name)
             for host in dict.fromkeys((*wanted, *present)):
-                secured = work.tls is not None and wanted.get(host, False)
-                _bring(admin, product, user, host, exists=host in present, secured=secured)
+                place = _place(host, wanted)
+                if place is None:
+                    _close(admin, product, user.name, host)
+                else:
+                    _bring(admin, product, user, host, exists=host in present, secured=_secured(work, wanted[place]))
+
+
+def admitted(work: CloneWork, product: Product) -> bool:
+    """Let the users of a clone in from where the host does now; return False while its server does not answer.
+
+    Since they were delivered, the host's configuration may have changed, and a container's networks with it.
+    """
+    try:
+        with server.connect(work) as admin:
+            wanted = _hosts(work, _neighbours(work, admin))
+            logins = [login for login in product.logins(admin) if login.name in work.users]
+            for name, of_user in groupby(logins, key=lambda login: login.name):
+                _move(work, admin, product, name, {login.host: login for login in of_user}, wanted)
+    except UnavailableError:
+        return False
+    return True
+
+
+def _move(
+    work: CloneWork, admin: Link, product: Product, name: str, logins: Mapping[str, Login], wanted: Mapping[str, bool]
+) -> None:
+    """Bring a user's accounts to the hosts that are wanted, with the password and the rights that it has."""
+    role = next((role for host in logins if (role := _role_of(admin, name, host)) not in (None, "other")), None)
+    known = next(iter(logins.values())).identified
+    for host in wanted:
+        if host not in logins and role is not None and role != "other":
+            who = accounts.account(name, host)
+            admin.rows(f"CREATE USER {who} {known} {_require(secured=_secured(work, wanted[host]))}")
+            _give(admin, product, who, None, role)
+    for host, login in logins.items():
+        place = _place(host, wanted)
+        if place is None:
+            _close(admin, product, name, host)
+        elif login.secured != (secured := _secured(work, wanted[place])):
+            admin.rows(f"ALTER USER {accounts.account(name, host)} {_require(secured=secured)}")
 
 
 def leave(admin: Link, product: Product, name: str) -> None:
     """Drop a user, and end its sessions; what works with its rights goes on doing so."""
-    defining = accounts.definers(admin)
     for host in accounts.hosts_of(admin, name):
-        who = accounts.account(name, host)
-        if f"{name}@{host}" in defining:
-            accounts.lock(admin, product, who)
-            _give(admin, product, who, _role_of(admin, name, host), "owner")
-        else:
-            admin.rows(f"DROP USER {who}")
+        _close(admin, product, name, host)
     with suppress(SqlError):  # a session that ended by itself meanwhile
         accounts.end_sessions(admin, [name])
 
 
+def _close(admin: Link, product: Product, name: str, host: str) -> None:
+    """Let nobody in as an account; it stays if something works with its rights."""
+    who = accounts.account(name, host)
+    if f"{name}@{host}" in accounts.definers(admin):
+        accounts.lock(admin, product, who)
+        _give(admin, product, who, _role_of(admin, name, host), "owner")
+    else:
+        admin.rows(f"DROP USER {who}")
+
+
 def _bring(admin: Link, product: Product, user: UserWish, host: str, *, exists: bool, secured: bool) -> None:
     who = accounts.account(user.name, host)
-    known = f"{product.identified(user.password)} REQUIRE {'SSL' if secured else 'NONE'}"
+    known = f"{product.identified(user.password)} {_require(secured=secured)}"
     held = _role_of(admin, user.name, host) if exists else None
     if not exists:
         admin.rows(f"CREATE USER {who} {known}")
@@ -76,6 +122,14 @@ def _bring(admin: Link, product: Product, user: UserWish, host: str, *, exists: 
     if exists:
         limits = "MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS 0"
         admin.rows(f"ALTER USER {who} {known} WITH {limits} PASSWORD EXPIRE NEVER ACCOUNT UNLOCK")
+
+
+def _require(*, secured: bool) -> str:
+    return f"REQUIRE {'SSL' if secured else 'NONE'}"
+
+
+def _secured(work: CloneWork, far: bool) -> bool:  # noqa: FBT001 - a value of the hosts
+    return far and work.tls is not None
 
 
 def _give(admin: Link, product: Product, who: str, held: Held | None, role: Role) -> None:
@@ -98,20 +152,29 @@ def _role_of(admin: Link, name: str, host: str) -> Held | None:
     return "owner" if writes else "readonly"
 
 
-def _hosts(work: CloneWork) -> dict[str, bool]:
-    """Return the hosts that users come from, and whether TLS is asked of them.
+def _neighbours(work: CloneWork, admin: Link) -> tuple[str, ...]:
+    """Return the networks in which a clone's container has neighbours, where accounts have to say so."""
+    if not work.contained or contained.is_local(work.host):
+        return ()
+    return contained.neighbours(admin.process)
 
-    Nobody but this host reaches a server on loopback; elsewhere the accounts say who may come.
+
+def _hosts(work: CloneWork, neighbours: tuple[str, ...] = ()) -> dict[str, bool]:
+    """Return the hosts that users come from, and whether they are far, so that TLS is asked of them.
+
+    Nobody but this host, and a container's neighbours, reaches a server on loopback; elsewhere the
+    accounts say who may come. Into a container this host comes from the networks that it is in.
     """
-    try:
-        address = ipaddress.ip_address(work.host)
-    except ValueError:
-        address = None
-    if address is not None and address.is_loopback:
+    if contained.is_local(work.host):
         return {_EVERYWHERE: False}
     hosts = {"127.0.0.0/255.0.0.0": False, "::1": False}
-    if address is not None and not address.is_unspecified:
-        hosts[str(address)] = False
+    if work.contained:
+        hosts["localhost"] = False  # programs of the image, by the socket that they know
+    hosts |= {_account_host(ipaddress.ip_network(network)): False for network in neighbours}
+    with suppress(ValueError):  # a name
+        address = ipaddress.ip_address(work.host)
+        if not address.is_unspecified:
+            hosts[str(address)] = False
     for network in work.allow:
         known = ipaddress.ip_network(network)
         if known.version != 4 and known.num_addresses > 1:  # noqa: PLR2004 - IPv4
@@ -123,7 +186,33 @@ def _hosts(work: CloneWork) -> dict[str, bool]:
     return hosts
 
 
-def _account_host(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+def _account_host(network: Network) -> str:
     if network.num_addresses == 1:
         return str(network.network_address)
     return f"{network.network_address}/{network.netmask}"
+
+
+def _place(host: str, wanted: Mapping[str, bool]) -> str | None:
+    """Return which of the wanted hosts an account's host lies in; None: it lets in others, too."""
+    if host in wanted or _EVERYWHERE in wanted:
+        return host if host in wanted else _EVERYWHERE
+    network = _network(host)
+    return next((one for one in wanted if network is not None and _lies_in(network, _network(one))), None)
+
+
+def _lies_in(inner: Network, outer: Network | None) -> bool:
+    if isinstance(inner, ipaddress.IPv4Network):
+        return isinstance(outer, ipaddress.IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, ipaddress.IPv6Network) and inner.subnet_of(outer)
+
+
+def _network(host: str) -> Network | None:
+    """Return the network that an account is for (an address, one with a mask, ``10.1.%``); None: it is no such."""
+    parts = host.split(".")
+    if _EVERYWHERE in parts:
+        given = [part for part in parts if part != _EVERYWHERE]
+        host = f"{'.'.join([*given, '0', '0', '0', '0'][:4])}/{8 * len(given)}"
+    try:
+        return ipaddress.ip_network(host)
+    except ValueError:
+        return None

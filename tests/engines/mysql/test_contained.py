@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from reconciler.engines.base import CloneWork
 from reconciler.engines.mysql import contained, server, settings
 from reconciler.engines.mysql.engine import MariaDbEngine, MysqlEngine
 from reconciler.engines.mysql.product import MARIADB
-from reconciler.errors import UnsupportedError
+from reconciler.errors import UnavailableError, UnsupportedError
 from reconciler.ids import CloneName, ServerName
 from reconciler.state.servers import Software
 
@@ -55,12 +57,17 @@ def test_an_image_of_something_else_is_refused_by_its_name(answer: str | None) -
         contained.installed(image(answer), MARIADB, "11.4")
 
 
-def test_a_port_in_a_container_is_published_for_this_host_only() -> None:
-    for host in ("127.0.0.1", "::1"):
-        contained.require_loopback(replace(WORK, host=host))
-    for host in ("0.0.0.0", "10.0.0.7", "localhost"):
-        with pytest.raises(UnsupportedError, match=r"cannot be published at .*: it could not tell who comes"):
-            contained.require_loopback(replace(WORK, host=host))
+def test_elsewhere_than_on_loopback_a_container_listens_where_its_neighbours_can_be_told_apart(tmp_path: Path) -> None:
+    for host, address in (("127.0.0.1", "*"), ("::1", "*"), ("0.0.0.0", "0.0.0.0"), ("10.0.0.7", "0.0.0.0")):
+        work = replace(WORK, directory=tmp_path, run_directory=tmp_path, host=host, port=6000)
+        settings.write_clone(work, MARIADB, {})
+        assert f'bind_address = "{address}"' in server.settings_file(work).read_text().splitlines()
+
+
+def test_a_server_that_cannot_be_seen_from_here_has_no_neighbours_that_could_be_let_in() -> None:
+    assert ipaddress.ip_network("0.0.0.0/0") not in map(ipaddress.ip_network, contained.neighbours(os.getpid()))
+    with pytest.raises(UnavailableError, match="run the reconciler on the host of the daemon"):
+        contained.neighbours(0)
 
 
 def test_the_makers_image_is_of_the_version_that_is_asked_for() -> None:

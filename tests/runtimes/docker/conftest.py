@@ -68,13 +68,15 @@ class Product:
         defaults = {"engine": self.engine, "version": self.major, "scripts": [{"inline": script, "database": "shop"}]}
         return image(name, **{**defaults, **spec})
 
-    def rows(self, world: World, name: str, statement: str, user: str = "app") -> list[tuple[Any, ...]]:
-        """Run a statement on a clone and return its rows."""
+    def rows(
+        self, world: World, name: str, statement: str, user: str = "app", port: int | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement on a clone and return its rows; ``port`` is another one that leads to it."""
         if self.engine == "postgres":
-            return world.sql(name, statement, user=user)
+            return world.sql(name, statement, user=user, port=port)
         connection = pymysql.connect(
             host="127.0.0.1",
-            port=world.current(name).port or 0,
+            port=port or world.current(name).port or 0,
             user=user,
             password=world.password(name, user),
             database="shop",
