@@ -31,6 +31,8 @@ from tests.support import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support import World
+
 IMAGE = "local/postgres"
 """Tagged with its major version, like the official one."""
 MARIADB_IMAGE = "local/mariadb"
@@ -222,6 +224,25 @@ def import_mariadb(daemon: ContainerDaemon) -> None:
         programs = [Path(program) for program in _MARIADB]
         changes = ["ENV PATH=/usr/sbin:/usr/bin", "VOLUME /var/lib/mysql"]
         _import(daemon, reference, _Content("mysql", Path("/var/lib/mysql"), programs, [_SHARED / "mysql"]), changes)
+
+
+def images() -> dict[str, str]:
+    """Return the images by engine, of what this host has; that of MariaDB is there once somebody had it imported."""
+    mariadb = {"mariadb": f"{MARIADB_IMAGE}:{host_mariadb()}"} if MariaDbEngine().servers() else {}
+    return {"postgres": f"{IMAGE}:{host_major()}", **mariadb}
+
+
+def contained(world: World, daemon: ContainerDaemon) -> dict[str, Any]:
+    """Return what a world's configuration says of runtimes so that a daemon's containers are one; half of its ports."""
+    middle = (world.ports.start + world.ports.stop) // 2
+    docker = {
+        "socket": str(daemon.socket),
+        "ports": f"{middle}-{world.ports.stop - 1}",
+        "images": images(),
+        "pull": "never",
+        "networks": ["apps"],
+    }
+    return {"process": {"ports": f"{world.ports.start}-{middle - 1}"}, "docker": docker}
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,8 @@ class World:
     pool: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     repository: dict[str, Any] = field(default_factory=lambda: {"path": "./specs", "interval": "1h"})
+    ends: list[Callable[[], object]] = field(default_factory=list)
+    """Whatever ends servers of it that are no processes of ours."""
     _loops: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -440,6 +442,8 @@ class World:
                 server.send_signal(signal.SIGQUIT)
         psutil.wait_procs(self.processes(), timeout=_PATIENCE_SECONDS)
         self.kill()
+        for end in self.ends:
+            end()
 
     def close(self) -> None:
         """End every process of the installation and remove everything of it."""

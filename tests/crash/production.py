@@ -22,9 +22,9 @@ _NOBODY = 65534
 class Production:
     """A running server that knows nothing of the reconciler."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, major: str | None = None) -> None:
         self._root = root
-        self._programs = server.choose()
+        self._programs = server.choose(major)
         self._start: tuple[str | Path, ...] = ()
 
     @property
@@ -82,12 +82,12 @@ class Production:
 
 
 @contextmanager
-def production(*settings: str) -> Iterator[Production]:
-    """Have such a server in the block; ``settings`` are like ``max_connections=10``."""
+def production(*settings: str, major: str | None = None) -> Iterator[Production]:
+    """Have such a server in the block; ``settings`` are like ``max_connections=10``, the default is the newest."""
     root = Path(tempfile.mkdtemp(prefix="production-"))
     if os.geteuid() == 0:
         os.chown(root, _NOBODY, _NOBODY)
-    made = Production(root)
+    made = Production(root, major)
     try:
         made.start(*settings)
         yield made

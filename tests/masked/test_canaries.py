@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.containers import contained, container_daemon, host_major
 from tests.crash.production import production
 from tests.masked.scanner import markers
 from tests.support import clone, document, image, new_world
@@ -115,13 +117,20 @@ def test_no_side_product_of_a_server_reaches_a_snapshot_or_a_clone(lived_in: tup
     ]
 
 
-@pytest.fixture(scope="module")
-def masked() -> Iterator[tuple[World, Path]]:
+@pytest.fixture(scope="module", params=["process", pytest.param("docker", marks=[pytest.mark.root, pytest.mark.long])])
+def masked(request: pytest.FixtureRequest) -> Iterator[tuple[World, Path]]:
     """An installation with a masked image of the source and a clone, and the backup that it was built from."""
-    world = new_world()
-    try:
+    with ExitStack() as stack:
+        major = None
+        world = new_world()
+        if request.param == "docker":
+            daemon = stack.enter_context(container_daemon())
+            world.ends.append(daemon.remove_all)
+            world.configure(runtimes=contained(world, daemon))
+            major = host_major()
+        stack.callback(world.close)
         backup = world.root / "backups" / "shop"
-        with production("max_prepared_transactions=4") as source:
+        with production("max_prepared_transactions=4", major=major) as source:
             source.psql(SOURCE.read_text())
             packed[:] = [bytes.fromhex(row) for row in source.ask(source.ask(PACKED)[0])]
             source.psql("DELETE FROM diary WHERE id > 1; VACUUM diary; CHECKPOINT;")
@@ -136,13 +145,17 @@ def masked() -> Iterator[tuple[World, Path]]:
         world.write("pii.yaml", document("MaskingPolicy", "pii", POLICY))
         world.write(
             "shop.yaml",
-            image("shop", source={"backup": {"path": str(backup)}}, scripts=[trim], masking=["pii"]),
-            clone("dev"),
+            image(
+                "shop",
+                source={"backup": {"path": str(backup)}},
+                scripts=[trim],
+                masking=["pii"],
+                runtime=request.param,
+            ),
+            clone("dev", runtime=request.param),
         )
         world.converge()
         yield world, backup
-    finally:
-        world.close()
 
 
 def test_the_scanner_sees_every_marker_in_the_source(masked: tuple[World, Path]) -> None:

@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,7 @@ import pytest
 from reconciler import proc
 from reconciler.engines.mysql.engine import MariaDbEngine
 from reconciler.masking.attestation import read
+from tests.containers import contained, container_daemon, import_mariadb
 from tests.engines.mysql.live import Production
 from tests.masked.scanner import markers
 from tests.support import clone, document, new_world
@@ -71,13 +73,21 @@ POLICY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def masked() -> Iterator[tuple[World, Path]]:
+@pytest.fixture(scope="module", params=["process", pytest.param("docker", marks=pytest.mark.root)])
+def masked(request: pytest.FixtureRequest) -> Iterator[tuple[World, Path]]:
     """An installation with a masked image of the source and a clone, and the files that it was built from."""
     if not MariaDbEngine().servers():
         pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
-    world, place = new_world(), Path(tempfile.mkdtemp(prefix="rmy-"))
-    try:
+    with ExitStack() as stack:
+        place = Path(tempfile.mkdtemp(prefix="rmy-"))
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
+        world = new_world()
+        if request.param == "docker":
+            daemon = stack.enter_context(container_daemon())
+            import_mariadb(daemon)
+            world.ends.append(daemon.remove_all)
+            world.configure(runtimes=contained(world, daemon))
+        stack.callback(world.close)
         data = _production(place)
         world.configure(sources={"roots": [str(data)]})
         (world.root / "secrets" / "masking-key").write_text(KEY)
@@ -88,14 +98,14 @@ def masked() -> Iterator[tuple[World, Path]]:
             "databases": ["canary"],
             "scripts": [{"inline": "DELETE FROM session;", "database": "canary"}],
             "masking": ["pii"],
+            "runtime": request.param,
             "checks": [{"sql": "SELECT count(*) = 300 FROM person", "database": "canary"}],
         }
-        world.write("canary.yaml", document("Image", "canary", spec), clone("dev", image="canary"))
+        world.write(
+            "canary.yaml", document("Image", "canary", spec), clone("dev", image="canary", runtime=request.param)
+        )
         world.converge()
         yield world, data
-    finally:
-        world.close()
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _production(place: Path) -> Path:
