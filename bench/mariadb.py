@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEGABYTES = {"quick": 10, "default": 150, "full": 1500}
+SETTINGS = (
+    f"--innodb-log-file-size={settings.SEALED_LOG_MIB}M --innodb-buffer-pool-size=64M --skip-log-bin"
+    " --skip-name-resolve"
+)
+"""Of a server by hand: the size of log that the files have, the memory that clones of ours have, and no wait for
+name servers, which in a container take ten seconds not to answer."""
 _PORT = 26500
 _SQL = """\
 CREATE TABLE account (aid int PRIMARY KEY, bid int, abalance int, filler char(200), note varchar(800)) CHARSET=latin1;
@@ -33,8 +39,7 @@ _CLONE = """\
 source=$1 target=$2 port=$3 program=$4 client=$5 as=$6
 btrfs --quiet subvolume snapshot "$source" "$target"
 $as "$program" --no-defaults --datadir="$target/data" --socket="$target/socket" --pid-file="$target/pid" \\
-    --port="$port" --bind-address=127.0.0.1 --innodb-log-file-size={log}M --innodb-buffer-pool-size=64M \\
-    --skip-log-bin >"$target/log" 2>&1 &
+    --port="$port" --bind-address=127.0.0.1 {settings} >"$target/log" 2>&1 &
 until [ -e "$target/pid" ]; do sleep 0.01; done
 "$client" --no-defaults --protocol=tcp -h127.0.0.1 -P"$port" -ubench -pbench -e 'SELECT 1' bench
 """
@@ -46,8 +51,8 @@ btrfs --quiet subvolume delete "$target"
 """
 _ACCOUNT = """\
 FLUSH PRIVILEGES;
-CREATE USER bench@'127.0.0.1' IDENTIFIED BY 'bench';
-GRANT ALL ON bench.* TO bench@'127.0.0.1';
+CREATE USER bench@'{host}' IDENTIFIED BY 'bench';
+GRANT ALL ON bench.* TO bench@'{host}';
 """
 _numbers = count()
 
@@ -58,17 +63,22 @@ def run(options: Options) -> list[Figure]:
         raise SkippedError("needs MariaDB (packages mariadb-server-core, mariadb-client-core)")
     megabytes = MEGABYTES[size_of(options)]
     with installation(options) as opened:
-        data = opened.image_of("mariadb", "mariadb", _SQL.format(rows=megabytes * 900))
-        source = _prepare(opened, data)
+        data = opened.image_of("mariadb", "mariadb", script(options))
+        source = prepare(opened, data, "mariadb-source", "127.0.0.1")
         _ours(opened)  # what a first time costs is not about this
         repetitions = 1 if options.quick else options.repetitions
         ours, floor = in_turns(repetitions, lambda: _ours(opened), lambda: _floor(opened, source))
     return [Figure(f"one more clone of MariaDB, {megabytes / 1000:.2g} GB", ours, floor, 1.5)]
 
 
-def _prepare(opened: Installation, snapshot: Path) -> Path:
-    """Make a subvolume that a server can be started on without the product, with an account."""
-    target = opened.by_hand / "mariadb-source"
+def script(options: Options) -> str:
+    """Return the SQL that fills a database, by how much is asked for."""
+    return _SQL.format(rows=MEGABYTES[size_of(options)] * 900)
+
+
+def prepare(opened: Installation, snapshot: Path, name: str, host: str) -> Path:
+    """Make a subvolume that a server can be started on without the product, with an account for a host."""
+    target = opened.by_hand / name
     opened.script('btrfs --quiet subvolume snapshot "$1" "$2"', snapshot, target)
     give(target, opened.account)
     program = server.server_program(MARIADB, server.choose(MARIADB))
@@ -80,7 +90,7 @@ def _prepare(opened: Installation, snapshot: Path) -> Path:
         "--bootstrap",
     ]
     words += [f"--innodb-log-file-size={settings.SEALED_LOG_MIB}M"]
-    subprocess.run(words, input=_ACCOUNT.encode(), check=True, capture_output=True)
+    subprocess.run(words, input=_ACCOUNT.format(host=host).encode(), check=True, capture_output=True)
     return target
 
 
@@ -92,32 +102,30 @@ def _ours(opened: Installation) -> float:
     task.done.wait()
     if task.error is not None:
         raise task.error
-    made = opened.clone(name)
-    argv: list[str | Path] = [
-        _client(),
-        "--no-defaults",
-        "--protocol=tcp",
-        "-h127.0.0.1",
-        f"-P{made.port}",
-        "-uapp",
-        "-eSELECT 1",
-        "bench",
-    ]
-    env = {"PATH": os.defpath, "MYSQL_PWD": made.password}
-    subprocess.run(argv, check=True, env=env, capture_output=True)
+    ask(opened, name)
     seconds = time.perf_counter() - start
     opened.remove_clones()
     return seconds
 
 
+def ask(opened: Installation, name: str) -> None:
+    """Ask a clone of ours with the product's client, as its user."""
+    made = opened.clone(name)
+    where = ("--protocol=tcp", "-h127.0.0.1", f"-P{made.port}", "-uapp")
+    env = {"PATH": os.defpath, "MYSQL_PWD": made.password}
+    argv = (client(), "--no-defaults", *where, "-eSELECT 1", "bench")
+    subprocess.run(argv, check=True, env=env, capture_output=True)
+
+
 def _floor(opened: Installation, source: Path) -> float:
     target = opened.by_hand / f"clone-{next(_numbers)}"
     program = server.server_program(MARIADB, server.choose(MARIADB))
-    script = _CLONE.replace("{log}", str(settings.SEALED_LOG_MIB))
-    seconds = opened.script(script, source, target, str(_PORT), program, _client(), by_hand.switch(opened))
+    text = _CLONE.replace("{settings}", SETTINGS)
+    seconds = opened.script(text, source, target, str(_PORT), program, client(), by_hand.switch(opened))
     opened.script(_REMOVE, target)
     return seconds
 
 
-def _client() -> Path:
+def client() -> Path:
+    """Return the product's client."""
     return server.tool(server.choose(MARIADB), MARIADB.clients, MARIADB.install_hint)
