@@ -55,13 +55,15 @@ if TYPE_CHECKING:
 _CROSSABLE = 0o711
 _CROSSED = ("run", "work")
 _PRIVATE = ("tombstones", "requests", "outcomes", "credentials", "logs")
+_ANSWERS = "images"
+"""What images of containers answered; where there are none, nobody makes it."""
 _FORMAT = 1
 """Of the directory as a whole. It grows when an older program could do harm here, never for what it can ignore."""
 _OURS = frozenset(
     {
         *_CROSSED,
         *_PRIVATE,
-        "images",
+        _ANSWERS,
         "signers",
         "fingerprint.key",
         "prunes.jsonl",
@@ -178,7 +180,8 @@ class StateDirectory:
         """
         lock = StateLock.take(self.path, command, now=now)
         try:
-            for name in (".", *_PRIVATE, *(f"credentials/{clone}" for clone in files.names(self.path / "credentials"))):
+            passwords = (f"credentials/{clone}" for clone in files.names(self.path / "credentials"))
+            for name in (".", *_PRIVATE, _ANSWERS, *passwords):
                 files.sweep_unfinished(self.path / name)
         except BaseException:
             lock.release()

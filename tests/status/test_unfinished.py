@@ -21,7 +21,10 @@ def test_unfinished_writes_of_dead_processes_go_with_the_lock_and_those_of_live_
     state = StateDirectory(tmp_path / "state")
     passwords = state.path / "credentials" / "dev"
     passwords.mkdir()
-    left = [directory / f".tmp-{ended.pid}-00" for directory in (state.path, state.requests.directory, passwords)]
+    answers = state.path / "images"
+    answers.mkdir()
+    places = (state.path, state.requests.directory, passwords, answers)
+    left = [directory / f".tmp-{ended.pid}-00" for directory in places]
     being_written = state.requests.directory / f".tmp-{os.getppid()}-00"
     for path in (*left, being_written):
         path.write_bytes(b"part of a passw")
