@@ -118,14 +118,18 @@ class ContainerDaemon:
         """Remove every container; some go by themselves meanwhile."""
         until(self._has_none, what="the end of all containers")
 
+    def clear(self) -> None:
+        """Remove every container and every network: their bridges are the host's, and outlive the daemon."""
+        self.remove_all()
+        self.docker("network", "prune", "--force")
+
     def close(self) -> None:
         """End everything of it and remove its directory, whatever of that fails."""
         with ExitStack() as after:
             after.callback(self.discard)
             if not self.running:
                 self.start()
-            self.remove_all()
-            self.docker("network", "prune", "--force")  # their bridges are the host's, and outlive the daemon
+            self.clear()
 
     def discard(self) -> None:
         """End its processes and remove its directory, whatever of that fails."""

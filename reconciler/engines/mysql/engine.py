@@ -230,10 +230,11 @@ class MariaDbEngine(MysqlEngine):
 
 
 def _answers(work: server.Work, product: Product, pid: Path) -> bool:
-    """Whether a server takes connections; of a clone with a port, from those that the host lets in now."""
+    """Whether a server takes connections; of a clone that was delivered, from those that the host lets in now."""
     if not pid.exists():
         return False
-    return not isinstance(work, CloneWork) or work.port is None or users.admitted(work, product)
+    delivered = isinstance(work, CloneWork) and work.users and work.port is not None
+    return not delivered or users.admitted(work, product)
 
 
 def _layout(work: server.Work) -> dict[str, str]:

@@ -137,6 +137,7 @@ class Daemon:
 
         """
         with self._asked(_PULL_SECONDS) as api:
+            api.reload_config()  # somebody may have logged in since
             for told in api.pull(reference, stream=True, decode=True):
                 if "error" in told:
                     raise DaemonError(str(told["error"]), 500)
@@ -189,8 +190,9 @@ class Daemon:
             whole = True
         except APIError as error:
             whole = not _speaks_otherwise(error)
-            if not whole:
+            if not whole:  # nor do those of the others
                 self._version = None
+                _close_all(self._idle)
             raise
         finally:
             if whole:
