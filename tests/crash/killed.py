@@ -68,10 +68,12 @@ _C_FUNCTIONS = _EFFECTS | _WRITES | _TRANSACTIONS
 _CALLS = {
     "execute": ("psycopg/cursor.py", "wire.py"),
     "commit": ("psycopg/connection.py",),
+    "_post": ("docker/api/client.py",),
+    "_delete": ("docker/api/client.py",),
     "ioctl": ("storage/linux.py",),
     "sync_filesystem": ("storage/linux.py",),
 }
-"""Functions, with their files, behind which a profiler sees no system call: libpq, and the C library through ctypes."""
+"""Functions, with their files, behind which a profiler sees no system call: libpq, ctypes, the client of containers."""
 _READERS = {"_unallocated", "has_nested", "metadata_room"}
 """Functions that only ask the kernel."""
 _CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC

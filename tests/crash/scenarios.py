@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler.state.observed import MirrorPhase, RawManifest, SnapshotManifest
+from tests.containers import contained, container_daemon, host_major
 from tests.crash.production import production
 from tests.followed.primary import CHAIN, archived, archiving, primary
 from tests.followed.world import caught_up, follow, mirror_of, newest, source_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from tests.containers import ContainerDaemon
     from tests.followed.primary import Primary
     from tests.support import World
 
@@ -502,6 +504,77 @@ def has_no_past(world: World) -> None:
     assert raw_copies(world) == []
 
 
+_daemons: dict[Path, ContainerDaemon] = {}
+"""Daemons of containers of worlds, which outlive whoever is killed."""
+
+
+@contextmanager
+def beside_a_daemon(world: World) -> Iterator[None]:
+    with container_daemon() as daemon:
+        _daemons[world.root] = daemon
+        world.ends.append(daemon.clear)
+        try:
+            yield
+        finally:
+            world.end()
+            world.ends.clear()
+
+
+def in_containers(prepare: Step) -> Step:
+    """Prepare the same where clones and builds can be in containers."""
+
+    def prepare_there(world: World) -> None:
+        world.configure(runtimes=contained(world, _daemons[world.root]))
+        prepare(world)
+
+    return prepare_there
+
+
+def snapshot_of_images_version(world: World) -> None:
+    world.write("shop.yaml", image("shop", version=host_major()))
+    world.converge()
+
+
+def clone_in_container(world: World) -> None:
+    """A clone in a container in which somebody worked."""
+    snapshot_of_images_version(world)
+    world.write("dev.yaml", clone("dev", runtime="docker"))
+    world.converge()
+    leave_work(world, "dev")
+
+
+def containers(world: World) -> list[str]:
+    """Return the clones that containers serve, and whatever else there are containers of."""
+    said = '{{.Label "reconciler/clone"}} {{.State}}'
+    return _daemons[world.root].docker("ps", "--all", "--format", said).splitlines()
+
+
+def fresh_in_container(world: World) -> None:
+    fresh(world)
+    assert containers(world) == ["dev running"]
+
+
+def replaced_in_container(world: World) -> None:
+    fresh_in_container(world)
+    world.apply(("undo", "dev")).require()
+    assert world.sql("dev", NAMES) == WORK
+    assert containers(world) == ["dev running"]
+
+
+def gone_from_container(world: World) -> None:
+    assert world.generations("dev") == {}
+    assert containers(world) == []
+
+
+def build_in_container(world: World) -> None:
+    world.write("shop.yaml", image("shop", version=host_major(), runtime="docker"))
+
+
+def built_in_container(world: World) -> None:
+    assert len(world.snapshots()) == 1
+    assert containers(world) == []
+
+
 PAST = {"window": "1d", "every": "1d"}
 SUPERUSER = [{"name": "app", "role": "owner"}, {"name": "boss", "role": "superuser"}]
 RESET: tuple[Request, ...] = (("reset", "dev"),)
@@ -584,6 +657,49 @@ SCENARIOS = {
     "delete": Scenario(reset_before, remove_dev, gone),
     "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond=("delete",), part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
+    "build-container": Scenario(
+        in_containers(nothing),
+        build_in_container,
+        built_in_container,
+        chain=4,
+        weekly=True,
+        beyond="build",
+        part="runtimes/docker/",
+        root=True,
+        around=beside_a_daemon,
+    ),
+    "clone-container": Scenario(
+        in_containers(snapshot_of_images_version),
+        write_clone(runtime="docker"),
+        fresh_in_container,
+        weekly=True,
+        beyond="clone",
+        part="runtimes/docker/",
+        root=True,
+        around=beside_a_daemon,
+    ),
+    "reset-container": Scenario(
+        in_containers(clone_in_container),
+        nothing,
+        replaced_in_container,
+        requests=RESET,
+        chain=2,
+        weekly=True,
+        beyond="reset",
+        part="runtimes/docker/",
+        root=True,
+        around=beside_a_daemon,
+    ),
+    "delete-container": Scenario(
+        in_containers(clone_in_container),
+        remove_dev,
+        gone_from_container,
+        weekly=True,
+        beyond="delete",
+        part="runtimes/docker/",
+        root=True,
+        around=beside_a_daemon,
+    ),
     "quarantine": Scenario(working_clone, quarantine, quarantined, unwell=True),
     "retention": Scenario(old_snapshot, lambda world: write_shop(world, "SELECT 1", keep=1), one_snapshot),
 }
