@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reconciler.engines import files
-from reconciler.engines.base import BuildWork, CloneWork
+from reconciler.engines.base import BuildWork
 from reconciler.engines.mysql import (
     activity,
     binlogs,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from reconciler.engines.base import (
         BuildSession,
+        CloneWork,
         DatabaseFiles,
         InstalledServer,
         Instances,
@@ -233,8 +234,9 @@ def _answers(work: server.Work, product: Product, pid: Path) -> bool:
     """Whether a server takes connections; of a clone that was delivered, from those that the host lets in now."""
     if not pid.exists():
         return False
-    delivered = isinstance(work, CloneWork) and work.users and work.port is not None
-    return not delivered or users.admitted(work, product)
+    if isinstance(work, BuildWork) or work.port is None or not work.users:
+        return True
+    return users.admitted(work, product)
 
 
 def _layout(work: server.Work) -> dict[str, str]:

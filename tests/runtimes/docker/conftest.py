@@ -61,6 +61,11 @@ class Product:
     exits: dict[str, str]
     """Settings with which it ends at once, and what it says then."""
     why: str
+    pause: str
+    """A statement that takes three seconds."""
+    little: str
+    """Memory that it runs with, and that ``hungry`` is too much for."""
+    hungry: str
 
     def image(self, name: str = "shop", **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML
         """Return an image with three products."""
@@ -108,6 +113,9 @@ def postgres() -> Product:
         powerful="SELECT count(*) FROM pg_user WHERE usename = 'boss' AND usesuper",
         exits={"wal_level": "minimal", "max_wal_senders": "3"},
         why="WAL streaming (max_wal_senders > 0) requires",
+        pause="SELECT pg_sleep(3)",
+        little="64Mi",
+        hungry="SELECT length(repeat(string_agg(n::text, ','), 20)) FROM generate_series(1, 3000000) n",
     )
 
 
@@ -126,6 +134,10 @@ def mariadb() -> Product:
         powerful="SELECT count(*) FROM mysql.user WHERE user = 'boss' AND super_priv = 'Y'",
         exits={"sql_mode": "NONSENSE"},
         why="Error while setting value 'NONSENSE' to 'sql_mode'",
+        pause="DO sleep(3)",
+        little="160Mi",
+        hungry="SET STATEMENT max_heap_table_size = 1073741824, tmp_memory_table_size = 1073741824 FOR "
+        "SELECT count(*) FROM (SELECT DISTINCT seq, repeat('x', 200) FROM seq_1_to_3000000) AS all_of_them",
     )
 
 

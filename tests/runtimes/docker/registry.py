@@ -66,8 +66,8 @@ class Registry:
         if path in self._manifests:
             self.pulls += 1
             return _MANIFEST, self._manifests[path]
-        blob = self._blobs.get(path.rpartition("/")[2])
-        return ("application/octet-stream", b"") if path == "/v2/" else blob and ("application/octet-stream", blob)
+        blob = b"" if path == "/v2/" else self._blobs.get(path.rpartition("/")[2])
+        return None if blob is None else ("application/octet-stream", blob)
 
     def _keep(self, kind: str, content: bytes) -> dict[str, Any]:
         digest = _digest(content)

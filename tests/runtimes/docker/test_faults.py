@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
+import pymysql
 import pytest
 
 from tests.containers import USER, host_major
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.postgres, pytest.mark.long]
 
+LOST = (psycopg.OperationalError, pymysql.OperationalError)
 _TRIES = 8
 """Of what has to fall into the short time that a pass takes to stop a server."""
 
@@ -61,9 +63,12 @@ def test_a_build_server_in_a_container_has_no_network_and_gives_way(shop: World,
         assert (settings["NetworkMode"], settings["CpuShares"]) == ("none", 102)
 
 
-def test_a_daemon_that_is_killed_during_a_build_costs_that_build_only(shop: World, daemon: ContainerDaemon) -> None:
-    slow = [{"inline": PRODUCTS, "database": "shop"}, {"inline": "SELECT pg_sleep(3)", "database": "shop"}]
-    shop.write("boxed.yaml", image("boxed", version=host_major(), runtime="docker", scripts=slow))
+@both
+def test_a_daemon_that_is_killed_during_a_build_costs_that_build_only(
+    shop: World, daemon: ContainerDaemon, product: Product
+) -> None:
+    slow = [*product.image()["spec"]["scripts"], {"inline": product.pause, "database": "shop"}]
+    shop.write("boxed.yaml", product.image("boxed", runtime="docker", scripts=slow))
     assert with_killed_daemon(shop, daemon, lambda: bool(daemon.names()))
     until(lambda: settled(shop) and any(name.startswith("boxed") for name in shop.snapshots()), what="the snapshot")
     shop.apply_until(lambda _: daemon.names() == set(), what="the end of what the daemon started again")
@@ -99,17 +104,20 @@ def killed_during_a_stop(shop: World, daemon: ContainerDaemon) -> bool:
     return hit
 
 
+@both
 def test_a_clone_that_runs_out_of_memory_comes_back_with_what_was_committed(
-    shop: World, daemon: ContainerDaemon
+    shop: World, daemon: ContainerDaemon, product: Product
 ) -> None:
-    shop.write("dev.yaml", clone("dev", runtime="docker", resources={"memory": "64Mi"}))
+    shop.write("dev.yaml", clone("dev", runtime="docker", resources={"memory": product.little}))
     shop.converge()
-    shop.sql("dev", "INSERT INTO product VALUES (4, 'somebody''s work')")
-    with pytest.raises(psycopg.OperationalError, match=r"closed the connection|terminating connection"):
-        shop.sql("dev", "SELECT length(repeat(string_agg(n::text, ','), 20)) FROM generate_series(1, 3000000) n")
+    product.rows(shop, "dev", "INSERT INTO product VALUES (4, 'somebody''s work')")
+    limit = daemon.inspect(container(daemon, "dev"))["HostConfig"]["Memory"]
+    with pytest.raises(LOST, match=r"closed the connection|terminating connection|Lost connection"):
+        product.rows(shop, "dev", product.hungry)
     until(lambda: settled(shop) and "dev.1" in shop.servers(), what="the clone")
-    until(lambda: answers(shop), what="an answer")
-    assert daemon.inspect(container(daemon, "dev"))["HostConfig"]["Memory"] == 64 << 20
+    until(lambda: answers(shop, product), what="an answer")
+    assert f"{limit >> 20}Mi" == product.little
+    assert daemon.inspect(container(daemon, "dev"))["HostConfig"]["Memory"] == limit
 
 
 def settled(world: World) -> bool:
@@ -117,10 +125,10 @@ def settled(world: World) -> bool:
     return world.apply().actions == []
 
 
-def answers(world: World) -> bool:
+def answers(world: World, product: Product) -> bool:
     try:
-        return world.sql("dev", "SELECT count(*) FROM product") == [(4,)]
-    except psycopg.OperationalError:  # it recovers still
+        return product.rows(world, "dev", "SELECT count(*) FROM product") == [(4,)]
+    except LOST:  # it recovers still
         return False
 
 
