@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 import pytest
@@ -40,7 +41,6 @@ MARIADB_IMAGE = "local/mariadb"
 USER = 999
 """The product's user in it (``postgres``, ``mysql``); on this host nobody, or somebody else."""
 _PATIENCE_SECONDS = 60.0
-_HELPER, _SHIM = "containerd", "containerd-shim-runc-v2"
 _PROGRAMS = ("cat", "dash", "bash", "env", "getconf", "id", "ldd", "ls", "perl", "sleep", "stat")
 _POSTGRES = ("postgres", "pg_isready", "psql")
 _MARIADB = ("/usr/sbin/mariadbd", "/usr/bin/mariadb-admin", "/usr/bin/mariadb")
@@ -54,6 +54,13 @@ class NotRunningError(Exception):
 @dataclass
 class ContainerDaemon:
     """A running ``dockerd``, which ``stop`` and ``start`` again, as an upgrade of it does."""
+
+    programs: ClassVar[tuple[str, ...]] = ("dockerd", "docker", "setpriv")
+    package: ClassVar[str] = "docker.io"
+    helpers: ClassVar[tuple[str, ...]] = ("containerd",)
+    """Programs that it starts for itself."""
+    keepers: ClassVar[tuple[str, ...]] = ("containerd-shim-runc-v2",)
+    """Programs that containers run below, and that outlive it."""
 
     root: Path
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -74,11 +81,7 @@ class ContainerDaemon:
             NotRunningError: it ended instead, or says nothing, with the end of its log.
 
         """
-        pool = f"base=10.{200 + os.getpid() % 50}.0.0/16,size=24"
-        argv = ["setpriv", "--pdeathsig", "TERM", "dockerd"]
-        argv += [f"--data-root={self.root / 'data'}", f"--exec-root={self.root / 'exec'}"]
-        argv += [f"--host=unix://{self.socket}", f"--pidfile={self.root / 'pid'}", "--log-level=warn"]
-        argv += ["--bridge=none", "--iptables=false", "--ip-forward=false", f"--default-address-pool={pool}"]
+        argv = ["setpriv", "--pdeathsig", "TERM", *self._argv()]
         with (self.root / "log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, env=_environment(), cwd="/")
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -86,6 +89,12 @@ class ContainerDaemon:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise NotRunningError((self.root / "log").read_text(errors="replace")[-500:])
             time.sleep(0.05)
+
+    def _argv(self) -> list[str]:
+        pool = f"base=10.{200 + os.getpid() % 50}.0.0/16,size=24"
+        argv = ["dockerd", f"--data-root={self.root / 'data'}", f"--exec-root={self.root / 'exec'}"]
+        argv += [f"--host=unix://{self.socket}", f"--pidfile={self.root / 'pid'}", "--log-level=warn"]
+        return [*argv, "--bridge=none", "--iptables=false", "--ip-forward=false", f"--default-address-pool={pool}"]
 
     def stop(self, *, kill: bool = False) -> None:
         """End it; killed, it leaves its containers running, until it is started again."""
@@ -97,7 +106,7 @@ class ContainerDaemon:
             self._process.wait(_PATIENCE_SECONDS)
             self._process = None
             if kill:
-                self._end_left(_HELPER)
+                self._end_left(*self.helpers)
             (self.root / "pid").unlink(missing_ok=True)
 
     def docker(self, *words: str) -> str:
@@ -136,7 +145,7 @@ class ContainerDaemon:
         with ExitStack() as after:
             after.callback(shutil.rmtree, self.root)
             after.callback(self._unmount)
-            after.callback(self._end_left, _HELPER, _SHIM)  # a daemon that was killed forgot some
+            after.callback(self._end_left, *self.helpers, *self.keepers)  # a daemon that was killed forgot some
             self._end()
 
     def _has_none(self) -> bool:
@@ -170,7 +179,7 @@ class ContainerDaemon:
     def _end_left(self, *names: str) -> None:
         """End what a daemon left of these programs, with what shims run; the next daemon starts a helper of its own."""
         left = [process for process in psutil.process_iter(["cmdline"]) if self._is_left(process, names)]
-        run = [one for process in left if _SHIM in names for one in _below(process)]
+        run = [one for process in left if self.keepers[0] in names for one in _below(process)]
         for process in (*run, *left):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -183,15 +192,46 @@ class ContainerDaemon:
         return bool(words) and Path(words[0]).name in names and f"{self.root}/" in " ".join(words)
 
 
+@dataclass
+class PodmanService(ContainerDaemon):
+    """Podman's service with the same API, as ``podman system service`` starts it.
+
+    Ports of its containers are rules of the host's firewall, which go with them. Containers get the limits
+    of this process: a root that lacks a capability, as in a sandbox, could not raise them.
+    """
+
+    programs: ClassVar[tuple[str, ...]] = ("podman", "runc", "docker", "setpriv")
+    package: ClassVar[str] = "podman"
+    helpers: ClassVar[tuple[str, ...]] = ()
+    keepers: ClassVar[tuple[str, ...]] = ("conmon",)
+
+    def _argv(self) -> list[str]:
+        (self.root / "networks").mkdir(exist_ok=True)
+        limits = (("nofile", resource.RLIMIT_NOFILE, 1 << 16), ("nproc", resource.RLIMIT_NPROC, 1 << 15))
+        shown = [f"{name}={most}:{most}" for name, which, enough in limits for most in [_at_most(which, enough)]]
+        engine = '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "runc"\n'
+        network = f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{self.root / "networks"}"\n'
+        settings = self.root / "containers.conf"
+        settings.write_text(f"[containers]\ndefault_ulimits = {json.dumps(shown)}\n{engine}{network}")
+        argv = ["env", f"CONTAINERS_CONF={settings}", "podman", "--log-level=warn", f"--root={self.root / 'data'}"]
+        argv += [f"--runroot={self.root / 'exec'}", f"--tmpdir={self.root / 'tmp'}"]
+        return [*argv, "system", "service", "--time=0", f"unix://{self.socket}"]
+
+
+def _at_most(which: int, enough: int) -> int:
+    _, most = resource.getrlimit(which)
+    return enough if most == resource.RLIM_INFINITY else min(most, enough)
+
+
 @contextmanager
-def container_daemon() -> Iterator[ContainerDaemon]:
+def container_daemon(kind: type[ContainerDaemon] = ContainerDaemon) -> Iterator[ContainerDaemon]:
     """Have a daemon with the image in the block; skips the test where none can run, and only then."""
     if os.geteuid() != 0:
         pytest.skip("needs root: a daemon of containers is started")
-    for program in ("dockerd", "docker", "setpriv"):
+    for program in kind.programs:
         if shutil.which(program, path=_environment()["PATH"]) is None:
-            pytest.skip(f"needs the program {program} (package docker.io)")
-    daemon = ContainerDaemon(Path(tempfile.mkdtemp(prefix="dk-")))
+            pytest.skip(f"needs the program {program} (package {kind.package})")
+    daemon = kind(Path(tempfile.mkdtemp(prefix="dk-")))
     daemon.root.chmod(0o711)
     try:
         daemon.start()

@@ -199,6 +199,13 @@ _NEEDS = [
     Need("pgbackrest", _program("pgbackrest"), "pgbackrest", "backups in repositories of pgBackRest"),
     Need("faketime", _program("faketime"), "faketime", "moments on the days on which clocks change"),
     Need("dockerd", _program("dockerd"), "docker.io", "clones and builds in containers (as root)"),
+    Need("podman", _program("podman"), "podman", "clones in containers of Podman (as root)"),
+    Need(
+        "Podman's networks",
+        Path("/usr/lib/podman/aardvark-dns").exists,
+        "aardvark-dns",
+        "clones in containers of Podman (as root)",
+    ),
     Need("zstd", _program("zstd"), "zstd", "dumps and archived WAL that are compressed with it"),
     Need("lz4", _program("lz4"), "lz4", "dumps and archived WAL that are compressed with it"),
 ]
