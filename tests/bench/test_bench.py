@@ -99,6 +99,24 @@ def test_clones_are_measured_against_what_is_made_by_hand(
 @pytest.mark.long
 @pytest.mark.root
 @pytest.mark.postgres
+def test_clones_in_containers_are_measured_against_what_is_made_by_hand(
+    scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_root("btrfs", "mkfs.btrfs")
+    main(["docker", "--quick", "--json", "--scratch", str(scratch)])
+    found = json.loads(capsys.readouterr().out)
+    for why in found["skipped"].values():
+        pytest.skip(why)
+    for one, many, memory in zip(*[iter(found["figures"])] * 3, strict=True):
+        assert one["ours"] > 0
+        assert one["floor"] > 0
+        assert many["ours"] > 0
+        assert 0 < memory["ours"] <= memory["target"]
+
+
+@pytest.mark.long
+@pytest.mark.root
+@pytest.mark.postgres
 @pytest.mark.parametrize(("topic", "waits"), [("primary", 3), ("connections", 1)])
 def test_what_others_wait_for_is_measured_with_and_without(
     topic: str, waits: int, scratch: Path, capsys: pytest.CaptureFixture[str]

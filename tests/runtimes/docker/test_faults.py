@@ -104,6 +104,41 @@ def killed_during_a_stop(shop: World, daemon: ContainerDaemon) -> bool:
     return hit
 
 
+def test_a_container_that_is_removed_while_its_clone_is_made_costs_that_try_only(
+    shop: World, daemon: ContainerDaemon
+) -> None:
+    shop.write("dev.yaml", clone("dev", runtime="docker"))
+    assert removed_meanwhile(shop, daemon, "dev.")
+    until(lambda: settled(shop) and shop.generations("dev"), what="the clone")
+    assert shop.sql("dev", "SELECT count(*) FROM product") == [(3,)]
+    assert len(daemon.names()) == 1
+
+
+@both
+def test_a_container_that_is_removed_during_a_build_costs_that_build_only(
+    shop: World, daemon: ContainerDaemon, product: Product
+) -> None:
+    slow = [*product.image()["spec"]["scripts"], {"inline": product.pause, "database": "shop"}]
+    shop.write("boxed.yaml", product.image("boxed", runtime="docker", scripts=slow))
+    assert removed_meanwhile(shop, daemon, "boxed")
+    until(lambda: settled(shop) and any(name.startswith("boxed") for name in shop.snapshots()), what="the snapshot")
+    assert daemon.names() == set()
+
+
+def removed_meanwhile(world: World, daemon: ContainerDaemon, word: str) -> bool:
+    """Remove the container of a name like this once it runs; return whether the pass was in the middle of it."""
+    with working(world) as process:
+        until(lambda: process.poll() is not None or named(daemon, word), what="the moment")
+        hit = process.poll() is None
+        for name in named(daemon, word):
+            daemon.docker("rm", "--force", name)
+    return hit
+
+
+def named(daemon: ContainerDaemon, word: str) -> list[str]:
+    return [name for name in running_names(daemon) if word in name]
+
+
 @both
 def test_a_clone_that_runs_out_of_memory_comes_back_with_what_was_committed(
     shop: World, daemon: ContainerDaemon, product: Product
@@ -133,7 +168,11 @@ def answers(world: World, product: Product) -> bool:
 
 
 def running(daemon: ContainerDaemon, name: str) -> bool:
-    return name in daemon.docker("ps", "--format", "{{.Names}}").split()
+    return name in running_names(daemon)
+
+
+def running_names(daemon: ContainerDaemon) -> set[str]:
+    return set(daemon.docker("ps", "--format", "{{.Names}}").split())
 
 
 @contextmanager
