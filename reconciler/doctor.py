@@ -125,11 +125,14 @@ def _pools(host: Host) -> Iterator[Finding]:
     for name, storage in host.pools.items():
         pool = storage.probe()
         room = f"{words.size(pool.free_bytes)} of {words.size(pool.total_bytes)} free" if pool.total_bytes else ""
-        text = "; ".join(part for part in (f"{name}: driver {pool.driver}", room, pool.message) if part)
+        parts = (f"{name}: driver {pool.driver}", room, pool.message, pool.refusal)
+        text = "; ".join(part for part in parts if part)
         if not pool.available:
             yield Finding("pool", "error", text, f"mount it, or correct pools.{name} in the configuration")
         elif not pool.instant_clones:
             yield Finding("pool", "warning", text, "a file system of btrfs, XFS or ZFS makes clones instant")
+        elif pool.refusal:
+            yield Finding("pool", "warning", text, f"correct pools.{name}.size in the configuration, or make room")
         else:
             yield Finding("pool", "ok", text)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reconciler.plan.settings import PlanSettings, PolicySettings
     from reconciler.spec.config import Config, MaintenanceWindow
     from reconciler.state.conditions import Condition, ObjectKey
-    from reconciler.state.observed import Failure, Input, Observed, Volume
+    from reconciler.state.observed import Failure, Input, Observed, ObservedPool, Volume
 
 Json = dict[str, Any]
 
@@ -250,7 +250,7 @@ def _without_texts(observed: Observed) -> Observed:
     """Leave out who asked and who is connected, and every text that is not of the reconciler's own making."""
     return replace(
         observed,
-        pools={name: replace(pool, message=_told(pool.message)) for name, pool in observed.pools.items()},
+        pools={name: _pool(pool) for name, pool in observed.pools.items()},
         volumes=tuple(_volume(volume) for volume in observed.volumes),
         unknown_runtimes=dict.fromkeys(observed.unknown_runtimes, _ELSEWHERE),
         inputs={name: _input(found) for name, found in observed.inputs.items()},
@@ -263,6 +263,10 @@ def _without_texts(observed: Observed) -> Observed:
 
 def _told(text: str) -> str:
     return _ELSEWHERE if text else ""
+
+
+def _pool(pool: ObservedPool) -> ObservedPool:
+    return replace(pool, message=_told(pool.message), refusal=_told(pool.refusal))
 
 
 def _volume(volume: Volume) -> Volume:

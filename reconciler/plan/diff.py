@@ -33,7 +33,7 @@ from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
 from reconciler.plan.templates import plan_templates
 from reconciler.plan.write_back import plan_write_back
-from reconciler.state.conditions import Kind, ObjectKey, ready, unknown
+from reconciler.state.conditions import Kind, ObjectKey, ready, stalled, unknown
 from reconciler.state.observed import CloneManifest
 
 if TYPE_CHECKING:
@@ -113,10 +113,12 @@ def _may_build(index: Index, name: ImageName) -> bool:
 
 
 def _plan_pools(index: Index, draft: Draft) -> None:
-    """Say of every pool whether it is there."""
-    for name in index.observed.pools:
+    """Say of every pool whether it is there, and as the configuration asks for."""
+    for name, pool in index.observed.pools.items():
         if name not in index.away:
             draft.say(ObjectKey(Kind.POOL, name), ready("Available"))
+            if pool.refusal:
+                draft.say(ObjectKey(Kind.POOL, name), stalled("SizeRefused", pool.refusal))
     for name, why in index.away.items():
         draft.say(ObjectKey(Kind.POOL, name), unknown("PoolUnavailable", why or "it cannot be asked"))
 

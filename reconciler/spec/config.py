@@ -267,7 +267,9 @@ class Pool(Model):
     )
     reserve: AmountOf = Field(Amount(percent=10.0), description="Kept free.", examples=["10%", "20Gi"])
     size: Maybe[Size] = Field(
-        None, description="With driver btrfs: make a loop-backed pool of this size (root only).", examples=["50Gi"]
+        None,
+        description="With driver btrfs: make a loop-backed pool of this size (root only); it grows, and never shrinks.",
+        examples=["50Gi"],
     )
     dataset: Maybe[Dataset] = Field(
         None,

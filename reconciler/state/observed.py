@@ -328,6 +328,8 @@ class ObservedPool:
     """Whether what is being written can be copied as of one instant."""
     unknown: tuple[VolumeId, ...] = ()
     """Volumes whose manifest cannot be read: they exist, and nothing may be concluded or done about them."""
+    refusal: str = ""
+    """What the configuration asks of the pool and cannot be had, and why; the pool is used as it is."""
 
 
 class ServerState(StrEnum):

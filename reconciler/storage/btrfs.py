@@ -7,10 +7,11 @@ for data; ``probe`` tells what is free now, and counts metadata in.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.errors import BusyError, UnavailableError, UnsupportedError
+from reconciler.errors import BusyError, ReconcilerError, UnavailableError, UnsupportedError
 from reconciler.status import words
 from reconciler.storage import linux, subvolumes
 from reconciler.storage.base import StorageTraits, Usage
@@ -53,16 +54,23 @@ class BtrfsStorage(DirectoryStorage):
     ) -> None:
         super().__init__(name, path, installation=installation, pool_id=pool_id, reserve=reserve, note=note)
         self._loop = loop
+        self._failed_growth = ""
+        self._preparing = threading.Lock()  # volumes are made at the same time, and each prepares the pool
 
     def prepare(self) -> str:
         if self._loop is not None:
-            self._loop.mount(make=not self._pool.known)
+            with self._preparing:
+                self._loop.mount(make=not self._pool.known)
+                self._grow(self._loop)
         return super().prepare()
 
     def probe(self) -> ObservedPool:
-        if self._loop is not None and not self._pool.known and not self._loop.made():
+        if self._loop is None:
+            return super().probe()
+        if not self._pool.known and not self._loop.made():
             return replace(self._loop.future(self.name), reserve_bytes=self._reserve.of(self._loop.size))
-        return super().probe()
+        probed = super().probe()
+        return replace(probed, refusal=self._refusal(self._loop)) if probed.available else probed
 
     def volumes(self) -> tuple[Volume, ...]:
         if self._loop is not None and not self._pool.known and not self._loop.made():
@@ -73,6 +81,22 @@ class BtrfsStorage(DirectoryStorage):
         super().delete(volume)
         with self._translated("clean up"):
             subvolumes.hasten_cleaning(self._path)
+
+    def _grow(self, loop: LoopFile) -> None:
+        """Bring the file system to its size; where that fails, the pool is used as it is and says so."""
+        self._failed_growth = ""
+        try:
+            with self._translated("grow the file of the pool"):
+                loop.grow()
+        except ReconcilerError as error:
+            self._failed_growth = error.message
+
+    def _refusal(self, loop: LoopFile) -> str:
+        try:
+            with self._translated("look at the file of the pool"):
+                return self._failed_growth or loop.refusal()
+        except ReconcilerError as error:
+            return error.message
 
     def _check_filesystem(self) -> None:
         place = existing(self._path)

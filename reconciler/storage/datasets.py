@@ -12,7 +12,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.errors import (
@@ -26,6 +26,10 @@ from reconciler.errors import (
     UnsupportedError,
 )
 from reconciler.storage.lineage import INSTALLATION, MADE_OF, VOLUME, Dataset, Lineage
+from reconciler.storage.mounts import Mount, mounts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PERMISSIONS = "create,destroy,mount,snapshot,clone,promote,readonly,canmount,mountpoint,userprop"
 """What has to be delegated to an account that is not root, as ``zfs allow`` writes it."""
@@ -37,7 +41,6 @@ _TIMEOUT = 120.0
 _SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")
 _BUSY_FOR = (0.02, 0.05, 0.1, 0.2, 0.4)
 _LONGEST_COMPLAINT = 300
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 _NO_VALUE = "-"
 _INSTALL = "install ZFS (Debian, Ubuntu: apt-get install zfsutils-linux)"
 
@@ -52,16 +55,6 @@ class DependentsError(BusyError):
 
 class NoSpaceError(RefusedError):
     """The ZFS pool, or a quota, is full."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One mounted file system, as /proc/self/mountinfo has it (proc(5))."""
-
-    id: int
-    point: Path
-    kind: str
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,21 +238,6 @@ def sizes(name: str, *properties: str, deep: bool = False) -> dict[str, dict[str
     return found
 
 
-def mounts() -> tuple[Mount, ...]:
-    """Return what is mounted, in the order in which it was."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        before, _, after = os.fsdecode(line).partition(" - ")
-        own, rest = before.split(" "), after.split(" ")
-        found.append(Mount(int(own[0]), Path(_plain(own[4])), rest[0], _plain(rest[1])))
-    return tuple(found)
-
-
-def mounted_at(path: Path) -> Mount | None:
-    """Return what is mounted at ``path``, on top of all else."""
-    return next((mount for mount in reversed(mounts()) if mount.point == path), None)
-
-
 def holding(path: Path) -> Mount | None:
     """Return the file system that ``path`` lies on, if it is a dataset."""
     over = [mount for mount in mounts() if path == mount.point or path.is_relative_to(mount.point)]
@@ -288,8 +266,3 @@ def _rows(text: str) -> list[list[str]]:
 
 def _value(field: str) -> str | None:
     return None if field == _NO_VALUE else field
-
-
-def _plain(field: str) -> str:
-    r"""Return a field of mountinfo with its octal escapes (``\040`` for a space) resolved."""
-    return os.fsdecode(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), field).encode("latin-1", "surrogateescape"))

@@ -2,15 +2,22 @@
 
 Used by the btrfs driver when the host's configuration gives the pool a size. Root
 only. The file lies beside the pool's directory (``<path>.btrfs``), is allocated up
-front, and is never made again for a pool that is known: a missing file is a pool that
-is away.
+front, grows with the configured size while the pool is in use, and is never made
+smaller, and never made again for a pool that is known: a missing file is a pool that is
+away.
+
+Every step can be cut off and done again: a device that was attached for the file is
+taken up instead of a second one, and growing compares what there is with what is asked
+for, at each place: the file, its device, the file system.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler import proc
@@ -18,23 +25,27 @@ from reconciler.errors import CommandError, RefusedError, UnavailableError, Unsu
 from reconciler.state.observed import ObservedPool
 from reconciler.status import words
 from reconciler.storage import linux
+from reconciler.storage.mounts import mounted_at
 from reconciler.storage.room import filesystem_room
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from reconciler.ids import PoolName
 
 SMALLEST = 256 << 20
 """Bytes below which btrfs has no useful room left after its own structures."""
-_MOUNT_OPTIONS = "loop,noatime,nodiscard"
+_MOUNT_OPTIONS = "noatime,nodiscard"
 """Reading must not write times into clones, and deleting must not punch holes into the file."""
+_SECTOR = 4096
+"""Bytes of a sector of the device: btrfs uses no smaller ones, and disks with larger ones than 512 take no direct I/O
+of those (loop_set_dio in drivers/block/loop.c)."""
+_GRAIN = 64 << 10
+"""Bytes by which a file system may be smaller than its file: whole sectors of btrfs, the largest that there are."""
 _TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoopFile:
-    """Where the file system is mounted, and its size in bytes when it is made."""
+    """Where the file system is mounted, and the size in bytes that the configuration gives it."""
 
     mountpoint: Path
     size: int
@@ -91,7 +102,39 @@ class LoopFile:
                 reason="PoolUnavailable",
                 hint="move it away",
             )
-        self._run("mount", "-t", "btrfs", "-o", _MOUNT_OPTIONS, self.file, self.mountpoint)
+        device = self._attach()
+        self._run("mount", "-t", "btrfs", "-o", _MOUNT_OPTIONS, device, self.mountpoint)
+        self._run("losetup", "--detach", device)  # as soon as nothing uses it: when it is unmounted
+
+    def grow(self) -> None:
+        """Make the mounted file system as large as configured, while it is in use.
+
+        Raises:
+            RefusedError: there is no room for that (with figures).
+            UnavailableError: a step failed.
+
+        """
+        if not self._is_short():
+            return
+        self._extend()
+        device = self._device()
+        if device is not None:
+            self._run("losetup", "--set-capacity", device)
+            self._run("btrfs", "filesystem", "resize", "max", self.mountpoint)
+
+    def refusal(self) -> str:
+        """Return why the mounted file system has another size than the configured one; empty when it has that."""
+        size, free = self.file.stat().st_size, filesystem_room(self.file.parent).free
+        if size - self.size >= _GRAIN:
+            return (
+                f"{self.file} has {words.size(size)} and is not made smaller: "
+                f"give size that instead of {words.size(self.size)}, or move to another pool"
+            )
+        if not self._is_short():
+            return ""
+        if self.size - size >= free:
+            return self._does_not_fit(self.size - size, free).message
+        return f"{self.file} grows to {words.size(self.size)} when the next pass begins"
 
     def unmake(self) -> None:
         """Unmount the file system and remove its file, with everything in it.
@@ -102,47 +145,88 @@ class LoopFile:
         """
         if self.mounted():
             self._run("umount", self.mountpoint)
+        if self.made():
+            self._release()
         self.file.unlink(missing_ok=True)
+
+    def _is_short(self) -> bool:
+        return self.size - filesystem_room(self.mountpoint).total >= _GRAIN
+
+    def _extend(self) -> None:
+        """Allocate what the file lacks; where that fails, it is as long as before."""
+        fd = os.open(self.file, os.O_RDWR)
+        try:
+            before = os.fstat(fd).st_size
+            if before < self.size:
+                self._allocate(fd, before)
+        finally:
+            os.close(fd)
+
+    def _attach(self) -> str:
+        """Return a device for the file: the one that there is, if a process died after making it."""
+        options = ("--find", "--show", "--nooverlap", "--sector-size", str(_SECTOR))
+        device = self._run("losetup", *options, self.file).strip()
+        with suppress(CommandError):  # the kernel, or the file system below, does not offer it
+            proc.run(["losetup", "--direct-io=on", device], timeout=_TIMEOUT)
+        return device
+
+    def _device(self) -> str | None:
+        """Return the loop device that is mounted; None when somebody mounted something else."""
+        mount = mounted_at(self.mountpoint.resolve())
+        if mount is None:
+            return None
+        backing = Path("/sys/class/block", Path(mount.source).name, "loop", "backing_file")
+        return mount.source if backing.exists() else None
+
+    def _release(self) -> None:
+        """Detach devices that a process which died left attached to the file: they would hold its blocks."""
+        listed = self._run("losetup", "--associated", self.file, "--noheadings", "--output", "NAME")
+        for device in listed.split():
+            with suppress(CommandError):  # it is going already
+                proc.run(["losetup", "--detach", device], timeout=_TIMEOUT)
 
     def _make(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        room = filesystem_room(self.file.parent)
         if self.size < SMALLEST:
             raise RefusedError(f"a btrfs pool needs at least {words.size(SMALLEST)}, not {words.size(self.size)}")
         temporary = self.file.with_name(f"{self.file.name}.new")
         temporary.unlink(missing_ok=True)
-        if room.free <= self.size:
-            raise self._no_room(room.free)
         try:
-            self._allocate(temporary)
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                self._allocate(fd, 0)
+            finally:
+                os.close(fd)
             self._run("mkfs.btrfs", "--quiet", "--nodiscard", "--metadata", "single", "--data", "single", temporary)
             temporary.rename(self.file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
-    def _allocate(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    def _allocate(self, fd: int, before: int) -> None:
+        """Allocate what a file of ``before`` bytes lacks; where that fails, it is as long as before."""
+        missing, free = self.size - before, filesystem_room(self.file.parent).free
+        if missing >= free:
+            raise self._does_not_fit(missing, free)
         try:
-            os.posix_fallocate(fd, 0, self.size)
-            os.fsync(fd)
+            os.posix_fallocate(fd, before, missing)
         except OSError as error:
+            os.ftruncate(fd, before)
             if error.errno == errno.ENOSPC:
-                raise self._no_room(filesystem_room(path.parent).free) from error
+                raise self._does_not_fit(missing, filesystem_room(self.file.parent).free) from error
             raise
-        finally:
-            os.close(fd)
+        os.fsync(fd)
 
-    def _no_room(self, free: int) -> RefusedError:
+    def _does_not_fit(self, missing: int, free: int) -> RefusedError:
         return RefusedError(
-            f"no room for the pool file {self.file}: needs {words.size(self.size)}, free {words.size(free)}",
+            f"no room for {words.size(self.size)} in {self.file}: needs {words.size(missing)}, free {words.size(free)}",
             reason="PoolFull",
             hint="make the pool's size smaller, or put it on another disk",
         )
 
-    def _run(self, *argv: str | Path) -> None:
+    def _run(self, *argv: str | Path) -> str:
         try:
-            proc.run(argv, timeout=_TIMEOUT)
+            return proc.run(argv, timeout=_TIMEOUT).text
         except CommandError as error:
             raise UnavailableError(
                 f"cannot set up the pool at {self.mountpoint}: {error.message}", reason="PoolUnavailable"

@@ -35,6 +35,7 @@ from reconciler.storage.directory import DirectoryStorage
 from reconciler.storage.extents import logical_size
 from reconciler.storage.lineage import INSTALLATION, MADE_FOR, MADE_OF, VOLUME, Step, copied_for, next_step, sealed_as
 from reconciler.storage.manifests import UnreadableError
+from reconciler.storage.mounts import Mount, mounted_at
 from reconciler.storage.room import Room, existing, filesystem_room
 from reconciler.storage.tree import remove_tree
 
@@ -249,14 +250,14 @@ class ZfsStorage(DirectoryStorage):
     def _name(self, volume: VolumeId) -> str:
         return f"{self._dataset()}/volumes/{self._pool.volume(volume).name}"
 
-    def _mounted(self) -> datasets.Mount | None:
+    def _mounted(self) -> Mount | None:
         """Return the mount of the pool, None when there is none.
 
         Raises:
             ConfigError: something else is mounted at its path.
 
         """
-        mount = datasets.mounted_at(self._place)
+        mount = mounted_at(self._place)
         if mount is not None and (mount.kind not in datasets.FILE_SYSTEMS or mount.source != self._dataset()):
             if self._named is not None:
                 raise ConfigError(
@@ -403,7 +404,7 @@ def remove_datasets(path: Path, *, installation: InstallationId) -> tuple[str, .
         UnsupportedError, UnavailableError: as of ZFS.
 
     """
-    mount = datasets.mounted_at(path.resolve())
+    mount = mounted_at(path.resolve())
     if mount is None or mount.kind not in datasets.FILE_SYSTEMS:
         return ()
     root = mount.source

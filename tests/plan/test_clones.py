@@ -12,6 +12,7 @@ from reconciler.ids import CloneName, ImageName, PoolName, RuntimeName, SecretNa
 from reconciler.plan.actions import CreateClone, ExpireClone, ReplaceClone, RestartClone, RestoreClone, UpdateClone
 from reconciler.plan.fingerprints import delivery_fingerprint, serve_fingerprint, start_fingerprint
 from reconciler.plan.schedule import expiry_text
+from reconciler.state.conditions import Kind, ObjectKey
 from reconciler.state.desired import Resources, SnapshotAt, User
 from reconciler.state.observed import CloneManifest, ClonePhase, Tombstone, VolumeState
 from tests.plan.world import (
@@ -42,7 +43,6 @@ from tests.plan.world import (
 
 if TYPE_CHECKING:
     from reconciler.plan.actions import Plan
-    from reconciler.state.conditions import ObjectKey
     from reconciler.state.desired import Desired, DesiredClone, DesiredImage
     from reconciler.state.observed import ObservedPool, Volume
 
@@ -577,6 +577,17 @@ def test_a_failing_start_does_not_hold_back_the_end_of_a_clone() -> None:
 
 
 AWAY = a_pool(OTHER_POOL, available=False, message="marker is missing")
+
+
+def test_a_pool_whose_size_cannot_be_had_is_used_as_it_is_and_says_so() -> None:
+    pool = replace(a_pool(), refusal="no room")
+    made = planned(asked(an_image(), a_clone()), seen(pool, a_snapshot()))
+    assert steps(made) == ["create dev"]
+    said = made.conditions[ObjectKey(Kind.POOL, pool.name)]
+    assert [(c.type, c.reason, c.message) for c in said] == [
+        ("Ready", "Available", ""),
+        ("Stalled", "SizeRefused", "no room"),
+    ]
 
 
 @pytest.mark.parametrize("pool", [AWAY, None])

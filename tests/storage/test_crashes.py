@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
     from _typeshed import ProfileFunction
 
+    from reconciler.storage.base import Storage
     from reconciler.storage.directory import DirectoryStorage
 
     Step = Callable[[DirectoryStorage], object]
 
+AnyStorage = TypeVar("AnyStorage", bound="Storage")
 _SYSTEM_MODULES = {"posix", "fcntl", "_ctypes"}
 """Of ``_ctypes`` the preparation of an argument counts, which comes right before a call through it."""
 _WITHOUT_EFFECT = {
@@ -167,7 +169,7 @@ def check_what_is_left(
             assert source.state in states
 
 
-def killed_by(killing: ProfileFunction, run: Step, storage: DirectoryStorage) -> bool:
+def killed_by(killing: ProfileFunction, run: Callable[[AnyStorage], object], storage: AnyStorage) -> bool:
     """Run a step in a child that a profiler kills; return whether it ended before that."""
     child = os.fork()
     if child == 0:
