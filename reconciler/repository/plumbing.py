@@ -72,7 +72,8 @@ _SETTINGS = (
 )
 _STDERR_CHARACTERS = 2000
 _PACKS_KEPT = 2
-_STALE_LOCK_SECONDS = 600
+_STALE_SECONDS = 600
+"""After this time nobody is at work any more with a file that he does not write to: no fetch takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +134,22 @@ class Mirror:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise UnavailableError(f"the git mirror {self.path} cannot be made: {error.strerror}") from error
-        self._drop_stale_locks()
+        self.drop_remains()
         # Also on a mirror that exists: it completes one whose making was interrupted, and changes no other.
         self.run("init", "--bare", "--quiet", "--template=", "--initial-branch=main")
         self._ready = True
 
-    def _drop_stale_locks(self) -> None:
-        """Remove locks of commands that died with the host; git holds each for moments, and then waits for ever."""
-        oldest = SystemClock().now().timestamp() - _STALE_LOCK_SECONDS
-        for lock in (*self.path.glob("*.lock"), *(self.path / "refs").rglob("*.lock")):
+    def drop_remains(self) -> None:
+        """Remove what commands leave that are killed: locks, for which git waits for ever, and parts of packs.
+
+        A pack that a remote stopped sending is as large as what came of it, and there is one of every try.
+        """
+        oldest = SystemClock().now().timestamp() - _STALE_SECONDS
+        locks = (*self.path.glob("*.lock"), *(self.path / "refs").rglob("*.lock"))
+        for remains in (*locks, *(self.path / "objects").glob("*/tmp_*")):
             with suppress(FileNotFoundError):
-                if lock.stat().st_mtime < oldest:
-                    lock.unlink()
+                if remains.stat().st_mtime < oldest:
+                    remains.unlink()
 
     @property
     def exists(self) -> bool:
@@ -286,6 +291,7 @@ class Mirror:
 
         Only housekeeping: when it fails, the next time is soon enough.
         """
+        self.drop_remains()
         with suppress(TimeoutExceededError):
             self.attempt("-c", "gc.auto=2000", "-c", f"gc.pruneExpire={kept}", "gc", "--auto", "--quiet")
 

@@ -326,6 +326,7 @@ class GitRepository:
             try:
                 return self._mirror.attempt(*words, env=env | trust, timeout=self._limits.fetch_seconds)
             except TimeoutExceededError as error:
+                self._mirror.drop_remains()
                 raise self._unavailable(error.message) from error
 
     def _branches(self) -> str:

@@ -1,14 +1,19 @@
-"""A bare repository that several people push to."""
+"""A bare repository that several people push to, and a server that speaks TLS."""
 
 from __future__ import annotations
 
 import shutil
+import ssl
 import subprocess
-from typing import TYPE_CHECKING
+import threading
+from http.server import ThreadingHTTPServer
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
 
@@ -54,6 +59,27 @@ class Remote:
         identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "core.fileMode=true")
         argv = ["git", "-C", str(path), *identity, *words]
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.rstrip("\n")
+
+
+class TlsServer:
+    """Answers by HTTPS as long as it is open; ``url`` says where."""
+
+    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler], certificate: Path) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 def signing_key(directory: Path) -> Path:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import ssl
 import subprocess
-import threading
 from base64 import b64encode
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -20,6 +16,7 @@ from reconciler.errors import ConfigError, InputError, SecretError, UnavailableE
 from reconciler.ids import Revision
 from reconciler.repository import Limits, Repository, open_repository
 from reconciler.repository.remote import Access
+from tests.repository.shared import TlsServer
 
 
 class Origin:
@@ -577,7 +574,7 @@ def test_https_credentials_reach_git_by_its_helper_and_only_for_their_host(mirro
     assert "t0k" not in elsewhere.text + elsewhere.stderr
 
 
-class WebServer:
+class WebServer(TlsServer):
     """Serves a directory by HTTPS to those who know the password; or sends everybody elsewhere."""
 
     def __init__(self, root: Path, certificate: Path, *, elsewhere: str = "") -> None:
@@ -603,35 +600,7 @@ class WebServer:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(root)))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed: no certificate for a test server")
-    file = tmp_path / "certificate.pem"
-    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(file))
-    argv = ["openssl", "req", "-x509", *key, "-out", str(tmp_path / "public.pem"), *subject]
-    subprocess.run(argv, check=True, capture_output=True)
-    file.write_text(file.read_text() + (tmp_path / "public.pem").read_text())
-    monkeypatch.setenv("GIT_SSL_CAINFO", str(tmp_path / "public.pem"))
-    return file
+        super().__init__(partial(Handler, directory=str(root)), certificate)
 
 
 def test_a_private_repository_is_fetched_by_https_with_the_secret(
