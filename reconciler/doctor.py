@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import textwrap
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
@@ -31,6 +32,7 @@ Level = Literal["ok", "warning", "error"]
 _LONGEST_PASS = timedelta(minutes=15)
 """A fetch from a remote that stalls ends after ten minutes."""
 _NAMED = 5
+_MESSAGE_COLUMN = 14
 _MARKS = {"ok": ("✔", "32"), "warning": ("!", "33"), "error": ("✘", "31")}
 
 
@@ -64,16 +66,24 @@ def examine(host: Host) -> tuple[Finding, ...]:
     return tuple(finding for check in checks for finding in _guarded(check, host))
 
 
-def render(findings: tuple[Finding, ...], *, colour: bool) -> str:
-    """Return the findings as lines for people."""
+def render(findings: tuple[Finding, ...], *, colour: bool, width: int | None = None) -> str:
+    """Return the findings as lines for people, wrapped where there is a ``width``."""
     lines = []
     for finding in findings:
         mark, code = _MARKS[finding.level]
+        first, *more = _wrapped(f"{mark} {finding.area:<11} {finding.message}", width)
         shown = f"\x1b[{code}m{mark}\x1b[0m" if colour else mark
-        lines.append(f"{shown} {finding.area:<11} {finding.message}")
+        lines += [shown + first.removeprefix(mark), *more]
         if finding.help:
-            lines.append(f"  {'':<11} help: {finding.help}")
+            lines += _wrapped(f"  {'':<11} help: {finding.help}", width)
     return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int | None) -> list[str]:
+    """Return text as lines; all but the first begin below the message."""
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, subsequent_indent=" " * _MESSAGE_COLUMN, break_on_hyphens=False)
 
 
 def _guarded(check: Callable[[Host], Iterator[Finding]], host: Host) -> Iterator[Finding]:

@@ -103,9 +103,17 @@ def write(service: Service) -> bool:
 def units_of(config: Path) -> tuple[Path, ...]:
     """Return the units that we wrote for a configuration, of the system and of this user."""
     places = (_SYSTEM, Service(program=Path(), config=config, mounts=(), user=True).file.parent)
-    found = (unit for place in places if place.is_dir() for unit in sorted(place.glob("*.service")))
+    found = (unit for place in places for unit in _services(place))
     line = f"# Configuration: {config.absolute()}"
     return tuple(unit for unit in found if is_ours(unit) and line in _content(unit).splitlines())
+
+
+def _services(directory: Path) -> list[Path]:
+    """Return the units of a directory; of one that is not there, or that this user may not look into, none."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == ".service")
+    except OSError:
+        return []
 
 
 def remove(unit: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.output import Context, Output, colours, write, write_json
+from reconciler.cli.output import Context, Output, colours, columns, write, write_json
 
 if TYPE_CHECKING:
     from reconciler.state.conditions import Kind
@@ -40,7 +40,7 @@ def status(
     if output is Output.JSON:
         write_json(document)
     else:
-        write(render_status(document, colour=colours()))
+        write(render_status(document, colour=colours(), width=columns()))
     return 0
 
 
@@ -62,7 +62,7 @@ def events(
     if output is Output.JSON:
         write_json(events_json(newest))
     else:
-        write(render_events(newest, colour=colours()))
+        write(render_events(newest, colour=colours(), width=columns()))
     return 0
 
 
@@ -82,7 +82,7 @@ def history(
     if output is Output.JSON:
         write_json(history_json(found))
     else:
-        write(render_history(found, colour=colours()))
+        write(render_history(found, colour=colours(), width=columns()))
     return 0
 
 
@@ -107,5 +107,5 @@ def doctor(ctx: typer.Context, output: Format = Output.TEXT) -> int:
     if output is Output.JSON:
         write_json([finding.as_json() for finding in findings])
     else:
-        write(render(findings, colour=colours()))
+        write(render(findings, colour=colours(), width=columns()))
     return 1 if any(finding.level == "error" for finding in findings) else 0

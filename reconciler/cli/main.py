@@ -7,6 +7,7 @@ command are imported when it runs.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from pathlib import Path
@@ -68,6 +69,9 @@ for module in (specs, passes, inspect, clones, classify, attest, quarantine, mir
 def main() -> None:
     """Run the program; usage errors and failures end with exit code 1, an interruption with 130."""
     interruption.note_interrupts()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names are of any script, and terminals not always
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(_with_optional_values(sys.argv[1:]), standalone_mode=False)
         sys.stdout.flush()

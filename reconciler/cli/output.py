@@ -78,7 +78,7 @@ def write_json(document: object) -> None:
     """Write a result as JSON."""
     import json
 
-    write(json.dumps(document, indent=2, ensure_ascii=False))
+    write(json.dumps(document, indent=2, ensure_ascii=not sys.stdout.encoding.lower().startswith("utf")))
 
 
 def note(text: str) -> None:
@@ -97,6 +97,13 @@ def fail(error: ReconcilerError) -> None:
     note(f"{head} {error.message}")
     if error.hint:
         note(f"  help: {error.hint}")
+
+
+def columns() -> int | None:
+    """Return how wide the terminal is that the result goes to; None where it goes elsewhere: nothing is cut there."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def colours(stream: TextIO | None = None) -> bool:

@@ -75,7 +75,7 @@ def render_events(events: Iterable[Event], *, colour: bool = False, width: int |
 
 
 def render_history(entries: Iterable[Done], *, colour: bool = False, width: int | None = None) -> str:
-    """Return what was done to an object as a table, in the order given."""
+    """Return what was done to an object in the order given: a table on a pipe, reasons below on a terminal."""
     page = Page(colour=colour, width=width)
     sheet = Sheet(("TIME", "OBJECT", "ACTION", "TOOK", "SIZE", "OUTCOME", "WHY", "CHANGED BY"))
     for done in entries:
@@ -83,21 +83,15 @@ def render_history(entries: Iterable[Done], *, colour: bool = False, width: int 
         again = f" ({done.count} times, last {format_second(done.last_at)})" if done.last_at and done.count > 1 else ""
         why = f"{done.reason}: {done.message}" if done.message else done.reason
         by = "; ".join(filter(None, [done.changed_by, f"asked for by {done.asked_by}" if done.asked_by else ""]))
-        sheet.rows.append(
-            tuple(
-                Cell(plain(text), style)
-                for text in (
-                    format_second(done.started_at),
-                    str(done.object),
-                    done.action,
-                    f"{done.seconds:.1f} s" if done.seconds < _MINUTE else span(done.seconds),
-                    size(done.bytes),
-                    done.outcome + again,
-                    why,
-                    by,
-                )
-            )
-        )
+        took = f"{done.seconds:.1f} s" if done.seconds < _MINUTE else span(done.seconds)
+        what = (format_second(done.started_at), str(done.object), done.action)
+        cells = [plain(text) for text in (*what, took, size(done.bytes), done.outcome + again, why, by)]
+        if width is None:
+            sheet.rows.append(tuple(Cell(cell, style) for cell in cells))
+        else:
+            page.write("  ".join(cells[:6]), style)
+            for cell in filter(None, cells[6:]):
+                page.write(cell, indent="  ")
     if sheet.rows:
         page.table(sheet)
     return page.text() or "no history\n"
