@@ -20,7 +20,7 @@ from reconciler.answers import Answers
 from reconciler.apply.executor import Executor, Task
 from reconciler.classify_requests import Classifications
 from reconciler.errors import ReconcilerError, RefusedError
-from reconciler.housekeeping import sweep, tend
+from reconciler.housekeeping import Pace, sweep, tend
 from reconciler.ids import CloneName, ImageName, Revision
 from reconciler.observe import PROGRESSING, in_flight_elsewhere, observe
 from reconciler.plan.diff import plan as make_plan
@@ -68,6 +68,7 @@ class Reconciler:
         self._answers = Answers(host)
         self._classifications = Classifications(host, on_done=self._wake.set)
         self._publisher = Publisher(host, on_change=self._wake.set)
+        self._pace = Pace(host.clock)
         self._reported: Revision | None = None
         self._executor = Executor(host, concurrency=host.config.concurrency, on_done=lambda _task: self._wake.set())
 
@@ -210,7 +211,7 @@ class Reconciler:
             log.exception("pass failed")
             self._report_failure("InternalError", f"unexpected {type(error).__name__}; see the log")
             return None
-        tend(self._host, view.observed)
+        tend(self._host, view.observed, self._pace)
         self._host.state.beat()
         return view
 
