@@ -24,7 +24,9 @@ TOPICS = {
     "commands": "start-up of the program",
     "specs": "10,000 spec files: read, validate, resolve, plan",
     "pull_requests": "findings and plan of 1,000 specs, as the action runs them",
+    "reaction": "from a push, or a saved file, to the first action",
     "loop": "memory of the loop with 10,000 objects",
+    "resting": "1,000 clones on btrfs with nothing to do",
     "restore": "restore of a dump",
     "leaks": "proof that masking left nothing: drawing, SQL, search of files",
     "rewrite": "masking of a large table",
@@ -40,6 +42,7 @@ TOPICS = {
     "connections": "what users of clones notice of refreshes",
     "sqlite": "one clone of a SQLite file by reflink",
     "swap": "silence of a port during a reset",
+    "loopback": "transactions on a pool in a file, against those on the device below it",
     "bytes": "bytes that a clone holds of its own",
     "memory": "memory of an idle clone",
 }
@@ -55,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         repetitions=parsed.repetitions,
         idle_seconds=parsed.idle_seconds,
         scratch=parsed.scratch,
+        device=parsed.device,
     )
     figures: list[Figure] = []
     skipped: dict[str, str] = {}
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scratch", type=Path, help="where images and dumps are kept from run to run (40 GB if --full)"
     )
+    parser.add_argument("--device", type=Path, help="a block device that may be OVERWRITTEN (topic loopback)")
     return parser
 
 

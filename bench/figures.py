@@ -38,6 +38,8 @@ class Options:
     """How long a clone is left alone for its bytes; below an hour the server is made to hurry."""
     scratch: Path | None = None
     """Directory for images and dumps, kept from run to run; None for the usual one."""
+    device: Path | None = None
+    """A block device whose content may be lost (topic loopback); None for one in memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -390,7 +390,7 @@ def installation(options: Options, runtime: Mapping[str, object] | None = None) 
     with ExitStack() as afterwards, ExitStack() as stack:
         config = _config(scratch, POOL_GIB[size_of(options)], runtime or {})
         host = stack.enter_context(open_host(config, writes=True, command="bench"))
-        afterwards.callback(_unmount, pool)  # only who was let in: another run may be using it
+        afterwards.callback(unmount, pool)  # only who was let in: another run may be using it
         _require_available(host)
         for leftover in set(specs.glob("*.yaml")) - set(specs.glob("image-*.yaml")):
             leftover.unlink()
@@ -441,11 +441,11 @@ def remove_by_hand(opened: Installation) -> None:
     shutil.rmtree(opened.by_hand, ignore_errors=True)
 
 
-def _unmount(pool: Path) -> None:
-    """Unmount the pool; processes that were killed a moment ago may still hold it."""
+def unmount(mountpoint: Path) -> None:
+    """Unmount; processes that were ended a moment ago may still hold it."""
     for _attempt in range(50):
-        if not os.path.ismount(pool):
+        if not os.path.ismount(mountpoint):
             return
-        if subprocess.run(["umount", pool], capture_output=True, check=False).returncode != 0:
+        if subprocess.run(["umount", mountpoint], capture_output=True, check=False).returncode != 0:
             time.sleep(0.1)
-    subprocess.run(["umount", "--lazy", pool], check=True)
+    subprocess.run(["umount", "--lazy", mountpoint], check=True)

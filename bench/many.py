@@ -122,7 +122,7 @@ def _make_everything(host: Host, commits: Commits, storage: MemoryStorage, runti
     desired = commits.newest().desired
     if desired is None:
         raise RuntimeError("the specs are not valid")
-    for volume in _volumes(host, desired, host.clock.now()):
+    for volume in volumes_of(host, desired, host.clock.now()):
         storage.put(volume, {})
         if isinstance(volume.manifest, CloneManifest):
             runtime.start(_server(storage, volume, volume.manifest.port or 0))
@@ -132,7 +132,8 @@ def _make_everything(host: Host, commits: Commits, storage: MemoryStorage, runti
         raise RuntimeError(f"what exists is not what the specs ask for: {plan}")
 
 
-def _volumes(host: Host, desired: Desired, now: datetime) -> Iterator[Volume]:
+def volumes_of(host: Host, desired: Desired, now: datetime) -> Iterator[Volume]:
+    """Yield the volumes that there are once everything was made, snapshots first."""
     snapshots = {image.name: _snapshot(host, desired, image, now) for image in desired.images.values()}
     for manifest in snapshots.values():
         yield Volume(VolumeId(manifest.snapshot), _POOL, VolumeState.COMPLETE, manifest)
@@ -145,7 +146,7 @@ def _snapshot(host: Host, desired: Desired, image: DesiredImage, now: datetime) 
     return SnapshotManifest(
         installation=host.installation,
         image=image.name,
-        snapshot=SnapshotId(f"{image.name}-{now:%Y%m%dt%H%M%Sz}-{image.spec_digest[:8]}"),
+        snapshot=SnapshotId(f"{image.name}-{now:%Y%m%dt%H%M%Sz}-{image.spec_digest.removeprefix('sha256:')[:8]}"),
         engine=image.engine,
         version="2.0",
         major="2",

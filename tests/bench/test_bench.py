@@ -37,6 +37,21 @@ def test_a_topic_prints_its_figures(topic: str, figures: int, capsys: pytest.Cap
 
 
 @pytest.mark.long
+@pytest.mark.root
+@pytest.mark.parametrize(("topic", "figures"), [("reaction", 3), ("resting", 2), ("loopback", 1)])
+def test_a_topic_about_the_loop_at_work_prints_its_figures(
+    topic: str, figures: int, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_root("btrfs", "mkfs.btrfs")
+    main([topic, "--quick", "--json", "--scratch", str(scratch)])
+    found = json.loads(capsys.readouterr().out)
+    for why in found["skipped"].values():
+        pytest.skip(why)
+    assert len(found["figures"]) == figures
+    assert all(figure["ours"] > 0 for figure in found["figures"])
+
+
+@pytest.mark.long
 @pytest.mark.postgres
 def test_every_masking_method_is_measured_on_every_version(capsys: pytest.CaptureFixture[str]) -> None:
     main(["masking", "--quick", "--json"])
