@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.containers import IMAGE, host_major
+from tests.docs.test_commands import commands
 from tests.runtimes.docker.conftest import both, configure
 from tests.support import clone, until
 
@@ -32,6 +35,19 @@ def container(daemon: ContainerDaemon, name: str) -> str:
 def owner(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_uid, status.st_gid
+
+
+@both
+def test_the_command_of_the_page_lists_clones_with_their_owners(
+    shop: World, daemon: ContainerDaemon, product: Product
+) -> None:
+    shop.write("dev.yaml", clone("dev", runtime="docker", owner="payments"))
+    shop.converge()
+    assert product.rows(shop, "dev", "SELECT count(*) FROM product") == [(3,)]
+    (block,) = commands("containers")
+    env = {**os.environ, "DOCKER_HOST": f"unix://{daemon.socket}"}
+    listed = subprocess.run(["bash", "-euc", block], env=env, check=True, capture_output=True, text=True).stdout
+    assert listed.splitlines()[1].split()[1:] == ["dev", "payments"]
 
 
 @both
