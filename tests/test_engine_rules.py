@@ -114,7 +114,8 @@ def test_a_clone_of_a_product_that_cannot_be_on_an_instance_is_refused_where_it_
     image = image.split("    work_mem")[0]
     clone = CLONE.replace('  parameters: {ssl: "off"}', "  runtime: instance\n  instance: shared")
     assert found(image + clone) == []
-    assert found(image.replace("postgres", "mariadb") + clone) == ["R032 shop.yaml:13:12"]
+    assert found(image.replace("postgres", "mariadb") + clone) == []
+    assert found(image.replace("postgres", "mysql") + clone) == ["R032 shop.yaml:13:12"]
 
 
 def test_a_rate_is_refused_where_the_copy_of_a_primary_has_none() -> None:

@@ -525,7 +525,7 @@ class Instance(Protocol):
         """Insist that a snapshot can be loaded.
 
         Raises:
-            UnsupportedError: the server is older than what wrote it, or too old at all.
+            UnsupportedError: the server is of another product, older than what wrote it, or too old at all.
 
         """
         ...

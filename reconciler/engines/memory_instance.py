@@ -107,6 +107,8 @@ class MemoryInstance:
 
     def check(self, snapshot: SnapshotManifest) -> None:
         self._require_there()
+        if snapshot.engine != self._engine.name:
+            raise UnsupportedError(f"snapshot {snapshot.snapshot} is of {snapshot.engine}", reason="OtherProduct")
         if not snapshot.databases:
             raise PermanentError(f"snapshot {snapshot.snapshot} has no database", reason="NothingToLoad")
         if int(self._server.major) < int(snapshot.major):

@@ -35,7 +35,7 @@ _FULL_COPY = Condition(
     type="FullCopy",
     status="True",
     reason="FilesNotShared",
-    message="it takes the room and time of a full copy: sharing blocks needs PostgreSQL 18 on btrfs, XFS or ZFS",
+    message="it takes the room and time of a full copy: blocks are shared by PostgreSQL 18 on btrfs, XFS or ZFS only",
 )
 
 

@@ -374,15 +374,15 @@ class Instance(Model):
     """A database server that exists already, on which clones are databases."""
 
     url: SecretRef = Field(
-        description="Secret with the connection URL of a user who may make databases and roles there.",
+        description="Secret with the connection URL of a user who may make databases and users there.",
         examples=[{"secret": "shared-dsn"}],
     )
-    engine: Literal["postgres"] = Field("postgres", description="Whose server it is.")
+    engine: Literal["postgres", "mariadb"] = Field("postgres", description="Which product it is a server of.")
     advertise: Maybe[NonEmpty] = Field(
         None, description="Host name in the URLs of clones; default: that of the URL.", examples=["db.example"]
     )
     connections: int = Field(
-        50, ge=1, le=10_000, description="Sessions that each database of a clone may have at a time."
+        50, ge=1, le=10_000, description="Sessions that each database of a clone may have at a time; MariaDB: each of its users."
     )
     require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
 

@@ -23,13 +23,11 @@ class Gap:
 
 _NO_SERVER = Gap("never", "its databases are files, which no server serves")
 _NEEDS_SERVER = Gap("never", "its databases need a server, which the runtime none does not run")
-_NOT_ON_INSTANCES = Gap("not yet", "databases are not copied within a server that exists already")
 
 RUNTIME_GAPS: Mapping[tuple[str, str], Gap] = {
-    ("mariadb", "instance"): _NOT_ON_INSTANCES,
     ("mariadb", "none"): _NEEDS_SERVER,
     ("mysql", "docker"): Gap("not yet", "its servers are not run in containers"),
-    ("mysql", "instance"): _NOT_ON_INSTANCES,
+    ("mysql", "instance"): Gap("not yet", "databases are not copied within a server of it that exists already"),
     ("mysql", "none"): _NEEDS_SERVER,
     ("postgres", "none"): _NEEDS_SERVER,
     ("sqlite", "docker"): _NO_SERVER,

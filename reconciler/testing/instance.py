@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.base import UserWish
-from reconciler.errors import BusyError, PermanentError, ReconcilerError, ScriptError
+from reconciler.errors import BusyError, PermanentError, ReconcilerError, ScriptError, UnsupportedError
 from reconciler.ids import CloneName, InstallationId, VolumeId
 from reconciler.proc import CancelToken
 from reconciler.state.desired import Script
@@ -111,6 +111,12 @@ class InstanceSuite:
         (template,) = instance.templates()
         assert (template.snapshot, template.databases) == (work.snapshot.snapshot, work.snapshot.databases)
         _delivered(harness, instance, work)
+
+    def test_a_snapshot_of_another_product_cannot_be_loaded(self, instance: Instance, work: CloneWork) -> None:
+        instance.check(work.snapshot)
+        with pytest.raises(UnsupportedError) as raised:
+            instance.check(replace(work.snapshot, engine="another"))
+        assert raised.value.reason == "OtherProduct"
 
     def test_nobody_is_let_in_before_a_clone_is_served(
         self, harness: InstanceHarness, instance: Instance, work: CloneWork

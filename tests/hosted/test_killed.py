@@ -38,7 +38,7 @@ def absent(hosted: Hosted) -> None:
     with hosted.world.host(writes=True) as host:
         for snapshot in hosted.world.snapshots():
             host.instance(on_instance("shared")).unload(SnapshotId(snapshot))
-    assert (hosted.databases(), hosted.roles()) == (set(), set())
+    assert (hosted.databases(), hosted.logins()) == (set(), set())
 
 
 def worked_in(hosted: Hosted) -> None:
@@ -62,19 +62,19 @@ def remove(hosted: Hosted) -> None:
 
 def is_new(hosted: Hosted) -> None:
     assert hosted.rows("dev", "SELECT count(*) FROM product") == [(3,)]
-    assert (beside_template(hosted), hosted.roles()) == ({"dev"}, {"dev_app"})
+    assert (beside_template(hosted), hosted.logins()) == ({"dev"}, {"dev_app"})
 
 
 def is_reset(hosted: Hosted) -> None:
     """The clone is new, and what it was before is one undo away."""
     assert hosted.rows("dev", "SELECT count(*) FROM product") == [(3,)]
-    assert (len(beside_template(hosted)), hosted.roles()) == (2, {"dev_app"})
+    assert (len(beside_template(hosted)), hosted.logins()) == (2, {"dev_app"})
     hosted.world.apply(("undo", "dev")).require()
     assert hosted.rows("dev", "SELECT count(*) FROM product") == [(0,)]
 
 
 def is_gone(hosted: Hosted) -> None:
-    assert (beside_template(hosted), hosted.roles()) == (set(), set())
+    assert (beside_template(hosted), hosted.logins()) == (set(), set())
 
 
 def beside_template(hosted: Hosted) -> set[str]:

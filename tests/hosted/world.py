@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
+import pymysql
+import pytest
 
+from reconciler.engines.mysql.engine import MariaDbEngine
 from reconciler.inspection import report
+from tests.engines.mysql.live import instance as live_mariadb
 from tests.live import PASSWORD, LiveServer, live_server
-from tests.support import clone, new_world
+from tests.support import clone, image, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.engines.mysql.live import Production
     from tests.support import World
 
 SECRET = "shared-dsn"
 ON_SHARED = {"runtime": "instance", "instance": "shared"}
 """What a clone's document says to be on the instance."""
+Refused = (psycopg.Error, pymysql.Error)
+"""What a server says no with."""
+Rows = list[tuple[Any, ...]]
+
+
+class Session(ABC):
+    """A connection of a user."""
+
+    @abstractmethod
+    def rows(self, statement: str) -> Rows:
+        """Run a statement."""
 
 
 @dataclass
-class Hosted:
+class Hosted(ABC):
     """The installation and the server."""
 
     world: World
-    server: LiveServer
+    engine: ClassVar[str]
+    products: ClassVar[str]
+    """A script that makes the table ``product`` with three rows."""
+    write_anyway: ClassVar[str] = ""
+    """What a reader might try to be let write."""
+
+    def image(self, **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML
+        """Return the image ``shop``."""
+        scripts = [{"inline": self.products, "database": "shop"}]
+        return image("shop", **{"engine": self.engine, "scripts": scripts, **spec})
 
     def clone(self, name: str, **spec: Any) -> None:  # noqa: ANN401 - as YAML
         """Have a clone on the instance, of the image ``shop``."""
         self.world.write(f"{name}.yaml", clone(name, **ON_SHARED, **spec))
         self.world.apply().require()
-
-    def oid_of_template(self) -> object:
-        """Return the identity of the one database that clones are copied from."""
-        ((oid,),) = self.server.sql("SELECT oid FROM pg_database WHERE datname LIKE '%.template'")
-        return oid
 
     def status(self) -> dict[str, Any]:
         with self.world.host() as host:
@@ -49,51 +70,257 @@ class Hosted:
         found: dict[str, Any] = next(one for one in self.status()["clones"] if one["name"] == name)["endpoint"]
         return found
 
+    def rows(self, name: str, statement: str, user: str = "app") -> Rows:
+        """Run a statement on a clone."""
+        with self.session(name, user) as session:
+            return session.rows(statement)
+
+    @contextmanager
+    def session(
+        self, name: str, user: str = "app", *, database: str | None = None, password: str | None = None
+    ) -> Iterator[Session]:
+        """Be connected to a clone as one of its users, with the password that was generated."""
+        known = self.world.password(name, user) if password is None else password
+        with self.connected(f"{name}_{user}", known, database or name) as session:
+            yield session
+
+    @property
+    @abstractmethod
+    def port(self) -> int:
+        """The port of the server."""
+
+    @abstractmethod
+    def own(self, statement: str, database: str | None = None) -> Rows:
+        """Run a statement as the server's owner."""
+
+    @abstractmethod
+    def connected(self, login: str, password: str, database: str) -> Any:  # noqa: ANN401 - a context of a Session
+        """Be connected as a login."""
+
+    @abstractmethod
+    def template(self) -> object:
+        """Return the identity of the one database that clones are copied from."""
+
+    @abstractmethod
+    def databases(self) -> set[str]:
+        """Return the databases of the server that did not come with it, nor are our notes."""
+
+    @abstractmethod
+    def logins(self) -> set[str]:
+        """Return the users of the server that did not come with it, but for those that nobody logs in as."""
+
+    @abstractmethod
+    def foreign_database(self, name: str) -> Any:  # noqa: ANN401 - a context
+        """Have a database of somebody else's, which looks like one of ours, and insist that it stays as it is."""
+
+    @abstractmethod
+    def foreign_login(self, name: str) -> Any:  # noqa: ANN401 - as above
+        """Have a login of somebody else's, and insist that it stays as it is."""
+
+    @abstractmethod
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever works in it."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop the server."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it again."""
+
+
+@dataclass
+class _PostgresSession(Session):
+    conn: psycopg.Connection[Any]
+
+    def rows(self, statement: str) -> Rows:
+        cursor = self.conn.execute(statement.encode())
+        return cursor.fetchall() if cursor.description is not None else []
+
+
+@dataclass
+class OnPostgres(Hosted):
+    """PostgreSQL."""
+
+    server: LiveServer
+    engine = "postgres"
+    products = (
+        "CREATE TABLE product (id integer PRIMARY KEY, name text NOT NULL);"
+        "INSERT INTO product SELECT number, 'Product ' || number FROM generate_series(1, 3) AS number;"
+    )
+    write_anyway = "SET transaction_read_only = off; "
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def own(self, statement: str, database: str | None = None) -> Rows:
+        return self.server.sql(statement, database or "postgres")
+
+    @contextmanager
+    def connected(self, login: str, password: str, database: str) -> Iterator[Session]:
+        with psycopg.connect(self.server.url(login, database, password), connect_timeout=10, autocommit=True) as conn:
+            yield _PostgresSession(conn)
+
     def connect(self, name: str, user: str = "app", *, database: str | None = None) -> psycopg.Connection[Any]:
         """Connect to a clone as one of its users, with the password that was generated."""
-        return psycopg.connect(
-            host="127.0.0.1",
-            port=self.server.port,
-            dbname=database or name,
-            user=f"{name}_{user}",
-            password=self.world.password(name, user),
-            connect_timeout=10,
-            autocommit=True,
-        )
+        url = self.server.url(f"{name}_{user}", database or name, self.world.password(name, user))
+        return psycopg.connect(url, connect_timeout=10, autocommit=True)
 
-    def rows(self, name: str, statement: str, user: str = "app") -> list[tuple[Any, ...]]:
-        """Run a statement on a clone."""
-        with self.connect(name, user) as conn:
-            cursor = conn.execute(statement.encode())
-            return cursor.fetchall() if cursor.description is not None else []
+    def template(self) -> object:
+        ((oid,),) = self.own("SELECT oid FROM pg_database WHERE datname LIKE '%.template'")
+        return oid
 
     def databases(self) -> set[str]:
-        """Return the databases of the server that did not come with it."""
-        rows = self.server.sql("SELECT datname FROM pg_database")
+        rows = self.own("SELECT datname FROM pg_database")
         return {str(row[0]) for row in rows} - {"postgres", "template0", "template1"}
 
-    def roles(self) -> set[str]:
-        """Return the roles of the server that did not come with it, but for our groups."""
-        rows = self.server.sql("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> 'boss'")
+    def logins(self) -> set[str]:
+        rows = self.own("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> 'boss'")
         return {str(row[0]) for row in rows if not str(row[0]).startswith("reconciler_")}
+
+    @contextmanager
+    def foreign_database(self, name: str) -> Iterator[None]:
+        self.own(f"CREATE DATABASE {name}")
+        self.own(f"COMMENT ON DATABASE {name} IS 'Made by reconciler, which goes by this comment: {{}}'")
+        self.own("CREATE TABLE mine (a int)", name)
+        yield
+        assert self.own("SELECT count(*) FROM mine", name) == [(0,)]
+        self.own(f"DROP DATABASE {name}")
+
+    @contextmanager
+    def foreign_login(self, name: str) -> Iterator[None]:
+        self.own(f"CREATE ROLE {name} LOGIN")
+        yield
+        found = self.own(f"SELECT rolcanlogin, rolpassword FROM pg_authid WHERE rolname = '{name}'")
+        assert found == [(True, None)]
+        self.own(f"DROP ROLE {name}")
+
+    def drop_database(self, name: str) -> None:
+        self.own(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def start(self) -> None:
+        self.server.start()
+
+
+@dataclass
+class _MariaDbSession(Session):
+    conn: pymysql.Connection[Any]
+
+    def rows(self, statement: str) -> Rows:
+        with self.conn.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+
+@dataclass
+class OnMariaDb(Hosted):
+    """MariaDB."""
+
+    server: Production
+    engine = "mariadb"
+    products = (
+        "CREATE TABLE product (id integer PRIMARY KEY, name text NOT NULL);"
+        "INSERT INTO product VALUES (1, 'Product 1'), (2, 'Product 2'), (3, 'Product 3');"
+    )
+
+    @property
+    def port(self) -> int:
+        return self.server.port or 0
+
+    def own(self, statement: str, database: str | None = None) -> Rows:
+        return self.server.sql(*([f"USE `{database}`"] if database else []), statement)
+
+    @contextmanager
+    def connected(self, login: str, password: str, database: str) -> Iterator[Session]:
+        conn = pymysql.connect(
+            host="127.0.0.1", port=self.port, user=login, password=password, database=database, autocommit=True
+        )
+        try:
+            yield _MariaDbSession(conn)
+        finally:
+            if conn.open:
+                conn.close()
+
+    def template(self) -> object:
+        ((comment,),) = self.own(
+            "SELECT schema_comment FROM information_schema.schemata WHERE schema_name LIKE '%.template'"
+        )
+        return comment
+
+    def databases(self) -> set[str]:
+        names = {str(row[0]) for row in self.own("SHOW DATABASES") if not str(row[0]).startswith("reconciler_")}
+        return names - {"mysql", "sys", "information_schema", "performance_schema"}
+
+    def logins(self) -> set[str]:
+        rows = self.own("SELECT user FROM mysql.user WHERE user NOT IN ('root', 'mariadb.sys', 'copier', '')")
+        return {str(row[0]) for row in rows if not str(row[0]).startswith("reconciler_")}
+
+    @contextmanager
+    def foreign_database(self, name: str) -> Iterator[None]:
+        self.own(f"CREATE DATABASE {name} COMMENT 'Made by reconciler, which goes by this comment: {{}}'")
+        self.own("CREATE TABLE mine (a int)", name)
+        yield
+        assert self.own("SELECT count(*) FROM mine", name) == [(0,)]
+        self.own(f"DROP DATABASE {name}")
+
+    @contextmanager
+    def foreign_login(self, name: str) -> Iterator[None]:
+        self.own(f"CREATE USER {name}@'%' IDENTIFIED BY 'theirs' WITH MAX_QUERIES_PER_HOUR 7")
+        before = self.own(f"SHOW CREATE USER {name}@'%'")
+        yield
+        assert self.own(f"SHOW CREATE USER {name}@'%'") == before
+        self.own(f"DROP USER {name}@'%'")
+
+    def drop_database(self, name: str) -> None:
+        self.own(f"DROP DATABASE {name}")
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def start(self) -> None:
+        self.server.start()
 
 
 @contextmanager
-def hosted_world(major: str, *settings: str, parent: Path | None = None, user: str = "boss") -> Iterator[Hosted]:
+def hosted_world(major: str, *settings: str, parent: Path | None = None, user: str = "boss") -> Iterator[OnPostgres]:
     """Have both in the block: the server below ``parent``, with ``settings``, and ``user`` as whom we get in."""
     with live_server(major, *settings, parent=parent) as server:
         if user != "boss":
             server.sql(f"CREATE ROLE {user} LOGIN CREATEDB CREATEROLE PASSWORD '{PASSWORD}'")
-        made = new_world()
-        try:
-            secret = made.root / "secrets" / SECRET
-            secret.write_text(server.url(user))
-            secret.chmod(0o600)
-            runtimes = {
-                "process": {"ports": f"{made.ports.start}-{made.ports.stop - 1}"},
-                "instance": {"shared": {"url": {"secret": SECRET}}},
-            }
-            made.configure(runtimes=runtimes)
-            yield Hosted(made, server)
-        finally:
-            made.close()
+        with installed(server.url(user), "postgres") as made:
+            yield OnPostgres(made, server)
+
+
+@contextmanager
+def hosted_mariadb(*, rights: str = "", parent: Path | None = None) -> Iterator[OnMariaDb]:
+    """Have both in the block, with MariaDB; who gets in there has ``rights``, or all of them."""
+    if not MariaDbEngine().servers():
+        pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
+    with live_mariadb(parent=parent) as server:
+        if rights:
+            server.let_in(rights)
+        with installed(server.url(), "mariadb") as made:
+            yield OnMariaDb(made, server)
+
+
+@contextmanager
+def installed(url: str, engine: str) -> Iterator[World]:
+    """Have an installation in the block that knows an instance."""
+    made = new_world()
+    try:
+        secret = made.root / "secrets" / SECRET
+        secret.write_text(url)
+        secret.chmod(0o600)
+        runtimes = {
+            "process": {"ports": f"{made.ports.start}-{made.ports.stop - 1}"},
+            "instance": {"shared": {"url": {"secret": SECRET}, "engine": engine}},
+        }
+        made.configure(runtimes=runtimes)
+        yield made
+    finally:
+        made.close()

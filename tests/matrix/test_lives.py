@@ -19,6 +19,7 @@ from reconciler.spec.documents import SpecFile
 from reconciler.spec.gaps import RUNTIME_GAPS
 from reconciler.spec.loader import load
 from tests.containers import IMAGE, MARIADB_IMAGE, container_daemon, host_major, host_mariadb, import_mariadb
+from tests.engines.mysql.live import instance as live_mariadb
 from tests.hosted.world import ON_SHARED, SECRET
 from tests.live import live_server
 from tests.matrix.combinations import EVERY, Combination
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.containers import ContainerDaemon
+    from tests.engines.mysql.live import Production
     from tests.live import LiveServer
     from tests.support import World
 
@@ -44,10 +46,17 @@ def daemon() -> Iterator[ContainerDaemon]:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[LiveServer]:
-    """The server of somebody else's, for clones on an instance."""
+def shared_postgres() -> Iterator[LiveServer]:
+    """A server of somebody else's, for clones on an instance."""
     newest = max((one.major for one in server.installed_servers()), key=int)
     with live_server(newest) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_mariadb() -> Iterator[Production]:
+    """The same of MariaDB."""
+    with live_mariadb() as made:
         yield made
 
 
@@ -80,9 +89,10 @@ def world(combination: Combination, request: pytest.FixtureRequest) -> Iterator[
         runtimes["docker"] = {"socket": str(daemon.socket), "images": images, "pull": "never", "networks": ["apps"]}
         runtimes["docker"]["ports"] = f"{first + 20}-{last}"
     if combination.runtime == "instance":
-        (made.root / "secrets" / SECRET).write_text(request.getfixturevalue("shared").url())
+        url = request.getfixturevalue(f"shared_{combination.engine}").url()
+        (made.root / "secrets" / SECRET).write_text(url)
         (made.root / "secrets" / SECRET).chmod(0o600)
-        runtimes["instance"] = {"shared": {"url": {"secret": SECRET}}}
+        runtimes["instance"] = {"shared": {"url": {"secret": SECRET}, "engine": combination.engine}}
     made.configure(runtimes=runtimes, prune={"maxDelete": 1000})
     try:
         yield made

@@ -9,15 +9,14 @@ others. Definers become that account.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import SourceIdentity
-from reconciler.engines.mysql import accounts, catalog, moment, notes, primary, rights, server, settings, transfer
+from reconciler.engines.mysql import accounts, catalog, code, moment, notes, primary, rights, server, settings, transfer
 from reconciler.engines.mysql.failures import SqlError, lost
-from reconciler.engines.mysql.link import quoted, text
-from reconciler.engines.mysql.statements import without_definer
+from reconciler.engines.mysql.link import quoted
 from reconciler.errors import NotInstalledError, SourceError, UnavailableError, UnsupportedError
 from reconciler.status import words
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.moment import Moment
     from reconciler.engines.mysql.primary import Primary
     from reconciler.engines.mysql.product import Product
+    from reconciler.engines.mysql.transfer import Ends
 
 _NEW_SERVER_BYTES = (64 + settings.BUILD_LOG_MIB + settings.SEALED_LOG_MIB) << 20
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
@@ -231,11 +231,11 @@ class _Copy:
             kept = [table for table in tables if table.place not in self._made and self._is_kept(table)]
             self._copy(found, kept)
             self._work.progress("copying views and code")
-            for code in catalog.routines(first, names):
-                self._run(code)
+            for routine in catalog.routines(first, names):
+                self._run(routine)
             self._make_views([catalog.view(first, *view) for view in views])
-            for code in (*catalog.triggers(first, names), *catalog.events(first, names)):
-                self._run(code)
+            for later in (*catalog.triggers(first, names), *catalog.events(first, names)):
+                self._run(later)
 
     def note_other_moments(self) -> None:
         """Name the tables of which no snapshot can be had."""
@@ -249,20 +249,24 @@ class _Copy:
             self._make(f"database {name}", _if_absent(catalog.database_definition(first, name)))
         for table in sorted(tables, key=lambda table: not table.sequence):  # defaults of columns call sequences
             self._make_table(first, table)
-        history = self._takes_history()
+        history = transfer.takes_history(self._link)
         todo = transfer.parts(first, tables, len(found.sessions), history=history)
         for table in tables:
             if table.versioned and not any(part.history for part in todo if part.table == table):
                 notes.add_line(self._work, "left_out", f"the history of {table.database}.{table.name} is not in it")
-        transfer.copy(self._work, self._here, found.sessions, self._password, todo)
+        transfer.copy(self._ends(), found.sessions, todo)
 
-    def _takes_history(self) -> bool:
-        """Tell whether the build's server lets rows say when they began and ended (MariaDB 10.11)."""
-        try:
-            self._link.rows("SELECT @@system_versioning_insert_history")
-        except SqlError:
-            return False
-        return True
+    def _ends(self) -> Ends:
+        work, here = self._work, self._here
+        return transfer.Ends(
+            source="the primary",
+            target="the build's server",
+            writer=lambda: server.link(work, server.OWNER, self._password, cancel=work.cancel),
+            told=lambda: primary.told(here),
+            failure=lambda error: primary.failure(here, error),
+            cancel=work.cancel,
+            progress=work.progress,
+        )
 
     def _is_kept(self, table: Table) -> bool:
         if table.reaches_out:
@@ -279,26 +283,16 @@ class _Copy:
             self._make(what, f"SELECT SETVAL({table.place}, {catalog.sequence_value(first, table)}, 0)")
 
     def _make_views(self, views: list[Code]) -> None:
-        """Make views, those that others read first; what reads something that is not here is named."""
-        while views:
-            refused = [(code, told) for code in views if (told := self._refusal(code)) is not None]
-            if len(refused) == len(views):
-                for code, told in refused:
-                    notes.add_line(self._work, "left_out", f"{code.what} is not in it: {told}")
-                return
-            views = [code for code, _told in refused]
-
-    def _refusal(self, code: Code) -> str | None:
+        """Make views; what reads something that is not here is named."""
         try:
-            self._execute(code)
+            refused = code.make_views(views, self._execute)
         except SqlError as error:
-            if lost(error):
-                raise _gone() from error
-            return str(error)
-        return None
+            raise _gone() from error
+        for one, told in refused:
+            notes.add_line(self._work, "left_out", f"{one.what} is not in it: {told}")
 
-    def _run(self, code: Code) -> None:
-        self._checked(code.what, lambda: self._execute(code))
+    def _run(self, one: Code) -> None:
+        self._checked(one.what, lambda: self._execute(one))
 
     def _make(self, what: str, statement: str) -> None:
         self._checked(what, lambda: self._link.execute(statement.encode()))
@@ -312,21 +306,8 @@ class _Copy:
                 raise _gone() from error
             raise SourceError(f"{what} of the primary {self._here.where} cannot be made: {error}") from error
 
-    def _execute(self, code: Code) -> None:
-        """Run the statement that makes code, read as the primary reads it."""
-        link = self._link
-        link.rows(f"USE {quoted(code.database)}")
-        link.rows(f"SET SESSION sql_mode = {text(code.sql_mode)}")
-        if code.collation:
-            link.rows(f"SET SESSION collation_connection = {text(code.collation)}")
-        if code.time_zone:
-            with suppress(SqlError):  # a zone by name, of which this server knows none; nothing here is scheduled
-                link.rows(f"SET SESSION time_zone = {text(code.time_zone)}")
-        try:
-            link.execute(without_definer(code.statement.encode()))
-        finally:
-            link.rows("SET NAMES utf8mb4")
-            link.rows(transfer.WRITER)
+    def _execute(self, one: Code) -> None:
+        code.make(self._link, one, one.database, transfer.WRITER)
 
 
 def _is_apart(table: Table) -> bool:

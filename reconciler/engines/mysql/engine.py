@@ -33,6 +33,7 @@ from reconciler.engines.mysql import (
     users,
 )
 from reconciler.engines.mysql.failures import translated
+from reconciler.engines.mysql.instance.front import MariaDbInstances
 from reconciler.engines.mysql.mirror import MariaDbMirrors
 from reconciler.engines.mysql.product import MARIADB, MYSQL
 from reconciler.engines.mysql.session import MysqlSession
@@ -228,6 +229,7 @@ class MariaDbEngine(MysqlEngine):
     def __init__(self) -> None:
         super().__init__(MARIADB)
         self.mirrors = MariaDbMirrors(MARIADB)
+        self.instances = MariaDbInstances()
 
 
 def _answers(work: server.Work, product: Product, pid: Path) -> bool:

@@ -52,6 +52,8 @@ _DENIED = frozenset({1044, 1142, 1143, 1227, 1345, 1370, 1419})
 _CHANGED = frozenset({1049, 1054, 1146, 1305, 1360, 1412, 1539})
 """Something that was there is not there any more, or is another one: its definition changed after the moment."""
 _LOCKED = frozenset({1205, 1213, 3572})
+_NOT_USABLE = 2059
+_NO_TLS = "it takes no TLS"
 _MOST_CHARACTERS = 600
 _CERTIFICATE = re.compile(r"certificate|CERTIFICATE|SSL|TLS")
 
@@ -157,6 +159,26 @@ def connect(
 
     """
     try:
+        link = opened(primary, cancel, connect_seconds=connect_seconds, answer_seconds=answer_seconds)
+    except SqlError as error:
+        raise refusal(primary, error.code, str(error)) from None
+    with ExitStack() as failed:
+        failed.callback(link.close)
+        with told(primary):
+            if is_too_open(primary, link):
+                raise refusal(primary, 2026, _NO_TLS)
+        failed.pop_all()
+    return link
+
+
+def opened(primary: Primary, cancel: CancelToken | None, *, connect_seconds: int, answer_seconds: int | None) -> Link:
+    """Open a session as :func:`connect`, be it private or not; ``answer_seconds`` None: answers take what they take.
+
+    Raises:
+        SqlError: it was not opened, with what was said of it.
+
+    """
+    try:
         connection = pymysql.connect(
             host=primary.host or None,
             port=primary.port,
@@ -176,18 +198,17 @@ def connect(
             ssl=_tls(primary),
         )
     except pymysql.Error as error:
-        raise refusal(primary, *_said(error)) from None
+        raise SqlError(*_said(error)) from None
     except (RuntimeError, OSError, ValueError) as error:  # of PyMySQL, for a plug-in or a file that it cannot use
-        raise refusal(primary, 2059, str(error)) from None
+        raise SqlError(_NOT_USABLE, str(error)) from None
     link = Link(connection, cancel, (lambda thread: _kill(primary, thread)) if cancel is not None else None)
-    with ExitStack() as failed:
-        failed.callback(link.close)
-        link.wait_for(answer_seconds, min(answer_seconds, _WRITE_SECONDS))
-        with told(primary):
-            if _must_be_private(primary) and not is_private(link):
-                raise refusal(primary, 2026, "it takes no TLS")
-        failed.pop_all()
+    link.wait_for(answer_seconds, min(answer_seconds or _WRITE_SECONDS, _WRITE_SECONDS))
     return link
+
+
+def is_too_open(primary: Primary, link: Link) -> bool:
+    """Tell whether a session is not encrypted although the URL asks for that."""
+    return _must_be_private(primary) and not is_private(link)
 
 
 @contextmanager

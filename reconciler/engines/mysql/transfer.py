@@ -1,9 +1,10 @@
-"""Rows from sessions of a primary into a build, several tables at a time.
+"""Rows from sessions of one server into another one, several tables at a time.
 
-Called by :mod:`.copying`. Each worker reads with one session of the moment and writes with one
-of its own to the build. Large tables whose key is an integer are read in ranges of it. A worker
-lets go of a table as soon as it has read it, so that whoever changes definitions at the primary
-waits for one table at most.
+Called by :mod:`.copying`, from a primary into a build, and by :mod:`.instance.loading`, from a
+snapshot into an instance. Each worker reads with one session of the moment and writes with one
+of its own. Large tables whose key is an integer are read in ranges of it. A worker lets go of a
+table as soon as it has read it, so that whoever changes definitions at a primary waits for one
+table at most.
 """
 
 from __future__ import annotations
@@ -13,29 +14,32 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from reconciler.engines.mysql import catalog, primary, rows, server
+from reconciler.engines.mysql import catalog, rows
 from reconciler.engines.mysql.failures import SqlError, lost, safe_message
 from reconciler.engines.mysql.link import quoted
 from reconciler.errors import BusyError, SourceError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from reconciler.engines.base import BuildWork
+    from reconciler.engines.base import Progress
     from reconciler.engines.mysql.catalog import Table
     from reconciler.engines.mysql.link import Link
-    from reconciler.engines.mysql.primary import Primary
     from reconciler.engines.mysql.rows import Column
+    from reconciler.errors import ReconcilerError
+    from reconciler.proc import CancelToken
 
 WRITER = (
     "SET SESSION time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0"
     " /*M!, check_constraint_checks = 0 */"
 )
 _BYTES = "SET NAMES binary"
-_HISTORY = "SET SESSION system_versioning_insert_history = ON"
+HISTORY = "SET SESSION system_versioning_insert_history = ON"
 _TRUNCATED = 1265
 _COLUMN = re.compile(r"for column '(.*)' at row")
 _ENDED = "CopyEnded"
@@ -44,6 +48,28 @@ _RANGE_BYTES = 64 << 20
 """Tables are divided from this size on."""
 _RANGES_PER_JOB = 2
 _GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Where rows come from and where they go."""
+
+    source: str
+    """What messages call the one ("the primary")."""
+    target: str
+    """And the other ("the build's server")."""
+    writer: Callable[[], AbstractContextManager[Link]]
+    """Gives a session that writes."""
+    told: Callable[[], AbstractContextManager[None]]
+    """Gives a block in which errors of the source are told as ours."""
+    failure: Callable[[SqlError], ReconcilerError]
+    """Returns one of them."""
+    place: Callable[[Table], str] = lambda table: table.place
+    """Returns what SQL calls a table at the target."""
+    settings: str = WRITER
+    """What a session works with that writes."""
+    cancel: CancelToken
+    progress: Progress
 
 
 class Part(NamedTuple):
@@ -71,15 +97,24 @@ def parts(link: Link, tables: Sequence[Table], jobs: int, *, history: bool) -> l
     return sorted(found, key=lambda part: part.table.bytes, reverse=True)
 
 
-def copy(work: BuildWork, here: Primary, sessions: Sequence[Link], password: str, todo: Sequence[Part]) -> None:
+def takes_history(link: Link) -> bool:
+    """Tell whether a server lets rows say when they began and ended (MariaDB 10.11)."""
+    try:
+        link.rows("SELECT @@system_versioning_insert_history")
+    except SqlError:
+        return False
+    return True
+
+
+def copy(ends: Ends, sessions: Sequence[Link], todo: Sequence[Part]) -> None:
     """Copy all rows.
 
     Raises:
-        UnavailableError: the primary is gone, or a definition there changed meanwhile.
+        UnavailableError: a server is gone, or a definition at the source changed meanwhile.
         SourceError: rows cannot be stored as they are, or may not be read.
 
     """
-    shared = _Shared(work, here, password, deque(todo))
+    shared = _Shared(ends, deque(todo))
     with ThreadPoolExecutor(len(sessions)) as pool:
         running = [pool.submit(shared.run, session) for session in sessions]
     failures = [error for one in running if (error := one.exception()) is not None]
@@ -90,10 +125,8 @@ def copy(work: BuildWork, here: Primary, sessions: Sequence[Link], password: str
 class _Shared:
     """What the workers have in common."""
 
-    def __init__(self, work: BuildWork, here: Primary, password: str, todo: deque[Part]) -> None:
-        self._work = work
-        self._here = here
-        self._password = password
+    def __init__(self, ends: Ends, todo: deque[Part]) -> None:
+        self._ends = ends
         self._todo = todo
         self._count, self._bytes = len(todo), 0
         self._lock = threading.Lock()
@@ -101,14 +134,14 @@ class _Shared:
 
     def run(self, session: Link) -> None:
         try:
-            with server.link(self._work, server.OWNER, self._password, cancel=self._work.cancel) as writer:
-                for statement in (WRITER, _BYTES):
+            with self._ends.writer() as writer:
+                for statement in (self._ends.settings, _BYTES):
                     writer.rows(statement)
-                with primary.told(self._here):
+                with self._ends.told():
                     session.rows(_BYTES)
                 while (part := self._next()) is not None:
                     self._copy(session, writer, part)
-                with primary.told(self._here):
+                with self._ends.told():
                     session.rows("SET NAMES utf8mb4")
         except BaseException:
             self._failed.set()  # the others end with what they are at
@@ -120,13 +153,13 @@ class _Shared:
                 return None
             part = self._todo.popleft()
             done = self._count - len(self._todo)
-            self._work.progress(f"copying table {done} of {self._count} ({self._bytes / _GIB:.2f} GiB so far)")
+            self._ends.progress(f"copying table {done} of {self._count} ({self._bytes / _GIB:.2f} GiB so far)")
             return part
 
     def _copy(self, session: Link, writer: Link, part: Part) -> None:
         if part.history:
-            writer.rows(_HISTORY)
-        with primary.told(self._here):
+            writer.rows(HISTORY)
+        with self._ends.told():
             session.rows("SAVEPOINT one_table")
         pending: list[bytes] = []
         size = 0
@@ -139,7 +172,7 @@ class _Shared:
                     pending, size = [], 0
         if pending:
             self._write(writer, part, pending, size)
-        with primary.told(self._here):
+        with self._ends.told():
             session.rows("ROLLBACK TO SAVEPOINT one_table")
 
     def _read(self, session: Link, part: Part) -> Generator[bytes]:
@@ -149,24 +182,26 @@ class _Shared:
                 for row in found:
                     yield rows.literal(part.columns, row)
         except SqlError as error:
-            raise primary.failure(self._here, SqlError(error.code, f"table {part.name}: {error}")) from None
+            raise self._ends.failure(SqlError(error.code, f"table {part.name}: {error}")) from None
 
     def _write(self, writer: Link, part: Part, pending: list[bytes], size: int) -> None:
         if self._failed.is_set():
             raise BusyError("another table could not be copied", reason=_ENDED)
         try:
-            writer.execute(rows.insert(part.table.place, part.columns) + b",".join(pending))
+            writer.execute(rows.insert(self._ends.place(part.table), part.columns) + b",".join(pending))
             warned = writer.value("SELECT @@warning_count")
             told = writer.rows("SHOW WARNINGS") if warned else []
         except SqlError as error:
             if lost(error):
-                raise UnavailableError("the connection to the build's server was lost") from error
-            raise SourceError(f"rows of the primary's table {part.name} cannot be stored: {error}") from error
+                raise UnavailableError(f"the connection to {self._ends.target} was lost") from error
+            raise SourceError(f"rows of {self._ends.source}'s table {part.name} cannot be stored: {error}") from error
         changes = [(int(code), _decoded(said)) for level, code, said in told if _decoded(level) != "Note"]
         harmful = next((one for one in changes if not _is_error_value(part, *one)), None)
         if harmful is not None:
             said = safe_message(*harmful)
-            raise SourceError(f"rows of the primary's table {part.name} would not be stored as they are: {said}")
+            raise SourceError(
+                f"rows of {self._ends.source}'s table {part.name} would not be stored as they are: {said}"
+            )
         with self._lock:
             self._bytes += size
 

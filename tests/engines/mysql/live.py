@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,16 +25,17 @@ from reconciler import proc
 from reconciler.engines.base import LiveServer, LocalSource
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.product import MARIADB
+from tests.support import free_port
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from reconciler.proc import Account
 
 SECRETS = (b"hunter2secret", b"db.example", b"10657E5A9B7ECE60AFED92CF60DCB96DB922C6DA")
 """A password of replication, an address, and the hash of a password; none may be in a file of a snapshot."""
+_NOBODY = 65534
 COPIER, PASSWORD = "copier", "nobody/may@see this"
 COPIES = ("SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD ON *.*",)
 """What a user needs to copy databases by SQL."""
@@ -166,7 +171,8 @@ class Production:
         """Make a user, or make it anew, with these rights."""
         self.sql(f"CREATE OR REPLACE USER {user}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
         for right in rights:
-            self.sql(f"GRANT {right} TO {user}@'127.0.0.1'")
+            what, more, option = right.partition(" WITH ")
+            self.sql(f"GRANT {what} TO {user}@'127.0.0.1'{more}{option}")
 
     def sessions(self) -> list[str]:
         """Return who is connected besides us."""
@@ -194,3 +200,22 @@ def certificate(directory: Path, name: str) -> tuple[Path, Path]:
     for path in paths:
         path.chmod(0o644)
     return paths
+
+
+@contextmanager
+def instance(*setup: str, parent: Path | None = None) -> Iterator[Production]:
+    """Have a server of somebody else's in the block, below ``parent``, whose user ``copier`` may do everything."""
+    root = Path(tempfile.mkdtemp(prefix="live-", dir=parent))
+    root.chmod(0o755)
+    account = proc.Account(_NOBODY, _NOBODY) if os.geteuid() == 0 else None
+    if account is not None:
+        os.chown(root, account.uid, account.gid)
+    try:
+        made = Production(root, account, setup=setup, port=free_port())
+        try:
+            made.let_in("ALL ON *.* WITH GRANT OPTION")
+            yield made
+        finally:
+            made.stop(kill=True)
+    finally:
+        shutil.rmtree(root)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from reconciler.state.servers import Hosted
 
 
+_ENGINE = "postgres"
+
+
 class PostgresInstances:
     """Servers of PostgreSQL that exist already."""
 
@@ -73,6 +76,12 @@ class PostgresInstance:
         return frozenset(volume for volume, _open in marked) - {volume for volume, is_open in marked if not is_open}
 
     def check(self, snapshot: SnapshotManifest) -> None:
+        if snapshot.engine != _ENGINE:
+            raise UnsupportedError(
+                f"{self._link.where} is PostgreSQL, and snapshot {snapshot.snapshot} is of {snapshot.engine}",
+                reason="OtherProduct",
+                hint="use an instance of the image's product",
+            )
         if not snapshot.databases:
             raise PermanentError(
                 f"snapshot {snapshot.snapshot} has no database that could be on an instance",

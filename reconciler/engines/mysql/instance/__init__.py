@@ -1,0 +1,1 @@
+"""Clones of MariaDB as databases on a server that exists already."""

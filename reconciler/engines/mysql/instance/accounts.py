@@ -1,0 +1,259 @@
+"""Accounts on an instance: logins of clones' users, and workers, which own what is in our databases.
+
+Called by the other modules of this package. Accounts belong to the whole server: a login has the
+name of its clone in front, and our token, or it is somebody else's. It has rights in the
+databases of its clone by the names that users know, so nobody but us gets at any other
+generation, and it is locked while nobody is to be let in.
+
+A worker makes what is in the databases of a generation, or in what clones are copied from: the
+SQL of snapshots and of scripts runs as it, with an owner's rights there and none beyond. Views and
+code work with its rights. It can log in only while we work, with a password of that moment.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from reconciler.engines.mysql.accounts import account
+from reconciler.engines.mysql.failures import SqlError
+from reconciler.engines.mysql.instance import marks
+from reconciler.engines.mysql.instance.marks import LoginMark, Row, WorkerMark
+from reconciler.engines.mysql.product import MARIADB
+from reconciler.errors import BusyError, UnsupportedError
+from reconciler.state.hosted import login_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from reconciler.engines.base import UserWish
+    from reconciler.engines.mysql.instance.link import InstanceLink
+    from reconciler.engines.mysql.instance.marks import Registry
+    from reconciler.engines.mysql.link import Link
+    from reconciler.ids import CloneName, SnapshotId, VolumeId
+
+EVERYWHERE = "%"
+"""The host of our accounts: from where an instance is reached is up to it."""
+_RIGHTS = {
+    "owner": ", ".join(right for right in MARIADB.owner_rights.split(", ") if right != "EVENT"),
+    "readonly": "SELECT, SHOW VIEW",
+}
+"""By role. Nothing is scheduled: an event would go on while nobody is let in."""
+_SECONDS = 30.0
+"""How long a session may take to end; its transaction is rolled back by then."""
+_POLL_SECONDS = 0.02
+_LONGEST_PATTERN = 64
+"""Characters that a right has for the name of its databases, with what escapes them."""
+_ACCOUNTS = "SELECT user, host, max_questions FROM mysql.user WHERE user IN %s AND host <> ''"
+_GIVEN = "SELECT db, insert_priv FROM mysql.db WHERE user = %s AND host = %s"
+_SESSIONS = "SELECT id FROM information_schema.processlist WHERE user IN %s"
+_NO_THREAD = 1094
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """An account of ours that works."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+def pattern(name: str) -> str:
+    """Return what a right names one database by: a pattern, in which no character stands for another.
+
+    Raises:
+        UnsupportedError: that is too long.
+
+    """
+    found = name.replace("\\", "\\\\").replace("_", "\\_").replace("%", "\\%")
+    if len(found) > _LONGEST_PATTERN:
+        raise UnsupportedError(
+            f"the database {name} would have a name that no right can be given for",
+            reason="NameTooLong",
+            hint="rename the clone, or the database in a script of the image, to something shorter",
+        )
+    return found
+
+
+def worker_of(link: Link, registry: Registry, subject: VolumeId | SnapshotId) -> str | None:
+    """Return the name of the worker of a generation or snapshot; None: there is none."""
+    rows = registry.rows(link, "worker").values()
+    return next((row.name for row in rows if isinstance(row.mark, WorkerMark) and row.mark.subject == subject), None)
+
+
+def ensure_worker(link: Link, registry: Registry, subject: VolumeId | SnapshotId) -> str:
+    """Return the name of the worker of a generation or snapshot, which is made if it is missing."""
+    name = worker_of(link, registry, subject)
+    if name is None:
+        token = marks.token()
+        name = f"{registry.name}_{token}"
+        registry.put(link, "worker", [Row(name, token, WorkerMark(subject=subject))])
+    link.rows(f"CREATE USER IF NOT EXISTS {account(name, EVERYWHERE)} {MARIADB.nobody()} ACCOUNT LOCK")
+    return name
+
+
+@contextmanager
+def working(
+    access: InstanceLink, link: Link, registry: Registry, subject: VolumeId | SnapshotId, names: Collection[str]
+) -> Iterator[Worker]:
+    """Let the worker of a generation or snapshot log in while the block runs; it has rights in ``names`` only."""
+    name = ensure_worker(link, registry, subject)
+    bring_rights(link, name, "owner", names)
+    worker = Worker(name, secrets.token_urlsafe(24))
+    who = account(name, EVERYWHERE)
+    link.rows(f"ALTER USER {who} {MARIADB.identified(worker.password)} ACCOUNT UNLOCK")
+    try:
+        yield worker
+    finally:
+        with access.session() as later:  # the first one may have been waiting for hours, and be gone
+            later.rows(f"ALTER USER {who} {MARIADB.nobody()} ACCOUNT LOCK")
+            end_sessions(later, [name])
+
+
+def drop_worker(link: Link, registry: Registry, subject: VolumeId | SnapshotId) -> None:
+    """Drop the worker of a generation or snapshot; absent is fine."""
+    name = worker_of(link, registry, subject)
+    if name is not None:
+        link.rows(f"DROP USER IF EXISTS {account(name, EVERYWHERE)}")
+        end_sessions(link, [name])
+        registry.forget(link, "worker", name)
+
+
+def logins_of(link: Link, registry: Registry, clone: CloneName) -> dict[str, LoginMark]:
+    """Return the logins of a clone that are there and ours."""
+    rows = [
+        row
+        for row in registry.rows(link, "login").values()
+        if isinstance(row.mark, LoginMark) and row.mark.clone == clone
+    ]
+    known = _known(link, [row.name for row in rows])
+    return {row.name: row.mark for row in rows if _is_ours(known, row) and isinstance(row.mark, LoginMark)}
+
+
+def noted_logins(link: Link, registry: Registry, clone: CloneName) -> list[str]:
+    """Return the logins of a clone, be they there or not."""
+    rows = registry.rows(link, "login").values()
+    return [row.name for row in rows if isinstance(row.mark, LoginMark) and row.mark.clone == clone]
+
+
+def let_in(link: Link, registry: Registry, clone: CloneName, names: Collection[str]) -> None:
+    """Let the logins of a clone into exactly these databases; none: they are locked, and their sessions end."""
+    logins = logins_of(link, registry, clone)
+    if not names:
+        for login in logins:
+            link.rows(f"ALTER USER {account(login, EVERYWHERE)} ACCOUNT LOCK")
+        end_sessions(link, logins)
+        return
+    for login, mark in logins.items():
+        bring_rights(link, login, mark.role, names)
+        link.rows(f"ALTER USER {account(login, EVERYWHERE)} ACCOUNT UNLOCK")
+
+
+def bring_rights(link: Link, name: str, role: str, names: Collection[str]) -> None:
+    """Give an account of ours a role's rights in exactly these databases."""
+    who = account(name, EVERYWHERE)
+    wanted = {pattern(one) for one in names}
+    held = {str(db): writes == "Y" for db, writes in link.rows(_GIVEN, name, EVERYWHERE)}
+    fitting = {one for one, writes in held.items() if one in wanted and writes == (role == "owner")}
+    for one in held.keys() - fitting:
+        link.rows(f"REVOKE ALL PRIVILEGES ON `{one}`.* FROM {who}")
+    for one in wanted - fitting:
+        link.rows(f"GRANT {_RIGHTS[role]} ON `{one}`.* TO {who}")
+
+
+def drop_login(link: Link, registry: Registry, name: str) -> None:
+    """Drop a login, and end its sessions; somebody else's account of the name is left alone, absent is fine."""
+    row = registry.rows(link, "login").get(name)
+    if row is None:
+        return
+    if _is_ours(_known(link, [name]), row):
+        link.rows(f"DROP USER {account(name, EVERYWHERE)}")
+        end_sessions(link, [name])
+    registry.forget(link, "login", name)
+
+
+def rename(link: Link, registry: Registry, formerly: CloneName, clone: CloneName) -> None:
+    """Give the logins of a clone its new name."""
+    for row in list(registry.rows(link, "login").values()):
+        mark = row.mark
+        if not isinstance(mark, LoginMark) or mark.clone != formerly:
+            continue
+        new = Row(login_name(clone, mark.user), row.token, replace(mark, clone=clone))
+        known = _known(link, [row.name, new.name])
+        if _is_ours(known, row):
+            if new.name in known:
+                raise _taken("the instance", new.name, clone)
+            registry.put(link, "login", [new])
+            link.rows(f"RENAME USER {account(row.name, EVERYWHERE)} TO {account(new.name, EVERYWHERE)}")
+        registry.forget(link, "login", row.name)
+
+
+def end_sessions(link: Link, names: Iterable[str]) -> None:
+    """End all sessions of accounts, and wait for that.
+
+    Raises:
+        BusyError: one does not end.
+
+    """
+    wanted = tuple(names)
+    if not wanted:
+        return
+    deadline = time.monotonic() + _SECONDS
+    while threads := [int(row[0]) for row in link.rows(_SESSIONS, wanted)]:
+        if time.monotonic() > deadline:
+            raise BusyError(f"a session of {', '.join(wanted)} does not end", reason="InUse")
+        for thread in threads:
+            try:
+                link.rows(f"KILL {thread}")
+            except SqlError as error:
+                if error.code != _NO_THREAD:
+                    raise
+        time.sleep(_POLL_SECONDS)
+
+
+def bring(access: InstanceLink, link: Link, registry: Registry, clone: CloneName, user: UserWish) -> None:
+    """Make or change the login of a user; a new one is locked.
+
+    Raises:
+        BusyError: somebody else has an account of the name.
+
+    """
+    name = login_name(clone, user.name)
+    row, known = registry.rows(link, "login").get(name), _known(link, [name])
+    mark = LoginMark(clone=clone, user=user.name, role="owner" if user.role == "owner" else "readonly")
+    ours = row is not None and _is_ours(known, row) and isinstance(row.mark, LoginMark) and row.mark.clone == clone
+    if name in known and not ours:
+        raise _taken(access.where, name, clone)
+    who, identified = account(name, EVERYWHERE), f"{MARIADB.identified(user.password)} REQUIRE NONE"
+    sessions = f"MAX_USER_CONNECTIONS {access.reach.connections}"
+    if row is not None and ours:
+        registry.put(link, "login", [Row(name, row.token, mark)])
+        link.rows(f"ALTER USER {who} {identified} WITH {sessions} PASSWORD EXPIRE NEVER")
+        return
+    token = marks.login_token()
+    registry.put(link, "login", [Row(name, token, mark)])
+    limits = f"MAX_QUERIES_PER_HOUR {token} {sessions}"
+    link.rows(f"CREATE USER {who} {identified} WITH {limits} PASSWORD EXPIRE NEVER ACCOUNT LOCK")
+
+
+def _taken(where: str, name: str, clone: CloneName) -> BusyError:
+    return BusyError(
+        f"{where} has an account {name} that is not of clone {clone}; it is left alone",
+        reason="NameTaken",
+        hint="rename the user or the clone, or that account",
+    )
+
+
+def _known(link: Link, names: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """Return the accounts of these names: the hosts that they are for, and their limits of queries."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for user, host, limit in link.rows(_ACCOUNTS, tuple(names)) if names else ():
+        found.setdefault(str(user), []).append((str(host), str(limit)))
+    return found
+
+
+def _is_ours(known: dict[str, list[tuple[str, str]]], row: Row) -> bool:
+    return known.get(row.name) == [(EVERYWHERE, row.token)]

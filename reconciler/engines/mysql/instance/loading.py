@@ -1,0 +1,185 @@
+"""Loading a snapshot into an instance: read from a private server of this host, made as nobody in particular.
+
+Called by :mod:`.front`. What is in a snapshot is not to be trusted with an administrator's rights on
+a server that others use: its statements run as a worker, who has an owner's rights in these
+databases only. Rows go from server to server byte for byte (:mod:`..transfer`).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.engines.mysql import catalog, server, settle, transfer
+from reconciler.engines.mysql.failures import SqlError, lost
+from reconciler.engines.mysql.instance import accounts, copies, definitions, making
+from reconciler.engines.mysql.instance import catalog as hosted
+from reconciler.engines.mysql.instance.link import SETTINGS
+from reconciler.engines.mysql.instance.marks import TemplateMark
+from reconciler.engines.mysql.link import quoted
+from reconciler.errors import SourceError, UnavailableError, UnsupportedError
+from reconciler.state.hosted import template_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.engines.base import CloneWork, Progress
+    from reconciler.engines.mysql.catalog import Table
+    from reconciler.engines.mysql.instance.accounts import Worker
+    from reconciler.engines.mysql.instance.link import InstanceLink
+    from reconciler.engines.mysql.instance.marks import Registry
+    from reconciler.engines.mysql.link import Link
+    from reconciler.errors import ReconcilerError
+
+_READER = "SET SESSION time_zone = '+00:00', sql_mode = '', sql_quote_show_create = 1"
+_MISSING = {1115: "CollationMissing", 1273: "CollationMissing", 1286: "EngineMissing"}
+_LOGGED = 1419
+_SEQUENCES = """
+SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s
+    AND column_default REGEXP '^(nextval|lastval|setval)[(]' ORDER BY table_name, ordinal_position
+"""
+
+
+def load(
+    access: InstanceLink, link: Link, registry: Registry, work: CloneWork, *, jobs: int, progress: Progress
+) -> None:
+    """Load a snapshot; see :meth:`~reconciler.engines.base.Instance.load`."""
+    one = _Load(access, link, registry, work, progress)
+    with _readers(work, max(jobs, 1)) as sessions:
+        for name in work.snapshot.databases:
+            one.run(name, sessions)
+    one.complete()
+
+
+@contextmanager
+def _readers(work: CloneWork, jobs: int) -> Iterator[list[Link]]:
+    """Have sessions of the private server, to which nobody else writes."""
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(server.connect(work, patient=True)) for _ in range(jobs)]
+        for session in sessions:
+            session.rows(_READER)
+            session.rows("START TRANSACTION READ ONLY")
+        yield sessions
+
+
+class _Load:
+    """A snapshot in the middle of a load."""
+
+    def __init__(
+        self, access: InstanceLink, link: Link, registry: Registry, work: CloneWork, progress: Progress
+    ) -> None:
+        self._access, self._link, self._registry = access, link, registry
+        self._work, self._progress = work, progress
+        self._snapshot = work.snapshot.snapshot
+
+    def run(self, name: str, sessions: list[Link]) -> None:
+        """Load a database."""
+        work, target = self._work, self._target(name)
+        work.cancel.check()
+        self._progress(f"copying database {name} to {self._access.where}")
+        first = sessions[0]
+        self._require_own_names(first, name)
+        hosted.databases(self._link, self._registry).require_free(target, self._access.where)
+        mark = TemplateMark(snapshot=self._snapshot, database=name)
+        sorted_by = making.sorting(first, name)
+        making.make(self._access, self._link, self._registry, target, mark, sorted_by)
+        tables, _views = catalog.tables(first, (name,))
+        code = definitions.read(first, name)
+        with accounts.working(self._access, self._link, self._registry, self._snapshot, [target]) as worker:
+            with self._access.session_as(worker.name, worker.password, work.cancel) as session:
+                for table in sorted(tables, key=lambda table: not table.sequence):
+                    with self._told(f"table {name}.{table.name}"):
+                        copies.make_table(first, session, table, target)
+            self._fill(worker, sessions, tables, target)
+            with (
+                self._access.session_as(worker.name, worker.password, work.cancel) as session,
+                self._told(f"database {name}"),
+            ):
+                refused = definitions.make(session, code, target)
+        if refused:
+            raise self._refused(f"database {name}", definitions.named(refused))
+        for _schema, table_name in [found for found in settle.tables(self._link) if found[0] == target]:
+            self._link.rows(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quoted(target)}.{quoted(table_name)}")
+
+    def complete(self) -> None:
+        """Say that all of it is there; in one transaction for all databases."""
+        self._work.cancel.check()
+        found = hosted.databases(self._link, self._registry).of_snapshot(self._snapshot)
+        done = [
+            replace(one.row, mark=TemplateMark(snapshot=self._snapshot, database=name, complete=True))
+            for name, one in found.items()
+        ]
+        self._registry.put(self._link, "database", done)
+
+    def _target(self, name: str) -> str:
+        return making.fitting(template_name(self._snapshot, name, self._work.snapshot.databases))
+
+    def _fill(self, worker: Worker, sessions: list[Link], tables: list[Table], target: str) -> None:
+        @contextmanager
+        def writer() -> Iterator[Link]:
+            with self._access.session_as(worker.name, worker.password, self._work.cancel) as session:
+                yield session
+
+        ends = transfer.Ends(
+            source="the snapshot",
+            target=self._access.where,
+            writer=writer,
+            told=self._read,
+            failure=_unreadable,
+            place=lambda table: f"{quoted(target)}.{quoted(table.name)}",
+            settings=SETTINGS,
+            cancel=self._work.cancel,
+            progress=self._progress,
+        )
+        history = transfer.takes_history(self._link)
+        transfer.copy(ends, sessions, transfer.parts(sessions[0], tables, len(sessions), history=history))
+
+    def _require_own_names(self, first: Link, name: str) -> None:
+        """Insist that no default calls a sequence: it does so by the name of its database, which is another one there.
+
+        Raises:
+            UnsupportedError: one does.
+
+        """
+        for table, column in first.rows(_SEQUENCES, name):
+            raise UnsupportedError(
+                f"the default of {name}.{table}.{column} is of a sequence, which it names by its database",
+                reason="NamesItsDatabase",
+                hint="use AUTO_INCREMENT, or drop the default in a script of the image",
+            )
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Tell what the instance refuses of a snapshot."""
+        try:
+            yield
+        except SqlError as error:
+            if lost(error):
+                raise self._access.failure(error) from None
+            if error.code in _MISSING:
+                raise UnsupportedError(
+                    f"{what} cannot be on {self._access.where}: {error}",
+                    reason=_MISSING[error.code],
+                    hint="use an instance that has what it needs, or change it in a script of the image",
+                ) from None
+            raise self._refused(what, str(error), error.code) from None
+
+    def _refused(self, what: str, why: str, code: int = 0) -> SourceError:
+        hint = "its databases have other names there, and an owner's rights: change it in a script of the image"
+        if code == _LOGGED:
+            hint = "SET GLOBAL log_bin_trust_function_creators = 1 on the instance, as it writes a binary log"
+        return SourceError(f"{what} on {self._access.where}: {why}", reason="LoadFailed", hint=hint)
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        try:
+            yield
+        except SqlError as error:
+            raise _unreadable(error) from None
+
+
+def _unreadable(error: SqlError) -> ReconcilerError:
+    if lost(error):
+        return UnavailableError("the connection to the snapshot's server was lost")
+    return SourceError(f"the snapshot cannot be read: {error}")
