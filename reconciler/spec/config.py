@@ -382,7 +382,10 @@ class Instance(Model):
         None, description="Host name in the URLs of clones; default: that of the URL.", examples=["db.example"]
     )
     connections: int = Field(
-        50, ge=1, le=10_000, description="Sessions that each database of a clone may have at a time; MariaDB: each of its users."
+        50,
+        ge=1,
+        le=10_000,
+        description="Sessions that each database of a clone may have at a time; MariaDB: each of its users.",
     )
     require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
 

@@ -1,7 +1,7 @@
 """Runs ``reconciler apply`` in a child process that kills itself with SIGKILL at a chosen side effect.
 
 A side effect is a call that changes a file, a process or a database: seen by a
-profiler (system calls, SQLite, PostgreSQL) and by an audit hook (files opened for
+profiler (system calls, SQLite, PostgreSQL, instances of MariaDB) and by an audit hook (files opened for
 writing). Consecutive ones of one line of the program are one *burst* (the walk that
 hands a tree over to an account): it can be killed before its first and before its last
 one. Places are named by line and count, not by a number over everything, so that
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -66,6 +67,7 @@ _WRITES = frozenset({"write", "close", "flush"})
 _TRANSACTIONS = frozenset({"execute", "executescript"})
 _C_FUNCTIONS = _EFFECTS | _WRITES | _TRANSACTIONS
 _CALLS = {
+    "_execute_command": ("pymysql/connections.py",),
     "execute": ("psycopg/cursor.py", "wire.py"),
     "commit": ("psycopg/connection.py",),
     "_post": ("docker/api/client.py",),
@@ -88,7 +90,13 @@ _WALKS = {
 """Modules of which everything in a row is one burst: walks over trees, and transactions, which SQLite makes atomic."""
 MAIN = "MainThread"
 """The thread that opens, plans and reports: the pass around the work."""
-_FILE_WRITER = "durable.py"
+_DOORS = frozenset({"durable.py", "engines/mysql/code.py", "engines/mysql/link.py"})
+"""Modules whose lines come with the one that calls them."""
+_OUTLIVES = "engines/mysql/instance/"
+"""Statements of MariaDB count where an instance runs them: a private server is thrown away with what it serves."""
+_CHANGES = re.compile(
+    rb"\s*(?:ALTER|CREATE|DELETE|DROP|GRANT|INSERT|KILL|RENAME|REPLACE|REVOKE|COMMIT)\b", re.IGNORECASE
+)
 _LONG_WALK = 10
 _TRAIL = 2
 """How many side effects before one have to be the same for it to be the same place of another run."""
@@ -262,7 +270,20 @@ class Watcher:
 
 
 def _only_reads(frame: FrameType) -> bool:
+    if frame.f_code.co_name == "_execute_command":
+        statement = frame.f_locals.get("sql")
+        text = statement.encode() if isinstance(statement, str) else bytes(statement or b"")
+        return not (_CHANGES.match(text) and _leads_from(frame, _OUTLIVES))
     return frame.f_back is not None and frame.f_back.f_code.co_name in _READERS
+
+
+def _leads_from(start: FrameType, part: str) -> bool:
+    frame: FrameType | None = start
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(f"{_PACKAGE}{part}"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_effect(function: object, frame: FrameType) -> bool:
@@ -278,7 +299,7 @@ def _is_effect(function: object, frame: FrameType) -> bool:
 def _line_of_program(frame: FrameType | None) -> str | None:
     """Return the innermost line of the program that leads to a frame; None when there is none.
 
-    A line of the module that writes files comes with the one that has a file written.
+    A line of a module that does what others want comes with the one that wants it.
     """
     within = ""
     while frame is not None:
@@ -286,7 +307,7 @@ def _line_of_program(frame: FrameType | None) -> str | None:
         if name.startswith(_PACKAGE):
             module = name.removeprefix(_PACKAGE)
             line = _WALKS.get(module) or f"{module}:{frame.f_lineno} {frame.f_code.co_name}"
-            if module != _FILE_WRITER:
+            if module not in _DOORS:
                 return f"{line}{within}"
             within = within or f" > {line}"
         frame = frame.f_back

@@ -9,8 +9,8 @@ import pytest
 
 from reconciler.ids import SnapshotId, on_instance
 from tests.crash.killed import Place, count, killed_at
-from tests.hosted.world import ON_SHARED, Hosted, hosted_world
-from tests.support import clone, image
+from tests.hosted.world import ON_SHARED, Hosted, hosted_mariadb, hosted_world
+from tests.support import clone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,14 +19,21 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 MOST = int(os.environ.get("RECONCILER_TEST_KILLS", "8"))
 """How many places of each kind of work are tried; all of them take minutes."""
-_PARTS = ("engines/postgres/instance/", "apply/templates.py", "apply/clones.py", "apply/serving.py", "storage/")
+_PARTS = (
+    "engines/postgres/instance/",
+    "engines/mysql/instance/",
+    "apply/templates.py",
+    "apply/clones.py",
+    "apply/serving.py",
+    "storage/",
+)
 
 
-@pytest.fixture(scope="module")
-def hosted() -> Iterator[Hosted]:
-    with hosted_world("18") as made:
+@pytest.fixture(scope="module", params=["postgres", "mariadb"])
+def hosted(request: pytest.FixtureRequest) -> Iterator[Hosted]:
+    with hosted_world("18") if request.param == "postgres" else hosted_mariadb() as made:
         made.world.configure(prune={"maxDelete": 1000, "maxDeletePercent": 100}, undo={"grace": "1h"})
-        made.world.write("shop.yaml", image("shop"))
+        made.world.write("shop.yaml", made.image())
         made.world.converge()
         yield made
 

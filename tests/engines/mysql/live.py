@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 SECRETS = (b"hunter2secret", b"db.example", b"10657E5A9B7ECE60AFED92CF60DCB96DB922C6DA")
 """A password of replication, an address, and the hash of a password; none may be in a file of a snapshot."""
 _NOBODY = 65534
+_NO_DISKS = (
+    "--innodb-flush-method=nosync",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=OFF",
+    "--innodb-use-native-aio=OFF",
+    "--aria-sync-log-dir=NEVER",
+    "--sync-frm=OFF",
+)
 COPIER, PASSWORD = "copier", "nobody/may@see this"
 COPIES = ("SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD ON *.*",)
 """What a user needs to copy databases by SQL."""
@@ -61,10 +69,17 @@ class Production:
     """Runs it under the account ``account``, in ``root``, which belongs to that."""
 
     def __init__(
-        self, root: Path, account: Account | None, *, setup: Sequence[str] = SETUP, port: int | None = None
+        self,
+        root: Path,
+        account: Account | None,
+        *,
+        setup: Sequence[str] = SETUP,
+        port: int | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.root, self.data = root, root / "production"
         self.port = port
+        self._options = tuple(options)
         self._account = account
         self._installed = server.choose(MARIADB)
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,7 +100,7 @@ class Production:
         program, pid = server.server_program(MARIADB, self._installed), self.root / "pid"
         reached = ["--skip-networking"] if self.port is None else [f"--port={self.port}", "--bind-address=127.0.0.1"]
         options = [*reached, "--log-bin", "--server-id=7", f"--socket={self._socket}", f"--pid-file={pid}"]
-        argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options, *more]
+        argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options, *self._options, *more]
         log = self.root / "production.log"
         self._process = proc.spawn(argv, log=log, env=server.environment(), cwd=self.root, account=self._account)
         deadline = time.monotonic() + 60
@@ -203,15 +218,18 @@ def certificate(directory: Path, name: str) -> tuple[Path, Path]:
 
 
 @contextmanager
-def instance(*setup: str, parent: Path | None = None) -> Iterator[Production]:
-    """Have a server of somebody else's in the block, below ``parent``, whose user ``copier`` may do everything."""
+def instance(*setup: str, parent: Path | None = None, options: Sequence[str] = ()) -> Iterator[Production]:
+    """Have a server of somebody else's in the block, below ``parent``, whose user ``copier`` may do everything.
+
+    It outlives no power failure, and need not wait for disks.
+    """
     root = Path(tempfile.mkdtemp(prefix="live-", dir=parent))
     root.chmod(0o755)
     account = proc.Account(_NOBODY, _NOBODY) if os.geteuid() == 0 else None
     if account is not None:
         os.chown(root, account.uid, account.gid)
     try:
-        made = Production(root, account, setup=setup, port=free_port())
+        made = Production(root, account, setup=setup, port=free_port(), options=[*_NO_DISKS, *options])
         try:
             made.let_in("ALL ON *.* WITH GRANT OPTION")
             yield made

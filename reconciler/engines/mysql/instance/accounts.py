@@ -159,7 +159,8 @@ def bring_rights(link: Link, name: str, role: str, names: Collection[str]) -> No
     held = {str(db): writes == "Y" for db, writes in link.rows(_GIVEN, name, EVERYWHERE)}
     fitting = {one for one, writes in held.items() if one in wanted and writes == (role == "owner")}
     for one in held.keys() - fitting:
-        link.rows(f"REVOKE ALL PRIVILEGES ON `{one}`.* FROM {who}")
+        given = _RIGHTS["owner" if held[one] else "readonly"]  # to revoke all takes more than we may have
+        link.rows(f"REVOKE {given} ON `{one}`.* FROM {who}")
     for one in wanted - fitting:
         link.rows(f"GRANT {_RIGHTS[role]} ON `{one}`.* TO {who}")
 

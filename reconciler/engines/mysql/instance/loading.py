@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reconciler.engines.base import CloneWork, Progress
     from reconciler.engines.mysql.catalog import Table
     from reconciler.engines.mysql.instance.accounts import Worker
+    from reconciler.engines.mysql.instance.definitions import Definitions
     from reconciler.engines.mysql.instance.link import InstanceLink
     from reconciler.engines.mysql.instance.marks import Registry
     from reconciler.engines.mysql.link import Link
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 _READER = "SET SESSION time_zone = '+00:00', sql_mode = '', sql_quote_show_create = 1"
 _MISSING = {1115: "CollationMissing", 1273: "CollationMissing", 1286: "EngineMissing"}
-_LOGGED = 1419
 _SEQUENCES = """
 SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s
     AND column_default REGEXP '^(nextval|lastval|setval)[(]' ORDER BY table_name, ordinal_position
@@ -81,11 +81,12 @@ class _Load:
         first = sessions[0]
         self._require_own_names(first, name)
         hosted.databases(self._link, self._registry).require_free(target, self._access.where)
+        code = definitions.read(first, name)
+        self._require_code_to_be_made(name, code)
         mark = TemplateMark(snapshot=self._snapshot, database=name)
         sorted_by = making.sorting(first, name)
         making.make(self._access, self._link, self._registry, target, mark, sorted_by)
         tables, _views = catalog.tables(first, (name,))
-        code = definitions.read(first, name)
         with accounts.working(self._access, self._link, self._registry, self._snapshot, [target]) as worker:
             with self._access.session_as(worker.name, worker.password, work.cancel) as session:
                 for table in sorted(tables, key=lambda table: not table.sequence):
@@ -149,6 +150,23 @@ class _Load:
                 hint="use AUTO_INCREMENT, or drop the default in a script of the image",
             )
 
+    def _require_code_to_be_made(self, name: str, code: Definitions) -> None:
+        """Insist that an account like the worker may make functions and triggers.
+
+        Raises:
+            UnsupportedError: it may not.
+
+        """
+        if not (code.triggers or any(one.what.startswith("function ") for one in code.routines)):
+            return
+        if self._link.value("SELECT @@log_bin AND NOT @@log_bin_trust_function_creators"):
+            raise UnsupportedError(
+                f"database {name} has functions or triggers, which {self._access.where} lets administrators make only,"
+                " as it writes a binary log",
+                reason="CodeRefused",
+                hint="SET GLOBAL log_bin_trust_function_creators = 1 there",
+            )
+
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
         """Tell what the instance refuses of a snapshot."""
@@ -163,12 +181,10 @@ class _Load:
                     reason=_MISSING[error.code],
                     hint="use an instance that has what it needs, or change it in a script of the image",
                 ) from None
-            raise self._refused(what, str(error), error.code) from None
+            raise self._refused(what, str(error)) from None
 
-    def _refused(self, what: str, why: str, code: int = 0) -> SourceError:
+    def _refused(self, what: str, why: str) -> SourceError:
         hint = "its databases have other names there, and an owner's rights: change it in a script of the image"
-        if code == _LOGGED:
-            hint = "SET GLOBAL log_bin_trust_function_creators = 1 on the instance, as it writes a binary log"
         return SourceError(f"{what} on {self._access.where}: {why}", reason="LoadFailed", hint=hint)
 
     @contextmanager

@@ -1,0 +1,381 @@
+"""What is in a database comes to an instance of MariaDB as it is, lives there through swaps, and reaches no other."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+import pytest
+
+from reconciler.engines.base import InstanceReach, UserWish
+from reconciler.engines.mysql import server
+from reconciler.engines.mysql.instance.front import MariaDbInstances
+from reconciler.errors import BusyError, PermanentError, SourceError, UnavailableError, UnsupportedError
+from reconciler.ids import CloneName, InstallationId, VolumeId
+from reconciler.state.servers import Hosted
+from tests.engines.mysql.live import instance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.engines.base import CloneWork, Instance
+    from tests.engines.mysql.conftest import MariaDbHarness
+    from tests.engines.mysql.live import Production
+
+SHOP = """
+CREATE TABLE parent (
+    id int PRIMARY KEY, f float, b varbinary(10), e enum('a', 'b'), doubled int AS (id * 2) STORED,
+    next int AS (id + 1) VIRTUAL, t text, j json, u uuid, at timestamp(6) NULL, FULLTEXT (t)
+);
+INSERT INTO parent (id, f, b, e, t, j, u, at) VALUES
+    (1, 0.1234567, x'00ff27', 'b', 'one word', '{"a": 1}', uuid(), '2020-06-01 12:00:00.123456'),
+    (2, NULL, '', 'a', 'more of it', NULL, NULL, NULL);
+CREATE TABLE child (id int AUTO_INCREMENT PRIMARY KEY, parent int, said varchar(20),
+    FOREIGN KEY (parent) REFERENCES parent (id) ON DELETE CASCADE);
+CREATE TABLE part (id int, name varchar(20)) PARTITION BY HASH (id) PARTITIONS 3;
+INSERT INTO part VALUES (1, 'one'), (2, 'two'), (3, 'three');
+CREATE TABLE old (a int) ENGINE=MyISAM;
+INSERT INTO old VALUES (7);
+CREATE TABLE older (a int) ENGINE=Aria;
+INSERT INTO older VALUES (8);
+CREATE TABLE packed (a int, t text) ROW_FORMAT=COMPRESSED;
+INSERT INTO packed VALUES (9, repeat('x', 5000));
+CREATE TABLE `odd name` (`odd column` int);
+INSERT INTO `odd name` VALUES (1);
+CREATE SEQUENCE numbers START WITH 5;
+SELECT NEXTVAL(numbers);
+CREATE TABLE kept (a int) WITH SYSTEM VERSIONING;
+INSERT INTO kept VALUES (1);
+UPDATE kept SET a = 2;
+CREATE FUNCTION total() RETURNS int READS SQL DATA RETURN (SELECT count(*) FROM parent);
+CREATE TRIGGER second BEFORE INSERT ON shop.child FOR EACH ROW SET NEW.said = concat(NEW.said, '-first');
+CREATE TRIGGER third BEFORE INSERT ON child FOR EACH ROW SET NEW.said = concat(NEW.said, '-second');
+CREATE VIEW below AS SELECT id, total() AS total FROM parent;
+CREATE VIEW above AS SELECT * FROM below;
+CREATE EVENT daily ON SCHEDULE EVERY 1 DAY DO DELETE FROM parent;
+DELIMITER //
+CREATE PROCEDURE add_child(IN wanted int)
+BEGIN
+    INSERT INTO child (parent, said) VALUES (wanted, 'said');
+END//
+DELIMITER ;
+CALL add_child(1);
+"""
+TABLES = ("parent", "child", "part", "old", "older", "packed", "odd name")
+_APP = UserWish("app", "owner", "correct horse")
+
+
+class Place:
+    """An instance, and the host whose snapshots go there."""
+
+    def __init__(self, host: MariaDbHarness, live: Production) -> None:
+        self.host, self.live = host, live
+        self._number = 0
+
+    def instance(self, **more: Any) -> Instance:  # noqa: ANN401 - of the URL
+        reach = InstanceReach(
+            name="shared",
+            installation=InstallationId("0123456789abcdef"),
+            secret="dsn",
+            url=lambda: self.live.url(**more),
+            connections=20,
+        )
+        return MariaDbInstances().at(reach)
+
+    def snapshot(self, *scripts: str) -> CloneWork:
+        """Build a snapshot."""
+        work = self.host.build_work()
+        return self.host.clone_work(work.directory, self.host.build(work, *scripts), port=None)
+
+    def load(self, work: CloneWork, target: Instance | None = None) -> None:
+        with self.host.serving(self.host.engine.clone_server(work)):
+            (target or self.instance()).load(work, jobs=2, progress=lambda _text: None)
+
+    def hosted(self, work: CloneWork, clone: str = "", generation: int = 1) -> Hosted:
+        self._number += not clone
+        name = clone or f"dev{self._number}"
+        return Hosted(
+            volume=VolumeId(f"{name}.{generation}"),
+            clone=CloneName(name),
+            snapshot=work.snapshot.snapshot,
+            databases=work.snapshot.databases,
+        )
+
+    def delivered(self, work: CloneWork, target: Instance | None = None) -> Hosted:
+        """Have a clone with the user ``app``."""
+        hosted, target = self.hosted(work), target or self.instance()
+        target.create(hosted)
+        target.serve(hosted)
+        target.deliver(hosted, [_APP], [])
+        return hosted
+
+    def reset(self, hosted: Hosted) -> Hosted:
+        """Put the next generation in its place."""
+        name, _, number = hosted.volume.rpartition(".")
+        after = replace(hosted, volume=VolumeId(f"{name}.{int(number) + 1}"))
+        self.instance().create(after)
+        self.instance().serve(after)
+        return after
+
+    def rows(self, database: str, *statements: str, user: str = "app") -> list[tuple[Any, ...]]:
+        """Run statements as a clone's user; return the rows of the last."""
+        login, password = f"{database.split('_', maxsplit=1)[0]}_{user}", _APP.password
+        where = {"host": "127.0.0.1", "port": self.live.port or 0, "user": login, "password": password}
+        with pymysql.connect(**where, database=database, autocommit=True) as link, link.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def checksums(self, database: str) -> list[int]:
+        names = ", ".join(f"`{database}`.`{name}`" for name in TABLES)
+        return [row[1] for row in self.live.sql(f"CHECKSUM TABLE {names} EXTENDED")]
+
+
+@pytest.fixture(scope="module")
+def place(mariadb: MariaDbHarness) -> Iterator[Place]:
+    with instance("SET GLOBAL log_bin_trust_function_creators = 1") as live:
+        yield Place(mariadb, live)
+
+
+@pytest.fixture(scope="module")
+def shop(place: Place) -> CloneWork:
+    """Have a snapshot with all kinds of things loaded."""
+    work = place.snapshot("CREATE DATABASE shop", SHOP)
+    place.load(work)
+    return work
+
+
+def test_everything_comes_as_it_is(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    with place.host.serving(place.host.engine.clone_server(shop)), server.connect(shop) as own:
+        names = ", ".join(f"shop.`{name}`" for name in TABLES)
+        expected = [row[1] for row in own.rows(f"CHECKSUM TABLE {names} EXTENDED")]
+        history = own.rows("SELECT a, row_start, row_end FROM shop.kept FOR SYSTEM_TIME ALL ORDER BY row_start")
+    assert place.checksums(hosted.clone) == expected
+    rows = place.rows(hosted.clone, "SELECT a, row_start, row_end FROM kept FOR SYSTEM_TIME ALL ORDER BY row_start")
+    assert [row[0] for row in rows] == [row[0] for row in history] == [1, 2]
+
+
+def test_code_does_what_it_did_in_the_database_of_its_clone(place: Place, shop: CloneWork) -> None:
+    hosted, other = place.delivered(shop), place.delivered(shop)
+    assert place.rows(hosted.clone, "CALL add_child(2)", "SELECT said FROM child ORDER BY id") == [
+        ("said-first-second",),
+        ("said-first-second",),
+    ]
+    assert place.rows(hosted.clone, "SELECT DISTINCT total FROM above") == [(2,)]
+    assert place.rows(hosted.clone, "SELECT NEXTVAL(numbers)")[0][0] > 5  # noqa: PLR2004 - its start
+    assert place.rows(hosted.clone, "SELECT id FROM parent WHERE MATCH (t) AGAINST ('word')") == [(1,)]
+    assert place.rows(hosted.clone, "DELETE FROM parent WHERE id = 1", "SELECT parent FROM child") == [(2,)]
+    assert place.rows(other.clone, "SELECT parent FROM child") == [(1,)]
+    with pytest.raises(pymysql.err.IntegrityError):
+        place.rows(hosted.clone, "INSERT INTO child (parent) VALUES (77)")
+
+
+def test_a_generation_that_comes_back_is_as_its_users_left_it(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    place.rows(
+        hosted.clone,
+        "CREATE TABLE gone (a int)",
+        "CREATE VIEW broken AS SELECT a FROM gone",
+        "CREATE VIEW mine AS SELECT total() AS n",
+        "CREATE FUNCTION own() RETURNS int RETURN 42",
+        "CREATE TRIGGER fourth BEFORE INSERT ON child FOR EACH ROW SET NEW.said = concat(NEW.said, '-own')",
+        "CREATE TEMPORARY TABLE passing (a int)",
+        "ALTER TABLE parent ADD COLUMN more int DEFAULT 5",
+        "INSERT INTO child (parent, said) VALUES (2, 'x')",
+        "DROP TABLE gone",
+    )
+    before = place.checksums(hosted.clone)
+    after = place.reset(hosted)
+    assert place.rows(hosted.clone, "SELECT count(*) FROM child") == [(1,)]
+    place.reset(after)
+    place.instance().serve(hosted)
+    assert place.checksums(hosted.clone) == before
+    assert place.rows(hosted.clone, "SELECT n, own(), (SELECT min(more) FROM parent) FROM mine") == [(2, 42, 5)]
+    said = place.rows(hosted.clone, "INSERT INTO child (parent, said) VALUES (2, 'y')", "SELECT max(said) FROM child")
+    assert said == [("y-first-second-own",)]
+    place.rows(hosted.clone, "CREATE TABLE gone (a int)")
+    place.reset(hosted)
+    place.instance().serve(hosted)
+    assert place.rows(hosted.clone, "SELECT count(*) FROM broken") == [(0,)]
+
+
+def test_all_databases_of_a_snapshot_are_there_under_names_of_the_clone(place: Place) -> None:
+    work = place.snapshot("CREATE DATABASE shop; CREATE DATABASE `stock_of_all`; CREATE TABLE stock_of_all.s (a int)")
+    work = replace(work, snapshot=replace(work.snapshot, snapshot="two-20261122t020000z-1a2b3c4d"))
+    place.load(work)
+    hosted = place.delivered(work)
+    assert place.rows(f"{hosted.clone}_stock_of_all", "SELECT count(*) FROM s") == [(0,)]
+    assert {row[0] for row in place.rows(f"{hosted.clone}_shop", "SHOW DATABASES")} == {
+        f"{hosted.clone}_shop",
+        f"{hosted.clone}_stock_of_all",
+        "information_schema",
+    }
+    with pytest.raises(UnsupportedError) as raised:
+        place.instance().create(place.hosted(work, "x" * 50))
+    assert raised.value.reason == "NameTooLong"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "told"),
+    [
+        (
+            "CREATE SEQUENCE shop.s; CREATE TABLE shop.t (a bigint DEFAULT NEXTVAL(shop.s))",
+            "NamesItsDatabase",
+            r"shop\.t\.a is of a sequence",
+        ),
+        (
+            "CREATE DATABASE other; CREATE TABLE other.o (a int); CREATE VIEW shop.v AS SELECT a FROM other.o",
+            "LoadFailed",
+            r"view shop\.v: .*denied",
+        ),
+    ],
+)
+def test_what_names_databases_is_refused_by_name_and_leaves_nothing(
+    place: Place, script: str, reason: str, told: str
+) -> None:
+    work = place.snapshot(f"CREATE DATABASE shop; {script}")
+    work = replace(work, snapshot=replace(work.snapshot, snapshot="bad-20261122t020000z-1a2b3c4d"))
+    before = place.live.sql("SHOW DATABASES"), place.live.sql("SELECT user FROM mysql.user ORDER BY user")
+    with pytest.raises((UnsupportedError, SourceError), match=told) as raised:
+        place.load(work)
+    assert raised.value.reason == reason
+    assert before == (place.live.sql("SHOW DATABASES"), place.live.sql("SELECT user FROM mysql.user ORDER BY user"))
+
+
+def test_an_owner_reaches_nothing_but_its_databases_and_our_code_lends_it_no_rights(
+    place: Place, shop: CloneWork
+) -> None:
+    one, two = place.delivered(shop), place.delivered(shop)
+    for statement in (
+        f"SELECT * FROM `{two.clone}`.parent",
+        f"CREATE VIEW pry AS SELECT * FROM `{two.clone}`.parent",
+        "SELECT * FROM mysql.global_priv",
+        "CREATE DATABASE another",
+        "SET GLOBAL event_scheduler = ON",
+        "CREATE EVENT e ON SCHEDULE EVERY 1 SECOND DO DELETE FROM parent",
+        "CREATE USER me",
+        "SELECT * INTO OUTFILE '/tmp/pried' FROM parent",
+        "CREATE DEFINER=root@localhost FUNCTION f() RETURNS int RETURN 1",
+        "SELECT * FROM reconciler_01234567.mark",
+    ):
+        with pytest.raises(pymysql.err.MySQLError, match=r"denied|SUPER"):
+            place.rows(one.clone, statement)
+    definers = place.live.sql(
+        f"SELECT DISTINCT definer FROM information_schema.views WHERE table_schema = '{one.clone}'"
+    )
+    assert len(definers) == 1
+    ((worker,),) = definers
+    locked = place.live.sql(f"SHOW CREATE USER `{worker.partition('@')[0]}`@`%`")
+    assert "ACCOUNT LOCK" in locked[0][0]
+
+
+def test_an_owner_who_forges_a_mark_gains_nothing(place: Place, shop: CloneWork) -> None:
+    one, two = place.delivered(shop), place.delivered(shop)
+    comment = "SELECT schema_comment FROM information_schema.schemata WHERE schema_name = '{}'"
+    ((template,),) = place.live.sql(
+        "SELECT schema_comment FROM information_schema.schemata WHERE schema_name LIKE 'shop-%.template'"
+    )
+    place.rows(one.clone, f"ALTER DATABASE `{one.clone}` COMMENT '{template}'")
+    assert one.volume not in place.instance().served()
+    with pytest.raises(PermanentError) as gone:
+        place.instance().serve(one)
+    assert gone.value.reason == "DatabaseGone"
+    place.instance().remove(one.volume)
+    assert place.live.sql(comment.format(one.clone)) == [(template,)]
+    place.live.sql(f"DROP DATABASE `{one.clone}`")
+    assert place.rows(two.clone, "SELECT count(*) FROM parent") == [(2,)]
+
+
+def test_a_database_that_its_owner_made_anew_is_a_strangers_and_says_so(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    place.rows(hosted.clone, f"DROP DATABASE `{hosted.clone}`", f"CREATE DATABASE `{hosted.clone}`")
+    assert hosted.volume not in place.instance().served()
+    after = replace(hosted, volume=VolumeId(f"{hosted.clone}.2"))
+    place.instance().create(after)
+    with pytest.raises(BusyError, match="left alone"):
+        place.instance().serve(after)
+    place.live.sql(f"DROP DATABASE `{hosted.clone}`")
+    place.instance().serve(after)
+    assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
+
+
+def test_a_session_that_does_not_let_go_of_what_it_holds_is_ended(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    where = {"host": "127.0.0.1", "port": place.live.port or 0, "user": f"{hosted.clone}_app"}
+    link = pymysql.connect(**where, password=_APP.password, database=hosted.clone)
+    with contextlib.closing(link), link.cursor() as cursor:
+        cursor.execute("LOCK TABLES parent WRITE")
+        place.reset(hosted)
+        with pytest.raises(pymysql.err.MySQLError):
+            cursor.execute("SELECT 1 FROM parent")
+    assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
+
+
+def test_activity_is_of_the_clones_own_users(place: Place, shop: CloneWork) -> None:
+    hosted, other = place.delivered(shop), place.delivered(shop)
+    where = {"host": "127.0.0.1", "port": place.live.port or 0, "user": f"{hosted.clone}_app"}
+    with contextlib.closing(pymysql.connect(**where, password=_APP.password)):
+        assert place.instance().activity(hosted.volume).connections == 1
+        assert place.instance().activity(other.volume).connections == 0
+    assert place.instance().activity(VolumeId("nobody.1")).connections == 0
+
+
+def test_logins_have_a_limit_of_sessions(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    found = place.live.sql(f"SELECT max_user_connections FROM mysql.user WHERE user = '{hosted.clone}_app'")
+    assert found == [(20,)]
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES,"
+        " EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, TRIGGER, DELETE HISTORY, SHOW DATABASES,"
+        " CREATE USER, PROCESS, CONNECTION ADMIN ON *.* WITH GRANT OPTION"
+    ],
+)
+def test_the_rights_that_the_page_names_are_enough(place: Place, rights: str) -> None:
+    place.live.let_in(rights, user="keeper")
+    keeper = place.instance(user="keeper")
+    work = place.snapshot("CREATE DATABASE shop", SHOP)
+    work = replace(work, snapshot=replace(work.snapshot, snapshot="few-20261122t020000z-1a2b3c4d"))
+    place.load(work, keeper)
+    hosted = place.delivered(work, keeper)
+    assert place.rows(hosted.clone, "SELECT count(*) FROM above") == [(2,)]
+    keeper.rename(hosted.clone, CloneName(f"new{hosted.clone}"))
+    assert place.rows(f"new{hosted.clone}", "SELECT count(*) FROM above") == [(2,)]
+    keeper.remove(hosted.volume)
+    keeper.unload(work.snapshot.snapshot)
+    assert not place.live.sql("SHOW DATABASES LIKE 'few-%'")
+
+
+def test_an_instance_that_does_not_let_us_in_says_so_without_the_password(place: Place, shop: CloneWork) -> None:
+    with pytest.raises(UnavailableError, match="the instance shared cannot be reached") as raised:
+        place.instance(password="hunter2").check(shop.snapshot)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.reason == "InstanceUnavailable"
+
+
+def test_a_snapshot_that_is_newer_or_names_tables_otherwise_is_refused(place: Place, shop: CloneWork) -> None:
+    newer = replace(shop.snapshot, major="99.1")
+    other = replace(shop.snapshot, facts={**shop.snapshot.facts, "lower_case_table_names": "1"})
+    for snapshot, reason in ((newer, "InstanceTooOld"), (other, "NamesDiffer")):
+        with pytest.raises(UnsupportedError) as raised:
+            place.instance().check(snapshot)
+        assert raised.value.reason == reason
+
+
+def test_code_that_an_instance_with_a_binary_log_refuses_says_what_to_set(
+    mariadb: MariaDbHarness, place: Place
+) -> None:
+    work = place.snapshot("CREATE DATABASE shop", SHOP)
+    with instance() as live:
+        there = Place(mariadb, live)
+        with pytest.raises(UnsupportedError) as raised:
+            there.load(work)
+        assert raised.value.reason == "CodeRefused"
+        assert "log_bin_trust_function_creators = 1" in str(raised.value.hint)
+        assert not live.sql("SHOW DATABASES LIKE 'shop-%'")
