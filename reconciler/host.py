@@ -443,6 +443,7 @@ def _instances(config: Config, state: StateDirectory, secrets: SecretStore) -> d
             secret=secret,
             url=partial(secrets.get, secret),
             connections=settings.connections,
+            data_directory=settings.data_directory,
         )
         found[on_instance(name)] = plugins.load("engine", settings.engine)().instances.at(reach)
     return found

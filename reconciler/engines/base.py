@@ -482,6 +482,8 @@ class InstanceReach:
     url: Callable[[], str] = field(repr=False)
     """Returns the value of ``secret`` now; never in a message, an argument, a log or a file that outlives the work."""
     connections: int
+    data_directory: Path | None = None
+    """Where its files are on this host, for engines that copy these; None: it is not at hand."""
 
 
 @dataclass(frozen=True, slots=True)

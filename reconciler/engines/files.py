@@ -55,6 +55,25 @@ def read_small(path: Path) -> str | None:
         return file.read(_SMALL).decode("utf-8", "replace")
 
 
+def copy_file(source: Path, target: Path, name: str) -> None:
+    """Copy a regular file of a directory into another one, with its owner; blocks are shared where they can be."""
+    with (
+        _opened(source) as here,
+        _opened(target) as there,
+        open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here), "rb") as original,  # noqa: PTH123 - a descriptor, no path
+    ):
+        status = os.fstat(original.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(source / name))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(name, flags, 0o600, dir_fd=there), "wb") as copy:  # noqa: PTH123 - as above
+            if os.geteuid() == 0:
+                os.fchown(copy.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+            while os.copy_file_range(original.fileno(), copy.fileno(), max(status.st_size, 1)):
+                pass
+
+
 def make_sparse(path: Path) -> None:
     """Give the zeros at the end of a file back to the file system; its size stays."""
     with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as file:  # noqa: PTH123 - a descriptor, no path

@@ -387,7 +387,20 @@ class Instance(Model):
         le=10_000,
         description="Sessions that each database of a clone may have at a time; MariaDB: each of its users.",
     )
+    data_directory: Maybe[HostPath] = Field(
+        None,
+        description="Where its data directory is on this host, if the reconciler may write there: clones of MariaDB are"
+        " copied as files then.",
+        examples=["/var/lib/mysql"],
+    )
     require_attestation: RequiredAttestation = Field(None, description="As of a pool, for clones that it serves.")
+
+    @model_validator(mode="after")
+    def _files_of_its_product(self) -> Self:
+        if self.data_directory is not None and self.engine != "mariadb":
+            summary = "an instance of PostgreSQL copies its databases itself"
+            raise problem(summary, hint="remove it", at=("dataDirectory",), code="R017")
+        return self
 
 
 class FilesRuntime(Model):

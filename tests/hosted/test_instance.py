@@ -32,7 +32,7 @@ def world(shared: Hosted) -> Iterator[Hosted]:
             file.unlink()
     shared.world.apply().require()
     left = {name for name in shared.databases() if not name.endswith(".template")}
-    assert (left, shared.logins()) == (set(), set())
+    assert (left, shared.logins(), shared.idle()) == (set(), set(), [])
 
 
 def test_a_clone_is_a_database_that_status_and_url_lead_to(world: Hosted) -> None:

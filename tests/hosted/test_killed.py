@@ -113,7 +113,7 @@ def test_killed_anywhere_it_converges_and_nothing_is_left_on_the_instance(
         try:
             hosted.world.converge(passes=6)
             check(hosted)
-            assert hosted.world.leftovers() == []
+            assert (hosted.world.leftovers(), hosted.idle()) == ([], [])
         except BaseException as error:
             error.add_note(f"killed at {place}")
             raise

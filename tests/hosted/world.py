@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +111,10 @@ class Hosted(ABC):
         """Return the users of the server that did not come with it, but for those that nobody logs in as."""
 
     @abstractmethod
+    def idle(self) -> list[str]:
+        """Return what is noted or made for work there that is over."""
+
+    @abstractmethod
     def foreign_database(self, name: str) -> Any:  # noqa: ANN401 - a context
         """Have a database of somebody else's, which looks like one of ours, and insist that it stays as it is."""
 
@@ -179,6 +184,9 @@ class OnPostgres(Hosted):
     def logins(self) -> set[str]:
         rows = self.own("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' AND rolname <> 'boss'")
         return {str(row[0]) for row in rows if not str(row[0]).startswith("reconciler_")}
+
+    def idle(self) -> list[str]:
+        return [str(row[0]) for row in self.own("SELECT rolname FROM pg_roles WHERE rolname LIKE '%worker\\_%'")]
 
     @contextmanager
     def foreign_database(self, name: str) -> Iterator[None]:
@@ -259,6 +267,18 @@ class OnMariaDb(Hosted):
     def logins(self) -> set[str]:
         rows = self.own("SELECT user FROM mysql.user WHERE user NOT IN ('root', 'mariadb.sys', 'copier', '')")
         return {str(row[0]) for row in rows if not str(row[0]).startswith("reconciler_")}
+
+    def idle(self) -> list[str]:
+        ((registry,),) = self.own("SHOW DATABASES LIKE 'reconciler\\_%'")
+        noted = self.own(f"SELECT what, name, mark FROM {registry}.mark")
+        marks = [json.loads(mark) for what, _name, mark in noted if what == "database"]
+        needed = {one[key] for one in marks for key in ("volume", "snapshot") if key in one}
+        made = {str(row[0]) for row in self.own("SELECT user FROM mysql.user WHERE user LIKE 'reconciler\\_%'")}
+        workers = {str(name): json.loads(mark)["subject"] for what, name, mark in noted if what == "worker"}
+        found = [name for name, subject in workers.items() if subject not in needed]
+        found += sorted(made ^ workers.keys())
+        found += [str(name) for what, name, _mark in noted if what == "database" and name not in self.databases()]
+        return found + [str(row[0]) for row in self.own(f"SELECT volume FROM {registry}.code WHERE NOT broken")]
 
     @contextmanager
     def foreign_database(self, name: str) -> Iterator[None]:

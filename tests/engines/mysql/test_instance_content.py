@@ -13,12 +13,13 @@ from reconciler.engines.base import InstanceReach, UserWish
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.instance.front import MariaDbInstances
 from reconciler.errors import BusyError, PermanentError, SourceError, UnavailableError, UnsupportedError
-from reconciler.ids import CloneName, InstallationId, VolumeId
+from reconciler.ids import CloneName, InstallationId, SnapshotId, VolumeId
 from reconciler.state.servers import Hosted
 from tests.engines.mysql.live import instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from reconciler.engines.base import CloneWork, Instance
     from tests.engines.mysql.conftest import MariaDbHarness
@@ -64,14 +65,20 @@ DELIMITER ;
 CALL add_child(1);
 """
 TABLES = ("parent", "child", "part", "old", "older", "packed", "odd name")
+FEWEST_RIGHTS = (
+    "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES,"
+    " EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, TRIGGER, DELETE HISTORY, SHOW DATABASES,"
+    " CREATE USER, PROCESS, CONNECTION ADMIN ON *.* WITH GRANT OPTION"
+)
+"""As docs/instances.md has them."""
 _APP = UserWish("app", "owner", "correct horse")
 
 
 class Place:
     """An instance, and the host whose snapshots go there."""
 
-    def __init__(self, host: MariaDbHarness, live: Production) -> None:
-        self.host, self.live = host, live
+    def __init__(self, host: MariaDbHarness, live: Production, data_directory: Path | None = None) -> None:
+        self.host, self.live, self.data_directory = host, live, data_directory
         self._number = 0
 
     def instance(self, **more: Any) -> Instance:  # noqa: ANN401 - of the URL
@@ -81,6 +88,7 @@ class Place:
             secret="dsn",
             url=lambda: self.live.url(**more),
             connections=20,
+            data_directory=self.data_directory,
         )
         return MariaDbInstances().at(reach)
 
@@ -119,11 +127,19 @@ class Place:
         self.instance().serve(after)
         return after
 
+    def connect(self, database: str, user: str = "app") -> pymysql.Connection[Any]:
+        return pymysql.connect(
+            host="127.0.0.1",
+            port=self.live.port or 0,
+            user=f"{database.split('_', maxsplit=1)[0]}_{user}",
+            password=_APP.password,
+            database=database,
+            autocommit=True,
+        )
+
     def rows(self, database: str, *statements: str, user: str = "app") -> list[tuple[Any, ...]]:
         """Run statements as a clone's user; return the rows of the last."""
-        login, password = f"{database.split('_', maxsplit=1)[0]}_{user}", _APP.password
-        where = {"host": "127.0.0.1", "port": self.live.port or 0, "user": login, "password": password}
-        with pymysql.connect(**where, database=database, autocommit=True) as link, link.cursor() as cursor:
+        with self.connect(database, user) as link, link.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
             return list(cursor.fetchall())
@@ -131,6 +147,11 @@ class Place:
     def checksums(self, database: str) -> list[int]:
         names = ", ".join(f"`{database}`.`{name}`" for name in TABLES)
         return [row[1] for row in self.live.sql(f"CHECKSUM TABLE {names} EXTENDED")]
+
+
+def named(work: CloneWork, image: str) -> CloneWork:
+    """Return a snapshot as one of another image."""
+    return replace(work, snapshot=replace(work.snapshot, snapshot=SnapshotId(f"{image}-20261122t020000z-1a2b3c4d")))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +186,7 @@ def test_code_does_what_it_did_in_the_database_of_its_clone(place: Place, shop: 
         ("said-first-second",),
     ]
     assert place.rows(hosted.clone, "SELECT DISTINCT total FROM above") == [(2,)]
-    assert place.rows(hosted.clone, "SELECT NEXTVAL(numbers)")[0][0] > 5  # noqa: PLR2004 - its start
+    assert place.rows(hosted.clone, "SELECT NEXTVAL(numbers)")[0][0] > 5
     assert place.rows(hosted.clone, "SELECT id FROM parent WHERE MATCH (t) AGAINST ('word')") == [(1,)]
     assert place.rows(hosted.clone, "DELETE FROM parent WHERE id = 1", "SELECT parent FROM child") == [(2,)]
     assert place.rows(other.clone, "SELECT parent FROM child") == [(1,)]
@@ -204,7 +225,7 @@ def test_a_generation_that_comes_back_is_as_its_users_left_it(place: Place, shop
 
 def test_all_databases_of_a_snapshot_are_there_under_names_of_the_clone(place: Place) -> None:
     work = place.snapshot("CREATE DATABASE shop; CREATE DATABASE `stock_of_all`; CREATE TABLE stock_of_all.s (a int)")
-    work = replace(work, snapshot=replace(work.snapshot, snapshot="two-20261122t020000z-1a2b3c4d"))
+    work = named(work, "two")
     place.load(work)
     hosted = place.delivered(work)
     assert place.rows(f"{hosted.clone}_stock_of_all", "SELECT count(*) FROM s") == [(0,)]
@@ -237,7 +258,7 @@ def test_what_names_databases_is_refused_by_name_and_leaves_nothing(
     place: Place, script: str, reason: str, told: str
 ) -> None:
     work = place.snapshot(f"CREATE DATABASE shop; {script}")
-    work = replace(work, snapshot=replace(work.snapshot, snapshot="bad-20261122t020000z-1a2b3c4d"))
+    work = named(work, "bad")
     before = place.live.sql("SHOW DATABASES"), place.live.sql("SELECT user FROM mysql.user ORDER BY user")
     with pytest.raises((UnsupportedError, SourceError), match=told) as raised:
         place.load(work)
@@ -304,8 +325,7 @@ def test_a_database_that_its_owner_made_anew_is_a_strangers_and_says_so(place: P
 
 def test_a_session_that_does_not_let_go_of_what_it_holds_is_ended(place: Place, shop: CloneWork) -> None:
     hosted = place.delivered(shop)
-    where = {"host": "127.0.0.1", "port": place.live.port or 0, "user": f"{hosted.clone}_app"}
-    link = pymysql.connect(**where, password=_APP.password, database=hosted.clone)
+    link = place.connect(hosted.clone)
     with contextlib.closing(link), link.cursor() as cursor:
         cursor.execute("LOCK TABLES parent WRITE")
         place.reset(hosted)
@@ -316,8 +336,7 @@ def test_a_session_that_does_not_let_go_of_what_it_holds_is_ended(place: Place, 
 
 def test_activity_is_of_the_clones_own_users(place: Place, shop: CloneWork) -> None:
     hosted, other = place.delivered(shop), place.delivered(shop)
-    where = {"host": "127.0.0.1", "port": place.live.port or 0, "user": f"{hosted.clone}_app"}
-    with contextlib.closing(pymysql.connect(**where, password=_APP.password)):
+    with contextlib.closing(place.connect(hosted.clone)):
         assert place.instance().activity(hosted.volume).connections == 1
         assert place.instance().activity(other.volume).connections == 0
     assert place.instance().activity(VolumeId("nobody.1")).connections == 0
@@ -329,19 +348,11 @@ def test_logins_have_a_limit_of_sessions(place: Place, shop: CloneWork) -> None:
     assert found == [(20,)]
 
 
-@pytest.mark.parametrize(
-    "rights",
-    [
-        "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES,"
-        " EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, TRIGGER, DELETE HISTORY, SHOW DATABASES,"
-        " CREATE USER, PROCESS, CONNECTION ADMIN ON *.* WITH GRANT OPTION"
-    ],
-)
-def test_the_rights_that_the_page_names_are_enough(place: Place, rights: str) -> None:
-    place.live.let_in(rights, user="keeper")
+def test_the_rights_that_the_page_names_are_enough(place: Place) -> None:
+    place.live.let_in(FEWEST_RIGHTS, user="keeper")
     keeper = place.instance(user="keeper")
     work = place.snapshot("CREATE DATABASE shop", SHOP)
-    work = replace(work, snapshot=replace(work.snapshot, snapshot="few-20261122t020000z-1a2b3c4d"))
+    work = named(work, "few")
     place.load(work, keeper)
     hosted = place.delivered(work, keeper)
     assert place.rows(hosted.clone, "SELECT count(*) FROM above") == [(2,)]
@@ -379,3 +390,38 @@ def test_code_that_an_instance_with_a_binary_log_refuses_says_what_to_set(
         assert raised.value.reason == "CodeRefused"
         assert "log_bin_trust_function_creators = 1" in str(raised.value.hint)
         assert not live.sql("SHOW DATABASES LIKE 'shop-%'")
+
+
+def test_tables_are_copied_as_files_where_these_are_at_hand(mariadb: MariaDbHarness) -> None:
+    with instance(options=["--skip-log-bin"]) as live:
+        place = Place(mariadb, live, live.data)
+        many = "CREATE TABLE many (a int AUTO_INCREMENT PRIMARY KEY); INSERT INTO many SELECT seq FROM seq_1_to_20000;"
+        work = place.snapshot("CREATE DATABASE shop", SHOP + many)
+        place.load(work)
+        inserted = "SHOW GLOBAL STATUS LIKE 'Handler_write'"
+        ((_name, before),) = live.sql(inserted)
+        hosted = place.delivered(work)
+        ((_name, after),) = live.sql(inserted)
+        assert int(after) - int(before) < 20_000
+        assert place.checksums(hosted.clone) == place.checksums(f"{work.snapshot.snapshot}.template")
+        place.rows(hosted.clone, "INSERT INTO many VALUES ()", "DELETE FROM parent WHERE id = 1")
+        assert place.rows(hosted.clone, "SELECT max(a), count(*) FROM many") == [(20_001, 20_001)]
+        assert place.rows(hosted.clone, "SELECT count(*) FROM child") == [(0,)]
+        checked = live.sql(f"USE `{hosted.clone}`", "CHECK TABLE many, parent, packed, kept EXTENDED")
+        assert {row[3] for row in checked} == {"OK"}
+        assert list((live.data / hosted.clone).glob("*.cfg")) == []
+        place.data_directory = live.root
+        with pytest.raises(UnsupportedError) as raised:
+            place.instance().create(place.hosted(work))
+        assert raised.value.reason == "DataDirectoryDiffers"
+
+
+def test_an_instance_that_writes_a_binary_log_copies_rows_which_others_can_follow(
+    place: Place, shop: CloneWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "data_directory", place.live.data)
+    altered = "SHOW GLOBAL STATUS LIKE 'Com_alter_table'"
+    before = place.live.sql(altered)
+    hosted = place.delivered(shop)
+    assert place.live.sql(altered) == before
+    assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]

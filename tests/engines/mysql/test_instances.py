@@ -17,6 +17,7 @@ from tests.engines.mysql.live import instance
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from reconciler.engines.base import CloneWork, Instance
     from reconciler.ids import InstallationId
@@ -28,14 +29,19 @@ class OnMariaDb(InstanceHarness):
     count_one = "SELECT count(*) = 1 FROM item"
     count_two = "SELECT count(*) = 2 FROM item"
 
-    def __init__(self, engine: MariaDbHarness, live: Production) -> None:
+    def __init__(self, engine: MariaDbHarness, live: Production, data_directory: Path | None) -> None:
         super().__init__()
         self.engine = engine
-        self._live = live
+        self._live, self._data_directory = live, data_directory
 
     def instance(self, installation: InstallationId) -> Instance:
         reach = InstanceReach(
-            name="shared", installation=installation, secret="dsn", url=self._live.url, connections=20
+            name="shared",
+            installation=installation,
+            secret="dsn",
+            url=self._live.url,
+            connections=20,
+            data_directory=self._data_directory,
         )
         return MariaDbInstances().at(reach)
 
@@ -70,10 +76,10 @@ class OnMariaDb(InstanceHarness):
         return self.engine.serving(self.engine.engine.clone_server(work))
 
 
-@pytest.fixture(scope="module")
-def harness(mariadb: MariaDbHarness) -> Iterator[InstanceHarness]:
-    with instance() as live:
-        yield OnMariaDb(mariadb, live)
+@pytest.fixture(scope="module", params=["rows", pytest.param("files", marks=pytest.mark.long)])
+def harness(mariadb: MariaDbHarness, request: pytest.FixtureRequest) -> Iterator[InstanceHarness]:
+    with instance(options=["--skip-log-bin"]) as live:
+        yield OnMariaDb(mariadb, live, live.data if request.param == "files" else None)
 
 
 class TestMariaDbInstances(InstanceSuite):

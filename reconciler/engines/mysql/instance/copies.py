@@ -1,7 +1,8 @@
 """The database of a clone, copied from a template within the instance.
 
 Called by :mod:`.databases`. Tables and code are made by the worker of the clone, from the
-statements that the instance shows of the template's; rows are copied by the instance itself.
+statements that the instance shows of the template's; rows are copied by the instance itself, or
+as files (:mod:`.tablespaces`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconciler.engines.mysql import catalog, rows, transfer
-from reconciler.engines.mysql.instance import definitions
+from reconciler.engines.mysql.instance import definitions, tablespaces
 from reconciler.engines.mysql.link import quoted
 from reconciler.errors import BusyError
 
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.catalog import Table
     from reconciler.engines.mysql.instance.accounts import Worker
     from reconciler.engines.mysql.instance.link import InstanceLink
+    from reconciler.engines.mysql.instance.marks import Row
     from reconciler.engines.mysql.link import Link
 
 
-def copy(access: InstanceLink, link: Link, worker: Worker, template: str, target: str) -> None:
+def copy(access: InstanceLink, link: Link, worker: Worker, template: Row, made: Row) -> None:
     """Copy all of a template into an empty database."""
-    tables, _views = catalog.tables(link, (template,))
-    code = definitions.read(link, template)
+    tables, _views = catalog.tables(link, (template.name,))
+    code, target = definitions.read(link, template.name), made.name
     with access.session_as(worker.name, worker.password) as session, access.told():
         for table in sorted(tables, key=lambda table: not table.sequence):  # defaults of columns call sequences
             make_table(link, session, table, target)
+        full = tablespaces.take(access, link, template, made)
         for table in tables:
-            if table.has_rows and not table.sequence:
+            if table.has_rows and not (table.sequence or table.name in full):
                 _fill(link, table, target)
+            link.rows(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quoted(target)}.{quoted(table.name)}")
         refused = definitions.make(session, code, target)
     if refused:
         raise BusyError(f"{access.where}: {definitions.named(refused)}", reason="InstanceRefused")
@@ -52,4 +56,3 @@ def _fill(link: Link, table: Table, target: str) -> None:
     place = f"{quoted(target)}.{quoted(table.name)}"
     period = " FOR SYSTEM_TIME ALL" if history else ""
     link.rows(f"INSERT INTO {place} ({names}) SELECT {names} FROM {table.place}{period}")  # noqa: S608 - quoted names
-    link.rows(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {place}")

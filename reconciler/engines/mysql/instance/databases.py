@@ -46,9 +46,9 @@ def create(access: InstanceLink, link: Link, registry: Registry, hosted: Hosted)
         for name, made in names.items():
             found.require_free(made, access.where)
             mark = CloneMark(volume=hosted.volume, clone=hosted.clone, snapshot=hosted.snapshot, database=name)
-            template = templates[name].name
-            making.make(access, link, registry, made, mark, making.sorting(link, template))
-            copies.copy(access, link, worker, template, made)
+            template = templates[name].row
+            row = making.make(access, link, registry, made, mark, making.sorting(link, template.name))
+            copies.copy(access, link, worker, template, row)
 
 
 def is_complete(template: Database | None) -> bool:
@@ -107,15 +107,14 @@ def refuse(link: Link, registry: Registry, volume: VolumeId) -> None:
 
 
 def remove(link: Link, registry: Registry, volume: VolumeId) -> None:
-    """Drop the databases of a generation, and the logins of its clone with its last one."""
+    """Drop the databases of a generation, and the logins of its clone before its last one goes."""
     found = catalog.databases(link, registry)
-    clones = _clones(found, volume)
     refuse(link, registry, volume)
-    _drop_generation(link, registry, volume)
-    for clone in clones:
+    for clone in _clones(found, volume):
         if not found.of_clone(clone) - {volume}:
             for login in accounts.noted_logins(link, registry, clone):
                 accounts.drop_login(link, registry, login)
+    _drop_generation(link, registry, volume)
 
 
 def rename(access: InstanceLink, link: Link, registry: Registry, formerly: CloneName, clone: CloneName) -> None:
@@ -205,8 +204,8 @@ def drop_templates(link: Link, registry: Registry, snapshot: SnapshotId) -> None
             if isinstance(one.row.mark, TemplateMark)
         ],
     )
+    accounts.drop_worker(link, registry, snapshot)  # it is looked for while there is a database
     making.drop(link, registry, found)
-    accounts.drop_worker(link, registry, snapshot)
 
 
 def _drop_generation(link: Link, registry: Registry, volume: VolumeId) -> None:

@@ -6,6 +6,7 @@ message, argument, log or ``repr``.
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ class InstanceLink:
 
     def __init__(self, reach: InstanceReach) -> None:
         self.reach = reach
+        self.exporting = threading.Lock()
+        """Held while tables are locked for their files to be copied."""
 
     @property
     def where(self) -> str:

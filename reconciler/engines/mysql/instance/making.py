@@ -50,21 +50,21 @@ def sorting(link: Link, name: str) -> tuple[str, str]:
 
 def make(
     access: InstanceLink, link: Link, registry: Registry, name: str, mark: Mark, sorted_by: tuple[str, str]
-) -> None:
-    """Make an empty database of ours.
+) -> Row:
+    """Make an empty database of ours, and return its row.
 
     Raises:
         BusyError: somebody else has one of the name.
         UnsupportedError: the instance does not know its collation.
 
     """
-    token = marks.token()
-    registry.put(link, "database", [Row(name, token, mark)])
+    row = Row(name, marks.token(), mark)
+    registry.put(link, "database", [row])
     charset, collation = sorted_by
     try:
         link.rows(
             f"CREATE DATABASE {quoted(name)} CHARACTER SET {charset} COLLATE {collation}"
-            f" COMMENT {text(registry.comment(token))}"
+            f" COMMENT {text(registry.comment(row.token))}"
         )
     except SqlError as error:
         registry.forget(link, "database", name)
@@ -77,6 +77,7 @@ def make(
                 hint="use an instance of the snapshot's version, or convert it in a script of the image",
             ) from error
         raise
+    return row
 
 
 def drop(link: Link, registry: Registry, databases: Iterable[Database]) -> None:
