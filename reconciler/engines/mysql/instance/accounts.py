@@ -16,7 +16,7 @@ import secrets
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from reconciler.engines.mysql.accounts import account
 from reconciler.engines.mysql.failures import SqlError
@@ -27,7 +27,7 @@ from reconciler.errors import BusyError, UnsupportedError
 from reconciler.state.hosted import login_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from reconciler.engines.base import UserWish
     from reconciler.engines.mysql.instance.link import InstanceLink
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 EVERYWHERE = "%"
 """The host of our accounts: from where an instance is reached is up to it."""
-_RIGHTS = {
+Role = Literal["owner", "readonly"]
+_RIGHTS: Mapping[Role, str] = {
     "owner": ", ".join(right for right in MARIADB.owner_rights.split(", ") if right != "EVENT"),
     "readonly": "SELECT, SHOW VIEW",
 }
@@ -97,11 +98,20 @@ def ensure_worker(link: Link, registry: Registry, subject: VolumeId | SnapshotId
 
 @contextmanager
 def working(
-    access: InstanceLink, link: Link, registry: Registry, subject: VolumeId | SnapshotId, names: Collection[str]
+    access: InstanceLink,
+    link: Link,
+    registry: Registry,
+    subject: VolumeId | SnapshotId,
+    names: Iterable[str],
+    *,
+    reads: Iterable[str] = (),
 ) -> Iterator[Worker]:
-    """Let the worker of a generation or snapshot log in while the block runs; it has rights in ``names`` only."""
+    """Let the worker of a generation or snapshot log in while the block runs, to work in ``names``.
+
+    It has a reader's rights in what it ``reads``, and no rights anywhere else.
+    """
     name = ensure_worker(link, registry, subject)
-    bring_rights(link, name, "owner", names)
+    own(link, registry, subject, names, reads=reads)
     worker = Worker(name, secrets.token_urlsafe(24))
     who = account(name, EVERYWHERE)
     link.rows(f"ALTER USER {who} {MARIADB.identified(worker.password)} ACCOUNT UNLOCK")
@@ -111,6 +121,19 @@ def working(
         with access.session() as later:  # the first one may have been waiting for hours, and be gone
             later.rows(f"ALTER USER {who} {MARIADB.nobody()} ACCOUNT LOCK")
             end_sessions(later, [name])
+
+
+def own(
+    link: Link,
+    registry: Registry,
+    subject: VolumeId | SnapshotId,
+    names: Iterable[str],
+    *,
+    reads: Iterable[str] = (),
+) -> None:
+    """Give the worker of a generation or snapshot an owner's rights in ``names``, a reader's in others, and no more."""
+    roles: dict[str, Role] = dict.fromkeys(names, "owner")
+    bring_rights(link, ensure_worker(link, registry, subject), roles | dict.fromkeys(reads, "readonly"))
 
 
 def drop_worker(link: Link, registry: Registry, subject: VolumeId | SnapshotId) -> None:
@@ -148,21 +171,22 @@ def let_in(link: Link, registry: Registry, clone: CloneName, names: Collection[s
         end_sessions(link, logins)
         return
     for login, mark in logins.items():
-        bring_rights(link, login, mark.role, names)
+        bring_rights(link, login, dict.fromkeys(names, mark.role))
         link.rows(f"ALTER USER {account(login, EVERYWHERE)} ACCOUNT UNLOCK")
 
 
-def bring_rights(link: Link, name: str, role: str, names: Collection[str]) -> None:
-    """Give an account of ours a role's rights in exactly these databases."""
+def bring_rights(link: Link, name: str, roles: Mapping[str, Role]) -> None:
+    """Give an account of ours the rights of roles in databases, by their names, and in no other."""
     who = account(name, EVERYWHERE)
-    wanted = {pattern(one) for one in names}
-    held = {str(db): writes == "Y" for db, writes in link.rows(_GIVEN, name, EVERYWHERE)}
-    fitting = {one for one, writes in held.items() if one in wanted and writes == (role == "owner")}
-    for one in held.keys() - fitting:
-        given = _RIGHTS["owner" if held[one] else "readonly"]  # to revoke all takes more than we may have
-        link.rows(f"REVOKE {given} ON `{one}`.* FROM {who}")
-    for one in wanted - fitting:
-        link.rows(f"GRANT {_RIGHTS[role]} ON `{one}`.* TO {who}")
+    wanted = {pattern(database): role for database, role in roles.items()}
+    given = link.rows(_GIVEN, name, EVERYWHERE)
+    held: dict[str, Role] = {str(one): "owner" if writes == "Y" else "readonly" for one, writes in given}
+    for one, role in held.items():
+        if wanted.get(one) != role:  # to revoke all takes more than we may have
+            link.rows(f"REVOKE {_RIGHTS[role]} ON `{one}`.* FROM {who}")
+    for one, role in wanted.items():
+        if held.get(one) != role:
+            link.rows(f"GRANT {_RIGHTS[role]} ON `{one}`.* TO {who}")
 
 
 def drop_login(link: Link, registry: Registry, name: str) -> None:
@@ -176,8 +200,13 @@ def drop_login(link: Link, registry: Registry, name: str) -> None:
     registry.forget(link, "login", name)
 
 
-def rename(link: Link, registry: Registry, formerly: CloneName, clone: CloneName) -> None:
-    """Give the logins of a clone its new name."""
+def rename(access: InstanceLink, link: Link, registry: Registry, formerly: CloneName, clone: CloneName) -> None:
+    """Give the logins of a clone its new name.
+
+    Raises:
+        BusyError: somebody else has an account of the name.
+
+    """
     for row in list(registry.rows(link, "login").values()):
         mark = row.mark
         if not isinstance(mark, LoginMark) or mark.clone != formerly:
@@ -186,7 +215,7 @@ def rename(link: Link, registry: Registry, formerly: CloneName, clone: CloneName
         known = _known(link, [row.name, new.name])
         if _is_ours(known, row):
             if new.name in known:
-                raise _taken("the instance", new.name, clone)
+                raise _taken(access.where, new.name, clone)
             registry.put(link, "login", [new])
             link.rows(f"RENAME USER {account(row.name, EVERYWHERE)} TO {account(new.name, EVERYWHERE)}")
         registry.forget(link, "login", row.name)

@@ -1,8 +1,8 @@
 """The database of a clone, copied from a template within the instance.
 
 Called by :mod:`.databases`. Tables and code are made by the worker of the clone, from the
-statements that the instance shows of the template's; rows are copied by the instance itself, or
-as files (:mod:`.tablespaces`).
+statements that the instance shows of the template's; rows are copied by the same account, since
+computed columns are code, too, or as files (:mod:`.tablespaces`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def copy(access: InstanceLink, link: Link, worker: Worker, template: Row, made: 
         full = tablespaces.take(access, link, template, made)
         for table in tables:
             if table.has_rows and not (table.sequence or table.name in full):
-                _fill(link, table, target)
+                _fill(link, session, table, target)
             link.rows(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quoted(target)}.{quoted(table.name)}")
         refused = definitions.make(session, code, target)
     if refused:
@@ -47,12 +47,12 @@ def make_table(source: Link, session: Link, table: Table, target: str) -> None:
         session.rows(f"SELECT SETVAL({quoted(table.name)}, {catalog.sequence_value(source, table)}, 0)")
 
 
-def _fill(link: Link, table: Table, target: str) -> None:
+def _fill(link: Link, session: Link, table: Table, target: str) -> None:
     wanted = table.versioned and transfer.takes_history(link)
     columns, history = rows.columns_of(link, table.database, table.name, history=wanted)
     if history:
-        link.rows(transfer.HISTORY)
+        session.rows(transfer.HISTORY)
     names = ", ".join(quoted(column.name) for column in columns)
     place = f"{quoted(target)}.{quoted(table.name)}"
     period = " FOR SYSTEM_TIME ALL" if history else ""
-    link.rows(f"INSERT INTO {place} ({names}) SELECT {names} FROM {table.place}{period}")  # noqa: S608 - quoted names
+    session.rows(f"INSERT INTO {place} ({names}) SELECT {names} FROM {table.place}{period}")  # noqa: S608 - quoted names

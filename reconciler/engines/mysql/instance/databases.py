@@ -42,13 +42,15 @@ def create(access: InstanceLink, link: Link, registry: Registry, hosted: Hosted)
             f"snapshot {hosted.snapshot} is not, or no longer, loaded into {access.where}", reason="TemplateGone"
         )
     names = {name: own_name(hosted.volume, name, hosted.databases) for name in hosted.databases}
-    with accounts.working(access, link, registry, hosted.volume, names.values()) as worker:
+    reads = [templates[name].name for name in names]
+    with accounts.working(access, link, registry, hosted.volume, names.values(), reads=reads) as worker:
         for name, made in names.items():
             found.require_free(made, access.where)
             mark = CloneMark(volume=hosted.volume, clone=hosted.clone, snapshot=hosted.snapshot, database=name)
             template = templates[name].row
             row = making.make(access, link, registry, made, mark, making.sorting(link, template.name))
             copies.copy(access, link, worker, template, row)
+    accounts.own(link, registry, hosted.volume, names.values())
 
 
 def is_complete(template: Database | None) -> bool:
@@ -133,7 +135,7 @@ def rename(access: InstanceLink, link: Link, registry: Registry, formerly: Clone
         if found.public(volume, formerly) or found.public(volume, clone):
             accounts.let_in(link, registry, formerly, ())
             moving.gather(access, link, registry, volume, wanted)
-    accounts.rename(link, registry, formerly, clone)
+    accounts.rename(access, link, registry, formerly, clone)
     found = catalog.databases(link, registry)
     registry.put(
         link,

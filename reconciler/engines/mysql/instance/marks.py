@@ -46,6 +46,8 @@ CREATE TABLE IF NOT EXISTS {}.code (
     kind varchar(8) NOT NULL, code longtext NOT NULL, PRIMARY KEY (volume, name, number)
 ) ENGINE=InnoDB CHARSET=utf8mb4 COLLATE=utf8mb4_bin
 """
+_TABLES = (_MARKS, _CODE)
+_MADE = "SELECT count(*) FROM information_schema.tables WHERE table_schema = %s"
 What = Literal["database", "login", "worker"]
 
 
@@ -130,8 +132,9 @@ class Registry:
         """
         if not self.exists(link):
             link.rows(f"CREATE DATABASE {quoted(self.name)} COMMENT {text(self.comment())}")
-        for table in (_MARKS, _CODE):
-            link.rows(table.format(quoted(self.name)))
+        if link.value(_MADE, self.name) != len(_TABLES):
+            for table in _TABLES:
+                link.rows(table.format(quoted(self.name)))
 
     def exists(self, link: Link) -> bool:
         """Tell whether it is there.

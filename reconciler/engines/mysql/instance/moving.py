@@ -39,8 +39,7 @@ def gather(access: InstanceLink, link: Link, registry: Registry, volume: VolumeI
     """Bring the databases of a generation to the names that they are to have, by their names in the snapshot."""
     for name, target in names.items():
         _Move(access, link, registry, volume, name, target).run()
-    worker = accounts.ensure_worker(link, registry, volume)
-    accounts.bring_rights(link, worker, "owner", names.values())
+    accounts.own(link, registry, volume, names.values())
 
 
 def forget(link: Link, registry: Registry, volume: VolumeId) -> None:
