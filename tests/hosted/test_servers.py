@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hosted.world import ON_SHARED, hosted_world
+from tests.hosted.world import ON_SHARED, SECRET, hosted_mariadb, hosted_world
 from tests.support import clone, image
 
 if TYPE_CHECKING:
@@ -55,6 +55,27 @@ def test_an_instance_that_is_older_than_the_snapshot_says_so() -> None:
         told = hosted.world.apply().condition("Clone/dev", "Stalled")
         assert told is not None
         assert (told[1], hosted.databases()) == ("InstanceTooOld", set())
+
+
+@pytest.mark.long
+def test_clones_of_mariadb_are_copied_as_files_where_the_configuration_says_where_these_are() -> None:
+    with hosted_mariadb("--skip-log-bin") as hosted:
+        instance = {"url": {"secret": SECRET}, "engine": "mariadb", "dataDirectory": str(hosted.server.root)}
+        hosted.world.configure(runtimes={"instance": {"shared": instance}})
+        hosted.world.write("shop.yaml", hosted.image(), clone("dev", **ON_SHARED))
+        hosted.world.apply()
+        told = hosted.world.apply().condition("Clone/dev", "Stalled")
+        assert told is not None
+        assert told[1] == "DataDirectoryDiffers"
+        hosted.world.configure(
+            runtimes={"instance": {"shared": {**instance, "dataDirectory": str(hosted.server.data)}}}
+        )
+        ((_name, before),) = hosted.own("SHOW GLOBAL STATUS LIKE 'Com_alter_table'")
+        hosted.world.write("dev.yaml", clone("other", **ON_SHARED))
+        assert hosted.world.apply().condition("Clone/other", "FullCopy") is not None
+        ((_name, after),) = hosted.own("SHOW GLOBAL STATUS LIKE 'Com_alter_table'")
+        assert int(after) > int(before)
+        assert hosted.rows("other", "SELECT count(*) FROM product") == [(3,)]
 
 
 @pytest.mark.long

@@ -317,15 +317,12 @@ def hosted_world(major: str, *settings: str, parent: Path | None = None, user: s
 
 
 @contextmanager
-def hosted_mariadb(*, rights: str = "", parent: Path | None = None) -> Iterator[OnMariaDb]:
-    """Have both in the block, with MariaDB; who gets in there has ``rights``, or all of them."""
+def hosted_mariadb(*options: str) -> Iterator[OnMariaDb]:
+    """Have both in the block, with MariaDB: a server with ``options``."""
     if not MariaDbEngine().servers():
         pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
-    with live_mariadb(parent=parent) as server:
-        if rights:
-            server.let_in(rights)
-        with installed(server.url(), "mariadb") as made:
-            yield OnMariaDb(made, server)
+    with live_mariadb(options=options) as server, installed(server.url(), "mariadb") as made:
+        yield OnMariaDb(made, server)
 
 
 @contextmanager

@@ -129,6 +129,7 @@ def test_repositories_that_are_refused(repository: dict[str, Any]) -> None:
         {"sources": {"repositories": {"shop": {"tool": "pgbackrest", "config": "/etc/pgbackrest.conf"}}}},
         {"sources": {"repositories": {"shop": {"tool": "wal-g", "stanza": "main", "config": "/etc/walg.json"}}}},
         {"state": ""},
+        {"runtimes": {"instance": {"one": {"url": {"secret": "dsn"}, "dataDirectory": "/var/lib/postgresql"}}}},
     ],
 )
 def test_values_that_are_refused(fields: dict[str, Any]) -> None:

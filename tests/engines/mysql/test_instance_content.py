@@ -223,6 +223,7 @@ def test_a_generation_that_comes_back_is_as_its_users_left_it(place: Place, shop
     assert place.rows(hosted.clone, "SELECT count(*) FROM broken") == [(0,)]
 
 
+@pytest.mark.long
 def test_all_databases_of_a_snapshot_are_there_under_names_of_the_clone(place: Place) -> None:
     work = place.snapshot("CREATE DATABASE shop; CREATE DATABASE `stock_of_all`; CREATE TABLE stock_of_all.s (a int)")
     work = named(work, "two")
@@ -239,6 +240,7 @@ def test_all_databases_of_a_snapshot_are_there_under_names_of_the_clone(place: P
     assert raised.value.reason == "NameTooLong"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "reason", "told"),
     [
@@ -348,6 +350,7 @@ def test_logins_have_a_limit_of_sessions(place: Place, shop: CloneWork) -> None:
     assert found == [(20,)]
 
 
+@pytest.mark.long
 def test_the_rights_that_the_page_names_are_enough(place: Place) -> None:
     place.live.let_in(FEWEST_RIGHTS, user="keeper")
     keeper = place.instance(user="keeper")
@@ -379,6 +382,7 @@ def test_a_snapshot_that_is_newer_or_names_tables_otherwise_is_refused(place: Pl
         assert raised.value.reason == reason
 
 
+@pytest.mark.long
 def test_code_that_an_instance_with_a_binary_log_refuses_says_what_to_set(
     mariadb: MariaDbHarness, place: Place
 ) -> None:
@@ -392,6 +396,7 @@ def test_code_that_an_instance_with_a_binary_log_refuses_says_what_to_set(
         assert not live.sql("SHOW DATABASES LIKE 'shop-%'")
 
 
+@pytest.mark.long
 def test_tables_are_copied_as_files_where_these_are_at_hand(mariadb: MariaDbHarness) -> None:
     with instance(options=["--skip-log-bin"]) as live:
         place = Place(mariadb, live, live.data)
