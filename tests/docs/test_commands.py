@@ -22,7 +22,7 @@ import yaml
 from reconciler.engines.mysql.engine import MariaDbEngine
 from tests.cli.script import environment
 from tests.docs.test_pages import PAGES, blocks
-from tests.hosted.world import hosted_world
+from tests.hosted.world import SECRET, hosted_mariadb, hosted_world
 from tests.support import clone, end_installations, image, new_world
 
 if TYPE_CHECKING:
@@ -298,10 +298,10 @@ def test_mariadb(world: World) -> None:
 @pytest.mark.postgres
 def test_instances() -> None:
     with hosted_world("18") as hosted:
-        (fragment, document) = shown("instances", "yaml")
+        (fragment, document, _of_mariadb) = shown("instances", "yaml")
         runtimes = {**hosted.world.settings["runtimes"], **yaml.safe_load(fragment)["runtimes"]}
         hosted.world.configure(runtimes=runtimes)
-        (role,) = shown("instances", "sql")
+        (role, _of_mariadb) = shown("instances", "sql")
         hosted.server.sql(role.replace("…", "known"))
         secret, url = commands("instances")
         given = hosted.server.url("reconciler").replace(hosted.server.url("boss").split(":")[2].split("@")[0], "known")
@@ -309,6 +309,20 @@ def test_instances() -> None:
         hosted.world.write("shop.yaml", image("shop"), document)
         hosted.world.apply().require()
         assert re.match(r"postgresql://shop-dev_app:[^@]+@db\.example:\d+/shop-dev$", run_in(hosted.world, url).strip())
+
+
+def test_instances_of_mariadb() -> None:
+    with hosted_mariadb() as hosted:
+        (_of_postgres, document, fragment) = shown("instances", "yaml")
+        (_of_postgres, grants) = shown("instances", "sql")
+        hosted.own("CREATE USER reconciler@'127.0.0.1' IDENTIFIED BY 'known'")
+        hosted.own(grants.replace("10.0.0.5", "127.0.0.1"))
+        (hosted.world.root / "secrets" / SECRET).write_text(f"mysql://reconciler:known@127.0.0.1:{hosted.port}/")
+        runtimes = {**hosted.world.settings["runtimes"], **yaml.safe_load(fragment)["runtimes"]}
+        hosted.world.configure(runtimes=runtimes)
+        hosted.world.write("shop.yaml", hosted.image(), document)
+        hosted.world.apply().require()
+        assert hosted.rows("shop-dev", "SELECT count(*) FROM product") == [(3,)]
 
 
 def run_in(world: World, script: str, *, stdin: str = "") -> str:
