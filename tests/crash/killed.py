@@ -90,8 +90,16 @@ _WALKS = {
 """Modules of which everything in a row is one burst: walks over trees, and transactions, which SQLite makes atomic."""
 MAIN = "MainThread"
 """The thread that opens, plans and reports: the pass around the work."""
-_DOORS = frozenset({"durable.py", "engines/mysql/code.py", "engines/mysql/link.py"})
-"""Modules whose lines come with the one that calls them."""
+_DOORS = (
+    "durable.py",
+    "engines/files.py",
+    "engines/mysql/code.py",
+    "engines/mysql/link.py",
+    "proc.py",
+    "runtimes/",
+    "storage/manifests.py",
+)
+"""Modules that do what others want: their lines come with the one that calls them."""
 _OUTLIVES = "engines/mysql/instance/"
 """Statements of MariaDB count where an instance runs them: a private server is thrown away with what it serves."""
 _CHANGES = re.compile(
@@ -307,7 +315,7 @@ def _line_of_program(frame: FrameType | None) -> str | None:
         if name.startswith(_PACKAGE):
             module = name.removeprefix(_PACKAGE)
             line = _WALKS.get(module) or f"{module}:{frame.f_lineno} {frame.f_code.co_name}"
-            if module not in _DOORS:
+            if not module.startswith(_DOORS):
                 return f"{line}{within}"
             within = within or f" > {line}"
         frame = frame.f_back

@@ -112,7 +112,7 @@ def test_killed_at_every_side_effect_it_converges_and_nothing_is_orphaned_or_los
     with scenario.around(world):
         crashes = Crashes(world, scenario)
         places = _places[name] = crashes.places
-        around = [place for place in beyond(places, usual) if place.thread == MAIN]
+        around = [place for place in beyond(places, usual, part=scenario.part) if place.thread == MAIN]
         within = [place for place in beyond(places, known, part=scenario.part) if place.thread != MAIN]
         assert within
         missed = crashes.kill_each(around[part :: scenario.parts], chain=scenario.chain)
