@@ -7,6 +7,7 @@ is translated here or handed on as :class:`DaemonError`. Every call is bounded i
 
 from __future__ import annotations
 
+import math
 import socket
 import weakref
 from contextlib import contextmanager, suppress
@@ -93,10 +94,13 @@ class Daemon:
         with suppress(AbsentError, ConflictError), self._asked(_SECONDS) as api:
             api.unpause(container)
 
-    def signal(self, container: str, number: int) -> None:
-        """Send a signal to a container's first process; one that does not run is left alone."""
+    def stop(self, container: str, seconds: float) -> None:
+        """Have a container end by its own signal, after ``seconds`` by force; one that does not run is left alone.
+
+        Not by a signal alone: Podman takes an end that it did not bring about for a crash, and starts it again.
+        """
         with suppress(AbsentError, ConflictError), self._asked(_SECONDS) as api:
-            api.kill(container, number)
+            api.stop(container, timeout=math.ceil(seconds))  # waits so much longer
 
     def ended_within(self, container: str, seconds: float) -> bool:
         """Wait for the end of a container, at most ``seconds``; return whether it has ended."""

@@ -9,7 +9,6 @@ that its label names, which no image can bring about.
 from __future__ import annotations
 
 import hashlib
-import signal
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ _SERVER = f"{PREFIX}server"
 _DIRECTORY = f"{PREFIX}directory"
 _PORT = f"{PREFIX}port"
 _STOP = f"{PREFIX}stop"
+_DEFAULT_GRACE_SECONDS = 30.0
 _AT_WORK = ("running", "paused", "restarting")
 
 
@@ -43,7 +43,8 @@ class Found:
     directory: str
     port: int | None
     created_at: datetime
-    stop_signals: tuple[tuple[signal.Signals, float], ...]
+    grace: float
+    """Seconds that its server may take to end."""
 
     @property
     def runs(self) -> bool:
@@ -66,14 +67,14 @@ class Marks:
     def labels(self, spec: ServerSpec) -> dict[str, str]:
         """Return the labels of a server's container: who it is, and what it serves."""
         port = {} if spec.port is None else {_PORT: str(spec.port)}
-        stop = ",".join(f"{number.name}:{grace:g}" for number, grace in spec.stop_signals)
+        first_stop, grace = spec.stop_signals[0]
         return {
             **{f"{PREFIX}{word}": value for word, value in spec.subject.items()},
             INSTALLATION: self.installation,
             RUNTIME: self.runtime,
             _SERVER: spec.name,
             _DIRECTORY: str(spec.directory.resolve()),
-            _STOP: stop,
+            _STOP: f"{first_stop.name}:{grace:g}",
             **port,
         }
 
@@ -123,13 +124,12 @@ def _found(facts: Facts, labels: dict[str, str]) -> Found:
         directory=labels[_DIRECTORY],
         port=int(port) if port and port.isdigit() else None,
         created_at=datetime.fromtimestamp(float(facts.get("Created", 0)), UTC),
-        stop_signals=_stop_signals(labels.get(_STOP, "")),
+        grace=_grace(labels.get(_STOP, "")),
     )
 
 
-def _stop_signals(text: str) -> tuple[tuple[signal.Signals, float], ...]:
+def _grace(stop: str) -> float:
     try:
-        pairs = [pair.partition(":") for pair in text.split(",") if pair]
-        return tuple((signal.Signals[name], float(grace)) for name, _, grace in pairs)
-    except (KeyError, ValueError):
-        return ()
+        return float(stop.partition(",")[0].partition(":")[2])
+    except ValueError:
+        return _DEFAULT_GRACE_SECONDS

@@ -9,7 +9,6 @@ the daemon, or a person, stopped or paused, those are brought back that are ours
 from __future__ import annotations
 
 import re
-import signal
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from reconciler.runtimes.docker.settings import DockerSettings
     from reconciler.state.servers import ProductImage, ServerSpec, Software
 
-_DEFAULT_SIGNALS = ((signal.SIGTERM, 30.0),)
 _FIRST_POLL_SECONDS = 0.005
 _LATER_POLLS = 1.2
 """So nobody waits for a server that answers longer than a fifth of what it took to start."""
@@ -126,19 +124,21 @@ class DockerRuntime:
         self,
         name: ServerName,
         *,
-        spec: ServerSpec | None = None,
+        spec: ServerSpec | None = None,  # noqa: ARG002 - its container knows how it ends
         own: Account | None = None,  # noqa: ARG002 - whatever a server starts is in its container
         at_once: bool = False,
     ) -> None:
         """Stop a server and remove its container; what was started in it ends with it.
 
-        One whose data is thrown away is killed: nothing of it is in shared memory outside of its container.
+        It gets the first of its signals, and is killed after the grace of that: all processes of a container end
+        at once then, so that nothing is gained by another signal before. One whose data is thrown away is killed
+        at once: nothing of it is in shared memory outside of its container.
         """
         for found in self._containers(name):
             if not at_once and found.state in ("running", "paused"):
                 if found.state == "paused":
                     self._daemon.unpause(found.id)
-                self._end(found, (spec.stop_signals if spec else found.stop_signals) or _DEFAULT_SIGNALS)
+                self._daemon.stop(found.id, found.grace)
             self._remove(found)
             if self._daemon.inspect(found.id) is not None:
                 raise BusyError(f"the container of the server {name} does not end, not even by force")
@@ -285,13 +285,6 @@ class DockerRuntime:
             reason="ServerStartFailed",
             hint="raise resources.memory" if out_of_memory else None,
         )
-
-    def _end(self, found: Found, signals: tuple[tuple[signal.Signals, float], ...]) -> None:
-        """End a server in the order of its signals; what does not end is removed by force later."""
-        for number, grace in signals:
-            self._daemon.signal(found.id, number)
-            if self._daemon.ended_within(found.id, grace):
-                return
 
     def _remove(self, found: Found) -> None:
         self._logs.keep(found.name, found.id)

@@ -15,7 +15,7 @@ from reconciler.ids import InstallationId, RuntimeName, ServerName
 from reconciler.runtimes.docker.runtime import DockerRuntime
 from reconciler.runtimes.docker.settings import DockerSettings
 from reconciler.state.servers import Contained, ProductImage, ServerSpec
-from reconciler.testing.runtime import RuntimeHarness
+from reconciler.testing.runtime import RuntimeHarness, RuntimeSuite
 from tests.containers import IMAGE, MARIADB_IMAGE, USER, container_daemon, host_major, host_mariadb, import_mariadb
 from tests.runtimes.conftest import answers
 from tests.support import PRODUCTS, World, free_block, image, new_world, release_block
@@ -201,6 +201,18 @@ class DockerHarness(RuntimeHarness):
 
     def close(self) -> None:
         self.daemon.remove_all()
+
+
+class ContainerSuite(RuntimeSuite):
+    """The contract of runtimes, and what a daemon could do against it."""
+
+    def test_a_server_that_is_stopped_ends_as_it_is_asked_to_and_is_not_started_again(
+        self, harness: DockerHarness
+    ) -> None:
+        runtime, name = harness.runtime(InstallationId("one")), ServerName("shop.1")
+        runtime.start(harness.server(name, runtime.free_port(frozenset())))
+        runtime.stop(name)
+        assert runtime.logs(name) == ["starting", "stopping as asked"]
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.testing.runtime import RuntimeSuite
 from tests.containers import PodmanService, contained, container_daemon, import_mariadb
-from tests.runtimes.docker.conftest import PRODUCTS_OF_BOTH, DockerHarness
+from tests.runtimes.docker.conftest import PRODUCTS_OF_BOTH, ContainerSuite, DockerHarness
 from tests.runtimes.docker.test_clones import container
 from tests.support import clone, free_block, new_world, release_block
 
@@ -28,7 +27,7 @@ def podman() -> Iterator[ContainerDaemon]:
         yield service
 
 
-class TestPodman(RuntimeSuite):
+class TestPodman(ContainerSuite):
     @pytest.fixture
     def harness(
         self, podman: ContainerDaemon, short_path: Path, account_settings: AccountSettings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.testing.runtime import RuntimeSuite
+from tests.runtimes.docker.conftest import ContainerSuite
 
 if TYPE_CHECKING:
     from tests.runtimes.docker.conftest import DockerHarness
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-class TestDocker(RuntimeSuite):
+class TestDocker(ContainerSuite):
     @pytest.fixture
     def harness(self, harness: DockerHarness) -> DockerHarness:
         return harness
