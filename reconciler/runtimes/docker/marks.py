@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PREFIX = "reconciler/"
 INSTALLATION = f"{PREFIX}installation"
 RUNTIME = f"{PREFIX}runtime"
+CLONE = "clone"
+"""What a server serves, as its subject says it."""
 _SERVER = f"{PREFIX}server"
 _DIRECTORY = f"{PREFIX}directory"
 _PORT = f"{PREFIX}port"
@@ -45,6 +47,13 @@ class Found:
     created_at: datetime
     grace: float
     """Seconds that its server may take to end."""
+    clone: str | None
+    """The clone that it serves, in whatever generation."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it is at work, and nobody starts it again."""
+        return self.state in ("exited", "dead")
 
     @property
     def runs(self) -> bool:
@@ -125,6 +134,7 @@ def _found(facts: Facts, labels: dict[str, str]) -> Found:
         port=int(port) if port and port.isdigit() else None,
         created_at=datetime.fromtimestamp(float(facts.get("Created", 0)), UTC),
         grace=_grace(labels.get(_STOP, "")),
+        clone=labels.get(f"{PREFIX}{CLONE}"),
     )
 
 

@@ -185,7 +185,12 @@ class DockerRuntime:
 
         """
         everybody = self._daemon.containers()
-        mine = [found for found in self._marks.ours(everybody) if found.name == spec.name]
+        ours = list(self._marks.ours(everybody))
+        mine = [found for found in ours if found.name == spec.name]
+        clone = spec.subject.get(marks.CLONE)
+        for found in ours:  # a reconciler that was killed left the container of the generation before
+            if clone is not None and found.clone == clone and found.name != spec.name and found.ended:
+                self._remove(found)
         for found in mine:
             if found.state == "paused":
                 self._daemon.unpause(found.id)
