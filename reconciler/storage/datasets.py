@@ -39,7 +39,7 @@ FILE_SYSTEMS = frozenset({"zfs", "fuse.zfs"})
 _TIMEOUT = 120.0
 """Seconds; a pool whose devices are gone makes commands wait for ever."""
 _SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")
-_BUSY_FOR = (0.02, 0.05, 0.1, 0.2, 0.4)
+_BUSY_FOR = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _LONGEST_COMPLAINT = 300
 _NO_VALUE = "-"
 _INSTALL = "install ZFS (Debian, Ubuntu: apt-get install zfsutils-linux)"
