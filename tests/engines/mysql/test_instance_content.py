@@ -235,6 +235,12 @@ def test_all_databases_of_a_snapshot_are_there_under_names_of_the_clone(place: P
         f"{hosted.clone}_stock_of_all",
         "information_schema",
     }
+    view = f"CREATE VIEW seen AS SELECT * FROM {hosted.clone}_stock_of_all.above"
+    place.rows(f"{hosted.clone}_stock_of_all", "INSERT INTO s VALUES (3)", "CREATE VIEW above AS SELECT * FROM s")
+    place.rows(f"{hosted.clone}_shop", view)
+    place.reset(hosted)
+    place.instance().serve(hosted)
+    assert place.rows(f"{hosted.clone}_shop", "SELECT * FROM seen") == [(3,)]
     with pytest.raises(UnsupportedError) as raised:
         place.instance().create(place.hosted(work, "x" * 50))
     assert raised.value.reason == "NameTooLong"

@@ -195,8 +195,9 @@ def drop_login(link: Link, registry: Registry, name: str) -> None:
     if row is None:
         return
     if _is_ours(_known(link, [name]), row):
+        link.rows(f"ALTER USER {account(name, EVERYWHERE)} ACCOUNT LOCK")
+        end_sessions(link, [name])  # before it goes: they would go on, and nobody would know whose they are
         link.rows(f"DROP USER {account(name, EVERYWHERE)}")
-        end_sessions(link, [name])
     registry.forget(link, "login", name)
 
 

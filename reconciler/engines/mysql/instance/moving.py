@@ -33,12 +33,24 @@ SELECT table_name FROM information_schema.tables WHERE table_schema = %s AND tab
 ORDER BY table_name
 """
 _KINDS = ("routines", "views", "triggers")
+_NOTHING = Definitions((), (), ())
 
 
 def gather(access: InstanceLink, link: Link, registry: Registry, volume: VolumeId, names: Mapping[str, str]) -> None:
     """Bring the databases of a generation to the names that they are to have, by their names in the snapshot."""
-    for name, target in names.items():
-        _Move(access, link, registry, volume, name, target).run()
+    moves = [_Move(access, link, registry, volume, name, target) for name, target in names.items()]
+    under_way = [move for move in moves if move.carry()]
+    if any(move.lifted for move in under_way):
+        with (
+            accounts.working(access, link, registry, volume, names.values()) as worker,
+            access.session_as(worker.name, worker.password) as session,
+        ):
+            for move in under_way:
+                move.put_down(session)
+            while any(move.try_again(session) for move in under_way):
+                pass  # a view may read those of another database of the generation
+    for move in under_way:
+        move.finish()
     accounts.own(link, registry, volume, names.values())
 
 
@@ -57,25 +69,46 @@ class _Move:
         self._volume, self._database, self._target = volume, database, target
         self._code = f"{quoted(registry.name)}.code"
 
-    def run(self) -> None:
+        self._sources: list[Database] = []
+        self._refused: tuple[Code, ...] = ()
+        self.lifted = _NOTHING
+
+    def carry(self) -> bool:
+        """Note and drop the code, and move the tables; return whether there is anything to do at all."""
         places = self._places()
-        sources = [one for one in places if one.name != self._target]
+        self._sources = [one for one in places if one.name != self._target]
         lifted = self._noted(broken=False)
-        if not (sources or lifted):
-            return
-        if lifted is None:
-            lifted = self._lift(places)
+        if not (self._sources or lifted):
+            return False
+        self.lifted = lifted or self._lift(places)
         for one in places:
             definitions.drop(self._link, one.name)
-        if len(sources) == len(places):
-            mark, sorted_by = sources[0].row.mark, making.sorting(self._link, sources[0].name)
+        if len(self._sources) == len(places):
+            mark, sorted_by = places[0].row.mark, making.sorting(self._link, places[0].name)
             making.make(self._access, self._link, self._registry, self._target, mark, sorted_by)
-        for one in sources:
+        for one in self._sources:
             for (table,) in self._link.rows(_TABLES, one.name):
                 name = quoted(str(table))
                 self._link.rows(f"RENAME TABLE {quoted(one.name)}.{name} TO {quoted(self._target)}.{name}")
-        self._put_down(lifted)
-        making.drop(self._link, self._registry, sources)
+        return True
+
+    def put_down(self, session: Link) -> None:
+        """Make the code again, as the account of the session."""
+        self._make(session, self.lifted)
+
+    def try_again(self, session: Link) -> bool:
+        """Make views that could not be made; return whether that was of use."""
+        before = len(self._refused)
+        self._make(session, Definitions((), self._refused, ()))
+        return len(self._refused) < before
+
+    def finish(self) -> None:
+        """Drop what is empty now; a view that reads what is not there any more is kept for the next time."""
+        self._note(Definitions((), self._refused, ()), broken=True)
+        making.drop(self._link, self._registry, self._sources)
+
+    def _make(self, session: Link, wanted: Definitions) -> None:
+        self._refused = tuple(code for code, _error in definitions.make(session, wanted, self._target))
 
     def _places(self) -> list[Database]:
         found = catalog.databases(self._link, self._registry).of_volume(self._volume)
@@ -84,22 +117,10 @@ class _Move:
     def _lift(self, places: Sequence[Database]) -> Definitions:
         """Note the code of the database, and return it: from then on it may be dropped."""
         found = [definitions.read(self._link, one.name) for one in places]
-        broken = self._noted(broken=True)
-        found += [broken] if broken is not None else []
+        found.append(self._noted(broken=True))
         lifted = Definitions(*(tuple(code for one in found for code in getattr(one, kind)) for kind in _KINDS))
         self._note(lifted, broken=False)
         return lifted
-
-    def _put_down(self, lifted: Definitions) -> None:
-        """Make the code again; a view that reads what is not there any more is kept for the next time."""
-        refused: list[Code] = []
-        if lifted:
-            with (
-                accounts.working(self._access, self._link, self._registry, self._volume, [self._target]) as worker,
-                self._access.session_as(worker.name, worker.password) as session,
-            ):
-                refused = [code for code, _error in definitions.make(session, lifted, self._target)]
-        self._note(Definitions((), tuple(refused), ()), broken=True)
 
     def _note(self, wanted: Definitions, *, broken: bool) -> None:
         """Note this code of the database, and no other."""
@@ -114,12 +135,10 @@ class _Move:
                 insert = f"INSERT INTO {self._code} (volume, name, number, broken, kind, code)"
                 self._link.insert(f"{insert} VALUES (%s, %s, %s, %s, %s, %s)", values)
 
-    def _noted(self, *, broken: bool) -> Definitions | None:
+    def _noted(self, *, broken: bool) -> Definitions:
         query = f"SELECT kind, code FROM {self._code} WHERE volume = %s AND name = %s AND broken = %s ORDER BY number"  # noqa: S608 - as above
         found = [
             (str(kind), Code(**json.loads(str(code))))
             for kind, code in self._link.rows(query, self._volume, self._database, broken)
         ]
-        if not found:
-            return None
         return Definitions(*(tuple(code for one, code in found if one == kind) for kind in _KINDS))
