@@ -29,9 +29,10 @@ _PARTS = (
 )
 
 
-@pytest.fixture(scope="module", params=["postgres", "mariadb"])
+@pytest.fixture(scope="module", params=["postgres", "mariadb", pytest.param("files", marks=pytest.mark.weekly)])
 def hosted(request: pytest.FixtureRequest) -> Iterator[Hosted]:
-    with hosted_world("18") if request.param == "postgres" else hosted_mariadb() as made:
+    files = request.param == "files"
+    with hosted_world("18") if request.param == "postgres" else hosted_mariadb(files=files) as made:
         made.world.configure(prune={"maxDelete": 1000, "maxDeletePercent": 100}, undo={"grace": "1h"})
         made.world.write("shop.yaml", made.image())
         made.world.converge()

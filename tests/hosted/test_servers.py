@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hosted.world import ON_SHARED, SECRET, hosted_mariadb, hosted_world
+from tests.hosted.world import ON_SHARED, hosted_mariadb, hosted_world
 from tests.support import clone, image
 
 if TYPE_CHECKING:
@@ -59,17 +59,16 @@ def test_an_instance_that_is_older_than_the_snapshot_says_so() -> None:
 
 @pytest.mark.long
 def test_clones_of_mariadb_are_copied_as_files_where_the_configuration_says_where_these_are() -> None:
-    with hosted_mariadb("--skip-log-bin") as hosted:
-        instance = {"url": {"secret": SECRET}, "engine": "mariadb", "dataDirectory": str(hosted.server.root)}
-        hosted.world.configure(runtimes={"instance": {"shared": instance}})
+    with hosted_mariadb(files=True) as hosted:
+        right = hosted.world.settings["runtimes"]["instance"]["shared"]
+        wrong = {**right, "dataDirectory": str(hosted.server.root)}
+        hosted.world.configure(runtimes={"instance": {"shared": wrong}})
         hosted.world.write("shop.yaml", hosted.image(), clone("dev", **ON_SHARED))
         hosted.world.apply()
         told = hosted.world.apply().condition("Clone/dev", "Stalled")
         assert told is not None
         assert told[1] == "DataDirectoryDiffers"
-        hosted.world.configure(
-            runtimes={"instance": {"shared": {**instance, "dataDirectory": str(hosted.server.data)}}}
-        )
+        hosted.world.configure(runtimes={"instance": {"shared": right}})
         ((_name, before),) = hosted.own("SHOW GLOBAL STATUS LIKE 'Com_alter_table'")
         hosted.world.write("dev.yaml", clone("other", **ON_SHARED))
         assert hosted.world.apply().condition("Clone/other", "FullCopy") is not None

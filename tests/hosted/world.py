@@ -317,16 +317,18 @@ def hosted_world(major: str, *settings: str, parent: Path | None = None, user: s
 
 
 @contextmanager
-def hosted_mariadb(*options: str) -> Iterator[OnMariaDb]:
-    """Have both in the block, with MariaDB: a server with ``options``."""
+def hosted_mariadb(*options: str, files: bool = False) -> Iterator[OnMariaDb]:
+    """Have both in the block, with MariaDB: a server with ``options``, whose ``files`` are at hand or not."""
     if not MariaDbEngine().servers():
         pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
-    with live_mariadb(options=options) as server, installed(server.url(), "mariadb") as made:
-        yield OnMariaDb(made, server)
+    with live_mariadb(options=["--skip-log-bin", *options] if files else options) as server:
+        more = {"dataDirectory": str(server.data)} if files else {}
+        with installed(server.url(), "mariadb", **more) as made:
+            yield OnMariaDb(made, server)
 
 
 @contextmanager
-def installed(url: str, engine: str) -> Iterator[World]:
+def installed(url: str, engine: str, **more: str) -> Iterator[World]:
     """Have an installation in the block that knows an instance."""
     made = new_world()
     try:
@@ -335,7 +337,7 @@ def installed(url: str, engine: str) -> Iterator[World]:
         secret.chmod(0o600)
         runtimes = {
             "process": {"ports": f"{made.ports.start}-{made.ports.stop - 1}"},
-            "instance": {"shared": {"url": {"secret": SECRET}, "engine": engine}},
+            "instance": {"shared": {"url": {"secret": SECRET}, "engine": engine, **more}},
         }
         made.configure(runtimes=runtimes)
         yield made
