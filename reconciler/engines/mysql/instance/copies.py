@@ -15,6 +15,8 @@ from reconciler.engines.mysql.link import quoted
 from reconciler.errors import BusyError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from reconciler.engines.mysql.catalog import Table
     from reconciler.engines.mysql.instance.accounts import Worker
     from reconciler.engines.mysql.instance.link import InstanceLink
@@ -33,10 +35,17 @@ def copy(access: InstanceLink, link: Link, worker: Worker, template: Row, made: 
         for table in tables:
             if table.has_rows and not (table.sequence or table.name in full):
                 _fill(link, session, table, target)
-            link.rows(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quoted(target)}.{quoted(table.name)}")
+        analyse(link, tables, target)
         refused = definitions.make(session, code, target)
     if refused:
         raise BusyError(f"{access.where}: {definitions.named(refused)}", reason="InstanceRefused")
+
+
+def analyse(link: Link, tables: Sequence[Table], target: str) -> None:
+    """Take statistics of the copies of tables in a database."""
+    for table in tables:
+        if table.has_rows and not table.sequence:
+            link.rows(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quoted(target)}.{quoted(table.name)}")
 
 
 def make_table(source: Link, session: Link, table: Table, target: str) -> None:

@@ -105,14 +105,13 @@ class MariaDbInstance:
             )
 
     def load(self, work: CloneWork, *, jobs: int, progress: Progress) -> None:
-        with self._session(work.cancel) as link:
-            databases.drop_templates(link, self._registry, work.snapshot.snapshot)
-            try:
-                loading.load(self._link, link, self._registry, work, jobs=jobs, progress=progress)
-            except BaseException:
-                with suppress(ReconcilerError):  # the next plan finds what is left
-                    self.unload(work.snapshot.snapshot)
-                raise
+        self.unload(work.snapshot.snapshot)
+        try:
+            loading.load(self._link, self._registry, work, jobs=jobs, progress=progress)
+        except BaseException:
+            with suppress(ReconcilerError):  # the next plan finds what is left
+                self.unload(work.snapshot.snapshot)
+            raise
 
     def unload(self, snapshot: SnapshotId) -> None:
         with self._session() as link:
@@ -154,8 +153,8 @@ class MariaDbInstance:
         """Nothing is kept open between calls."""
 
     @contextmanager
-    def _session(self, cancel: CancelToken | None = None) -> Iterator[Link]:
+    def _session(self) -> Iterator[Link]:
         """Have a session that changes something."""
-        with self._link.session(cancel=cancel) as link:
+        with self._link.session() as link:
             self._registry.ensure(link)
             yield link

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.engines.mysql import catalog, server, settle, transfer
+from reconciler.engines.mysql import catalog, server, transfer
 from reconciler.engines.mysql.failures import SqlError, lost
 from reconciler.engines.mysql.instance import accounts, copies, definitions, making
 from reconciler.engines.mysql.instance import catalog as hosted
@@ -41,11 +41,9 @@ SELECT table_name, column_name FROM information_schema.columns WHERE table_schem
 """
 
 
-def load(
-    access: InstanceLink, link: Link, registry: Registry, work: CloneWork, *, jobs: int, progress: Progress
-) -> None:
+def load(access: InstanceLink, registry: Registry, work: CloneWork, *, jobs: int, progress: Progress) -> None:
     """Load a snapshot; see :meth:`~reconciler.engines.base.Instance.load`."""
-    one = _Load(access, link, registry, work, progress)
+    one = _Load(access, registry, work, progress)
     with _readers(work, max(jobs, 1)) as sessions:
         for name in work.snapshot.databases:
             one.run(name, sessions)
@@ -66,75 +64,75 @@ def _readers(work: CloneWork, jobs: int) -> Iterator[list[Link]]:
 class _Load:
     """A snapshot in the middle of a load."""
 
-    def __init__(
-        self, access: InstanceLink, link: Link, registry: Registry, work: CloneWork, progress: Progress
-    ) -> None:
-        self._access, self._link, self._registry = access, link, registry
+    def __init__(self, access: InstanceLink, registry: Registry, work: CloneWork, progress: Progress) -> None:
+        self._access, self._registry = access, registry
         self._work, self._progress = work, progress
         self._snapshot = work.snapshot.snapshot
 
     def run(self, name: str, sessions: list[Link]) -> None:
         """Load a database."""
-        work, target = self._work, self._target(name)
+        access, work, target, first = self._access, self._work, self._target(name), sessions[0]
         work.cancel.check()
-        self._progress(f"copying database {name} to {self._access.where}")
-        first = sessions[0]
-        self._require_own_names(first, name)
-        hosted.databases(self._link, self._registry).require_free(target, self._access.where)
-        code = definitions.read(first, name)
-        self._require_code_to_be_made(name, code)
-        mark = TemplateMark(snapshot=self._snapshot, database=name)
-        sorted_by = making.sorting(first, name)
-        making.make(self._access, self._link, self._registry, target, mark, sorted_by)
+        self._progress(f"copying database {name} to {access.where}")
         tables, _views = catalog.tables(first, (name,))
-        with accounts.working(self._access, self._link, self._registry, self._snapshot, [target]) as worker:
-            with self._access.session_as(worker.name, worker.password, work.cancel) as session:
-                for table in sorted(tables, key=lambda table: not table.sequence):
-                    with self._told(f"table {name}.{table.name}"):
-                        copies.make_table(first, session, table, target)
-            self._fill(worker, sessions, tables, target)
-            with (
-                self._access.session_as(worker.name, worker.password, work.cancel) as session,
-                self._told(f"database {name}"),
-            ):
-                refused = definitions.make(session, code, target)
-        if refused:
-            raise self._refused(f"database {name}", definitions.named(refused))
-        for _schema, table_name in [found for found in settle.tables(self._link) if found[0] == target]:
-            self._link.rows(f"ANALYZE NO_WRITE_TO_BINLOG TABLE {quoted(target)}.{quoted(table_name)}")
+        code = definitions.read(first, name)
+        self._require_own_names(first, name)
+        with access.session() as link:
+            self._require_code_to_be_made(link, name, code)
+            hosted.databases(link, self._registry).require_free(target, access.where)
+            mark = TemplateMark(snapshot=self._snapshot, database=name)
+            making.make(access, link, self._registry, target, mark, making.sorting(first, name))
+            history = transfer.takes_history(link)
+            with accounts.working(access, link, self._registry, self._snapshot, [target]) as worker:
+                link.close()  # it may take hours
+                self._make_tables(worker, first, tables, target)
+                todo = transfer.parts(first, tables, len(sessions), history=history)
+                transfer.copy(self._ends(worker, target), sessions, todo)
+                self._make_code(worker, name, code, target)
+        with access.session(cancel=work.cancel) as link:
+            copies.analyse(link, tables, target)
 
     def complete(self) -> None:
         """Say that all of it is there; in one transaction for all databases."""
         self._work.cancel.check()
-        found = hosted.databases(self._link, self._registry).of_snapshot(self._snapshot)
-        done = [
-            replace(one.row, mark=TemplateMark(snapshot=self._snapshot, database=name, complete=True))
-            for name, one in found.items()
-        ]
-        self._registry.put(self._link, "database", done)
+        with self._access.session() as link:
+            found = hosted.databases(link, self._registry).of_snapshot(self._snapshot)
+            done = [
+                replace(one.row, mark=TemplateMark(snapshot=self._snapshot, database=name, complete=True))
+                for name, one in found.items()
+            ]
+            self._registry.put(link, "database", done)
 
     def _target(self, name: str) -> str:
         return making.fitting(template_name(self._snapshot, name, self._work.snapshot.databases))
 
-    def _fill(self, worker: Worker, sessions: list[Link], tables: list[Table], target: str) -> None:
-        @contextmanager
-        def writer() -> Iterator[Link]:
-            with self._access.session_as(worker.name, worker.password, self._work.cancel) as session:
-                yield session
+    def _make_tables(self, worker: Worker, first: Link, tables: list[Table], target: str) -> None:
+        with self._access.session_as(worker.name, worker.password, self._work.cancel) as session:
+            for table in sorted(tables, key=lambda table: not table.sequence):
+                with self._told(f"table {table.database}.{table.name}"):
+                    copies.make_table(first, session, table, target)
 
-        ends = transfer.Ends(
+    def _make_code(self, worker: Worker, name: str, code: Definitions, target: str) -> None:
+        with (
+            self._access.session_as(worker.name, worker.password, self._work.cancel) as session,
+            self._told(f"database {name}"),
+        ):
+            refused = definitions.make(session, code, target)
+        if refused:
+            raise self._refused(f"database {name}", definitions.named(refused))
+
+    def _ends(self, worker: Worker, target: str) -> transfer.Ends:
+        return transfer.Ends(
             source="the snapshot",
             target=self._access.where,
-            writer=writer,
-            told=self._read,
+            writer=lambda: self._access.session_as(worker.name, worker.password, self._work.cancel),
+            told=_read,
             failure=_unreadable,
             place=lambda table: f"{quoted(target)}.{quoted(table.name)}",
             settings=SETTINGS,
             cancel=self._work.cancel,
             progress=self._progress,
         )
-        history = transfer.takes_history(self._link)
-        transfer.copy(ends, sessions, transfer.parts(sessions[0], tables, len(sessions), history=history))
 
     def _require_own_names(self, first: Link, name: str) -> None:
         """Insist that no default calls a sequence: it does so by the name of its database, which is another one there.
@@ -150,7 +148,7 @@ class _Load:
                 hint="use AUTO_INCREMENT, or drop the default in a script of the image",
             )
 
-    def _require_code_to_be_made(self, name: str, code: Definitions) -> None:
+    def _require_code_to_be_made(self, link: Link, name: str, code: Definitions) -> None:
         """Insist that an account like the worker may make functions and triggers.
 
         Raises:
@@ -159,7 +157,7 @@ class _Load:
         """
         if not (code.triggers or any(one.what.startswith("function ") for one in code.routines)):
             return
-        if self._link.value("SELECT @@log_bin AND NOT @@log_bin_trust_function_creators"):
+        if link.value("SELECT @@log_bin AND NOT @@log_bin_trust_function_creators"):
             raise UnsupportedError(
                 f"database {name} has functions or triggers, which {self._access.where} lets administrators make only,"
                 " as it writes a binary log",
@@ -187,12 +185,13 @@ class _Load:
         hint = "its databases have other names there, and an owner's rights: change it in a script of the image"
         return SourceError(f"{what} on {self._access.where}: {why}", reason="LoadFailed", hint=hint)
 
-    @contextmanager
-    def _read(self) -> Iterator[None]:
-        try:
-            yield
-        except SqlError as error:
-            raise _unreadable(error) from None
+
+@contextmanager
+def _read() -> Iterator[None]:
+    try:
+        yield
+    except SqlError as error:
+        raise _unreadable(error) from None
 
 
 def _unreadable(error: SqlError) -> ReconcilerError:
