@@ -65,7 +65,7 @@ class Pace:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._paid_until = clock.monotonic() - _MEASURE_AGAIN.total_seconds()
+        self._paid_until = clock.monotonic()
 
     def lets_go_on(self) -> bool:
         """Return whether the work of before has been waited for."""

@@ -75,10 +75,10 @@ def test_what_is_new_is_measured_at_once_and_all_else_oldest_first_by_a_share_of
     world.clock.advance(minutes=11)
     slow, pace = Slow(world.storage), Pace(world.clock)
     host = replace(world.host, pools={PoolName("default"): slow})  # type: ignore[dict-item] # nothing else is asked of it
-    pace.charge(60.0)  # ten minutes are saved up
+    pace.charge(60.0)
 
     looks = []
-    for seconds in (60.1 / SHARE - 600 + 5, *[0.1 / SHARE + 5] * 3, 0):
+    for seconds in (60.1 / SHARE + 5, *[0.1 / SHARE + 5] * 3, 0):
         measure(host, observed(world), pace)
         looks.append(sorted(volume for look in slow.looks for volume in look))
         slow.looks.clear()
