@@ -86,12 +86,27 @@ def _measured(directory: Path, files: int, seconds: int, interval: int) -> None:
             clones = _make_everything(host, commits)
             taken = [_seconds_of_a_pass(reconciler) for _ in range(_PASSES + 1)][1:]
             _age_sizes(host, reconciler)
-            threading.Timer(seconds, reconciler.stop).start()
-            before = _processor_seconds()
-            reconciler.run()
-            print(clones, median(taken), _processor_seconds() - before)
+            print(clones, median(taken), _busy_seconds(reconciler, seconds, interval))
         finally:
             _end_servers(f"{host.installation}/")
+
+
+def _busy_seconds(reconciler: Reconciler, seconds: int, interval: int) -> float:
+    """Run the loop; return its processor time of so many seconds, from between two polls to between two others."""
+    marks: list[float] = []
+
+    def watch() -> None:
+        time.sleep(interval / 2)
+        marks.append(_processor_seconds())
+        time.sleep(seconds)
+        marks.append(_processor_seconds())
+        reconciler.stop()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    reconciler.run()
+    watching.join()
+    return marks[1] - marks[0]
 
 
 def _config(directory: Path, interval: int) -> Config:
