@@ -85,6 +85,7 @@ class LoopFile:
 
         """
         if self.mounted():
+            self._let_go()
             return
         if os.geteuid() != 0:
             raise UnsupportedError(
@@ -104,7 +105,7 @@ class LoopFile:
             )
         device = self._attach()
         self._run("mount", "-t", "btrfs", "-o", _MOUNT_OPTIONS, device, self.mountpoint)
-        self._run("losetup", "--detach", device)  # as soon as nothing uses it: when it is unmounted
+        self._detach(device)
 
     def grow(self) -> None:
         """Make the mounted file system as large as configured, while it is in use.
@@ -178,12 +179,25 @@ class LoopFile:
         backing = Path("/sys/class/block", Path(mount.source).name, "loop", "backing_file")
         return mount.source if backing.exists() else None
 
+    def _devices(self) -> list[str]:
+        """Return the loop devices that are attached to the file."""
+        return self._run("losetup", "--associated", self.file, "--noheadings", "--output", "NAME").split()
+
+    def _let_go(self) -> None:
+        """Detach the mounted device where a process died between mounting and that."""
+        mount = mounted_at(self.mountpoint.resolve())
+        if mount is not None and _outlives_its_mount(mount.source) and mount.source in self._devices():
+            self._detach(mount.source)
+
     def _release(self) -> None:
         """Detach devices that a process which died left attached to the file: they would hold its blocks."""
-        listed = self._run("losetup", "--associated", self.file, "--noheadings", "--output", "NAME")
-        for device in listed.split():
-            with suppress(CommandError):  # it is going already
-                proc.run(["losetup", "--detach", device], timeout=_TIMEOUT)
+        for device in self._devices():
+            self._detach(device)
+
+    def _detach(self, device: str) -> None:
+        """Have a device go as soon as nothing uses it: when it is unmounted."""
+        with suppress(CommandError):  # it is going already
+            proc.run(["losetup", "--detach", device], timeout=_TIMEOUT)
 
     def _make(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -231,3 +245,11 @@ class LoopFile:
             raise UnavailableError(
                 f"cannot set up the pool at {self.mountpoint}: {error.message}", reason="PoolUnavailable"
             ) from error
+
+
+def _outlives_its_mount(device: str) -> bool:
+    """Whether a device is a loop device that stays when it is unmounted."""
+    try:
+        return Path("/sys/class/block", Path(device).name, "loop", "autoclear").read_text().strip() == "0"
+    except OSError:
+        return False

@@ -217,13 +217,12 @@ def test_killed_at_any_moment_of_mounting_the_next_pass_mounts_it_over_one_devic
 ) -> None:
     for call in range(1, ENOUGH):
         unmounted(pool.path)
+        until(lambda: pool.devices() == [], what="the end of the device")
         survived = killed_by(killer(call), prepare, pool.opened(SIZE))
         pool.prepared(SIZE)
         assert pool.is_whole()
         assert len(pool.devices()) == 1
         if survived:
             assert call > 10, "nothing was killed"
-            unmounted(pool.path)
-            until(lambda: pool.devices() == [], what="the end of the device")
             return
     pytest.fail("it was never mounted")
