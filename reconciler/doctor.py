@@ -135,7 +135,7 @@ def _pools(host: Host) -> Iterator[Finding]:
     for name, storage in host.pools.items():
         pool = storage.probe()
         room = f"{words.size(pool.free_bytes)} of {words.size(pool.total_bytes)} free" if pool.total_bytes else ""
-        parts = (f"{name}: driver {pool.driver}", room, pool.message, pool.refusal)
+        parts = (f"{name}: driver {pool.driver}", room, pool.message, pool.refusal, pool.pending)
         text = "; ".join(part for part in parts if part)
         if not pool.available:
             yield Finding("pool", "error", text, f"mount it, or correct pools.{name} in the configuration")

@@ -266,7 +266,7 @@ def _told(text: str) -> str:
 
 
 def _pool(pool: ObservedPool) -> ObservedPool:
-    return replace(pool, message=_told(pool.message), refusal=_told(pool.refusal))
+    return replace(pool, message=_told(pool.message), refusal=_told(pool.refusal), pending=_told(pool.pending))
 
 
 def _volume(volume: Volume) -> Volume:

@@ -33,7 +33,7 @@ from reconciler.plan.schedule import ScheduleError
 from reconciler.plan.settings import PlanSettings
 from reconciler.plan.templates import plan_templates
 from reconciler.plan.write_back import plan_write_back
-from reconciler.state.conditions import Kind, ObjectKey, ready, stalled, unknown
+from reconciler.state.conditions import Kind, ObjectKey, ready, reconciling, stalled, unknown
 from reconciler.state.observed import CloneManifest
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def _plan_pools(index: Index, draft: Draft) -> None:
             draft.say(ObjectKey(Kind.POOL, name), ready("Available"))
             if pool.refusal:
                 draft.say(ObjectKey(Kind.POOL, name), stalled("SizeRefused", pool.refusal))
+            if pool.pending:
+                draft.say(ObjectKey(Kind.POOL, name), reconciling("SizePending", pool.pending))
     for name, why in index.away.items():
         draft.say(ObjectKey(Kind.POOL, name), unknown("PoolUnavailable", why or "it cannot be asked"))
 

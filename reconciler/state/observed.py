@@ -330,6 +330,8 @@ class ObservedPool:
     """Volumes whose manifest cannot be read: they exist, and nothing may be concluded or done about them."""
     refusal: str = ""
     """What the configuration asks of the pool and cannot be had, and why; the pool is used as it is."""
+    pending: str = ""
+    """What the configuration asks of the pool and it does not have yet, and when it will."""
 
 
 class ServerState(StrEnum):

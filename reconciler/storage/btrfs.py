@@ -70,7 +70,7 @@ class BtrfsStorage(DirectoryStorage):
         if not self._pool.known and not self._loop.made():
             return replace(self._loop.future(self.name), reserve_bytes=self._reserve.of(self._loop.size))
         probed = super().probe()
-        return replace(probed, refusal=self._refusal(self._loop)) if probed.available else probed
+        return self._sized(probed, self._loop) if probed.available else probed
 
     def volumes(self) -> tuple[Volume, ...]:
         if self._loop is not None and not self._pool.known and not self._loop.made():
@@ -91,12 +91,14 @@ class BtrfsStorage(DirectoryStorage):
         except ReconcilerError as error:
             self._failed_growth = error.message
 
-    def _refusal(self, loop: LoopFile) -> str:
+    def _sized(self, pool: ObservedPool, loop: LoopFile) -> ObservedPool:
+        """Return the pool with what is to be said of its size."""
         try:
             with self._translated("look at the file of the pool"):
-                return self._failed_growth or loop.refusal()
+                refusal = self._failed_growth or loop.refusal()
+                return replace(pool, refusal=refusal, pending="" if refusal else loop.pending())
         except ReconcilerError as error:
-            return error.message
+            return replace(pool, refusal=error.message)
 
     def _check_filesystem(self) -> None:
         place = existing(self._path)

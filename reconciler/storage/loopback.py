@@ -112,19 +112,23 @@ class LoopFile:
 
         Raises:
             RefusedError: there is no room for that (with figures).
-            UnavailableError: a step failed.
+            UnavailableError: another file system is mounted, or a step failed.
 
         """
         if not self._is_short():
             return
-        self._extend()
         device = self._device()
-        if device is not None:
-            self._run("losetup", "--set-capacity", device)
-            self._run("btrfs", "filesystem", "resize", "max", self.mountpoint)
+        self._extend()
+        self._run("losetup", "--set-capacity", device)
+        self._run("btrfs", "filesystem", "resize", "max", self.mountpoint)
 
     def refusal(self) -> str:
-        """Return why the mounted file system has another size than the configured one; empty when it has that."""
+        """Return why the mounted file system cannot have the configured size; empty when it has that, or will.
+
+        Raises:
+            UnavailableError: another file system is mounted.
+
+        """
         size, free = self.file.stat().st_size, filesystem_room(self.file.parent).free
         if size - self.size >= _GRAIN:
             return (
@@ -133,9 +137,18 @@ class LoopFile:
             )
         if not self._is_short():
             return ""
-        if self.size - size >= free:
-            return self._does_not_fit(self.size - size, free).message
-        return f"{self.file} grows to {words.size(self.size)} when the next pass begins"
+        self._device()
+        return self._does_not_fit(self.size - size, free).message if self.size - size >= free else ""
+
+    def pending(self) -> str:
+        """Return when the mounted file system will have the configured size; empty when it has that.
+
+        Who holds the pool grows it before looking at it, so this is told by others: they read
+        the configuration of now, and a loop that of its start.
+        """
+        if not self._is_short():
+            return ""
+        return f"{self.file} grows to {words.size(self.size)} when the loop is restarted"
 
     def unmake(self) -> None:
         """Unmount the file system and remove its file, with everything in it.
@@ -171,13 +184,20 @@ class LoopFile:
             proc.run(["losetup", "--direct-io=on", device], timeout=_TIMEOUT)
         return device
 
-    def _device(self) -> str | None:
-        """Return the loop device that is mounted; None when somebody mounted something else."""
+    def _device(self) -> str:
+        """Return the loop device of the file, which is mounted.
+
+        Raises:
+            UnavailableError: something else is.
+
+        """
         mount = mounted_at(self.mountpoint.resolve())
-        if mount is None:
-            return None
-        backing = Path("/sys/class/block", Path(mount.source).name, "loop", "backing_file")
-        return mount.source if backing.exists() else None
+        source = mount.source if mount is not None else "nothing"
+        if source not in self._devices():
+            raise UnavailableError(
+                f"{self.mountpoint} is mounted from {source}, not from {self.file}", reason="PoolUnavailable"
+            )
+        return source
 
     def _devices(self) -> list[str]:
         """Return the loop devices that are attached to the file."""

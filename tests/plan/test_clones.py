@@ -590,6 +590,17 @@ def test_a_pool_whose_size_cannot_be_had_is_used_as_it_is_and_says_so() -> None:
     ]
 
 
+def test_a_pool_that_is_yet_to_grow_is_used_as_it_is_and_says_so() -> None:
+    pool = replace(a_pool(), pending="after a restart")
+    made = planned(asked(an_image(), a_clone()), seen(pool, a_snapshot()))
+    assert steps(made) == ["create dev"]
+    said = made.conditions[ObjectKey(Kind.POOL, pool.name)]
+    assert [(c.type, c.reason, c.message) for c in said] == [
+        ("Ready", "Available", ""),
+        ("Reconciling", "SizePending", "after a restart"),
+    ]
+
+
 @pytest.mark.parametrize("pool", [AWAY, None])
 def test_while_a_pool_is_away_a_clone_that_is_not_seen_is_not_created(pool: ObservedPool | None) -> None:
     settings = replace(SETTINGS, pools=frozenset({PoolName("default"), OTHER_POOL}))

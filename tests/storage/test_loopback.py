@@ -29,6 +29,7 @@ from tests.support import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reconciler.state.observed import ObservedPool
     from reconciler.storage.base import Storage
     from tests.conftest import LoopMounts
 
@@ -62,9 +63,14 @@ class Pool:
 
     def room(self, size: int) -> tuple[int, str]:
         """Return how large a pool is, and what of its size is refused."""
+        probed = self.probed(size)
+        return probed.total_bytes, probed.refusal
+
+    def probed(self, size: int) -> ObservedPool:
+        """Return what somebody sees who has this size in the configuration and only looks."""
         probed = self.opened(size).probe()
         assert probed.available, probed.message
-        return probed.total_bytes, probed.refusal
+        return probed
 
     def devices(self) -> list[str]:
         """Return the loop devices that are attached to the file."""
@@ -93,11 +99,14 @@ def test_a_larger_size_grows_the_pool_while_files_are_open_in_it(pool: Pool) -> 
     larger = 2 * SIZE
     with (clone / "log").open("wb") as log:
         log.write(b"before")
-        assert pool.room(larger) == (SIZE, f"{pool.file} grows to 512 MiB when the next pass begins")
+        before = pool.probed(larger)
+        assert (before.total_bytes, before.refusal) == (SIZE, "")
+        assert before.pending == f"{pool.file} grows to 512 MiB when the loop is restarted"
 
         pool.prepared(larger)
 
-        assert pool.room(larger) == (larger, "")
+        after = pool.probed(larger)
+        assert (after.total_bytes, after.refusal, after.pending) == (larger, "", "")
         log.write(b", after")
     assert (clone / "log").read_bytes() == b"before, after"
     assert pool.is_whole()
@@ -160,6 +169,26 @@ def test_it_grows_as_soon_as_there_is_room_for_it(loop_mounts: LoopMounts) -> No
         assert pool.is_whole()
     finally:
         loop_mounts.unmount(pool.path)
+
+
+def test_a_file_that_is_not_the_mounted_one_does_not_grow(pool: Pool, unmounted: Callable[[Path], None]) -> None:
+    unmounted(pool.path)
+    until(lambda: pool.devices() == [], what="the end of the device")
+    other = pool.file.rename(pool.path.with_name("other"))
+    with pool.file.open("wb") as stale:
+        stale.truncate(SIZE)
+    subprocess.run(["mount", "-o", "loop", other, pool.path], check=True)
+    mount = mounted_at(pool.path)
+    assert mount is not None
+
+    pool.prepared(SIZE).clone(SNAPSHOT, CLONE, clone_manifest())
+    grown = pool.prepared(2 * SIZE).probe()
+
+    for probed in (grown, pool.probed(2 * SIZE)):
+        assert probed.refusal == f"{pool.path} is mounted from {mount.source}, not from {pool.file}"
+        assert probed.pending == ""
+    assert (pool.file.stat().st_size, pool.file.stat().st_blocks) == (SIZE, 0)
+    assert pool.is_whole()
 
 
 def test_it_is_never_unmounted_while_something_is_in_it_or_uses_it(pool: Pool) -> None:
