@@ -218,12 +218,17 @@ class Host:
     def hold_pools(self) -> None:
         """Make the pools ready and lock them; one that is away stays away, and is tried again at the next call.
 
+        Those that are held already grow to their sizes, when there was no room for that before.
+
         Raises:
             BusyError: a pool belongs to, or is in use by, somebody else.
 
         """
         for name, storage in self.pools.items():
-            if self.held is None or name in self._held_pools:
+            if self.held is None:
+                continue
+            if name in self._held_pools:
+                storage.grow()
                 continue
             try:
                 self.state.known_pools.remember(name, storage.prepare())

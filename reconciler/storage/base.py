@@ -90,6 +90,13 @@ class Storage(Protocol):
         """
         ...
 
+    def grow(self) -> None:
+        """Bring a pool in use to its configured size, if it has one; where that cannot be, ``probe`` says why.
+
+        Cheap when it has that size; called for every pass, by whoever holds the pool.
+        """
+        ...
+
     def lock(self) -> AbstractContextManager[None]:
         """Hold the pool, after ``prepare``, for the one process that writes; :class:`BusyError` names another."""
         ...

@@ -64,6 +64,11 @@ class BtrfsStorage(DirectoryStorage):
                 self._grow(self._loop)
         return super().prepare()
 
+    def grow(self) -> None:
+        if self._loop is not None and self._loop.mounted():
+            with self._preparing:
+                self._grow(self._loop)
+
     def probe(self) -> ObservedPool:
         if self._loop is None:
             return super().probe()

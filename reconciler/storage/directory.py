@@ -98,6 +98,9 @@ class DirectoryStorage(ABC):
                 self._check_filesystem()
             return self._pool.initialise()
 
+    def grow(self) -> None:  # noqa: B027 - most pools are as large as the file system that they lie on
+        pass
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         with self._translated("lock the pool"):

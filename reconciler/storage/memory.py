@@ -50,6 +50,9 @@ class MemoryStorage:
     def prepare(self) -> str:
         return f"memory-{self.name}"
 
+    def grow(self) -> None:
+        pass
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         if not self._held.acquire(blocking=False):

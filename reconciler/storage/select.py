@@ -145,6 +145,9 @@ class AutoStorage:
         self._pool_id = self._chosen().prepare()
         return self._pool_id
 
+    def grow(self) -> None:
+        self._driver.grow()
+
     def lock(self) -> AbstractContextManager[None]:
         return self._chosen().lock()
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.errors import BusyError, UnavailableError
+from reconciler.host import open_host
 from reconciler.ids import PoolName
+from reconciler.loop import Reconciler
+from reconciler.spec.config import Config
 from reconciler.storage.mounts import mounted_at
 from reconciler.storage.select import PoolSettings, open_pool, remove_pool
 from reconciler.testing.storage import (
@@ -27,10 +31,12 @@ from tests.storage.test_crashes import killed_by, killer
 from tests.support import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from reconciler.host import Host
     from reconciler.state.observed import ObservedPool
     from reconciler.storage.base import Storage
+    from reconciler.view import View
     from tests.conftest import LoopMounts
 
 pytestmark = pytest.mark.root
@@ -88,6 +94,25 @@ def pool(loop_directory: Path) -> Pool:
 
 def losetup(*words: str | Path) -> str:
     return subprocess.run(["losetup", *words], check=True, capture_output=True, text=True).stdout
+
+
+@contextmanager
+def opened_host(directory: Path, pool: Path, size: int) -> Iterator[Host]:
+    """Open a host that has one pool and is asked for nothing."""
+    (directory / "specs").mkdir(exist_ok=True)
+    settings = {"driver": "btrfs", "path": str(pool), "size": str(size), "reserve": "1Mi"}
+    config = {
+        "repository": {"path": str(directory / "specs")},
+        "state": str(directory / "state"),
+        "pools": {"default": settings},
+    }
+    with open_host(Config.model_validate(config), writes=True) as host:
+        yield host
+
+
+def pool_of(view: View) -> ObservedPool:
+    assert view.observed is not None
+    return view.observed.pools[PoolName("default")]
 
 
 def prepare(storage: Storage) -> None:
@@ -169,6 +194,31 @@ def test_it_grows_as_soon_as_there_is_room_for_it(loop_mounts: LoopMounts) -> No
         assert pool.is_whole()
     finally:
         loop_mounts.unmount(pool.path)
+
+
+def test_what_did_not_fit_grows_at_the_first_pass_that_finds_room_though_nothing_is_made(
+    loop_mounts: LoopMounts, tmp_path: Path
+) -> None:
+    require_root("mkfs.ext4")
+    disk = loop_mounts.make("full-disk", 512, "mkfs.ext4", "-q", "-m", "0")
+    try:
+        with opened_host(tmp_path, disk / "pool", SIZE):
+            (disk / "ballast").write_bytes(bytes(128 << 20))
+        with opened_host(tmp_path, disk / "pool", SIZE + 32 * STEP) as host:
+            reconciler = Reconciler(host, host.commits())
+            first = pool_of(reconciler.one_pass())
+            (disk / "ballast").write_bytes(bytes(140 << 20))
+            second = pool_of(reconciler.one_pass())
+            (disk / "ballast").unlink()
+            third = pool_of(reconciler.one_pass())
+            reconciler.close(abandon=True)
+    finally:
+        loop_mounts.unmount(disk / "pool")
+
+    assert (first.total_bytes, second.total_bytes) == (SIZE, SIZE)
+    assert "no room" in first.refusal
+    assert first.refusal != second.refusal, "the figures are of the first attempt"
+    assert (third.total_bytes, third.refusal) == (SIZE + 32 * STEP, "")
 
 
 def test_a_file_that_is_not_the_mounted_one_does_not_grow(pool: Pool, unmounted: Callable[[Path], None]) -> None:
