@@ -8,6 +8,7 @@ product's own loop; only the floors are made by hand, by shell scripts.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from reconciler.engines.postgres.replication import lsn
 from reconciler.host import open_host
 from reconciler.ids import DEFAULT_RUNTIME, CloneName, ImageName, ServerName, VolumeId
 from reconciler.loop import Reconciler
+from reconciler.runtimes import processes
 from reconciler.spec.config import Config
 from reconciler.state.observed import MirrorManifest, RawManifest, SnapshotManifest
 from reconciler.status.report import current_volume
@@ -439,6 +441,18 @@ def remove_by_hand(opened: Installation) -> None:
     for volume in opened.by_hand.glob("*"):
         subprocess.run(["btrfs", "--quiet", "subvolume", "delete", volume], check=True)
     shutil.rmtree(opened.by_hand, ignore_errors=True)
+
+
+def end_servers(state: Path) -> None:
+    """End every server of the installation with this state directory at once, also when its process was killed."""
+    record = state / "installation.json"
+    if not record.exists():
+        return
+    mark = f"{json.loads(record.read_text())['installation']}/"
+    for process in processes.live():
+        if processes.environment(process.pid, "RECONCILER_").get("RECONCILER_SERVER", "").startswith(mark):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
 
 def unmount(mountpoint: Path) -> None:

@@ -22,7 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.figures import Figure, Options, SkippedError
-from bench.installation import scratch_directory, unmount
+from bench.installation import end_servers, scratch_directory, unmount
 from bench.many import volumes_of, write_specs
 from reconciler.engines.memory import MemoryEngine
 from reconciler.host import open_host
@@ -60,20 +60,27 @@ def run(options: Options) -> list[Figure]:
         raise SkippedError("needs the program mkfs.btrfs (package btrfs-progs)")
     measured = (_QUICK_FILES, _QUICK_SECONDS, _QUICK_INTERVAL) if options.quick else (_FILES, _SECONDS, _INTERVAL)
     directory = scratch_directory(options) / "resting"
-    shutil.rmtree(directory, ignore_errors=True)
+    _remove(directory)  # of a run that was killed
     directory.mkdir(mode=0o711)
     try:
         argv = [sys.executable, "-m", "bench.resting", str(directory), *map(str, measured)]
         done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
     finally:
-        unmount(directory / "pool")
-        shutil.rmtree(directory)
+        _remove(directory)
     clones, seconds, busy = done.stdout.split()
     share, polled = float(busy) / measured[1], f"polling every {measured[2]} s"
     return [
         Figure(f"a pass with nothing to do, {clones} clones on btrfs", float(seconds), None, _PASS_LIMIT),
         Figure(f"processors that the loop then keeps busy, {polled}", share, None, _SHARE_LIMIT, "cores"),
     ]
+
+
+def _remove(directory: Path) -> None:
+    """Remove the installation with all that runs of it: the process that made it may have been killed."""
+    end_servers(directory / "state")
+    unmount(directory / "pool")
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def _measured(directory: Path, files: int, seconds: int, interval: int) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +16,9 @@ import pytest
 
 from bench.__main__ import main
 from bench.figures import Figure, table
+from reconciler.runtimes.processes import environment, live
 from tests.conftest import require_root
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +55,31 @@ def test_a_topic_about_the_loop_at_work_prints_its_figures(
         pytest.skip(why)
     assert len(found["figures"]) == figures
     assert all(figure["ours"] > 0 for figure in found["figures"])
+
+
+@pytest.mark.long
+@pytest.mark.root
+def test_a_benchmark_of_many_servers_that_is_terminated_leaves_nothing_behind(scratch: Path) -> None:
+    require_root("btrfs", "mkfs.btrfs")
+    argv = [sys.executable, "-m", "bench", "resting", "--quick", "--scratch", str(scratch)]
+    running = subprocess.Popen(argv, start_new_session=True)
+    try:
+        until(lambda: servers_below(scratch), what="the first server")
+        os.killpg(running.pid, signal.SIGTERM)  # as timeout(1) does
+        assert running.wait(60) == 128 + signal.SIGTERM
+        assert servers_below(scratch) == []
+        assert list(scratch.iterdir()) == []
+    finally:
+        running.kill()
+        running.wait()
+        for pid in servers_below(scratch):
+            os.kill(pid, signal.SIGKILL)
+
+
+def servers_below(directory: Path) -> list[int]:
+    """Return the processes that serve what lies below a directory."""
+    found = ((process.pid, environment(process.pid, "RECONCILER_")) for process in live())
+    return [pid for pid, marks in found if marks.get("RECONCILER_DIRECTORY", "").startswith(f"{directory}/")]
 
 
 @pytest.mark.long
