@@ -29,7 +29,7 @@ _PARTS = (
 )
 
 
-@pytest.fixture(scope="module", params=["postgres", "mariadb", pytest.param("files", marks=pytest.mark.weekly)])
+@pytest.fixture(scope="module", params=["postgres", "mariadb", "files"])
 def hosted(request: pytest.FixtureRequest) -> Iterator[Hosted]:
     files = request.param == "files"
     with hosted_world("18") if request.param == "postgres" else hosted_mariadb(files=files) as made:
