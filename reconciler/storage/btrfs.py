@@ -65,7 +65,7 @@ class BtrfsStorage(DirectoryStorage):
         return super().prepare()
 
     def grow(self) -> None:
-        if self._loop is not None and self._loop.mounted():
+        if self._loop is not None:
             with self._preparing:
                 self._grow(self._loop)
 

@@ -108,14 +108,14 @@ class LoopFile:
         self._detach(device)
 
     def grow(self) -> None:
-        """Make the mounted file system as large as configured, while it is in use.
+        """Make the file system as large as configured, while it is in use; nothing where it is not mounted.
 
         Raises:
             RefusedError: there is no room for that (with figures).
             UnavailableError: another file system is mounted, or a step failed.
 
         """
-        if not self._is_short():
+        if not (self.mounted() and self._is_short()):
             return
         device = self._device()
         self._extend()
