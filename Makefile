@@ -5,6 +5,8 @@ WORKERS ?= $(shell nproc 2>/dev/null | awk '{ print ($$1 > 4) ? 4 : $$1 }')
 VENV    := .venv
 BIN     := $(VENV)/bin
 PYTEST  := $(BIN)/pytest --numprocesses $(WORKERS)
+# Of hypothesis: "ci" has the same examples in every run, "default" draws new ones.
+PROFILE ?= ci
 
 .PHONY: setup demo packages test test-long bench check schemas format clean
 
@@ -39,7 +41,7 @@ packages: setup
 	@$(BIN)/python tests/setup/packages.py
 
 test: packages check
-	$(PYTEST) --dist loadfile -m "not long"
+	$(PYTEST) --dist loadfile --hypothesis-profile $(PROFILE) -m "not long"
 
 test-long: packages
 	$(PYTEST) --dist worksteal -m long || test $$? -eq 5 # no tests: pytest has said so

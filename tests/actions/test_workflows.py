@@ -145,6 +145,6 @@ def test_pre_commit_runs_the_hook_and_shows_what_it_finds(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout
 
 
-def test_every_week_the_long_tests_run() -> None:
+def test_every_week_the_long_tests_run_and_properties_are_tried_with_new_examples() -> None:
     job = parsed(ROOT / ".github/workflows/long.yml")["jobs"]["long"]
-    assert job["steps"][-1] == {"run": "sudo make test-long"}
+    assert job["steps"][-2:] == [{"run": "sudo make test PROFILE=default"}, {"run": "sudo make test-long"}]
