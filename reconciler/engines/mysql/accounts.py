@@ -9,10 +9,11 @@ name first (MariaDB's ``acl_get``; MySQL's manual, "Access Control, Stage 2").
 from __future__ import annotations
 
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 from reconciler.engines.mysql import server
+from reconciler.engines.mysql.failures import SqlError
 from reconciler.engines.mysql.link import quoted
 from reconciler.errors import PermanentError
 
@@ -87,11 +88,17 @@ def lock(admin: Link, product: Product, who: str) -> None:
     admin.rows(f"ALTER USER {who} {product.nobody()} ACCOUNT LOCK")
 
 
+def is_locked(admin: Link, who: str) -> bool:
+    """Whether nobody can log in to an account at present."""
+    return " ACCOUNT LOCK" in str(admin.value(f"SHOW CREATE USER {who}"))
+
+
 def end_sessions(admin: Link, names: Sequence[str]) -> None:
     """End the sessions of users."""
     for name in names:
         for (thread,) in admin.rows("SELECT id FROM information_schema.processlist WHERE user = %s", name):
-            admin.rows(f"KILL {int(thread)}")
+            with suppress(SqlError):  # one that ended by itself meanwhile
+                admin.rows(f"KILL {int(thread)}")
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -138,6 +138,7 @@ class MysqlEngine:
     @translated()
     def clone_server(self, work: CloneWork) -> ServerSpec:
         parameters.check_parameters(work.parameters)
+        users.check_hosts(work)
         major, image = work.snapshot.major, work.software
         if image is None:
             installed = server.choose(self.product, major)
@@ -232,6 +233,7 @@ class MariaDbEngine(MysqlEngine):
         self.instances = MariaDbInstances()
 
 
+@translated()
 def _answers(work: server.Work, product: Product, pid: Path) -> bool:
     """Whether a server takes connections; of a clone that was delivered, from those that the host lets in now."""
     if not pid.exists():

@@ -15,11 +15,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from reconciler.engines.mysql import accounts, contained, server
-from reconciler.engines.mysql.failures import SqlError
 from reconciler.errors import UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from reconciler.engines.base import CloneWork, UserWish
     from reconciler.engines.mysql.accounts import Role
@@ -34,6 +33,16 @@ SELECT u.super_priv, d.insert_priv, d.select_priv FROM mysql.user u
 LEFT JOIN mysql.db d ON d.user = u.user AND d.host = u.host AND d.db = '%%' WHERE u.user = %s AND u.host = %s
 """
 _EVERYWHERE = "%"
+
+
+def check_hosts(work: CloneWork) -> None:
+    """Refuse hosts that accounts cannot be for; before a server is stopped or started for that.
+
+    Raises:
+        UnsupportedError: the host lets in clients that this product cannot tell from others.
+
+    """
+    _hosts(work)
 
 
 def deliver_users(work: CloneWork, product: Product, users: Sequence[UserWish], drop: Sequence[str]) -> None:
@@ -51,12 +60,10 @@ def deliver_users(work: CloneWork, product: Product, users: Sequence[UserWish], 
             leave(admin, product, name)
         for user in users:
             present = accounts.hosts_of(admin, user.name)
-            for host in dict.fromkeys((*wanted, *present)):
-                place = _place(host, wanted)
-                if place is None:
-                    _close(admin, product, user.name, host)
-                else:
-                    _bring(admin, product, user, host, exists=host in present, secured=_secured(work, wanted[place]))
+            _close_others(admin, product, user.name, present, wanted)
+            for host, secured in _opened(work, present, wanted).items():
+                known = f"{product.identified(user.password)} {_require(secured=secured)}"
+                _bring(admin, product, user.name, host, known, user.role, exists=host in present)
 
 
 def admitted(work: CloneWork, product: Product) -> bool:
@@ -78,27 +85,42 @@ def admitted(work: CloneWork, product: Product) -> bool:
 def _move(
     work: CloneWork, admin: Link, product: Product, name: str, logins: Mapping[str, Login], wanted: Mapping[str, bool]
 ) -> None:
-    """Bring a user's accounts to the hosts that are wanted, with the password and the rights that it has."""
-    role = next((role for host in logins if (role := _role_of(admin, name, host)) not in (None, "other")), None)
-    known = next(iter(logins.values())).identified
-    for host in wanted:
-        if host not in logins and role is not None and role != "other":
-            who = accounts.account(name, host)
-            admin.rows(f"CREATE USER {who} {known} {_require(secured=_secured(work, wanted[host]))}")
-            _give(admin, product, who, None, role)
-    for host, login in logins.items():
-        place = _place(host, wanted)
-        if place is None:
-            _close(admin, product, name, host)
-        elif login.secured != (secured := _secured(work, wanted[place])):
-            admin.rows(f"ALTER USER {accounts.account(name, host)} {_require(secured=secured)}")
+    """Bring a user's accounts to the hosts that are wanted, with the password and the rights that it has.
+
+    Accounts that were closed and stayed, as something works with their rights, are opened again. Those that let in
+    others are closed last: until then, what was interrupted can be gone on with.
+    """
+    roles: dict[str, Held] = {host: _role_of(admin, name, host) or "other" for host in logins}
+    role: Held = next((role for role in roles.values() if role != "other"), "other")
+    identified = next(iter(logins.values())).identified
+    present = accounts.hosts_of(admin, name)
+    for host, secured in _opened(work, present, wanted).items():
+        if host not in logins or logins[host].secured != secured or roles[host] != role:
+            known = f"{identified} {_require(secured=secured)}"
+            _bring(admin, product, name, host, known, role, exists=host in present)
+    _close_others(admin, product, name, logins, wanted)
+
+
+def _opened(work: CloneWork, present: Iterable[str], wanted: Mapping[str, bool]) -> dict[str, bool]:
+    """Return the hosts that a user's accounts are open for, and whether over TLS only."""
+    places = {host: _place(host, wanted) for host in (*wanted, *present)}
+    return {host: _secured(work, wanted[place]) for host, place in places.items() if place is not None}
 
 
 def leave(admin: Link, product: Product, name: str) -> None:
     """Drop a user, and end its sessions; what works with its rights goes on doing so."""
     for host in accounts.hosts_of(admin, name):
         _close(admin, product, name, host)
-    with suppress(SqlError):  # a session that ended by itself meanwhile
+    accounts.end_sessions(admin, [name])
+
+
+def _close_others(admin: Link, product: Product, name: str, hosts: Iterable[str], wanted: Mapping[str, bool]) -> None:
+    """Close a user's accounts that let in others than is wanted; if one was open, the user's sessions end."""
+    others = [host for host in hosts if _place(host, wanted) is None]
+    opened = [host for host in others if not accounts.is_locked(admin, accounts.account(name, host))]
+    for host in others:
+        _close(admin, product, name, host)
+    if opened:
         accounts.end_sessions(admin, [name])
 
 
@@ -112,13 +134,14 @@ def _close(admin: Link, product: Product, name: str, host: str) -> None:
         admin.rows(f"DROP USER {who}")
 
 
-def _bring(admin: Link, product: Product, user: UserWish, host: str, *, exists: bool, secured: bool) -> None:
-    who = accounts.account(user.name, host)
-    known = f"{product.identified(user.password)} {_require(secured=secured)}"
-    held = _role_of(admin, user.name, host) if exists else None
+def _bring(admin: Link, product: Product, name: str, host: str, known: str, role: Held, *, exists: bool) -> None:
+    """Make or change an account, and open it; ``known`` is what it asks of whoever comes."""
+    who = accounts.account(name, host)
+    held = _role_of(admin, name, host) if exists else None
     if not exists:
         admin.rows(f"CREATE USER {who} {known}")
-    _give(admin, product, who, held, user.role)
+    if role != "other":
+        _give(admin, product, who, held, role)
     if exists:
         limits = "MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS 0"
         admin.rows(f"ALTER USER {who} {known} WITH {limits} PASSWORD EXPIRE NEVER ACCOUNT UNLOCK")
@@ -208,9 +231,10 @@ def _lies_in(inner: Network, outer: Network | None) -> bool:
 
 def _network(host: str) -> Network | None:
     """Return the network that an account is for (an address, one with a mask, ``10.1.%``); None: it is no such."""
-    parts = host.split(".")
-    if _EVERYWHERE in parts:
-        given = [part for part in parts if part != _EVERYWHERE]
+    given = host.split(".")
+    while given and given[-1] == _EVERYWHERE:
+        given.pop()
+    if host.endswith(_EVERYWHERE):
         host = f"{'.'.join([*given, '0', '0', '0', '0'][:4])}/{8 * len(given)}"
     try:
         return ipaddress.ip_network(host)
