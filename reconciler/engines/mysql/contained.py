@@ -101,16 +101,21 @@ def neighbours(process: int) -> tuple[str, ...]:
 
     """
     try:
-        lines = Path(f"/proc/{process}/net/route").read_text(encoding="ascii").splitlines()[1:]
+        table = Path(f"/proc/{process}/net/route").read_text(encoding="ascii")
     except OSError as error:
         raise UnavailableError(
             f"the networks of the server's container cannot be seen: {error.strerror}",
             hint="run the reconciler on the host of the daemon, not in a container",
         ) from error
-    routes = (line.split() for line in lines)  # interface, destination, gateway, flags, three counts, mask (proc(5))
+    return attached(table)
+
+
+def attached(table: str) -> tuple[str, ...]:
+    """Return the networks that are reached without a gateway, of a kernel's table of routes (proc(5))."""
+    routes = (line.split() for line in table.splitlines()[1:])
     return tuple(
         str(ipaddress.ip_network(f"{_address(destination)}/{_address(mask)}"))
-        for _, destination, gateway, _, _, _, _, mask, *_ in routes
+        for _interface, destination, gateway, _flags, _uses, _users, _metric, mask, *_ in routes
         if _NOWHERE not in (destination, mask) and gateway == _NOWHERE
     )
 

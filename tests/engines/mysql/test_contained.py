@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,8 +62,22 @@ def test_elsewhere_than_on_loopback_a_container_listens_where_its_neighbours_can
         assert f'bind_address = "{address}"' in server.settings_file(work).read_text().splitlines()
 
 
+ROUTES = """\
+Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth0	00000000	010012AC	0003	0	0	0	00000000	0	0	0
+eth0	000012AC	00000000	0001	0	0	0	0000FFFF	0	0	0
+eth1	00026464	00000000	0001	0	0	0	00FEFFFF	0	0	0
+eth1	0000000A	01026464	0003	0	0	0	000000FF	0	0	0
+"""
+"""Of a container in two networks, with a default route and one to elsewhere by way of a neighbour."""
+
+
+def test_neighbours_are_in_networks_that_are_reached_without_a_gateway() -> None:
+    assert contained.attached(ROUTES) == ("172.18.0.0/16", "100.100.2.0/23")
+    assert contained.attached(ROUTES.partition("\n")[0]) == ()  # a container without a network
+
+
 def test_a_server_that_cannot_be_seen_from_here_has_no_neighbours_that_could_be_let_in() -> None:
-    assert ipaddress.ip_network("0.0.0.0/0") not in map(ipaddress.ip_network, contained.neighbours(os.getpid()))
     with pytest.raises(UnavailableError, match="run the reconciler on the host of the daemon"):
         contained.neighbours(0)
 
