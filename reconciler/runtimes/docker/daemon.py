@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 import requests
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException, InvalidConfigFile, NotFound
+from docker.utils.config import find_config_file
 
 from reconciler.errors import TransientError, UnavailableError
 
@@ -33,6 +34,8 @@ _PULL_SECONDS = 3600.0
 _BAD = 400
 _CONFLICT = 409
 _UNCHANGED = 304
+_UNREADABLE = (InvalidConfigFile, ValueError, TypeError, AttributeError)
+"""What the library raises for a file of logins that is not as it should be: whatever it runs into first."""
 _SILENT = (requests.exceptions.RequestException, OSError)
 
 
@@ -141,7 +144,8 @@ class Daemon:
 
         """
         with self._asked(_PULL_SECONDS) as api:
-            api.reload_config()  # somebody may have logged in since
+            with _logins_read():
+                api.reload_config()  # somebody may have logged in since
             for told in api.pull(reference, stream=True, decode=True):
                 if "error" in told:
                     raise DaemonError(str(told["error"]), 500)
@@ -210,7 +214,8 @@ class Daemon:
         with suppress(IndexError):
             return self._idle.pop()
         url = f"unix://{self.address}"
-        made = docker.APIClient(base_url=url, version=self._version or "auto", timeout=_LOOK_SECONDS)
+        with _logins_read():
+            made = docker.APIClient(base_url=url, version=self._version or "auto", timeout=_LOOK_SECONDS)
         self._version = made.api_version
         return made
 
@@ -230,8 +235,19 @@ def _speaks_otherwise(error: APIError) -> bool:
 
 
 def _close_all(clients: list[docker.APIClient]) -> None:
-    while clients:
-        clients.pop().close()
+    with suppress(IndexError):  # none is left, perhaps as others took them meanwhile
+        while True:
+            clients.pop().close()
+
+
+@contextmanager
+def _logins_read() -> Iterator[None]:
+    """Tell it as such when the library, which reads the host's logins of registries, cannot: it may quote them."""
+    try:
+        yield
+    except _UNREADABLE:
+        message = f"the logins of registries in {find_config_file()} cannot be read: log in again, or correct the file"
+        raise DaemonError(message, 500) from None
 
 
 def _translated(error: APIError) -> DaemonError:

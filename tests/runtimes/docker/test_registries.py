@@ -83,6 +83,20 @@ def test_a_login_that_is_written_while_the_loop_runs_counts(
     assert asked.image(f"{private.address}/{NAME}:{TAG}") is not None
 
 
+@pytest.mark.parametrize("known", ["no login", {"auth": "bm8tY29sb24="}, {"auth": "\N{SNOWMAN}"}, {"auth": 7}])
+def test_logins_that_cannot_be_read_are_told_by_their_file_without_what_is_in_it(
+    daemon: ContainerDaemon, logins: Path, known: object
+) -> None:
+    asked = Daemon(daemon.socket)
+    asked.containers()  # by a client that knows of no logins
+    logins.write_text(json.dumps({"auths": {"registry.example": known}}))
+    for again in (asked, Daemon(daemon.socket)):
+        with pytest.raises(DaemonError, match=r"the logins of registries in .* cannot be read") as caught:
+            again.pull("registry.example/shop:1")
+        assert str(logins) in str(caught.value)
+        assert caught.value.__suppress_context__
+
+
 def test_where_images_are_always_fetched_a_tag_that_moved_is_served_from_the_next_start_on(
     shop: World, daemon: ContainerDaemon, product: Product, private: Registry, logins: Path
 ) -> None:
