@@ -117,6 +117,8 @@ def _servers(host: Host) -> tuple[dict[ServerName, ObservedServer], dict[Runtime
             servers.update(runtime.servers())
         except ReconcilerError as error:
             unknown[name] = str(error)
+    for started in host.state.unfinished_starts() & servers.keys():
+        servers[started] = replace(servers[started], starting=True)
     return servers, unknown
 
 

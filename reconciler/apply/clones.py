@@ -17,6 +17,7 @@ from reconciler.apply.idle import rest
 from reconciler.apply.serving import (
     allocated,
     apply_settings,
+    begin,
     clone_account,
     delivered_users,
     hosted_of,
@@ -111,7 +112,7 @@ def replace_clone(work: Work, action: ReplaceClone) -> None:
             storage.update(action.volume, ready)
     _stop(work, action.current, old)
     if clone.running and not resting:
-        work.runtime(ready.runtime).start(spec, fresh=True)  # it ran a moment ago, and was stopped by us
+        begin(work, ready, spec, fresh=True)  # it ran a moment ago, and was stopped by us
 
 
 def _chosen_at(work: Work, action: ReplaceClone, old: CloneManifest) -> datetime | None:

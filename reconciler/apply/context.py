@@ -132,6 +132,7 @@ class Work:
         """Remove what is kept of a stopped server: logs and the directory of its sockets."""
         for runtime in self.host.runtimes.values():
             runtime.forget(ServerName(volume))
+        self.host.state.forget_start(ServerName(volume))
         shutil.rmtree(self.host.state.run_directory(ServerName(volume)), ignore_errors=True)
 
     def run_directory(self, volume: VolumeId, account: Account | None) -> Path:

@@ -95,7 +95,7 @@ def serving(
     spec = None
     if running is None:
         spec = _spec(work, engine, manifest, job)
-        runtime.start(spec, fresh=fresh, cancel=work.cancel)
+        begin(work, manifest, spec, fresh=fresh, cancel=work.cancel)
     try:
         yield Serving(engine, job)
     finally:
@@ -125,7 +125,18 @@ def start(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifes
     Not cancelled when the reconciler is told to end: the server may just have been
     stopped for this, and nobody else would start it.
     """
-    work.runtime(manifest.runtime).start(server_of(work, storage, volume, manifest))
+    begin(work, manifest, server_of(work, storage, volume, manifest))
+
+
+def begin(
+    work: Work, manifest: CloneManifest, spec: ServerSpec, *, fresh: bool = False, cancel: CancelToken | None = None
+) -> None:
+    """Start a clone's server; should this be killed before it answers, the next pass starts it again, and waits for it.
+
+    Only at the end of its start does a server let in exactly those that it should.
+    """
+    with work.host.state.starting(spec.name):
+        work.runtime(manifest.runtime).start(spec, fresh=fresh, cancel=cancel)
 
 
 def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
@@ -145,7 +156,7 @@ def apply_settings(work: Work, storage: Storage, volume: VolumeId, manifest: Clo
     spec = server_of(work, storage, volume, wanted)
     runtime.stop(spec.name, own=own_account(manifest))
     try:
-        runtime.start(spec)
+        begin(work, wanted, spec)
     except TransientError as error:
         changes = _changes(manifest, wanted)
         if changes and _starts(work, storage, volume, manifest):

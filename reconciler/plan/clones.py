@@ -102,7 +102,7 @@ def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
     server = index.server(volume.id)
     if server is None:
         return not clone.running or clone.runtime in index.settings.serverless
-    return clone.running and server.port in (None, manifest.port)
+    return clone.running and not server.starting and server.port in (None, manifest.port)
 
 
 def _is_delivered(

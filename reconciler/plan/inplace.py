@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reconciler.plan.draft import Draft
     from reconciler.plan.index import Generation, Index
     from reconciler.state.desired import DesiredClone, DesiredImage
-    from reconciler.state.observed import AppliedUser
+    from reconciler.state.observed import AppliedUser, ObservedServer
 
 _UP_TO_DATE = ready("UpToDate")
 _STOPPED = ready("Stopped", "stopped, as its document says")
@@ -81,7 +81,7 @@ def _state(index: Index, clone: DesiredClone, current: Generation) -> tuple[Cond
         state = _STOPPED
     elif index.server(current.volume.id) is None and rests(clone, current.manifest):
         state, *more = idle_conditions(clone, current.manifest)
-    elif current.manifest.runtime in index.settings.serverless or index.server(current.volume.id) is not None:
+    elif current.manifest.runtime in index.settings.serverless or _runs(index.server(current.volume.id)):
         state = _UP_TO_DATE
     else:
         state = not_ready("NotRunning", "its server does not run")
@@ -108,15 +108,20 @@ def _serve(index: Index, clone: DesiredClone, current: Generation) -> RestartClo
         return RestartClone(clone=clone.name, volume=volume.id, changes=changes, fingerprint=fingerprint, reason=reason)
     if (stop := plan_idle(index, clone, current)) is not None:
         return stop
-    if clone.running and server is None and not rests(clone, manifest):
+    if clone.running and not _runs(server) and not rests(clone, manifest):
         fingerprint = serve_fingerprint(clone, _image(index, current), volume.id)
         reason = "its server should run and does not" if manifest.idle is None else "its document changed"
+        reason = reason if server is None else "its start was interrupted"
         return StartClone(clone=clone.name, volume=volume.id, fingerprint=fingerprint, reason=reason)
     if server is not None and not clone.running:
         return StopClone(
             clone=clone.name, volume=volume.id, runtime=server.runtime, reason="its document says state: stopped"
         )
     return None
+
+
+def _runs(server: ObservedServer | None) -> bool:
+    return server is not None and not server.starting
 
 
 def _as_before(index: Index, clone: DesiredClone, current: Generation) -> StartClone | None:

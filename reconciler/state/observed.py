@@ -348,6 +348,8 @@ class ObservedServer:
     state: ServerState
     port: int | None = None
     started_at: datetime | None = None
+    starting: bool = False
+    """Whether its start did not come to its end yet: perhaps it does not answer, or not to those that it should."""
 
 
 @dataclass(frozen=True, slots=True)

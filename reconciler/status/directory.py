@@ -30,13 +30,13 @@ import secrets
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.errors import ConfigError, UnavailableError
-from reconciler.ids import InstallationId, VolumeId
+from reconciler.ids import InstallationId, ServerName, VolumeId
 from reconciler.status import files
 from reconciler.status.credentials import Credentials
 from reconciler.status.lock import LockOwner, StateLock, lock_owner
@@ -44,17 +44,17 @@ from reconciler.status.records import KnownPools, PruneLedger, Tombstones
 from reconciler.status.requests import RequestInbox
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from reconciler.ids import CloneName, ServerName
+    from reconciler.ids import CloneName
     from reconciler.state.conditions import ObjectKey
     from reconciler.state.observed import Tombstone
 
 _CROSSABLE = 0o711
 _CROSSED = ("run", "work")
-_PRIVATE = ("tombstones", "requests", "outcomes", "credentials", "logs")
+_PRIVATE = ("tombstones", "requests", "outcomes", "credentials", "logs", "starting")
 _ANSWERS = "images"
 """What images of containers answered; where there are none, nobody makes it."""
 _FORMAT = 1
@@ -265,6 +265,31 @@ class StateDirectory:
     def work_directories(self) -> tuple[VolumeId, ...]:
         """Return the volumes that have a scratch directory."""
         return tuple(VolumeId(name) for name in files.names(self.path / "work"))
+
+    @contextmanager
+    def starting(self, server: ServerName) -> Iterator[None]:
+        """Have it known, while the block runs and if it comes to no end, that a server is being started.
+
+        Not durable: what ends the host ends the server.
+        """
+        mark = self._starting(server)
+        with files.translated("write", mark):
+            mark.touch()
+        yield
+        self.forget_start(server)
+
+    def forget_start(self, server: ServerName) -> None:
+        """Have a server's start known as over; absent is fine."""
+        mark = self._starting(server)
+        with files.translated("remove", mark):
+            mark.unlink(missing_ok=True)
+
+    def unfinished_starts(self) -> frozenset[ServerName]:
+        """Return the servers whose start did not come to its end: it goes on, failed, or was killed."""
+        return frozenset(ServerName(name) for name in files.names(self.path / "starting"))
+
+    def _starting(self, server: ServerName) -> Path:
+        return self.path / "starting" / server
 
     def stale_run_directories(self, keep: AbstractSet[ServerName]) -> tuple[Path, ...]:
         """Return the run directories that belong to none of the servers in ``keep``."""

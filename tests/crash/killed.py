@@ -1,7 +1,7 @@
 """Runs ``reconciler apply`` in a child process that kills itself with SIGKILL at a chosen side effect.
 
 A side effect is a call that changes a file, a process or a database: seen by a
-profiler (system calls, SQLite, PostgreSQL, instances of MariaDB) and by an audit hook (files opened for
+profiler (system calls, SQLite, PostgreSQL, MariaDB) and by an audit hook (files opened for
 writing). Consecutive ones of one line of the program are one *burst* (the walk that
 hands a tree over to an account): it can be killed before its first and before its last
 one. Places are named by line and count, not by a number over everything, so that
@@ -100,8 +100,9 @@ _DOORS = (
     "storage/manifests.py",
 )
 """Modules that do what others want: their lines come with the one that calls them."""
-_OUTLIVES = "engines/mysql/instance/"
-"""Statements of MariaDB count where an instance runs them: a private server is thrown away with what it serves."""
+_OUTLIVES = ("engines/mysql/instance/", "engines/mysql/users.py")
+"""Statements of MariaDB count on instances, and where they let users in: all others are on private servers, which are
+thrown away with what they serve."""
 _CHANGES = re.compile(
     rb"\s*(?:ALTER|CREATE|DELETE|DROP|GRANT|INSERT|KILL|RENAME|REPLACE|REVOKE|COMMIT)\b", re.IGNORECASE
 )
@@ -281,7 +282,7 @@ def _only_reads(frame: FrameType) -> bool:
     if frame.f_code.co_name == "_execute_command":
         statement = frame.f_locals.get("sql")
         text = statement.encode() if isinstance(statement, str) else bytes(statement or b"")
-        return not (_CHANGES.match(text) and _leads_from(frame, _OUTLIVES))
+        return not (_CHANGES.match(text) and any(_leads_from(frame, part) for part in _OUTLIVES))
     return frame.f_back is not None and frame.f_back.f_code.co_name in _READERS
 
 

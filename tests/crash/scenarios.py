@@ -9,6 +9,8 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pymysql
+
 from reconciler.state.observed import MirrorPhase, RawManifest, SnapshotManifest
 from tests.containers import contained, container_daemon, host_major
 from tests.crash.production import production
@@ -184,6 +186,33 @@ def write_image_of_mariadb(world: World) -> None:
     sql += "INSERT INTO product SELECT seq, concat('Original Product ', seq) FROM seq_1_to_50;"
     spec = {"engine": "mariadb", "source": {"empty": {}}, "databases": ["shop"], "masking": ["pii"]}
     world.write("shop.yaml", document("Image", "shop", {**spec, "scripts": [{"inline": sql, "database": "shop"}]}))
+
+
+def stopped_clone_of_mariadb(world: World) -> None:
+    """A clone that was delivered on loopback, where its user's account is for every host."""
+    shop = {"inline": "CREATE TABLE product (id int)", "database": "shop"}
+    spec = {"engine": "mariadb", "source": {"empty": {}}, "databases": ["shop"], "scripts": [shop]}
+    world.write("shop.yaml", document("Image", "shop", spec))
+    world.write("dev.yaml", clone("dev"))
+    world.converge()
+    world.write("dev.yaml", clone("dev", state="stopped"))
+    world.converge()
+
+
+def start_published(world: World) -> None:
+    ports = f"{world.ports.start}-{world.ports.stop - 1}"
+    world.configure(runtimes={"process": {"ports": ports, "host": "0.0.0.0"}})
+    world.write("dev.yaml", clone("dev"))
+
+
+def let_in_by_address(world: World) -> None:
+    """The user comes as who may come from this host, with all rights."""
+    port, password = world.current("dev").port or 0, world.password("dev")
+    connection = pymysql.connect(host="127.0.0.1", port=port, user="app", password=password, database="shop")
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute("INSERT INTO product VALUES (1)")
+        cursor.execute("SELECT current_user()")
+        assert cursor.fetchall() == (("app@127.0.0.0/255.0.0.0",),)
 
 
 def masked(world: World) -> None:

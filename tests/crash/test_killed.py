@@ -13,7 +13,16 @@ from reconciler.engines.mysql.engine import MariaDbEngine
 from reconciler.state.observed import CloneManifest, SnapshotManifest
 from tests.conftest import unmount
 from tests.crash.killed import MAIN, Place, beyond, count, killed_at
-from tests.crash.scenarios import SCENARIOS, Scenario, masked, with_key, write_image_of_mariadb
+from tests.crash.scenarios import (
+    SCENARIOS,
+    Scenario,
+    let_in_by_address,
+    masked,
+    start_published,
+    stopped_clone_of_mariadb,
+    with_key,
+    write_image_of_mariadb,
+)
 from tests.support import World, new_world, today
 
 if TYPE_CHECKING:
@@ -166,6 +175,19 @@ def test_a_build_of_mariadb_that_is_killed_on_its_way_into_a_fresh_directory_is_
     places = [place for place in crashes.places if "mysql/masking/fresh.py" in place.burst and place.index == 1]
     assert len(places) > 3
     assert crashes.kill_each(places[:: len(places) // 3], chain=4) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_start_that_is_killed_before_users_are_let_in_as_the_host_says_now_is_gone_on_with(world: World) -> None:
+    if not MariaDbEngine().servers():
+        pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
+    crashes = Crashes(world, Scenario(stopped_clone_of_mariadb, start_published, let_in_by_address))
+    places = [place for place in crashes.places if "mysql/users.py" in place.burst]
+    assert len(places) > 3
+    for place in places[:: len(places) // 3]:
+        assert crashes.kill_each([place]) == []
+        let_in_by_address(world)
 
 
 def test_a_clone_that_is_being_made_when_the_reconciler_is_killed_is_made_by_the_next_pass(world: World) -> None:

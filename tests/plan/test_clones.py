@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reconciler.ids import CloneName, ImageName, PoolName, RuntimeName, SecretName, SnapshotId, VolumeId
-from reconciler.plan.actions import CreateClone, ExpireClone, ReplaceClone, RestartClone, RestoreClone, UpdateClone
+from reconciler.plan.actions import (
+    CreateClone,
+    ExpireClone,
+    ReplaceClone,
+    RestartClone,
+    RestoreClone,
+    StartClone,
+    StopClone,
+    UpdateClone,
+)
 from reconciler.plan.fingerprints import delivery_fingerprint, serve_fingerprint, start_fingerprint
 from reconciler.plan.schedule import expiry_text
 from reconciler.state.conditions import Kind, ObjectKey
@@ -739,3 +748,12 @@ def test_a_swap_that_was_interrupted_before_the_old_server_stopped_is_finished_i
     first, second = a_generation(a_clone()), a_generation(a_clone(), generation=2, ready_at=NOW)
     made = planned(asked(an_image(), a_clone()), seen(a_snapshot(), *served(first), second))
     assert [(action.verb, action.volumes) for action in made.actions] == [("stop", ("dev.1",)), ("start", ("dev.2",))]
+
+
+def test_a_start_that_was_interrupted_is_gone_on_with_and_what_should_not_run_is_stopped() -> None:
+    volume = a_generation(a_clone())
+    for clone, step in ((a_clone(), StartClone), (a_clone(running=False), StopClone)):
+        plan = planned(asked(an_image(), clone), seen(a_snapshot(), volume, a_server(volume, starting=True)))
+        assert [type(one) for one in plan.actions] == [step]
+    whole = planned(asked(an_image(), a_clone()), seen(a_snapshot(), volume, a_server(volume)))
+    assert whole.actions == ()

@@ -181,3 +181,16 @@ def test_whatever_it_holds_is_removed_and_what_others_put_there_stays(tmp_path: 
     pool.rmdir()
     assert state.remove() == ()
     assert not state.path.exists()
+
+
+def test_a_start_is_known_as_unfinished_until_it_came_to_its_end(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path)
+    with state.starting(SERVER):
+        assert StateDirectory(tmp_path).unfinished_starts() == {SERVER}
+    assert state.unfinished_starts() == frozenset()
+    with pytest.raises(KeyboardInterrupt), state.starting(SERVER):
+        raise KeyboardInterrupt
+    assert state.unfinished_starts() == {SERVER}
+    state.forget_start(SERVER)
+    state.forget_start(SERVER)
+    assert state.unfinished_starts() == frozenset()
