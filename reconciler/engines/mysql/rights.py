@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.engines.mysql.link import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -37,7 +39,7 @@ def missing(grants: Iterable[str], databases: Sequence[str], code_rights: Sequen
     for right in _NEEDED:
         wanting = [name for name in databases if not _has(known, right, name)]
         if not _has(known, right, None) and (wanting or not databases):
-            places = [f"`{name}`.*" for name in wanting] if databases else ["*.*"]
+            places = [f"{quoted(name)}.*" for name in wanting] if databases else ["*.*"]
             lacking += [f"{right} ON {place}" for place in places]
     if not any(_has_exactly(known, text) for text in code_rights):
         lacking.append(code_rights[0])

@@ -274,6 +274,18 @@ def test_what_names_databases_is_refused_by_name_and_leaves_nothing(
     assert before == (place.live.sql("SHOW DATABASES"), place.live.sql("SELECT user FROM mysql.user ORDER BY user"))
 
 
+def test_a_name_of_a_database_is_nothing_but_a_name(place: Place) -> None:
+    odd = "`.* TO chief@localhost IDENTIFIED BY 'p'#"
+    quoted = odd.replace("`", "``")
+    made = f"CREATE DATABASE shop; CREATE DATABASE `{quoted}`; CREATE TABLE `{quoted}`.t (a int)"
+    work = named(place.snapshot(made), "strange")
+    place.load(work)
+    hosted = place.delivered(work)
+    assert place.rows(f"{hosted.clone}_{odd}", "SELECT count(*) FROM t") == [(0,)]
+    place.instance().remove(hosted.volume)
+    assert place.live.sql("SELECT user FROM mysql.user WHERE user = 'chief'") == []
+
+
 def test_an_owner_reaches_nothing_but_its_databases_and_our_code_lends_it_no_rights(
     place: Place, shop: CloneWork
 ) -> None:

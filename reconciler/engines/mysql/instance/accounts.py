@@ -22,6 +22,7 @@ from reconciler.engines.mysql.accounts import account
 from reconciler.engines.mysql.failures import SqlError
 from reconciler.engines.mysql.instance import marks
 from reconciler.engines.mysql.instance.marks import LoginMark, Row, WorkerMark
+from reconciler.engines.mysql.link import quoted
 from reconciler.engines.mysql.product import MARIADB
 from reconciler.errors import BusyError, UnsupportedError
 from reconciler.state.hosted import login_name
@@ -183,10 +184,10 @@ def bring_rights(link: Link, name: str, roles: Mapping[str, Role]) -> None:
     held: dict[str, Role] = {str(one): "owner" if writes == "Y" else "readonly" for one, writes in given}
     for one, role in held.items():
         if wanted.get(one) != role:  # to revoke all takes more than we may have
-            link.rows(f"REVOKE {_RIGHTS[role]} ON `{one}`.* FROM {who}")
+            link.rows(f"REVOKE {_RIGHTS[role]} ON {quoted(one)}.* FROM {who}")
     for one, role in wanted.items():
         if held.get(one) != role:
-            link.rows(f"GRANT {_RIGHTS[role]} ON `{one}`.* TO {who}")
+            link.rows(f"GRANT {_RIGHTS[role]} ON {quoted(one)}.* TO {who}")
 
 
 def drop_login(link: Link, registry: Registry, name: str) -> None:
