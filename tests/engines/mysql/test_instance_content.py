@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import pytest
 from reconciler.engines.base import InstanceReach, UserWish
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.instance.front import MariaDbInstances
+from reconciler.engines.mysql.instance.marks import Registry
 from reconciler.errors import BusyError, PermanentError, SourceError, UnavailableError, UnsupportedError
 from reconciler.ids import CloneName, InstallationId, SnapshotId, VolumeId
 from reconciler.state.servers import Hosted
 from tests.engines.mysql.live import instance
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +74,7 @@ FEWEST_RIGHTS = (
     " CREATE USER, PROCESS, CONNECTION ADMIN ON *.* WITH GRANT OPTION"
 )
 """As docs/instances.md has them."""
+_OURS = InstallationId("0123456789abcdef")
 _APP = UserWish("app", "owner", "correct horse")
 
 
@@ -81,10 +85,10 @@ class Place:
         self.host, self.live, self.data_directory = host, live, data_directory
         self._number = 0
 
-    def instance(self, **more: Any) -> Instance:  # noqa: ANN401 - of the URL
+    def instance(self, installation: InstallationId = _OURS, **more: Any) -> Instance:  # noqa: ANN401 - of the URL
         reach = InstanceReach(
             name="shared",
-            installation=InstallationId("0123456789abcdef"),
+            installation=installation,
             secret="dsn",
             url=lambda: self.live.url(**more),
             connections=20,
@@ -341,6 +345,30 @@ def test_a_database_that_its_owner_made_anew_is_a_strangers_and_says_so(place: P
     place.live.sql(f"DROP DATABASE `{hosted.clone}`")
     place.instance().serve(after)
     assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
+
+
+def test_a_registry_that_was_half_made_is_made_whole(place: Place) -> None:
+    installation = InstallationId("fedcba9876543210")
+    comment = Registry(installation, "").comment()
+    place.live.sql(f"CREATE DATABASE reconciler_fedcba98 COMMENT '{comment}'")
+    assert (place.instance(installation).served(), place.instance(installation).templates()) == (frozenset(), ())
+    place.instance(installation).remove(VolumeId("nobody.1"))
+    assert place.live.sql("SELECT count(*) FROM reconciler_fedcba98.mark") == [(0,)]
+
+
+def test_a_registry_is_made_by_several_at_once(place: Place) -> None:
+    target = place.instance(InstallationId("9876543210fedcba"))
+    snapshots = [SnapshotId(f"shop-20261122t020000z-1a2b3c4{number}") for number in range(4)]
+    waiting = "SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'CREATE DATABASE%'"
+    with place.live.connect() as link, link.cursor() as cursor, ThreadPoolExecutor(len(snapshots)) as pool:
+        cursor.execute("FLUSH TABLES WITH READ LOCK")
+        done = pool.map(target.unload, snapshots)
+        try:
+            until(lambda: place.live.sql(waiting) == [(len(snapshots),)])
+        finally:
+            cursor.execute("UNLOCK TABLES")
+        assert list(done) == [None] * len(snapshots)
+    assert place.live.sql("SELECT count(*) FROM reconciler_98765432.mark") == [(0,)]
 
 
 def test_a_session_that_does_not_let_go_of_what_it_holds_is_ended(place: Place, shop: CloneWork) -> None:

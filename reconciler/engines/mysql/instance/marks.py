@@ -119,34 +119,38 @@ class Registry:
     """The database with the marks of one installation."""
 
     def __init__(self, installation: InstallationId, where: str) -> None:
-        self._installation, self._where = installation, where
+        self._installation, self.where = installation, where
         self.short = installation.replace("-", "")[:8]
         self.name = f"reconciler_{self.short}"
 
     def ensure(self, link: Link) -> None:
-        """Make it, if it is missing.
+        """Make it, if it or a part of it is missing; others may do so at the same time.
 
         Raises:
             BusyError: somebody else has a database of the name.
 
         """
-        if not self.exists(link):
-            link.rows(f"CREATE DATABASE {quoted(self.name)} COMMENT {text(self.comment())}")
+        self._require_ours(link)
         if link.value(_MADE, self.name) != len(_TABLES):
+            link.rows(f"CREATE DATABASE IF NOT EXISTS {quoted(self.name)} COMMENT {text(self.comment())}")
+            self._require_ours(link)
             for table in _TABLES:
                 link.rows(table.format(quoted(self.name)))
 
     def exists(self, link: Link) -> bool:
-        """Tell whether it is there.
+        """Tell whether there can be marks in it.
 
         Raises:
             BusyError: somebody else has a database of the name.
 
         """
+        self._require_ours(link)
+        return bool(link.value(f"{_MADE} AND table_name = 'mark'", self.name))
+
+    def _require_ours(self, link: Link) -> None:
         found = comments(link).get(self.name)
         if found is not None and not self.bears(found):
-            raise BusyError(f"{self._where} has a database {self.name} that is not ours", reason="NameTaken")
-        return found is not None
+            raise BusyError(f"{self.where} has a database {self.name} that is not ours", reason="NameTaken")
 
     def rows(self, link: Link, what: What) -> dict[str, Row]:
         """Return what is noted, by name."""
