@@ -21,7 +21,7 @@ from tests.engines.mysql.live import instance
 from tests.support import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from reconciler.engines.base import CloneWork, Instance
@@ -344,6 +344,44 @@ def test_a_database_that_its_owner_made_anew_is_a_strangers_and_says_so(place: P
         place.instance().serve(after)
     place.live.sql(f"DROP DATABASE `{hosted.clone}`")
     place.instance().serve(after)
+    assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
+
+
+def test_a_login_is_ours_whatever_accounts_of_its_name_others_make(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    login = f"{hosted.clone}_app"
+    place.live.sql(f"CREATE USER `{login}`@10.1.1.1")
+    with place.connect(hosted.clone) as link:
+        place.instance().refuse(hosted.volume)
+        with pytest.raises(pymysql.err.MySQLError):
+            link.ping(reconnect=False)
+    with pytest.raises(pymysql.err.OperationalError, match="locked"):
+        place.connect(hosted.clone)
+    place.instance().remove(hosted.volume)
+    assert place.live.sql(f"SELECT host FROM mysql.user WHERE user = '{login}'") == [("10.1.1.1",)]
+
+
+def test_a_login_that_lost_its_mark_is_not_forgotten(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    login = f"{hosted.clone}_app"
+    place.live.sql(f"ALTER USER `{login}`@`%` WITH MAX_QUERIES_PER_HOUR 5")
+    again = replace(hosted, volume=VolumeId(f"{hosted.clone}.2"))
+    place.instance().create(again)
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: place.instance().serve(again),
+        lambda: place.instance().refuse(hosted.volume),
+        lambda: place.instance().remove(hosted.volume),
+        lambda: place.instance().rename(hosted.clone, CloneName(f"new{hosted.clone}")),
+        lambda: place.instance().deliver(hosted, [], ["app"]),
+    )
+    for change in changes:
+        with pytest.raises(BusyError, match="left alone") as raised:
+            change()
+        assert raised.value.reason == "NameTaken"
+    assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
+    place.live.sql(f"DROP USER `{login}`@`%`")
+    place.instance().serve(again)
+    place.instance().deliver(again, [_APP], [])
     assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
 
 

@@ -148,32 +148,41 @@ def drop_worker(link: Link, registry: Registry, subject: VolumeId | SnapshotId) 
 
 def logins_of(link: Link, registry: Registry, clone: CloneName) -> dict[str, LoginMark]:
     """Return the logins of a clone that are there and ours."""
-    rows = [
-        row
-        for row in registry.rows(link, "login").values()
-        if isinstance(row.mark, LoginMark) and row.mark.clone == clone
-    ]
-    known = _known(link, [row.name for row in rows])
-    return {row.name: row.mark for row in rows if _is_ours(known, row) and isinstance(row.mark, LoginMark)}
+    noted = _noted(link, registry, clone)
+    known = _known(link, [row.name for row, _mark in noted])
+    return {row.name: mark for row, mark in noted if _is_ours(known, row)}
 
 
 def noted_logins(link: Link, registry: Registry, clone: CloneName) -> list[str]:
     """Return the logins of a clone, be they there or not."""
-    rows = registry.rows(link, "login").values()
-    return [row.name for row in rows if isinstance(row.mark, LoginMark) and row.mark.clone == clone]
+    return [row.name for row, _mark in _noted(link, registry, clone)]
 
 
 def let_in(link: Link, registry: Registry, clone: CloneName, names: Collection[str]) -> None:
-    """Let the logins of a clone into exactly these databases; none: they are locked, and their sessions end."""
-    logins = logins_of(link, registry, clone)
+    """Let the logins of a clone into exactly these databases; none: they are locked, and their sessions end.
+
+    Raises:
+        BusyError: one lost its mark, so nobody knows who it lets in.
+
+    """
+    noted = _noted(link, registry, clone)
+    known = _known(link, [row.name for row, _mark in noted])
+    logins = {row.name: mark for row, mark in noted if _is_ours(known, row)}
     if not names:
-        for login in logins:
-            link.rows(f"ALTER USER {account(login, EVERYWHERE)} ACCOUNT LOCK")
-        end_sessions(link, logins)
-        return
-    for login, mark in logins.items():
+        lock(link, logins)
+    for row, _mark in noted:
+        _require_no_strangers(registry, known, row)
+    for login, mark in logins.items() if names else ():
         bring_rights(link, login, dict.fromkeys(names, mark.role))
         link.rows(f"ALTER USER {account(login, EVERYWHERE)} ACCOUNT UNLOCK")
+
+
+def lock(link: Link, names: Iterable[str]) -> None:
+    """Keep accounts of ours out, and end their sessions."""
+    wanted = list(names)
+    for name in wanted:
+        link.rows(f"ALTER USER {account(name, EVERYWHERE)} ACCOUNT LOCK")
+    end_sessions(link, wanted)
 
 
 def bring_rights(link: Link, name: str, roles: Mapping[str, Role]) -> None:
@@ -191,33 +200,49 @@ def bring_rights(link: Link, name: str, roles: Mapping[str, Role]) -> None:
 
 
 def drop_login(link: Link, registry: Registry, name: str) -> None:
-    """Drop a login, and end its sessions; somebody else's account of the name is left alone, absent is fine."""
+    """Drop a login, and end its sessions; absent is fine.
+
+    Raises:
+        BusyError: it lost its mark; it is left alone, and still noted.
+
+    """
     row = registry.rows(link, "login").get(name)
     if row is None:
         return
-    if _is_ours(_known(link, [name]), row):
-        link.rows(f"ALTER USER {account(name, EVERYWHERE)} ACCOUNT LOCK")
-        end_sessions(link, [name])  # before it goes: they would go on, and nobody would know whose they are
+    known = _known(link, [name])
+    _require_no_strangers(registry, known, row)
+    if _is_ours(known, row):
+        lock(link, [name])  # before it goes: sessions would go on, and nobody would know whose they are
         link.rows(f"DROP USER {account(name, EVERYWHERE)}")
     registry.forget(link, "login", name)
 
 
-def rename(access: InstanceLink, link: Link, registry: Registry, formerly: CloneName, clone: CloneName) -> None:
+def require_renamable(link: Link, registry: Registry, formerly: CloneName, clone: CloneName) -> None:
+    """Insist that the logins of a clone can have its new name.
+
+    Raises:
+        BusyError: somebody else has an account of the name.
+
+    """
+    for row, mark in _noted(link, registry, formerly):
+        new = login_name(clone, mark.user)
+        known = _known(link, [row.name, new])
+        _require_no_strangers(registry, known, row)
+        if _is_ours(known, row) and new in known:
+            raise _taken(registry.where, new, clone)
+
+
+def rename(link: Link, registry: Registry, formerly: CloneName, clone: CloneName) -> None:
     """Give the logins of a clone its new name.
 
     Raises:
         BusyError: somebody else has an account of the name.
 
     """
-    for row in list(registry.rows(link, "login").values()):
-        mark = row.mark
-        if not isinstance(mark, LoginMark) or mark.clone != formerly:
-            continue
+    require_renamable(link, registry, formerly, clone)
+    for row, mark in _noted(link, registry, formerly):
         new = Row(login_name(clone, mark.user), row.token, replace(mark, clone=clone))
-        known = _known(link, [row.name, new.name])
-        if _is_ours(known, row):
-            if new.name in known:
-                raise _taken(access.where, new.name, clone)
+        if _is_ours(_known(link, [row.name]), row):
             registry.put(link, "login", [new])
             link.rows(f"RENAME USER {account(row.name, EVERYWHERE)} TO {account(new.name, EVERYWHERE)}")
         registry.forget(link, "login", row.name)
@@ -258,7 +283,7 @@ def bring(access: InstanceLink, link: Link, registry: Registry, clone: CloneName
     mark = LoginMark(clone=clone, user=user.name, role="owner" if user.role == "owner" else "readonly")
     ours = row is not None and _is_ours(known, row) and isinstance(row.mark, LoginMark) and row.mark.clone == clone
     if name in known and not ours:
-        raise _taken(access.where, name, clone)
+        raise _taken(registry.where, name, clone)
     who, identified = account(name, EVERYWHERE), f"{MARIADB.identified(user.password)} REQUIRE NONE"
     sessions = f"MAX_USER_CONNECTIONS {access.reach.connections}"
     if row is not None and ours:
@@ -279,13 +304,29 @@ def _taken(where: str, name: str, clone: CloneName) -> BusyError:
     )
 
 
-def _known(link: Link, names: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    """Return the accounts of these names: the hosts that they are for, and their limits of queries."""
-    found: dict[str, list[tuple[str, str]]] = {}
+def _noted(link: Link, registry: Registry, clone: CloneName) -> list[tuple[Row, LoginMark]]:
+    """Return what is noted of the logins of a clone."""
+    rows = registry.rows(link, "login").values()
+    return [(row, row.mark) for row in rows if isinstance(row.mark, LoginMark) and row.mark.clone == clone]
+
+
+def _known(link: Link, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the accounts of these names: their limits of queries, by the hosts that they are for."""
+    found: dict[str, dict[str, str]] = {}
     for user, host, limit in link.rows(_ACCOUNTS, tuple(names)) if names else ():
-        found.setdefault(str(user), []).append((str(host), str(limit)))
+        found.setdefault(str(user), {})[str(host)] = str(limit)
     return found
 
 
-def _is_ours(known: dict[str, list[tuple[str, str]]], row: Row) -> bool:
-    return known.get(row.name) == [(EVERYWHERE, row.token)]
+def _is_ours(known: Mapping[str, Mapping[str, str]], row: Row) -> bool:
+    """Whether our account of a login is there; somebody else may have one of its name for some host."""
+    return known.get(row.name, {}).get(EVERYWHERE) == row.token
+
+
+def _require_no_strangers(registry: Registry, known: Mapping[str, Mapping[str, str]], row: Row) -> None:
+    if EVERYWHERE in known.get(row.name, {}) and not _is_ours(known, row):
+        raise BusyError(
+            f"the account {row.name}@{EVERYWHERE} of {registry.where} is not, or no longer, ours; it is left alone",
+            reason="NameTaken",
+            hint="drop or rename that account: ours has the limit of queries that we gave it",
+        )

@@ -135,7 +135,7 @@ def rename(access: InstanceLink, link: Link, registry: Registry, formerly: Clone
         if found.public(volume, formerly) or found.public(volume, clone):
             accounts.let_in(link, registry, formerly, ())
             moving.gather(access, link, registry, volume, wanted)
-    accounts.rename(access, link, registry, formerly, clone)
+    accounts.rename(link, registry, formerly, clone)
     found = catalog.databases(link, registry)
     registry.put(
         link,
