@@ -385,6 +385,16 @@ def test_a_login_that_lost_its_mark_is_not_forgotten(place: Place, shop: CloneWo
     assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
 
 
+def test_sessions_of_an_account_with_a_similar_name_are_not_ours(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    other = f"{hosted.clone}_APP"
+    place.live.sql(f"CREATE USER `{other}`@`%` IDENTIFIED BY '{_APP.password}'")
+    with pymysql.connect(host="127.0.0.1", port=place.live.port or 0, user=other, password=_APP.password) as link:
+        assert place.instance().activity(hosted.volume).connections == 0
+        place.instance().refuse(hosted.volume)
+        link.ping(reconnect=False)
+
+
 def test_a_registry_that_was_half_made_is_made_whole(place: Place) -> None:
     installation = InstallationId("fedcba9876543210")
     comment = Registry(installation, "").comment()

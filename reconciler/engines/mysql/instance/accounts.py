@@ -51,7 +51,7 @@ _LONGEST_PATTERN = 64
 """Characters that a right has for the name of its databases, with what escapes them."""
 _ACCOUNTS = "SELECT user, host, max_questions FROM mysql.user WHERE user IN %s AND host <> ''"
 _GIVEN = "SELECT db, insert_priv FROM mysql.db WHERE user = %s AND host = %s"
-_SESSIONS = "SELECT id FROM information_schema.processlist WHERE user IN %s"
+_SESSIONS = "SELECT id FROM information_schema.processlist WHERE BINARY user IN %s"
 _NO_THREAD = 1094
 
 

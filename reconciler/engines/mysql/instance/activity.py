@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_APPLICATIONS = 10
 _CONNECTED = """
 SELECT id, UTC_TIMESTAMP() - INTERVAL IF(command = 'Sleep', time, 0) SECOND
-FROM information_schema.processlist WHERE user IN %s
+FROM information_schema.processlist WHERE BINARY user IN %s
 """
 _APPLICATIONS = """
 SELECT DISTINCT attr_value FROM performance_schema.session_connect_attrs
