@@ -385,6 +385,53 @@ def test_a_login_that_lost_its_mark_is_not_forgotten(place: Place, shop: CloneWo
     assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
 
 
+def test_rights_from_before_reach_no_database_of_ours(place: Place, shop: CloneWork) -> None:
+    made = "CREATE DATABASE granted; CREATE TABLE granted.t (a int); CREATE PROCEDURE granted.p() SELECT 1"
+    place.live.sql(*made.split("; "), "CREATE ROLE others", "CREATE USER other@'10.%'")
+    hosted = place.hosted(shop, "granted")
+    for right, who in (
+        (r"ALL ON `gra_ted`.*", "other@'10.%'"),
+        ("SELECT ON `granted%`.*", "others"),
+        ("SELECT ON granted.t", "other@'10.%'"),
+        ("UPDATE (a) ON granted.t", "other@'10.%'"),
+        ("EXECUTE ON PROCEDURE granted.p", "others"),
+    ):
+        place.live.sql(f"GRANT {right} TO {who}")
+        with pytest.raises(BusyError, match="gives `other") as raised:
+            place.instance().create(hosted)
+        assert raised.value.reason == "NameGranted"
+        place.live.sql(f"REVOKE {right} FROM {who}")
+    place.live.sql("DROP DATABASE granted", "GRANT SELECT ON `%`.* TO other@'10.%'")
+    place.instance().create(hosted)
+    place.instance().serve(hosted)
+    place.instance().deliver(hosted, [_APP], [])
+    after = replace(hosted, volume=VolumeId("granted.2"))
+    place.instance().create(after)
+    place.live.sql("GRANT SELECT ON granted.* TO other@'10.%'")
+    place.instance().serve(hosted)
+    with pytest.raises(BusyError):
+        place.instance().serve(after)
+    assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
+
+
+def test_a_rename_that_cannot_be_done_changes_nothing(place: Place, shop: CloneWork) -> None:
+    hosted = place.delivered(shop)
+    new = CloneName(f"new{hosted.clone}")
+    for taken, freed in (
+        (f"CREATE USER `{new}_app`@10.1.1.1", f"DROP USER `{new}_app`@10.1.1.1"),
+        (f"CREATE DATABASE `{new}`", f"DROP DATABASE `{new}`"),
+    ):
+        place.live.sql(taken)
+        with place.connect(hosted.clone) as link:
+            with pytest.raises(BusyError) as raised:
+                place.instance().rename(hosted.clone, new)
+            assert raised.value.reason == "NameTaken"
+            link.ping(reconnect=False)
+        place.live.sql(freed)
+    place.instance().rename(hosted.clone, new)
+    assert place.rows(new, "SELECT count(*) FROM parent") == [(2,)]
+
+
 def test_sessions_of_an_account_with_a_similar_name_are_not_ours(place: Place, shop: CloneWork) -> None:
     hosted = place.delivered(shop)
     other = f"{hosted.clone}_APP"

@@ -50,6 +50,14 @@ _POLL_SECONDS = 0.02
 _LONGEST_PATTERN = 64
 """Characters that a right has for the name of its databases, with what escapes them."""
 _ACCOUNTS = "SELECT user, host, max_questions FROM mysql.user WHERE user IN %s AND host <> ''"
+_GRANTED = """
+SELECT user, host FROM mysql.db WHERE %s LIKE db AND db <> '%%'
+UNION SELECT user, host FROM mysql.tables_priv WHERE db = %s
+UNION SELECT user, host FROM mysql.columns_priv WHERE db = %s
+UNION SELECT user, host FROM mysql.procs_priv WHERE db = %s
+ORDER BY user, host
+"""
+"""Rights in all databases, by the pattern ``%``, are as good as an administrator's: nobody has them by chance."""
 _GIVEN = "SELECT db, insert_priv FROM mysql.db WHERE user = %s AND host = %s"
 _SESSIONS = "SELECT id FROM information_schema.processlist WHERE BINARY user IN %s"
 _NO_THREAD = 1094
@@ -78,6 +86,25 @@ def pattern(name: str) -> str:
             hint="rename the clone, or the database in a script of the image, to something shorter",
         )
     return found
+
+
+def require_ungranted(link: Link, registry: Registry, name: str) -> None:
+    """Insist that nobody but accounts of ours has rights in a database that is to be made.
+
+    Rights outlive their databases, and are given for patterns of names that nothing has yet.
+
+    Raises:
+        BusyError: somebody has.
+
+    """
+    ours = {(one, EVERYWHERE) for one in (*registry.rows(link, "login"), *registry.rows(link, "worker"))}
+    for user, host in link.rows(_GRANTED, name, name, name, name):
+        if (user, host) not in ours:
+            raise BusyError(
+                f"{registry.where} gives {account(user, host)} rights in a database {name}, which is still to be made",
+                reason="NameGranted",
+                hint="revoke them, or rename the clone",
+            )
 
 
 def worker_of(link: Link, registry: Registry, subject: VolumeId | SnapshotId) -> str | None:

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 def create(access: InstanceLink, link: Link, registry: Registry, hosted: Hosted) -> None:
     """Make the databases of a generation; see :meth:`~reconciler.engines.base.Instance.create`."""
     for name in hosted.databases:
-        accounts.pattern(public_name(hosted.clone, name, hosted.databases))
+        public = public_name(hosted.clone, name, hosted.databases)
+        accounts.pattern(public)
+        accounts.require_ungranted(link, registry, public)
     _drop_generation(link, registry, hosted.volume)
     found = catalog.databases(link, registry)
     templates = found.of_snapshot(hosted.snapshot)
@@ -83,7 +85,7 @@ def serve(access: InstanceLink, link: Link, registry: Registry, hosted: Hosted) 
         _note(link, registry, hosted.volume, is_open=True)
         return
     wanted = {name: public_name(hosted.clone, name, hosted.databases) for name in hosted.databases}
-    _require_clone(found, wanted.values(), hosted.clone, access.where)
+    _require_names(link, registry, found, wanted.values(), hosted.clone, hosted.volume)
     others = found.of_clone(hosted.clone) - {hosted.volume}
     in_the_way = {volume: public for volume in others if (public := found.public(volume, hosted.clone))}
     if in_the_way or any([one.name for one in parts[name]] != [new] for name, new in wanted.items()):
@@ -123,15 +125,19 @@ def rename(access: InstanceLink, link: Link, registry: Registry, formerly: Clone
     """Give the databases and logins of a clone its new name; sessions in them end.
 
     Raises:
-        BusyError: somebody else's database has the name.
+        BusyError: somebody else's database or account has the name; nothing has changed.
 
     """
     found = catalog.databases(link, registry)
-    volumes = found.of_clone(formerly)
-    for volume in volumes:
-        siblings = found.of_volume(volume)
-        wanted = {name: public_name(clone, name, list(siblings)) for name in siblings}
-        _require_clone(found, wanted.values(), formerly, access.where)
+    volumes = {volume: found.of_volume(volume) for volume in found.of_clone(formerly)}
+    names = {
+        volume: {name: public_name(clone, name, list(siblings)) for name in siblings}
+        for volume, siblings in volumes.items()
+    }
+    for volume, wanted in names.items():
+        _require_names(link, registry, found, wanted.values(), formerly, volume)
+    accounts.require_renamable(link, registry, formerly, clone)
+    for volume, wanted in names.items():
         if found.public(volume, formerly) or found.public(volume, clone):
             accounts.let_in(link, registry, formerly, ())
             moving.gather(access, link, registry, volume, wanted)
@@ -229,19 +235,25 @@ def _clones(found: Found, volume: VolumeId) -> set[CloneName]:
     return {row.mark.clone for row in rows if isinstance(row.mark, CloneMark)}
 
 
-def _require_clone(found: Found, names: Iterable[str], clone: CloneName, where: str) -> None:
-    """Insist that databases of these names, if there are any, are of a clone.
+def _require_names(
+    link: Link, registry: Registry, found: Found, names: Iterable[str], clone: CloneName, volume: VolumeId
+) -> None:
+    """Insist that a generation of a clone can have these names; other generations of it may have them now.
 
     Raises:
-        BusyError: one is not.
+        BusyError: somebody else has a database of the name, or rights in one.
+        UnsupportedError: no right can be given for one.
 
     """
     for name in names:
+        accounts.pattern(name)
         database = found.noted.get(name)
         mark = database.row.mark if database is not None and database.there else None
         if name in found.names and not (isinstance(mark, CloneMark) and mark.clone == clone):
             raise BusyError(
-                f"{where} has a database {name} that is not of clone {clone}; it is left alone",
+                f"{registry.where} has a database {name} that is not of clone {clone}; it is left alone",
                 reason="NameTaken",
                 hint="rename the clone, or that database",
             )
+        if not (isinstance(mark, CloneMark) and mark.volume == volume):
+            accounts.require_ungranted(link, registry, name)

@@ -54,10 +54,11 @@ def make(
     """Make an empty database of ours, and return its row.
 
     Raises:
-        BusyError: somebody else has one of the name.
+        BusyError: somebody else has one of the name, or rights in it.
         UnsupportedError: the instance does not know its collation.
 
     """
+    accounts.require_ungranted(link, registry, name)
     row = Row(name, marks.token(), mark)
     registry.put(link, "database", [row])
     charset, collation = sorted_by
