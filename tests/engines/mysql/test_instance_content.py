@@ -385,6 +385,22 @@ def test_a_login_that_lost_its_mark_is_not_forgotten(place: Place, shop: CloneWo
     assert place.rows(hosted.clone, "SELECT count(*) FROM parent") == [(2,)]
 
 
+def test_an_owner_who_becomes_a_reader_writes_no_more_and_keeps_what_it_made(place: Place, shop: CloneWork) -> None:
+    hosted, reader = place.delivered(shop), replace(_APP, role="readonly")
+    made = "CREATE VIEW mine AS SELECT total() AS n"
+    with place.connect(hosted.clone) as link, link.cursor() as cursor:
+        cursor.execute(made)
+        place.instance().deliver(hosted, [reader], [])
+        with pytest.raises(pymysql.err.OperationalError):
+            cursor.execute("INSERT INTO child (parent, said) VALUES (2, 'more')")
+    assert place.rows(hosted.clone, "SELECT n FROM mine") == [(2,)]
+    with pytest.raises(pymysql.err.OperationalError, match="denied"):
+        place.rows(hosted.clone, "INSERT INTO child (parent, said) VALUES (2, 'more')")
+    with place.connect(hosted.clone) as link:
+        place.instance().deliver(hosted, [reader], [])
+        link.ping(reconnect=False)
+
+
 def test_rights_from_before_reach_no_database_of_ours(place: Place, shop: CloneWork) -> None:
     made = "CREATE DATABASE granted; CREATE TABLE granted.t (a int); CREATE PROCEDURE granted.p() SELECT 1"
     place.live.sql(*made.split("; "), "CREATE ROLE others", "CREATE USER other@'10.%'")

@@ -163,6 +163,9 @@ def deliver(
     """Bring a clone's logins to what is wished; see :meth:`~reconciler.engines.base.Instance.deliver`."""
     gone = {login_name(hosted.clone, user) for user in drop}
     lesser = {login_name(hosted.clone, user.name) for user in users if user.role == "readonly"}
+    logins = accounts.logins_of(link, registry, hosted.clone)
+    less = [login for login, mark in logins.items() if login in gone or (login in lesser and mark.role == "owner")]
+    accounts.lock(link, less)  # a session keeps its rights in its database, and could make more of what is adopted
     _adopt(access, link, registry, hosted.clone, gone | lesser)
     for login in gone:
         accounts.drop_login(link, registry, login)
