@@ -95,6 +95,7 @@ def serve(access: InstanceLink, link: Link, registry: Registry, hosted: Hosted) 
             siblings = found.of_volume(volume)
             moving.gather(access, link, registry, volume, {name: own_name(volume, name, siblings) for name in siblings})
         moving.gather(access, link, registry, hosted.volume, wanted)
+    accounts.own(link, registry, hosted.volume, wanted.values())
     accounts.let_in(link, registry, hosted.clone, wanted.values())
     _note(link, registry, hosted.volume, is_open=True)
 

@@ -68,6 +68,7 @@ class _Load:
         self._access, self._registry = access, registry
         self._work, self._progress = work, progress
         self._snapshot = work.snapshot.snapshot
+        self._made: list[str] = []
 
     def run(self, name: str, sessions: list[Link]) -> None:
         """Load a database."""
@@ -82,8 +83,9 @@ class _Load:
             hosted.databases(link, self._registry).require_free(target, access.where)
             mark = TemplateMark(snapshot=self._snapshot, database=name)
             making.make(access, link, self._registry, target, mark, making.sorting(first, name))
+            self._made.append(target)  # views that are made already show what they are while their definer may read
             history = transfer.takes_history(link)
-            with accounts.working(access, link, self._registry, self._snapshot, [target]) as worker:
+            with accounts.working(access, link, self._registry, self._snapshot, self._made) as worker:
                 link.close()  # it may take hours
                 self._make_tables(worker, first, tables, target)
                 todo = transfer.parts(first, tables, len(sessions), history=history)
