@@ -88,7 +88,8 @@ def serve(access: InstanceLink, link: Link, registry: Registry, hosted: Hosted) 
     _require_names(link, registry, found, wanted.values(), hosted.clone, hosted.volume)
     others = found.of_clone(hosted.clone) - {hosted.volume}
     in_the_way = {volume: public for volume in others if (public := found.public(volume, hosted.clone))}
-    if in_the_way or any([one.name for one in parts[name]] != [new] for name, new in wanted.items()):
+    elsewhere = any([one.name for one in parts[name]] != [new] for name, new in wanted.items())
+    if in_the_way or elsewhere or moving.is_under_way(link, registry, hosted.volume):
         accounts.let_in(link, registry, hosted.clone, ())
         for volume in in_the_way:
             _note(link, registry, volume, is_open=False)
@@ -193,11 +194,12 @@ def _adopt(access: InstanceLink, link: Link, registry: Registry, clone: CloneNam
 
 
 def admit(link: Link, registry: Registry, clone: CloneName) -> None:
-    """Let the logins of a clone into the generation that is open under its names; without one, nowhere."""
+    """Let the logins of a clone into the generation that is open under its names, and all there; else nowhere."""
     found = catalog.databases(link, registry)
     names = [
         one.name
         for volume in found.of_clone(clone)
+        if not moving.is_under_way(link, registry, volume)
         for one in found.public(volume, clone)
         if one.there and isinstance(one.row.mark, CloneMark) and one.row.mark.open
     ]

@@ -17,7 +17,7 @@ from reconciler.engines.mysql.instance.link import SETTINGS
 from reconciler.engines.mysql.link import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from reconciler.engines.mysql.link import Link
 
@@ -48,6 +48,22 @@ class Definitions:
         return bool(self.routines or self.views or self.triggers)
 
 
+KINDS = ("routines", "views", "triggers")
+NOTHING = Definitions((), (), ())
+
+
+def merged(found: Sequence[Definitions]) -> Definitions:
+    """Return the code of one database that is in several places; the first one of a name counts."""
+    return Definitions(*(_first(code for one in found for code in getattr(one, kind)) for kind in KINDS))
+
+
+def _first(found: Iterable[Code]) -> tuple[Code, ...]:
+    known: dict[str, Code] = {}
+    for one in found:
+        known.setdefault(one.what.replace(f" {one.database}.", " ", 1), one)
+    return tuple(known.values())
+
+
 def read(link: Link, database: str) -> Definitions:
     """Return the code of a database."""
     link.rows(f"USE {quoted(database)}")  # views say names without it then
@@ -67,7 +83,7 @@ def of_definers(link: Link, database: str, logins: Collection[str]) -> Definitio
     found = link.rows(_DEFINERS, database, database, database) if logins else []
     theirs = {str(what) for definer, what in found if str(definer).rpartition("@")[0] in logins}
     if not theirs:
-        return Definitions((), (), ())
+        return NOTHING
     known = read(link, database)
     return Definitions(
         routines=tuple(_replacing(one) for one in known.routines if one.what in theirs),
