@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.errors import BusyError
-from reconciler.ids import VolumeId
+from reconciler.ids import CloneName, VolumeId
 from tests.engines.mysql.live import instance
 from tests.engines.mysql.test_instance_content import Place, named
 
@@ -134,3 +134,24 @@ def test_what_somebody_made_while_a_database_was_moved_is_moved_with_it(place: P
     place.instance().serve(hosted)
     assert place.rows(f"{hosted.clone}_b", "SELECT a FROM later") == [(5,)]
     holds(place, hosted.clone)
+
+
+def test_a_view_that_was_broken_when_its_clone_was_renamed_is_made_once_it_can_be(
+    place: Place, pair: CloneWork
+) -> None:
+    hosted = place.delivered(pair)
+    place.rows(
+        f"{hosted.clone}_a",
+        "CREATE TABLE gone (a int, said varchar(40))",
+        f"CREATE VIEW broken AS SELECT a, '`{hosted.clone}_a`.x''' AS told FROM gone WHERE said <> ''",
+        "DROP TABLE gone",
+    )
+    new = CloneName(f"new{hosted.clone}")
+    place.instance().rename(hosted.clone, new)
+    renamed = replace(hosted, clone=new)
+    place.rows(f"{new}_a", "CREATE TABLE gone (a int, said varchar(40))", "INSERT INTO gone VALUES (3, 'x')")
+    after = next_of(renamed)
+    place.instance().create(after)
+    place.instance().serve(after)
+    place.instance().serve(renamed)
+    assert place.rows(f"{new}_a", "SELECT * FROM broken") == [(3, f"`{hosted.clone}_a`.x'")]

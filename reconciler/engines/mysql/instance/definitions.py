@@ -7,6 +7,7 @@ out: they are disabled in snapshots, and nothing is scheduled on an instance.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ UNION ALL SELECT definer, CONCAT(LOWER(routine_type), ' ', routine_schema, '.', 
     FROM information_schema.routines WHERE routine_schema = %s
 UNION ALL SELECT definer, 'trigger' FROM information_schema.triggers WHERE trigger_schema = %s
 """
+_QUALIFIER = re.compile(r"'(?:[^'\\]|\\.|'')*'|(?P<name>(?<!\.)`(?:[^`]|``)+`)\.|`(?:[^`]|``)+`", re.DOTALL)
+"""What qualifies a name, among strings and names that do not."""
 _ROUTINES = "SELECT routine_type, routine_name FROM information_schema.routines WHERE routine_schema = %s"
 
 
@@ -94,6 +97,13 @@ def of_definers(link: Link, database: str, logins: Collection[str]) -> Definitio
 
 def _replacing(code: Code) -> Code:
     return replace(code, statement=code.statement.replace("CREATE", "CREATE OR REPLACE", 1))
+
+
+def unqualified(view: Code) -> Code:
+    """Return a view without the name of the database that it was read from, which is shown where it cannot be read."""
+    own = quoted(view.database)
+    text = _QUALIFIER.sub(lambda found: "" if found["name"] == own else found[0], view.statement)
+    return replace(view, statement=text)
 
 
 def make(link: Link, wanted: Definitions, database: str) -> list[tuple[Code, SqlError]]:

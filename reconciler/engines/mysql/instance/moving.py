@@ -160,7 +160,8 @@ class _Move:
         making.drop(self._link, self._registry, self._sources)
 
     def _make(self, session: Link, wanted: Definitions) -> None:
-        self._refused = tuple(code for code, _error in definitions.make(session, wanted, self._target))
+        refused = definitions.make(session, wanted, self._target)
+        self._refused = tuple(definitions.unqualified(code) for code, _error in refused)
 
     def _note(self, wanted: Definitions, *, broken: bool) -> None:
         """Note this code of the database, and no other."""
