@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from reconciler.engines.mysql import catalog, rows
 from reconciler.engines.mysql.failures import SqlError, lost, safe_message
 from reconciler.engines.mysql.link import quoted
-from reconciler.errors import BusyError, SourceError, UnavailableError
+from reconciler.errors import BusyError, SourceError, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from reconciler.engines.base import Progress
@@ -44,6 +44,8 @@ _TRUNCATED = 1265
 _COLUMN = re.compile(r"for column '(.*)' at row")
 _ENDED = "CopyEnded"
 _STATEMENT_BYTES = 1 << 20
+_COMMAND_BYTES = 1
+"""Before the text of a statement in what is sent, which has to be less than a server's ``max_allowed_packet``."""
 _RANGE_BYTES = 64 << 20
 """Tables are divided from this size on."""
 _RANGES_PER_JOB = 2
@@ -112,6 +114,7 @@ def copy(ends: Ends, sessions: Sequence[Link], todo: Sequence[Part]) -> None:
     Raises:
         UnavailableError: a server is gone, or a definition at the source changed meanwhile.
         SourceError: rows cannot be stored as they are, or may not be read.
+        UnsupportedError: a row is larger than a statement may be at the target.
 
     """
     shared = _Shared(ends, deque(todo))
@@ -139,8 +142,9 @@ class _Shared:
                     writer.rows(statement)
                 with self._ends.told():
                     session.rows(_BYTES)
+                largest = int(writer.value("SELECT @@max_allowed_packet"))
                 while (part := self._next()) is not None:
-                    self._copy(session, writer, part)
+                    self._copy(session, writer, part, largest)
                 with self._ends.told():
                     session.rows("SET NAMES utf8mb4")
         except BaseException:
@@ -156,22 +160,23 @@ class _Shared:
             self._ends.progress(f"copying table {done} of {self._count} ({self._bytes / _GIB:.2f} GiB so far)")
             return part
 
-    def _copy(self, session: Link, writer: Link, part: Part) -> None:
+    def _copy(self, session: Link, writer: Link, part: Part, largest: int) -> None:
         if part.history:
             writer.rows(HISTORY)
         with self._ends.told():
             session.rows("SAVEPOINT one_table")
-        pending: list[bytes] = []
-        size = 0
+        head = rows.insert(self._ends.place(part.table), part.columns)
         with closing(self._read(session, part)) as found:
-            for literal in found:
-                pending.append(literal)
-                size += len(literal)
-                if size >= _STATEMENT_BYTES:
-                    self._write(writer, part, pending, size)
-                    pending, size = [], 0
-        if pending:
-            self._write(writer, part, pending, size)
+            for some in _batches(found, min(_STATEMENT_BYTES, largest - len(head) - _COMMAND_BYTES)):
+                statement = head + b",".join(some)
+                if len(statement) + _COMMAND_BYTES >= largest:
+                    raise UnsupportedError(
+                        f"a row of {self._ends.source}'s table {part.name} takes a statement of {len(statement)} bytes,"
+                        f" and {self._ends.target} takes {largest} (max_allowed_packet)",
+                        reason="RowTooLarge",
+                        hint="set max_allowed_packet there to twice the size of the largest row, or more",
+                    )
+                self._write(writer, part, statement)
         with self._ends.told():
             session.rows("ROLLBACK TO SAVEPOINT one_table")
 
@@ -184,11 +189,11 @@ class _Shared:
         except SqlError as error:
             raise self._ends.failure(SqlError(error.code, f"table {part.name}: {error}")) from None
 
-    def _write(self, writer: Link, part: Part, pending: list[bytes], size: int) -> None:
+    def _write(self, writer: Link, part: Part, statement: bytes) -> None:
         if self._failed.is_set():
             raise BusyError("another table could not be copied", reason=_ENDED)
         try:
-            writer.execute(rows.insert(self._ends.place(part.table), part.columns) + b",".join(pending))
+            writer.execute(statement)
             warned = writer.value("SELECT @@warning_count")
             told = writer.rows("SHOW WARNINGS") if warned else []
         except SqlError as error:
@@ -203,7 +208,21 @@ class _Shared:
                 f"rows of {self._ends.source}'s table {part.name} would not be stored as they are: {said}"
             )
         with self._lock:
-            self._bytes += size
+            self._bytes += len(statement)
+
+
+def _batches(literals: Iterable[bytes], room: int) -> Iterator[list[bytes]]:
+    """Yield rows that fit into one statement together; one that fits into none is alone."""
+    some: list[bytes] = []
+    size = 0
+    for literal in literals:
+        if some and size + len(literal) > room:
+            yield some
+            some, size = [], 0
+        some.append(literal)
+        size += len(literal) + len(b",")
+    if some:
+        yield some
 
 
 def _is_error_value(part: Part, code: int, said: str) -> bool:

@@ -290,6 +290,26 @@ def test_a_name_of_a_database_is_nothing_but_a_name(place: Place) -> None:
     assert place.live.sql("SELECT user FROM mysql.user WHERE user = 'chief'") == []
 
 
+@pytest.mark.long
+def test_statements_are_as_large_as_an_instance_takes_and_a_row_that_is_larger_is_named(place: Place) -> None:
+    work = place.snapshot(
+        "CREATE DATABASE shop; USE shop;"
+        " CREATE TABLE large (t longtext); INSERT INTO large VALUES (repeat('x', 100000));"
+        " CREATE TABLE many (t text); INSERT INTO many SELECT repeat('x', 100) FROM seq_1_to_5000"
+    )
+    work = named(work, "packets")
+    try:
+        place.live.sql(f"SET GLOBAL max_allowed_packet = {256 << 10}")
+        place.load(work)
+        assert place.rows(place.delivered(work).clone, "SELECT count(*), min(length(t)) FROM many") == [(5000, 100)]
+        place.live.sql(f"SET GLOBAL max_allowed_packet = {64 << 10}")
+        with pytest.raises(UnsupportedError, match=r"table shop\.large takes a statement of 100\d\d\d bytes") as raised:
+            place.load(work)
+        assert raised.value.reason == "RowTooLarge"
+    finally:
+        place.live.sql("SET GLOBAL max_allowed_packet = DEFAULT")
+
+
 def test_an_owner_reaches_nothing_but_its_databases_and_our_code_lends_it_no_rights(
     place: Place, shop: CloneWork
 ) -> None:
