@@ -68,6 +68,16 @@ DELIMITER ;
 CALL add_child(1);
 """
 TABLES = ("parent", "child", "part", "old", "older", "packed", "odd name")
+NUMBERED = (
+    "(a int, b bigint unsigned GENERATED ALWAYS AS ROW START, e bigint unsigned GENERATED ALWAYS AS ROW END,"
+    " PERIOD FOR SYSTEM_TIME (b, e)) WITH SYSTEM VERSIONING ENGINE=InnoDB"
+)
+"""A table whose history is told by numbers of transactions."""
+PASTS = (
+    f"CREATE TABLE shop.emptied {NUMBERED}; INSERT INTO shop.emptied (a) VALUES (1); DELETE FROM shop.emptied;"
+    f" DELETE HISTORY FROM shop.emptied; CREATE TABLE shop.lived {NUMBERED};"
+    " INSERT INTO shop.lived (a) VALUES (1); UPDATE shop.lived SET a = 2"
+)
 FEWEST_RIGHTS = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES,"
     " EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, TRIGGER, DELETE HISTORY, SHOW DATABASES,"
@@ -251,6 +261,7 @@ def test_all_databases_of_a_snapshot_are_there_under_names_of_the_clone(place: P
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("shop")
 @pytest.mark.parametrize(
     ("script", "reason", "told"),
     [
@@ -264,9 +275,14 @@ def test_all_databases_of_a_snapshot_are_there_under_names_of_the_clone(place: P
             "LoadFailed",
             r"view shop\.v: .*denied",
         ),
+        (
+            PASTS,
+            "HistoryLost",
+            r"history of shop\.lived",
+        ),
     ],
 )
-def test_what_names_databases_is_refused_by_name_and_leaves_nothing(
+def test_what_cannot_be_there_is_refused_by_name_and_leaves_nothing(
     place: Place, script: str, reason: str, told: str
 ) -> None:
     work = place.snapshot(f"CREATE DATABASE shop; {script}")

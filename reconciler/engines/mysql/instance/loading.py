@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.engines.mysql import catalog, server, transfer
+from reconciler.engines.mysql import catalog, rows, server, transfer
 from reconciler.engines.mysql.failures import SqlError, lost
 from reconciler.engines.mysql.instance import accounts, copies, definitions, making
 from reconciler.engines.mysql.instance import catalog as hosted
@@ -39,6 +39,7 @@ _SEQUENCES = """
 SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s
     AND column_default REGEXP '^(nextval|lastval|setval)[(]' ORDER BY table_name, ordinal_position
 """
+_PAST = "SELECT (SELECT count(*) FROM {0} FOR SYSTEM_TIME ALL) > (SELECT count(*) FROM {0})"
 
 
 def load(access: InstanceLink, registry: Registry, work: CloneWork, *, jobs: int, progress: Progress) -> None:
@@ -79,12 +80,13 @@ class _Load:
         code = definitions.read(first, name)
         self._require_own_names(first, name)
         with access.session() as link:
+            history = transfer.takes_history(link)
             self._require_code_to_be_made(link, name, code)
+            self._require_history(first, tables, history=history)
             hosted.databases(link, self._registry).require_free(target, access.where)
             mark = TemplateMark(snapshot=self._snapshot, database=name)
             making.make(access, link, self._registry, target, mark, making.sorting(first, name))
             self._made.append(target)  # views that are made already show what they are while their definer may read
-            history = transfer.takes_history(link)
             with accounts.working(access, link, self._registry, self._snapshot, self._made) as worker:
                 link.close()  # it may take hours
                 self._make_tables(worker, first, tables, target)
@@ -166,6 +168,24 @@ class _Load:
                 reason="CodeRefused",
                 hint="SET GLOBAL log_bin_trust_function_creators = 1 there",
             )
+
+    def _require_history(self, first: Link, tables: list[Table], *, history: bool) -> None:
+        """Insist that what tables keep of their past can come along.
+
+        Raises:
+            UnsupportedError: one has some that cannot.
+
+        """
+        for table in tables:
+            if not table.versioned or rows.columns_of(first, table.database, table.name, history=history)[1]:
+                continue
+            if first.value(_PAST.format(table.place)):
+                newer = "" if history else ", or use an instance of MariaDB 10.11 or later"
+                raise UnsupportedError(
+                    f"the history of {table.database}.{table.name} would be lost on {self._access.where}",
+                    reason="HistoryLost",
+                    hint=f"DELETE HISTORY FROM it in a script of the image{newer}",
+                )
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
