@@ -29,7 +29,7 @@ from tests.support import free_port
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reconciler.proc import Account
 
@@ -76,10 +76,12 @@ class Production:
         setup: Sequence[str] = SETUP,
         port: int | None = None,
         options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.root, self.data = root, root / "production"
         self.port = port
         self._options = tuple(options)
+        self._environment = server.environment() | dict(environment or {})
         self._account = account
         self._installed = server.choose(MARIADB)
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,7 +104,7 @@ class Production:
         options = [*reached, "--log-bin", "--server-id=7", f"--socket={self._socket}", f"--pid-file={pid}"]
         argv: list[str | Path] = [program, "--no-defaults", f"--datadir={self.data}", *options, *self._options, *more]
         log = self.root / "production.log"
-        self._process = proc.spawn(argv, log=log, env=server.environment(), cwd=self.root, account=self._account)
+        self._process = proc.spawn(argv, log=log, env=self._environment, cwd=self.root, account=self._account)
         deadline = time.monotonic() + 60
         while not pid.exists():
             assert self._process.poll() is None, log.read_text()
@@ -218,7 +220,9 @@ def certificate(directory: Path, name: str) -> tuple[Path, Path]:
 
 
 @contextmanager
-def instance(*setup: str, parent: Path | None = None, options: Sequence[str] = ()) -> Iterator[Production]:
+def instance(
+    *setup: str, parent: Path | None = None, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Production]:
     """Have a server of somebody else's in the block, below ``parent``, whose user ``copier`` may do everything.
 
     It outlives no power failure, and need not wait for disks.
@@ -229,7 +233,9 @@ def instance(*setup: str, parent: Path | None = None, options: Sequence[str] = (
     if account is not None:
         os.chown(root, account.uid, account.gid)
     try:
-        made = Production(root, account, setup=setup, port=free_port(), options=[*_NO_DISKS, *options])
+        made = Production(
+            root, account, setup=setup, port=free_port(), options=[*_NO_DISKS, *options], environment=environment
+        )
         try:
             made.let_in("ALL ON *.* WITH GRANT OPTION")
             yield made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,7 @@ FEWEST_RIGHTS = (
 )
 """As docs/instances.md has them."""
 _OURS = InstallationId("0123456789abcdef")
+_SOMEBODY = 12345
 _APP = UserWish("app", "owner", "correct horse")
 
 
@@ -594,7 +596,8 @@ def test_tables_are_copied_as_files_where_these_are_at_hand(mariadb: MariaDbHarn
     with instance(options=["--skip-log-bin"]) as live:
         place = Place(mariadb, live, live.data)
         many = "CREATE TABLE many (a int AUTO_INCREMENT PRIMARY KEY); INSERT INTO many SELECT seq FROM seq_1_to_20000;"
-        work = place.snapshot("CREATE DATABASE shop", SHOP + many)
+        spots = "CREATE TABLE spots (at point NOT NULL, SPATIAL INDEX (at)); INSERT INTO spots VALUES (POINT(1, 2));"
+        work = place.snapshot("CREATE DATABASE shop", SHOP + many + spots)
         place.load(work)
         inserted = "SHOW GLOBAL STATUS LIKE 'Handler_write'"
         ((_name, before),) = live.sql(inserted)
@@ -605,13 +608,32 @@ def test_tables_are_copied_as_files_where_these_are_at_hand(mariadb: MariaDbHarn
         place.rows(hosted.clone, "INSERT INTO many VALUES ()", "DELETE FROM parent WHERE id = 1")
         assert place.rows(hosted.clone, "SELECT max(a), count(*) FROM many") == [(20_001, 20_001)]
         assert place.rows(hosted.clone, "SELECT count(*) FROM child") == [(0,)]
-        checked = live.sql(f"USE `{hosted.clone}`", "CHECK TABLE many, parent, packed, kept EXTENDED")
+        checked = live.sql(f"USE `{hosted.clone}`", "CHECK TABLE many, parent, packed, kept, spots EXTENDED")
         assert {row[3] for row in checked} == {"OK"}
         assert list((live.data / hosted.clone).glob("*.cfg")) == []
         place.data_directory = live.root
         with pytest.raises(UnsupportedError) as raised:
             place.instance().create(place.hosted(work))
         assert raised.value.reason == "DataDirectoryDiffers"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes two accounts")
+def test_files_are_not_put_where_the_instance_could_not_write_to_them(mariadb: MariaDbHarness) -> None:
+    open_to_all = {"UMASK": "0666", "UMASK_DIR": "0777"}
+    with instance(options=["--skip-log-bin"], environment=open_to_all) as live:
+        live.data.chmod(0o777)
+        place = Place(mariadb, live, live.data)
+        work = place.snapshot("CREATE DATABASE shop; CREATE TABLE shop.t (a int) ENGINE=InnoDB")
+        place.load(work)
+        os.seteuid(_SOMEBODY)
+        try:
+            with pytest.raises(UnsupportedError, match="of another account than ours") as raised:
+                place.instance().create(place.hosted(work))
+        finally:
+            os.seteuid(0)
+        assert raised.value.reason == "DataDirectoryDiffers"
+        assert place.delivered(work).clone in {row[0] for row in live.sql("SHOW DATABASES")}
 
 
 def test_an_instance_that_writes_a_binary_log_copies_rows_which_others_can_follow(

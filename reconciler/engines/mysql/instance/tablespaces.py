@@ -13,6 +13,7 @@ import.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.engines import files
@@ -37,10 +38,13 @@ SELECT table_name, CAST(CONVERT(table_name USING filename) AS BINARY) FROM infor
 WHERE table_schema = %s AND engine = 'InnoDB' AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')
     AND create_options NOT LIKE '%%partitioned%%' AND create_options NOT LIKE '%%ENCRYPT%%'
     AND NOT EXISTS (SELECT 1 FROM information_schema.statistics s WHERE s.table_schema = t.table_schema
-        AND s.table_name = t.table_name AND s.index_type = 'FULLTEXT')
+        AND s.table_name = t.table_name AND s.index_type NOT IN ('BTREE', 'HASH', 'RTREE', 'SPATIAL'))
 ORDER BY table_name
 """
-"""Full-text indexes have tables of their own, and partitions are imported one by one: these go by their rows."""
+"""Indexes of other types have files of their own (full text, vectors), and partitions are imported one by one.
+
+These go by their rows. A vector index that an import lacks is not noticed by it (MDEV-35069).
+"""
 
 
 class _Table(NamedTuple):
@@ -52,7 +56,8 @@ def take(access: InstanceLink, link: Link, template: Row, target: Row) -> frozen
     """Fill the tables of an empty database from the files of a template; return the names of those that are full.
 
     Raises:
-        UnsupportedError: what the configuration says is not the data directory of the instance.
+        UnsupportedError: what the configuration says is not the data directory of the instance, or we
+            cannot give it files.
 
     """
     base = access.reach.data_directory
@@ -87,12 +92,19 @@ def _export(link: Link, template: Row, tables: Sequence[_Table], source: Path, p
 def _directory(access: InstanceLink, link: Link, base: Path, row: Row) -> Path:
     """Return the directory of a database of ours, once it is certain that it is the one of the instance."""
     name = bytes(link.value("SELECT CAST(CONVERT(%s USING filename) AS BINARY)", row.name)).decode()
+    hint = f"correct or remove runtimes.instance.{access.reach.name}.dataDirectory in the configuration"
     options = files.read_small(base / name / _OPTIONS)
     if options is None or row.token not in options:
         raise UnsupportedError(
             f"{base} is not the data directory of {access.where}, or cannot be read by us",
             reason="DataDirectoryDiffers",
-            hint=f"correct or remove runtimes.instance.{access.reach.name}.dataDirectory in the configuration",
+            hint=hint,
+        )
+    if os.geteuid() not in (0, (base / name).lstat().st_uid):
+        raise UnsupportedError(
+            f"{base} is of another account than ours: {access.where} could not write to files that we put there",
+            reason="DataDirectoryDiffers",
+            hint=f"run the reconciler as root or as that account; or {hint}",
         )
     return base / name
 
