@@ -93,7 +93,13 @@ CLONES = st.builds(
 VOLUMES = st.builds(state.Volume, NAMES, NAMES, st.sampled_from(state.VolumeState), BUILDS | SNAPSHOTS | CLONES)
 POOLS = st.builds(state.ObservedPool, NAMES, NAMES, st.booleans(), NAMES, INTEGERS, INTEGERS, INTEGERS, st.booleans())
 SERVERS = st.builds(
-    state.ObservedServer, NAMES, NAMES, st.sampled_from(state.ServerState), st.none() | INTEGERS, st.none() | TIMES
+    state.ObservedServer,
+    NAMES,
+    NAMES,
+    st.sampled_from(state.ServerState),
+    st.none() | INTEGERS,
+    st.none() | TIMES,
+    st.booleans(),
 )
 FAILURES = st.builds(state.Failure, NAMES, NAMES, st.booleans(), NAMES, INTEGERS, TIMES, st.none() | TIMES)
 REQUESTS = st.builds(
