@@ -129,7 +129,7 @@ def tables(link: Link, names: Sequence[str]) -> tuple[list[Table], list[tuple[st
         if "VIEW" in str(kind):
             views.append((str(database), str(name)))
         elif not engine:
-            raise SourceError(f"the primary cannot open the table {database}.{name}: {comment}")
+            raise SourceError(f"the table {database}.{name} cannot be opened: {comment}")
         elif kind != "TEMPORARY":
             versioned, sequence = kind == "SYSTEM VERSIONED", kind == "SEQUENCE"
             found.append(Table(str(database), str(name), str(engine), int(length), sequence, versioned))
@@ -171,7 +171,7 @@ def routines(link: Link, names: Sequence[str]) -> list[Code]:
         what = f"{str(kind).lower()} {database}.{name}"
         if row[2] is None:
             raise SourceError(
-                f"the code of {what} is not shown to the user of the primary",
+                f"the code of {what} is not shown to the user that reads it",
                 reason="PrimaryRefused",
                 hint="GRANT SELECT ON mysql.proc TO it",
             )
