@@ -9,34 +9,34 @@ import pytest
 
 from reconciler.ids import SnapshotId, on_instance
 from tests.crash.killed import Place, count, killed_at
-from tests.hosted.world import ON_SHARED, Hosted, hosted_mariadb, hosted_world
+from tests.hosted.world import ON_SHARED, Hosted, OnMariaDb, PairOnMariaDb, hosted_mariadb, hosted_world
 from tests.support import clone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
-MOST = int(os.environ.get("RECONCILER_TEST_KILLS", "8"))
-"""How many places of each kind of work are tried; all of them take minutes."""
-_PARTS = (
-    "engines/postgres/instance/",
-    "engines/mysql/instance/",
-    "apply/templates.py",
-    "apply/clones.py",
-    "apply/serving.py",
-    "storage/",
-)
+MOST = int(os.environ.get("RECONCILER_TEST_KILLS", "6"))
+"""How many places of each kind of work are tried on the instance, and half as many here; all of them take minutes."""
+_THERE = ("engines/postgres/instance/", "engines/mysql/instance/")
+_HERE = ("apply/templates.py", "apply/clones.py", "apply/serving.py", "storage/")
 
 
-@pytest.fixture(scope="module", params=["postgres", "mariadb", "files"])
+@pytest.fixture(scope="module", params=["postgres", "mariadb", "files", "pair"])
 def hosted(request: pytest.FixtureRequest) -> Iterator[Hosted]:
-    files = request.param == "files"
-    with hosted_world("18") if request.param == "postgres" else hosted_mariadb(files=files) as made:
+    with _world(request.param) as made:
         made.world.configure(prune={"maxDelete": 1000, "maxDeletePercent": 100}, undo={"grace": "1h"})
         made.world.write("shop.yaml", made.image())
         made.world.converge()
         yield made
+
+
+def _world(kind: str) -> AbstractContextManager[Hosted]:
+    if kind == "postgres":
+        return hosted_world("18")
+    return hosted_mariadb(files=kind == "files", made_as=PairOnMariaDb if kind == "pair" else OnMariaDb)
 
 
 def absent(hosted: Hosted) -> None:
@@ -68,17 +68,42 @@ def remove(hosted: Hosted) -> None:
     hosted.world.remove("dev.yaml")
 
 
+def go_on(hosted: Hosted) -> None:
+    hosted.world.converge(passes=6)
+
+
+def undo(hosted: Hosted) -> None:
+    """Want what was before, also where there is nothing to undo yet."""
+    hosted.world.apply(("undo", "dev"))
+    hosted.world.converge(passes=6)
+
+
 def is_new(hosted: Hosted) -> None:
     assert hosted.rows("dev", "SELECT count(*) FROM product") == [(3,)]
-    assert (beside_template(hosted), hosted.logins()) == ({"dev"}, {"dev_app"})
+    assert (beside_template(hosted), hosted.logins()) == ({*hosted.names("dev")}, {"dev_app"})
+    hosted.require_code("dev")
 
 
 def is_reset(hosted: Hosted) -> None:
     """The clone is new, and what it was before is one undo away."""
     assert hosted.rows("dev", "SELECT count(*) FROM product") == [(3,)]
-    assert (len(beside_template(hosted)), hosted.logins()) == (2, {"dev_app"})
+    assert (len(beside_template(hosted)), hosted.logins()) == (2 * len(hosted.parts), {"dev_app"})
+    hosted.require_code("dev")
     hosted.world.apply(("undo", "dev")).require()
     assert hosted.rows("dev", "SELECT count(*) FROM product") == [(0,)]
+    hosted.require_code("dev")
+
+
+def is_whole(hosted: Hosted) -> None:
+    """It is what it was, or new and that one undo away; and it keeps what is made in it from now on."""
+    if hosted.rows("dev", "SELECT count(*) FROM product") != [(0,)]:
+        is_reset(hosted)
+    hosted.require_code("dev")
+    hosted.rows("dev", "CREATE VIEW mine AS SELECT count(*) AS number FROM product")
+    hosted.world.apply(("reset", "dev")).require()
+    hosted.world.apply(("undo", "dev")).require()
+    assert hosted.rows("dev", "SELECT number FROM mine") == [(0,)]
+    hosted.require_code("dev")
 
 
 def is_gone(hosted: Hosted) -> None:
@@ -86,33 +111,35 @@ def is_gone(hosted: Hosted) -> None:
 
 
 def beside_template(hosted: Hosted) -> set[str]:
-    return {name for name in hosted.databases() if not name.endswith(".template")}
+    return {name for name in hosted.databases() if ".template" not in name}
 
 
 @pytest.mark.parametrize(
-    ("prepare", "change", "check"),
+    ("prepare", "change", "then", "check"),
     [
-        pytest.param(absent, ask, is_new, id="load-and-create"),
-        pytest.param(worked_in, ask_for_reset, is_reset, id="reset"),
-        pytest.param(worked_in, remove, is_gone, id="delete"),
+        pytest.param(absent, ask, go_on, is_new, id="load-and-create"),
+        pytest.param(worked_in, ask_for_reset, go_on, is_reset, id="reset"),
+        pytest.param(worked_in, ask_for_reset, undo, is_whole, id="reset-and-undo"),
+        pytest.param(worked_in, remove, go_on, is_gone, id="delete"),
     ],
 )
 def test_killed_anywhere_it_converges_and_nothing_is_left_on_the_instance(
     hosted: Hosted,
     prepare: Callable[[Hosted], None],
     change: Callable[[Hosted], None],
+    then: Callable[[Hosted], None],
     check: Callable[[Hosted], None],
 ) -> None:
     prepare(hosted)
     change(hosted)
-    places = [place for place in count(hosted.world.config_file) if any(part in place.burst for part in _PARTS)]
+    places = count(hosted.world.config_file)
     reached = 0
-    for place in sampled(places):
+    for place in (*sampled(places, _THERE, MOST), *sampled(places, _HERE, MOST // 2)):
         prepare(hosted)
         change(hosted)
         reached += killed_at(hosted.world.config_file, place)
         try:
-            hosted.world.converge(passes=6)
+            then(hosted)
             check(hosted)
             assert (hosted.world.leftovers(), hosted.idle()) == ([], [])
         except BaseException as error:
@@ -121,7 +148,8 @@ def test_killed_anywhere_it_converges_and_nothing_is_left_on_the_instance(
     assert reached > 0
 
 
-def sampled(places: list[Place]) -> list[Place]:
-    """Return some places, evenly spread."""
-    step = max(1, len(places) // MOST)
-    return places[::step]
+def sampled(places: list[Place], parts: tuple[str, ...], most: int) -> list[Place]:
+    """Return some places of these parts of the program, evenly spread."""
+    found = [place for place in places if any(part in place.burst for part in parts)]
+    step = max(1, len(found) // max(1, most))
+    return found[::step]

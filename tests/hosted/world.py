@@ -49,13 +49,21 @@ class Hosted(ABC):
     engine: ClassVar[str]
     products: ClassVar[str]
     """A script that makes the table ``product`` with three rows."""
+    parts: ClassVar[tuple[str, ...]] = ("shop",)
+    """The databases of the image, each with what the script makes."""
+    code: ClassVar[tuple[tuple[str, Rows], ...]] = ()
+    """Statements that run the code of one, with what they return; they leave it as it was."""
     write_anyway: ClassVar[str] = ""
     """What a reader might try to be let write."""
 
     def image(self, **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML
         """Return the image ``shop``."""
-        scripts = [{"inline": self.products, "database": "shop"}]
-        return image("shop", **{"engine": self.engine, "scripts": scripts, **spec})
+        scripts = [{"inline": self.products, "database": part} for part in self.parts]
+        return image("shop", **{"engine": self.engine, "databases": [*self.parts], "scripts": scripts, **spec})
+
+    def names(self, clone: str) -> list[str]:
+        """Return the databases of a clone."""
+        return [clone] if len(self.parts) == 1 else [f"{clone}_{part}" for part in self.parts]
 
     def clone(self, name: str, **spec: Any) -> None:  # noqa: ANN401 - as YAML
         """Have a clone on the instance, of the image ``shop``."""
@@ -76,13 +84,20 @@ class Hosted(ABC):
         with self.session(name, user) as session:
             return session.rows(statement)
 
+    def require_code(self, name: str) -> None:
+        """Insist that the code of a clone does in each of its databases what it did in the image."""
+        for database in self.names(name):
+            with self.session(name, database=database) as session:
+                for statement, expected in self.code:
+                    assert session.rows(statement) == expected, (database, statement)
+
     @contextmanager
     def session(
         self, name: str, user: str = "app", *, database: str | None = None, password: str | None = None
     ) -> Iterator[Session]:
         """Be connected to a clone as one of its users, with the password that was generated."""
         known = self.world.password(name, user) if password is None else password
-        with self.connected(f"{name}_{user}", known, database or name) as session:
+        with self.connected(f"{name}_{user}", known, database or self.names(name)[0]) as session:
             yield session
 
     @property
@@ -234,6 +249,14 @@ class OnMariaDb(Hosted):
     products = (
         "CREATE TABLE product (id integer PRIMARY KEY, name text NOT NULL);"
         "INSERT INTO product VALUES (1, 'Product 1'), (2, 'Product 2'), (3, 'Product 3');"
+        "CREATE FUNCTION total() RETURNS integer READS SQL DATA RETURN (SELECT count(*) FROM product);"
+        "CREATE VIEW listed AS SELECT id, name, total() AS total FROM product;"
+        "CREATE TRIGGER marks BEFORE INSERT ON product FOR EACH ROW SET NEW.name = concat(NEW.name, '!');"
+    )
+    code = (
+        ("INSERT INTO product VALUES (9, 'new')", []),
+        ("SELECT name, total = (SELECT count(*) FROM product) FROM listed WHERE id = 9", [("new!", 1)]),
+        ("DELETE FROM product WHERE id = 9", []),
     )
 
     @property
@@ -306,6 +329,13 @@ class OnMariaDb(Hosted):
         self.server.start()
 
 
+@dataclass
+class PairOnMariaDb(OnMariaDb):
+    """MariaDB, with clones of two databases."""
+
+    parts = ("shop", "stock")
+
+
 @contextmanager
 def hosted_world(major: str, *settings: str, parent: Path | None = None, user: str = "boss") -> Iterator[OnPostgres]:
     """Have both in the block: the server below ``parent``, with ``settings``, and ``user`` as whom we get in."""
@@ -317,14 +347,15 @@ def hosted_world(major: str, *settings: str, parent: Path | None = None, user: s
 
 
 @contextmanager
-def hosted_mariadb(*options: str, files: bool = False) -> Iterator[OnMariaDb]:
+def hosted_mariadb(*options: str, files: bool = False, made_as: type[OnMariaDb] = OnMariaDb) -> Iterator[OnMariaDb]:
     """Have both in the block, with MariaDB: a server with ``options``, whose ``files`` are at hand or not."""
     if not MariaDbEngine().servers():
         pytest.skip("needs MariaDB on this host (packages mariadb-server-core, mariadb-client-core)")
-    with live_mariadb(options=["--skip-log-bin", *options] if files else options) as server:
+    logs = ["--skip-log-bin"] if files else ["--log-bin-trust-function-creators=1"]
+    with live_mariadb(options=[*logs, *options]) as server:
         more = {"dataDirectory": str(server.data)} if files else {}
         with installed(server.url(), "mariadb", **more) as made:
-            yield OnMariaDb(made, server)
+            yield made_as(made, server)
 
 
 @contextmanager
