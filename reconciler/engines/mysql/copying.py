@@ -8,7 +8,6 @@ others. Definers become that account.
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from reconciler.engines.base import SourceIdentity
 from reconciler.engines.mysql import accounts, catalog, code, moment, notes, primary, rights, server, settings, transfer
 from reconciler.engines.mysql.failures import SqlError, lost
 from reconciler.engines.mysql.link import quoted
+from reconciler.engines.mysql.product import release
 from reconciler.errors import NotInstalledError, SourceError, UnavailableError, UnsupportedError
 from reconciler.status import words
 
@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     from reconciler.engines.mysql.transfer import Ends
 
 _NEW_SERVER_BYTES = (64 + settings.BUILD_LOG_MIB + settings.SEALED_LOG_MIB) << 20
-_VERSION = re.compile(r"(\d+)\.(\d+)\.\d+")
 _MOST_NAMED = 5
 _LOOK_SECONDS = 60
 _HELD_BYTES = 1 << 30
-Version = tuple[int, int]
 
 
 def identify(source: LocalSource, product: Product) -> SourceIdentity:
@@ -71,20 +69,20 @@ def choose_server(work: BuildWork, product: Product) -> InstalledServer:
     title = f"{product.title} {version[0]}.{version[1]}"
     if work.version is not None:
         chosen = server.choose(product, work.version)
-        if _numbers(chosen.version) < version:
+        if release(chosen.version) < version:
             raise UnsupportedError(
                 f"the primary {here.where} is {title}, and the image asks for version {work.version}",
                 hint=f'set version: "{version[0]}.{version[1]}" or newer',
             )
         return chosen
-    fitting = [one for one in server.installed_servers(product) if _numbers(one.version) >= version]
+    fitting = [one for one in server.installed_servers(product) if release(one.version) >= version]
     if not fitting:
         known = ", ".join(one.version for one in server.installed_servers(product)) or "none"
         raise NotInstalledError(
             f"the primary {here.where} is {title}, and no server here can hold what it holds; found: {known}",
             hint=product.install_hint,
         )
-    return min(fitting, key=lambda one: _numbers(one.version))
+    return min(fitting, key=lambda one: release(one.version))
 
 
 def wanted(link: Link, here: Primary, product: Product, listed: Sequence[str]) -> tuple[str, ...]:
@@ -156,19 +154,14 @@ def _target(work: BuildWork, product: Product) -> Iterator[tuple[str, Link]]:
         yield password, link
 
 
-def _version(link: Link, here: Primary, product: Product) -> Version:
+def _version(link: Link, here: Primary, product: Product) -> tuple[int, int]:
     found = str(link.value("SELECT @@version"))
     if ("MariaDB" in found) != (product.name == "mariadb"):
         other = "MariaDB" if "MariaDB" in found else "MySQL"
         raise SourceError(
             f"the primary {here.where} is {other} {found}, not {product.title}", hint=f"engine: {other.lower()}"
         )
-    return _numbers(found)
-
-
-def _numbers(version: str) -> Version:
-    found = _VERSION.search(version)
-    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
+    return release(found)
 
 
 def _note_layout(work: BuildWork, link: Link) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MARIADB_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)[^\s]*-MariaDB", re.IGNORECASE)
 _MYSQL_VERSION = re.compile(r"Ver ((\d+\.\d+)\.\d+)")
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
 _STRICT = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 _NO_HASH = "invalid"
 """What the server keeps of no password."""
@@ -270,6 +271,12 @@ class MySql(Product):
 
     def no_files(self, directory: Path) -> str:  # noqa: ARG002 - of the contract
         return "NULL"
+
+
+def release(version: str) -> tuple[int, int]:
+    """Return the numbers of a version that say which release it is of; zeros where it has none."""
+    found = _RELEASE.search(version)
+    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
 
 
 def native_hash(password: str) -> str:

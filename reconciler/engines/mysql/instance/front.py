@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.base import HostedTemplate
 from reconciler.engines.mysql.instance import activity, catalog, databases, loading, scripts
-from reconciler.engines.mysql.instance.link import InstanceLink, version
+from reconciler.engines.mysql.instance.link import InstanceLink
 from reconciler.engines.mysql.instance.marks import CloneMark, Registry, TemplateMark
-from reconciler.engines.mysql.product import MARIADB
+from reconciler.engines.mysql.product import MARIADB, release
 from reconciler.errors import PermanentError, ReconcilerError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class MariaDbInstance:
         with self._link.session(look=True) as link:
             found = str(link.value("SELECT @@version"))
             lower_case = str(link.value(f"SELECT @@{_LOWER_CASE}"))
-        if version(found) < version(f"{snapshot.major}.0"):
+        if release(found) < release(snapshot.major):
             raise UnsupportedError(
                 f"{self._link.where} is MariaDB {found}, and snapshot {snapshot.snapshot} is of {snapshot.major}",
                 reason="InstanceTooOld",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.engines.mysql import failures, primary
 from reconciler.engines.mysql.failures import SqlError, lost
+from reconciler.engines.mysql.product import release
 from reconciler.errors import BusyError, PermanentError, UnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -137,12 +138,6 @@ class InstanceLink:
                 reason="OtherProduct",
                 hint="clones of MySQL on an instance are not supported in this version",
             )
-        if version(found) < OLDEST:
+        if release(found) < OLDEST:
             oldest = ".".join(map(str, OLDEST))
             raise UnsupportedError(f"{self.where} is MariaDB {found}", hint=f"the oldest version is {oldest}")
-
-
-def version(text: str) -> tuple[int, int]:
-    """Return the numbers of a version that say which release it is of."""
-    parts = text.split("-", maxsplit=1)[0].split(".")
-    return int(parts[0]), int(parts[1])
