@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 FOLLOWER = clone("dev", onRefresh="recreate")
-MAJORS = [installed.major for installed in server.installed_servers()]
+MAJORS = sorted({installed.major for installed in server.installed_servers()})
 
 
-@pytest.fixture(scope="module", params=sorted(set(MAJORS)))
+@pytest.fixture(
+    scope="module", params=[MAJORS[-1], *(pytest.param(major, marks=pytest.mark.long) for major in MAJORS[:-1])]
+)
 def production(request: pytest.FixtureRequest) -> Iterator[Primary]:
     with primary(request.param) as made:
         made.enter(20)
