@@ -628,25 +628,30 @@ def remove_dev(world: World) -> None:
     world.remove("dev.yaml")
 
 
+SLOW = 8
+"""Where a run to the end takes seconds, more of them are killed before one may come to it."""
 SCENARIOS = {
-    "build": Scenario(nothing, write_image, parts=2),
+    "build": Scenario(nothing, write_image, chain=SLOW, parts=2),
     "clone": Scenario(snapshot_only, write_clone(), fresh),
-    "build-dump": Scenario(committed_dump, commit_dump_image, usable, beyond=("build",)),
-    "build-archive": Scenario(archive, write_archive_image, usable, beyond=("build", "build-dump")),
-    "build-backup": Scenario(backup, write_backup_image, usable, beyond=("build", "build-archive")),
-    "build-btrfs": Scenario(on_btrfs(nothing), write_image, beyond=("build",), part="storage/", root=True),
-    "build-masked": Scenario(with_key, write_masked_image, masked, parts=2, beyond=("build",)),
-    "build-files": Scenario(with_file, write_image_of_file, file_masked, beyond=("build", "build-masked")),
+    "build-dump": Scenario(committed_dump, commit_dump_image, usable, chain=SLOW, beyond=("build",)),
+    "build-archive": Scenario(archive, write_archive_image, usable, chain=SLOW, beyond=("build", "build-dump")),
+    "build-backup": Scenario(backup, write_backup_image, usable, chain=SLOW, beyond=("build", "build-archive")),
+    "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=SLOW, beyond=("build",), part="storage/", root=True),
+    "build-masked": Scenario(with_key, write_masked_image, masked, chain=SLOW, parts=2, beyond=("build",)),
+    "build-files": Scenario(with_file, write_image_of_file, file_masked, chain=SLOW, beyond=("build", "build-masked")),
     "follow": Scenario(
-        with_way_in, write_followed, followed, beyond=("build", "build-backup"), around=beside_a_primary
+        with_way_in, write_followed, followed, chain=SLOW, beyond=("build", "build-backup"), around=beside_a_primary
     ),
     "leave": Scenario(following, remove_followed, left, beyond=("clone",), around=beside_a_primary),
-    "replay": Scenario(on_archive, archive_more, replayed, beyond=("follow", "leave"), around=beside_a_primary),
+    "replay": Scenario(
+        on_archive, archive_more, replayed, chain=SLOW, beyond=("follow", "leave"), around=beside_a_primary
+    ),
     "refresh": Scenario(
         followed_clone,
         production_goes_on,
         refreshed,
         requests=(("refresh", "shop"),),
+        chain=SLOW,
         beyond=("build", "follow", "leave"),
         around=beside_a_primary,
     ),
@@ -654,6 +659,7 @@ SCENARIOS = {
         with_past,
         write_moment,
         of_the_moment,
+        chain=SLOW,
         beyond=("build", "build-backup", "follow", "clone"),
         around=beside_a_primary,
     ),
@@ -665,18 +671,18 @@ SCENARIOS = {
     "clone-superuser": Scenario(
         snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond=("clone",), root=True
     ),
-    "cut": Scenario(working_clone, write_second, started_from_dev, beyond=("clone", "build")),
+    "cut": Scenario(working_clone, write_second, started_from_dev, chain=SLOW, beyond=("clone", "build")),
     "cut-btrfs": Scenario(
         on_btrfs(working_clone), write_second, started_from_dev, beyond=("cut",), part="storage/", root=True
     ),
     "update": Scenario(with_guest, change_users, users_changed),
     "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit),
-    "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated, chain=8),
+    "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated, chain=SLOW),
     "reset": Scenario(working_clone, nothing, replaced, requests=RESET),
     "reset-btrfs": Scenario(
         on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond=("reset",), part="storage/", root=True
     ),
-    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), chain=8),
+    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), chain=SLOW),
     "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),)),
     "wake": Scenario(resting_clone, write_clone(idle="1h"), work_is_there),
     "restart": Scenario(working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved),
@@ -690,6 +696,7 @@ SCENARIOS = {
         in_containers(nothing),
         build_in_container,
         built_in_container,
+        chain=SLOW,
         beyond=("build",),
         part="runtimes/docker/",
         root=True,
