@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import HostedTemplate
+from reconciler.engines.instances import require_fit, too_old
 from reconciler.engines.memory import Content, run_script
-from reconciler.errors import BusyError, PermanentError, UnavailableError, UnsupportedError
+from reconciler.errors import BusyError, PermanentError, UnavailableError
 from reconciler.state.hosted import login_name, private_name, public_name
 from reconciler.state.observed import Activity
 
@@ -107,12 +108,9 @@ class MemoryInstance:
 
     def check(self, snapshot: SnapshotManifest) -> None:
         self._require_there()
-        if snapshot.engine != self._engine.name:
-            raise UnsupportedError(f"snapshot {snapshot.snapshot} is of {snapshot.engine}", reason="OtherProduct")
-        if not snapshot.databases:
-            raise PermanentError(f"snapshot {snapshot.snapshot} has no database", reason="NothingToLoad")
+        require_fit(snapshot, "the instance", engine=self._engine.name, product=self._engine.name)
         if int(self._server.major) < int(snapshot.major):
-            raise UnsupportedError(f"the instance is {self._server.major}", reason="InstanceTooOld")
+            raise too_old(snapshot, "the instance", f"{self._engine.name} {self._server.major}")
 
     def load(self, work: CloneWork, *, jobs: int, progress: Progress) -> None:  # noqa: ARG002 - it takes no time
         self._require_there()

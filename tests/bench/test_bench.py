@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,6 +33,17 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+def on_btrfs(topic: str, scratch: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """Run a topic that mounts a pool; return its figures."""
+    require_root("btrfs", "mkfs.btrfs")
+    main([topic, "--quick", "--json", "--scratch", str(scratch)])
+    found = json.loads(capsys.readouterr().out)
+    for why in found["skipped"].values():
+        pytest.skip(why)
+    figures: list[dict[str, Any]] = found["figures"]
+    return figures
+
+
 @pytest.mark.parametrize(("topic", "figures"), [("commands", 2), ("specs", 2), ("pull_requests", 2), ("loop", 1)])
 def test_a_topic_prints_its_figures(topic: str, figures: int, capsys: pytest.CaptureFixture[str]) -> None:
     main([topic, "--quick", "--json"])
@@ -48,13 +59,9 @@ def test_a_topic_prints_its_figures(topic: str, figures: int, capsys: pytest.Cap
 def test_a_topic_about_the_loop_at_work_prints_its_figures(
     topic: str, figures: int, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    require_root("btrfs", "mkfs.btrfs")
-    main([topic, "--quick", "--json", "--scratch", str(scratch)])
-    found = json.loads(capsys.readouterr().out)
-    for why in found["skipped"].values():
-        pytest.skip(why)
-    assert len(found["figures"]) == figures
-    assert all(figure["ours"] > 0 for figure in found["figures"])
+    measured = on_btrfs(topic, scratch, capsys)
+    assert len(measured) == figures
+    assert all(figure["ours"] > 0 for figure in measured)
 
 
 @pytest.mark.long
@@ -133,13 +140,9 @@ def test_masking_of_mariadb_is_measured_against_a_rebuild_by_hand(capsys: pytest
 def test_clones_are_measured_against_what_is_made_by_hand(
     topic: str, figures: int, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    require_root("btrfs", "mkfs.btrfs")
-    main([topic, "--quick", "--json", "--scratch", str(scratch)])
-    found = json.loads(capsys.readouterr().out)
-    for why in found["skipped"].values():
-        pytest.skip(why)
-    assert len(found["figures"]) == figures
-    assert all(figure["ours"] > 0 for figure in found["figures"])
+    measured = on_btrfs(topic, scratch, capsys)
+    assert len(measured) == figures
+    assert all(figure["ours"] > 0 for figure in measured)
 
 
 @pytest.mark.long
@@ -148,12 +151,8 @@ def test_clones_are_measured_against_what_is_made_by_hand(
 def test_clones_in_containers_are_measured_against_what_is_made_by_hand(
     scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    require_root("btrfs", "mkfs.btrfs")
-    main(["docker", "--quick", "--json", "--scratch", str(scratch)])
-    found = json.loads(capsys.readouterr().out)
-    for why in found["skipped"].values():
-        pytest.skip(why)
-    for one, many, memory in zip(*[iter(found["figures"])] * 3, strict=True):
+    measured = on_btrfs("docker", scratch, capsys)
+    for one, many, memory in zip(*[iter(measured)] * 3, strict=True):
         assert one["ours"] > 0
         assert one["floor"] > 0
         assert many["ours"] > 0
@@ -167,15 +166,11 @@ def test_clones_in_containers_are_measured_against_what_is_made_by_hand(
 def test_what_others_wait_for_is_measured_with_and_without(
     topic: str, waits: int, scratch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    require_root("btrfs", "mkfs.btrfs")
-    main([topic, "--quick", "--json", "--scratch", str(scratch)])
-    found = json.loads(capsys.readouterr().out)
-    for why in found["skipped"].values():
-        pytest.skip(why)
-    measured = [figure for figure in found["figures"] if figure["unit"] == "s"]
-    assert len(measured) == waits
-    assert all(figure["ours"] > 0 and figure["floor"] > 0 for figure in measured)
-    assert [figure["ours"] for figure in found["figures"] if figure["unit"] == "connections"] in ([], [0])
+    measured = on_btrfs(topic, scratch, capsys)
+    seconds = [figure for figure in measured if figure["unit"] == "s"]
+    assert len(seconds) == waits
+    assert all(figure["ours"] > 0 and figure["floor"] > 0 for figure in seconds)
+    assert [figure["ours"] for figure in measured if figure["unit"] == "connections"] in ([], [0])
 
 
 def test_a_ratio_above_its_target_is_a_miss() -> None:

@@ -628,6 +628,20 @@ def remove_dev(world: World) -> None:
     world.remove("dev.yaml")
 
 
+def of_containers(other: str, prepare: Step, change: Step, check: Step, **more: Any) -> Scenario:  # noqa: ANN401 - of Scenario
+    """Return what ``other`` does, in containers."""
+    return Scenario(
+        in_containers(prepare),
+        change,
+        check,
+        beyond=(other,),
+        part="runtimes/docker/",
+        root=True,
+        around=beside_a_daemon,
+        **more,
+    )
+
+
 SLOW = 8
 """Where a run to the end takes seconds, more of them are killed before one may come to it."""
 SCENARIOS = {
@@ -692,44 +706,12 @@ SCENARIOS = {
     "delete": Scenario(reset_before, remove_dev, gone),
     "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond=("delete",), part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
-    "build-container": Scenario(
-        in_containers(nothing),
-        build_in_container,
-        built_in_container,
-        chain=SLOW,
-        beyond=("build",),
-        part="runtimes/docker/",
-        root=True,
-        around=beside_a_daemon,
+    "build-container": of_containers("build", nothing, build_in_container, built_in_container, chain=SLOW),
+    "clone-container": of_containers(
+        "clone", snapshot_of_images_version, write_clone(runtime="docker"), fresh_in_container
     ),
-    "clone-container": Scenario(
-        in_containers(snapshot_of_images_version),
-        write_clone(runtime="docker"),
-        fresh_in_container,
-        beyond=("clone",),
-        part="runtimes/docker/",
-        root=True,
-        around=beside_a_daemon,
-    ),
-    "reset-container": Scenario(
-        in_containers(clone_in_container),
-        nothing,
-        replaced_in_container,
-        requests=RESET,
-        beyond=("reset",),
-        part="runtimes/docker/",
-        root=True,
-        around=beside_a_daemon,
-    ),
-    "delete-container": Scenario(
-        in_containers(clone_in_container),
-        remove_dev,
-        gone_from_container,
-        beyond=("delete",),
-        part="runtimes/docker/",
-        root=True,
-        around=beside_a_daemon,
-    ),
+    "reset-container": of_containers("reset", clone_in_container, nothing, replaced_in_container, requests=RESET),
+    "delete-container": of_containers("delete", clone_in_container, remove_dev, gone_from_container),
     "quarantine": Scenario(working_clone, quarantine, quarantined, unwell=True),
     "retention": Scenario(old_snapshot, lambda world: write_shop(world, "SELECT 1", keep=1), one_snapshot),
 }

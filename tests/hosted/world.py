@@ -46,6 +46,7 @@ class Hosted(ABC):
     """The installation and the server."""
 
     world: World
+    server: LiveServer | Production
     engine: ClassVar[str]
     products: ClassVar[str]
     """A script that makes the table ``product`` with three rows."""
@@ -53,6 +54,8 @@ class Hosted(ABC):
     """The databases of the image, each with what the script makes."""
     code: ClassVar[tuple[tuple[str, Rows], ...]] = ()
     """Statements that run the code of one, with what they return; they leave it as it was."""
+    disguised: ClassVar[tuple[str, ...]]
+    """Statements that make the database NAME, which looks like one of ours."""
     write_anyway: ClassVar[str] = ""
     """What a reader might try to be let write."""
 
@@ -129,9 +132,15 @@ class Hosted(ABC):
     def idle(self) -> list[str]:
         """Return what is noted or made for work there that is over."""
 
-    @abstractmethod
-    def foreign_database(self, name: str) -> Any:  # noqa: ANN401 - a context
+    @contextmanager
+    def foreign_database(self, name: str) -> Iterator[None]:
         """Have a database of somebody else's, which looks like one of ours, and insist that it stays as it is."""
+        for statement in self.disguised:
+            self.own(statement.replace("NAME", name))
+        self.own("CREATE TABLE mine (a int)", name)
+        yield
+        assert self.own("SELECT count(*) FROM mine", name) == [(0,)]
+        self.own(f"DROP DATABASE {name}")
 
     @abstractmethod
     def foreign_login(self, name: str) -> Any:  # noqa: ANN401 - as above
@@ -141,13 +150,13 @@ class Hosted(ABC):
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever works in it."""
 
-    @abstractmethod
     def stop(self) -> None:
         """Stop the server."""
+        self.server.stop()
 
-    @abstractmethod
     def start(self) -> None:
         """Start it again."""
+        self.server.start()
 
 
 @dataclass
@@ -165,6 +174,10 @@ class OnPostgres(Hosted):
 
     server: LiveServer
     engine = "postgres"
+    disguised = (
+        "CREATE DATABASE NAME",
+        "COMMENT ON DATABASE NAME IS 'Made by reconciler, which goes by this comment: {}'",
+    )
     products = (
         "CREATE TABLE product (id integer PRIMARY KEY, name text NOT NULL);"
         "INSERT INTO product SELECT number, 'Product ' || number FROM generate_series(1, 3) AS number;"
@@ -204,15 +217,6 @@ class OnPostgres(Hosted):
         return [str(row[0]) for row in self.own("SELECT rolname FROM pg_roles WHERE rolname LIKE '%worker\\_%'")]
 
     @contextmanager
-    def foreign_database(self, name: str) -> Iterator[None]:
-        self.own(f"CREATE DATABASE {name}")
-        self.own(f"COMMENT ON DATABASE {name} IS 'Made by reconciler, which goes by this comment: {{}}'")
-        self.own("CREATE TABLE mine (a int)", name)
-        yield
-        assert self.own("SELECT count(*) FROM mine", name) == [(0,)]
-        self.own(f"DROP DATABASE {name}")
-
-    @contextmanager
     def foreign_login(self, name: str) -> Iterator[None]:
         self.own(f"CREATE ROLE {name} LOGIN")
         yield
@@ -222,12 +226,6 @@ class OnPostgres(Hosted):
 
     def drop_database(self, name: str) -> None:
         self.own(f"DROP DATABASE {name} WITH (FORCE)")
-
-    def stop(self) -> None:
-        self.server.stop()
-
-    def start(self) -> None:
-        self.server.start()
 
 
 @dataclass
@@ -246,6 +244,7 @@ class OnMariaDb(Hosted):
 
     server: Production
     engine = "mariadb"
+    disguised = ("CREATE DATABASE NAME COMMENT 'Made by reconciler, which goes by this comment: {}'",)
     products = (
         "CREATE TABLE product (id integer PRIMARY KEY, name text NOT NULL);"
         "INSERT INTO product VALUES (1, 'Product 1'), (2, 'Product 2'), (3, 'Product 3');"
@@ -304,14 +303,6 @@ class OnMariaDb(Hosted):
         return found + [str(row[0]) for row in self.own(f"SELECT volume FROM {registry}.code WHERE NOT broken")]
 
     @contextmanager
-    def foreign_database(self, name: str) -> Iterator[None]:
-        self.own(f"CREATE DATABASE {name} COMMENT 'Made by reconciler, which goes by this comment: {{}}'")
-        self.own("CREATE TABLE mine (a int)", name)
-        yield
-        assert self.own("SELECT count(*) FROM mine", name) == [(0,)]
-        self.own(f"DROP DATABASE {name}")
-
-    @contextmanager
     def foreign_login(self, name: str) -> Iterator[None]:
         self.own(f"CREATE USER {name}@'%' IDENTIFIED BY 'theirs' WITH MAX_QUERIES_PER_HOUR 7")
         before = self.own(f"SHOW CREATE USER {name}@'%'")
@@ -321,12 +312,6 @@ class OnMariaDb(Hosted):
 
     def drop_database(self, name: str) -> None:
         self.own(f"DROP DATABASE {name}")
-
-    def stop(self) -> None:
-        self.server.stop()
-
-    def start(self) -> None:
-        self.server.start()
 
 
 @dataclass

@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import HostedTemplate
+from reconciler.engines.instances import require_fit, too_old
 from reconciler.engines.mysql.instance import activity, catalog, databases, loading, scripts
 from reconciler.engines.mysql.instance.link import InstanceLink
 from reconciler.engines.mysql.instance.marks import CloneMark, Registry, TemplateMark
 from reconciler.engines.mysql.product import MARIADB, release
-from reconciler.errors import PermanentError, ReconcilerError, UnsupportedError
+from reconciler.errors import ReconcilerError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,27 +77,12 @@ class MariaDbInstance:
         return frozenset(volume for volume, is_open in volumes.items() if is_open and there[volume])
 
     def check(self, snapshot: SnapshotManifest) -> None:
-        if snapshot.engine != MARIADB.name:
-            raise UnsupportedError(
-                f"{self._link.where} is MariaDB, and snapshot {snapshot.snapshot} is of {snapshot.engine}",
-                reason="OtherProduct",
-                hint="use an instance of the image's product",
-            )
-        if not snapshot.databases:
-            raise PermanentError(
-                f"snapshot {snapshot.snapshot} has no database that could be on an instance",
-                reason="NothingToLoad",
-                hint="make one in a script of the image",
-            )
+        require_fit(snapshot, self._link.where, engine=MARIADB.name, product="MariaDB")
         with self._link.session(look=True) as link:
             found = str(link.value("SELECT @@version"))
             lower_case = str(link.value(f"SELECT @@{_LOWER_CASE}"))
         if release(found) < release(snapshot.major):
-            raise UnsupportedError(
-                f"{self._link.where} is MariaDB {found}, and snapshot {snapshot.snapshot} is of {snapshot.major}",
-                reason="InstanceTooOld",
-                hint="use a newer instance, or build the image with an older version",
-            )
+            raise too_old(snapshot, self._link.where, f"MariaDB {found}")
         if lower_case != snapshot.facts.get(_LOWER_CASE, "0"):
             raise UnsupportedError(
                 f"{self._link.where} treats the case of names of tables otherwise than snapshot {snapshot.snapshot}",

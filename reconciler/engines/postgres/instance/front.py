@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reconciler.engines.base import HostedTemplate
+from reconciler.engines.instances import require_fit, too_old
 from reconciler.engines.postgres.instance import activity, catalog, databases, loading, roles, scripts
 from reconciler.engines.postgres.instance.link import Link
 from reconciler.engines.postgres.instance.marks import CloneMark, TemplateMark
-from reconciler.errors import PermanentError, ReconcilerError, UnsupportedError
+from reconciler.errors import ReconcilerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from reconciler.state.desired import Script
     from reconciler.state.observed import Activity, SnapshotManifest
     from reconciler.state.servers import Hosted
-
-
-_ENGINE = "postgres"
 
 
 class PostgresInstances:
@@ -76,26 +74,11 @@ class PostgresInstance:
         return frozenset(volume for volume, _open in marked) - {volume for volume, is_open in marked if not is_open}
 
     def check(self, snapshot: SnapshotManifest) -> None:
-        if snapshot.engine != _ENGINE:
-            raise UnsupportedError(
-                f"{self._link.where} is PostgreSQL, and snapshot {snapshot.snapshot} is of {snapshot.engine}",
-                reason="OtherProduct",
-                hint="use an instance of the image's product",
-            )
-        if not snapshot.databases:
-            raise PermanentError(
-                f"snapshot {snapshot.snapshot} has no database that could be on an instance",
-                reason="NothingToLoad",
-                hint="make one in a script of the image",
-            )
+        require_fit(snapshot, self._link.where, engine="postgres", product="PostgreSQL")
         with self._link.session(look=True) as conn:
             major = conn.info.server_version // 10_000
         if major < int(snapshot.major):
-            raise UnsupportedError(
-                f"{self._link.where} is PostgreSQL {major}, and snapshot {snapshot.snapshot} is of {snapshot.major}",
-                reason="InstanceTooOld",
-                hint="use a newer instance, or build the image with an older version",
-            )
+            raise too_old(snapshot, self._link.where, f"PostgreSQL {major}")
 
     def load(self, work: CloneWork, *, jobs: int, progress: Progress) -> None:
         with self._link.session() as conn:
