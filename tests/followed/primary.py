@@ -246,7 +246,9 @@ def archiving(made: Primary) -> Path:
 def archived(production: Primary, archive: Path | None = None) -> str:
     """Have the log so far archived; return the last segment."""
     place = archive or production.root / "archive"
-    ((last,),) = production.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    # a switch right after another one would be none, and the segment is not archived until more is written
+    production.sql("SELECT pg_create_restore_point('archived')")
+    ((last,),) = production.sql("SELECT pg_walfile_name(pg_switch_wal() - 1)")
 
     def there() -> bool:
         return (place / last).exists() and production.sql(
