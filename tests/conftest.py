@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import fresh
 from tests.support import DAY, MEMORY, WORLDS, end_installations, new_world
 from tests.zfs import destroy_all, ended_when_stuck, turn, zfs_pool
 
@@ -127,6 +128,8 @@ def _own_temporary_directory() -> Iterator[None]:
     own = Path(tempfile.mkdtemp(prefix=f"{_SESSIONS}{os.getpid()}-"))  # short: sockets lie below it
     own.chmod(0o1777)  # as /tmp is: tests run programs under other accounts
     os.environ["TMPDIR"], tempfile.tempdir = str(own), str(own)
+    (own / "fresh").mkdir(mode=0o755)
+    fresh.install(own / "fresh")
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ from tests.crash.scenarios import (
     with_key,
     write_image_of_mariadb,
 )
-from tests.support import World, new_world, today
+from tests.support import World, document, image, new_world, today
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,19 @@ def world() -> Iterator[World]:
     finally:
         made.close()
         shutil.rmtree(saved_of(made), ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _empty_directories() -> None:
+    """Have the empty data directories made that builds copy: the first build of a session has other side effects."""
+    made = new_world()
+    try:
+        made.write("shop.yaml", image("shop"))
+        if MariaDbEngine().servers():
+            made.write("other.yaml", document("Image", "other", {"engine": "mariadb", "source": {"empty": {}}}))
+        made.converge()
+    finally:
+        made.close()
 
 
 class Crashes:
