@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PLACE = "RECONCILER_TESTS_FRESH"
 _PROGRAMS = {"initdb", "mariadb-install-db"}
-_COPY = 'umask 077 && cp -R --sparse=always --reflink=auto "$1/." "$2"'
+_COPY = 'umask 077 && cp -R "$1/." "$2"'
 
 
 class _Copying:

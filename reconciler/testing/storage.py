@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler import durable
 from reconciler.errors import BusyError, ReconcilerError, TransientError, UnavailableError
 from reconciler.ids import CloneName, ImageName, InstallationId, Revision, RuntimeName, SnapshotId, VolumeId
 from reconciler.state.observed import (
@@ -603,7 +604,8 @@ class DirectoryStorageConformance(StorageConformance):
 
 
 def _manifest_file(pool: Path, volume: VolumeId, state: VolumeState, manifest: Manifest) -> None:
-    ManifestStore(pool / "manifests").file(volume).write_bytes(encode(Record(state, manifest)))
+    # as drivers do: a file of its own, since times of files may be as coarse as the kernel's clock
+    durable.write(ManifestStore(pool / "manifests").file(volume), encode(Record(state, manifest)), settle=False)
 
 
 def _tree(root: Path) -> dict[str, tuple[int, int, int, int, bytes]]:

@@ -691,12 +691,16 @@ SCENARIOS = {
     ),
     "update": Scenario(with_guest, change_users, users_changed),
     "replace": Scenario(two_images, write_clone(image="other"), replaced_by_commit),
-    "recreate": Scenario(two_snapshots, write_clone(onRefresh="recreate"), recreated, chain=SLOW),
+    "recreate": Scenario(
+        two_snapshots, write_clone(onRefresh="recreate"), recreated, beyond=("replace",), part="storage/"
+    ),
     "reset": Scenario(working_clone, nothing, replaced, requests=RESET),
     "reset-btrfs": Scenario(
         on_btrfs(working_clone), nothing, replaced, requests=RESET, beyond=("reset",), part="storage/", root=True
     ),
-    "rebase": Scenario(two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), chain=SLOW),
+    "rebase": Scenario(
+        two_snapshots, nothing, recreated, requests=(("rebase", "dev"),), beyond=("reset",), part="storage/"
+    ),
     "undo": Scenario(reset_before, nothing, undone, requests=(("undo", "dev"),)),
     "wake": Scenario(resting_clone, write_clone(idle="1h"), work_is_there),
     "restart": Scenario(working_clone, lambda world: write_clone(port=world.ports[30])(world), port_moved),

@@ -86,6 +86,7 @@ def test_serving_gives_back_what_a_worker_needs_for_its_views(place: Place, pair
     holds(place, hosted.clone)
 
 
+@pytest.mark.long  # the server is asked again for 20 s
 def test_a_swap_that_stopped_while_code_was_dropped_and_was_undone_loses_none(place: Place, pair: CloneWork) -> None:
     hosted = place.delivered(pair)
     after = next_of(hosted)

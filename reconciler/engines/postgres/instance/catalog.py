@@ -120,11 +120,13 @@ def ensure_groups(conn: psycopg.Connection, installation: InstallationId, where:
     """
     groups = Groups(installation)
     marked = roles(conn, installation)
-    rows = conn.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(groups.all)]).fetchall()
-    foreign = sorted({row[0] for row in rows} - marked.keys())
-    if foreign:
+    missing = [name for name in groups.all if name not in marked]
+    if not missing:
+        return groups
+    foreign = conn.execute("SELECT min(rolname) FROM pg_roles WHERE rolname = ANY(%s)", [missing]).fetchone()
+    if foreign is not None and foreign[0] is not None:
         raise BusyError(f"{where} has a role {foreign[0]} that is not ours", reason="NameTaken")
-    for name in (name for name in groups.all if name not in marked):
+    for name in missing:
         with conn.transaction():
             conn.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
             marks.put(conn, "ROLE", name, RoleMark(installation=installation, kind="group", purpose=name))

@@ -66,8 +66,7 @@ class Making:
 
 def create(link: Link, conn: psycopg.Connection, groups: Groups, making: Making, hosted: Hosted) -> None:
     """Make the databases of a generation; see :meth:`~reconciler.engines.base.Instance.create`."""
-    wipe_up(link, conn, groups, making)
-    found = catalog.databases(conn, link.reach.installation)
+    found = wipe_up(link, conn, groups, making)
     for left in catalog.of_volume(found, hosted.volume).values():
         drop(link, conn, left.name)
     templates = catalog.of_snapshot(found, hosted.snapshot)
@@ -183,17 +182,20 @@ def forget_template(conn: psycopg.Connection, database: Database) -> None:
             conn.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(database.name)))
 
 
-def wipe_up(link: Link, conn: psycopg.Connection, groups: Groups, making: Making) -> None:
-    """Drop databases that a killed reconciler made and did not come to mark: nobody could have used them.
+def wipe_up(link: Link, conn: psycopg.Connection, groups: Groups, making: Making) -> tuple[Database, ...]:
+    """Drop databases that a killed reconciler made and did not come to mark; return all that there are then.
 
-    What is made is closed until it is marked; so one that is open is not of ours, whoever owns it.
+    Nobody could have used them: what is made is closed until it is marked. So one that is
+    open is not of ours, whoever owns it.
     """
     found = catalog.databases(conn, link.reach.installation)
     unmarked = [d for d in found if d.mark is None and not d.open and d.owner == groups.databases]
-    if unmarked and groups.databases in catalog.roles(conn, link.reach.installation):
-        for database in unmarked:
-            if database.name not in making:
-                drop(link, conn, database.name)
+    left = [d for d in unmarked if d.name not in making]
+    if not left or groups.databases not in catalog.roles(conn, link.reach.installation):
+        return found
+    for database in left:
+        drop(link, conn, database.name)
+    return tuple(d for d in found if d not in left)
 
 
 def drop(link: Link, conn: psycopg.Connection, name: str) -> None:

@@ -23,7 +23,7 @@ from reconciler.errors import BusyError
 from reconciler.state.hosted import login_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reconciler.engines.base import UserWish
     from reconciler.engines.postgres.instance.catalog import Groups
@@ -49,7 +49,10 @@ class Worker:
 
 def logins_of(conn: psycopg.Connection, link: Link, clone: CloneName) -> dict[str, str]:
     """Return the logins of a clone, by their users."""
-    known = catalog.roles(conn, link.reach.installation)
+    return _logins_of(catalog.roles(conn, link.reach.installation), clone)
+
+
+def _logins_of(known: Mapping[str, RoleMark], clone: CloneName) -> dict[str, str]:
     return {mark.user: name for name, mark in known.items() if mark.kind == "user" and mark.clone == clone}
 
 
@@ -57,13 +60,14 @@ def deliver(
     link: Link, conn: psycopg.Connection, groups: Groups, hosted: Hosted, users: Sequence[UserWish], drop: Sequence[str]
 ) -> None:
     """Bring a clone's logins to what is wished; see :meth:`~reconciler.engines.base.Instance.deliver`."""
-    known = logins_of(conn, link, hosted.clone)
+    known = catalog.roles(conn, link.reach.installation)
+    logins = _logins_of(known, hosted.clone)
     for gone in drop:
-        if gone in known:
-            _retire(link, conn, groups, hosted, known[gone])
+        if gone in logins:
+            _retire(link, conn, groups, hosted, logins[gone])
     bypass = _may_bypass(conn)
     for user in users:
-        _make(link, conn, groups, hosted.clone, user, bypass=bypass)
+        _make(link, conn, groups, hosted.clone, user, known, bypass=bypass)
     if not hosted.private:
         _let_in(link, conn, hosted, [login_name(hosted.clone, user.name) for user in users])
 
@@ -121,12 +125,19 @@ def open_to_readers(inside: psycopg.Connection, groups: Groups) -> None:
 
 
 def _make(
-    link: Link, conn: psycopg.Connection, groups: Groups, clone: CloneName, user: UserWish, *, bypass: bool
+    link: Link,
+    conn: psycopg.Connection,
+    groups: Groups,
+    clone: CloneName,
+    user: UserWish,
+    known: Mapping[str, RoleMark],
+    *,
+    bypass: bool,
 ) -> None:
-    """Make or change the login of a user."""
+    """Make or change the login of a user; ``known`` are the roles that bear our marks."""
     name = login_name(clone, user.name)
-    mark = catalog.roles(conn, link.reach.installation).get(name)
-    exists = conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
+    mark = known.get(name)
+    exists = mark is not None or conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
     if exists and (mark is None or mark.kind != "user" or mark.clone != clone):
         raise BusyError(
             f"{link.where} has a role {name} that is not of clone {clone}; it is left alone",
