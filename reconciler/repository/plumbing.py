@@ -19,8 +19,10 @@ What keeps an untrusted repository from doing harm:
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, cast
@@ -189,6 +191,7 @@ class Mirror:
 
         """
         seconds = timeout or self._timeout
+        until = time.monotonic() + seconds
         with _spool(stdin) as source:
             result = _git().execute(
                 self._command(words, env or {}),
@@ -202,7 +205,8 @@ class Mirror:
                 start_new_session=True,
             )
         status, stdout, stderr = result
-        if status < 0 and stderr.startswith("Timeout: the command"):
+        # GitPython says in stderr that it ended a command, unless we read that before its watchdog has written it
+        if status == -signal.SIGKILL and time.monotonic() >= until:
             raise TimeoutExceededError(f"git {words[0]} took longer than {seconds:g} s and was ended")
         return Output(status, stdout, stderr[-_STDERR_CHARACTERS:])
 
