@@ -76,7 +76,7 @@ def create(work: Work, action: CreateClone) -> None:
     admit(work, storage, snapshot, clone.runtime)
     with allocated(work, clone, action.volume) as allocation:
         draft = _draft(work, action, snapshot, allocation)
-        with _made(work, storage, action.volume, draft):
+        with _made(work, storage, action.volume, draft, new=clone):
             with serving(work, storage, draft, action.volume, private=False, keep=clone.running, fresh=True) as running:
                 users = _deliver(work, running, clone)
                 running.run_scripts(clone.scripts)
@@ -334,10 +334,18 @@ def _runtimes(work: Work, manifest: Manifest | None) -> Iterable[Runtime]:
 
 
 class _made:  # noqa: N801 - a context manager, read like a function
-    """A new volume that is thrown away when the block fails."""
+    """A new volume that is thrown away when the block fails; ``new``: the clone whose first one it is."""
 
-    def __init__(self, work: Work, storage: Storage, volume: VolumeId, manifest: CloneManifest) -> None:
+    def __init__(
+        self,
+        work: Work,
+        storage: Storage,
+        volume: VolumeId,
+        manifest: CloneManifest,
+        new: DesiredClone | None = None,
+    ) -> None:
         self._work, self._storage, self._volume, self._manifest = work, storage, volume, manifest
+        self._new = new
 
     def __enter__(self) -> None:
         self._work.require_absent(self._volume)  # else a failure would throw away what was there before
@@ -360,7 +368,8 @@ class _made:  # noqa: N801 - a context manager, read like a function
         try:
             self._storage.create(self._volume, self._manifest)
             hosted = hosted_of(self._manifest, self._volume)
-            self._work.host.instance(self._manifest.runtime).create(hosted)
+            users = user_wishes(self._work, self._new) if self._new is not None else ()
+            self._work.host.instance(self._manifest.runtime).create(hosted, users)
         except BaseException:
             best_effort(lambda: destroy(self._work, self._volume))
             raise

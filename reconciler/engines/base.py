@@ -549,8 +549,11 @@ class Instance(Protocol):
         """Remove what clones of a snapshot are copied from; clones stay."""
         ...
 
-    def create(self, hosted: Hosted) -> None:
+    def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:
         """Make the databases of a new generation of a clone, that nobody is let into; what a try before left goes.
+
+        ``users`` are those of a new clone: their logins may be made while files are copied.
+        They are delivered afterwards all the same.
 
         Raises:
             BusyError: a database that is not ours has the name, or what they are copied from is not there.

@@ -124,7 +124,7 @@ class MemoryInstance:
         with self._server.lock:
             self._server.templates.pop((self._installation, snapshot), None)
 
-    def create(self, hosted: Hosted) -> None:
+    def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:  # noqa: ARG002 - of the contract
         self._require_there()
         with self._server.lock:
             self._server.clones.pop((self._installation, hosted.volume), None)

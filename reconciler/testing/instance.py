@@ -180,6 +180,20 @@ class InstanceSuite:
         with pytest.raises(ReconcilerError):
             harness.execute(hosted.clone, login_name(hosted.clone, "app"), _ROTATED.password, "SELECT 1")
 
+    def test_users_who_were_told_early_are_those_delivered_all_the_same(
+        self, harness: InstanceHarness, instance: Instance, work: CloneWork
+    ) -> None:
+        same, changed = (harness.hosted(work) for _ in range(2))
+        for hosted, user in (same, _APP), (changed, _ROTATED):
+            instance.create(hosted, [_APP])
+            with pytest.raises(ReconcilerError):
+                _count(harness, hosted)
+            instance.serve(hosted)
+            instance.deliver(hosted, [user], [])
+            harness.execute(hosted.clone, login_name(hosted.clone, "app"), user.password, harness.count_one)
+        with pytest.raises(ReconcilerError):
+            _count(harness, changed)
+
     def test_users_of_one_clone_are_not_let_into_another(
         self, harness: InstanceHarness, instance: Instance, work: CloneWork
     ) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from reconciler.engines.base import InstanceReach
+from reconciler.engines.base import InstanceReach, UserWish
 from reconciler.engines.postgres.instance.front import PostgresInstances
 from reconciler.errors import UnavailableError
+from reconciler.state.hosted import login_name
 from reconciler.testing.instance import InstanceHarness, InstanceSuite
 from tests.live import LiveServer, live_server
 
@@ -32,25 +33,23 @@ class OnPostgres(InstanceHarness):
     def __init__(self, engine: PostgresHarness, live: LiveServer) -> None:
         super().__init__()
         self.engine = engine
-        self._live = live
+        self.live = live
 
     def instance(self, installation: InstallationId) -> Instance:
-        reach = InstanceReach(
-            name="shared", installation=installation, secret="dsn", url=self._live.url, connections=20
-        )
+        reach = InstanceReach(name="shared", installation=installation, secret="dsn", url=self.live.url, connections=20)
         return PostgresInstances().at(reach)
 
     @contextmanager
     def foreign(self, name: str) -> Iterator[None]:
-        self._live.sql(f"CREATE DATABASE {name}")
-        self._live.sql("CREATE TABLE mine (a int)", name)
+        self.live.sql(f"CREATE DATABASE {name}")
+        self.live.sql("CREATE TABLE mine (a int)", name)
         yield
-        assert self._live.sql("SELECT count(*) FROM mine", name) == [(0,)]
-        self._live.sql(f"DROP DATABASE {name}")
+        assert self.live.sql("SELECT count(*) FROM mine", name) == [(0,)]
+        self.live.sql(f"DROP DATABASE {name}")
 
     def execute(self, database: str, login: str, password: str, statement: str) -> None:
         try:
-            with psycopg.connect(self._live.url(login, database, password), autocommit=True) as conn:
+            with psycopg.connect(self.live.url(login, database, password), autocommit=True) as conn:
                 conn.execute(statement.encode())
         except psycopg.Error as error:
             raise UnavailableError(str(error)) from error
@@ -68,4 +67,12 @@ def harness(
 
 
 class TestPostgresInstances(InstanceSuite):
-    pass
+    def test_a_login_that_was_taken_for_unused_before_it_was_delivered_is_made_again(
+        self, harness: OnPostgres, instance: Instance, work: CloneWork
+    ) -> None:
+        hosted, user = harness.hosted(work), UserWish("app", "owner", "a password for now")
+        instance.create(hosted, [user])
+        harness.live.sql(f'DROP ROLE "{login_name(hosted.clone, user.name)}"')
+        instance.serve(hosted)
+        instance.deliver(hosted, [user], [])
+        harness.execute(hosted.clone, login_name(hosted.clone, user.name), user.password, harness.count_one)

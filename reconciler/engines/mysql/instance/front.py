@@ -103,7 +103,7 @@ class MariaDbInstance:
         with self._session() as link:
             databases.drop_templates(link, self._registry, snapshot)
 
-    def create(self, hosted: Hosted) -> None:
+    def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:  # noqa: ARG002 - of the contract
         with self._session() as link:
             databases.create(self._link, link, self._registry, hosted)
 

@@ -8,6 +8,7 @@ roles or names goes one after the other; loading and copying, which take time, g
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ class PostgresInstance:
         self._making = databases.Making()
         self._working = databases.Making()
         self._changing = threading.Lock()
+        self._made: dict[CloneName, tuple[UserWish, ...]] = {}
+        """Users of clones that are being made, whose logins were made as they are wished."""
 
     def address(self) -> tuple[str, int]:
         return self._link.address()
@@ -97,9 +100,19 @@ class PostgresInstance:
         with self._link.session() as conn:
             self._drop_templates(conn, snapshot)
 
-    def create(self, hosted: Hosted) -> None:
-        with self._link.session() as conn:
-            databases.create(self._link, conn, self._groups(conn), self._making, hosted)
+    def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="logins") as beside:
+            logins = beside.submit(self._make_logins, hosted.clone, users) if users else None
+            with self._link.session() as conn:
+                databases.create(self._link, conn, self._groups(conn), self._making, hosted)
+            if logins is not None:
+                logins.result()
+                self._made[hosted.clone] = tuple(users)
+
+    def _make_logins(self, clone: CloneName, users: Sequence[UserWish]) -> None:
+        """Make the logins of a clone while its databases are copied: both take the server a while."""
+        with self._changing, self._link.session() as conn:
+            roles.make(self._link, conn, self._known_groups(conn), clone, users)
 
     def serve(self, hosted: Hosted) -> None:
         with self._changing, self._link.session() as conn:
@@ -123,7 +136,8 @@ class PostgresInstance:
 
     def deliver(self, hosted: Hosted, users: Sequence[UserWish], drop: Sequence[str]) -> None:
         with self._changing, self._link.session() as conn:
-            roles.deliver(self._link, conn, self._known_groups(conn), hosted, users, drop)
+            made = self._made.pop(hosted.clone, ())
+            roles.deliver(self._link, conn, self._known_groups(conn), hosted, users, drop, made=made)
 
     def run_scripts(self, hosted: Hosted, wanted: Sequence[Script], cancel: CancelToken) -> None:
         with self._link.session() as conn:

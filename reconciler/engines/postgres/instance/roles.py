@@ -56,18 +56,34 @@ def _logins_of(known: Mapping[str, RoleMark], clone: CloneName) -> dict[str, str
     return {mark.user: name for name, mark in known.items() if mark.kind == "user" and mark.clone == clone}
 
 
+def make(link: Link, conn: psycopg.Connection, groups: Groups, clone: CloneName, users: Sequence[UserWish]) -> None:
+    """Make the logins of a clone, or bring those that there are to what is wished."""
+    known, bypass = catalog.roles(conn, link.reach.installation), _may_bypass(conn)
+    for user in users:
+        _make(link, conn, groups, clone, user, known, bypass=bypass)
+
+
 def deliver(
-    link: Link, conn: psycopg.Connection, groups: Groups, hosted: Hosted, users: Sequence[UserWish], drop: Sequence[str]
+    link: Link,
+    conn: psycopg.Connection,
+    groups: Groups,
+    hosted: Hosted,
+    users: Sequence[UserWish],
+    drop: Sequence[str],
+    *,
+    made: Sequence[UserWish] = (),
 ) -> None:
-    """Bring a clone's logins to what is wished; see :meth:`~reconciler.engines.base.Instance.deliver`."""
+    """Bring a clone's logins to what is wished; see :meth:`~reconciler.engines.base.Instance.deliver`.
+
+    ``made`` were made a moment ago. Until their clone had databases, the removal of another
+    one may have taken them for unused: those that are gone are made again.
+    """
     known = catalog.roles(conn, link.reach.installation)
     logins = _logins_of(known, hosted.clone)
     for gone in drop:
         if gone in logins:
             _retire(link, conn, groups, hosted, logins[gone])
-    bypass = _may_bypass(conn)
-    for user in users:
-        _make(link, conn, groups, hosted.clone, user, known, bypass=bypass)
+    make(link, conn, groups, hosted.clone, [user for user in users if user not in made or user.name not in logins])
     if not hosted.private:
         _let_in(link, conn, hosted, [login_name(hosted.clone, user.name) for user in users])
 
