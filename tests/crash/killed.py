@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from psycopg.pq import TransactionStatus
 from psycopg.sql import Composable
 
 import reconciler
@@ -78,7 +79,6 @@ _CALLS = {
     "sync_filesystem": ("storage/linux.py",),
 }
 """Functions, with their files, behind which a profiler sees no system call: libpq, ctypes, the client of containers."""
-_STATEMENTS = {"commit", "execute"}
 _READERS = {"_unallocated", "has_nested", "metadata_room"}
 """Functions that only ask the kernel."""
 _CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -93,8 +93,6 @@ _WALKS = {
 """Modules of which everything in a row is one burst: walks over trees, and transactions, which SQLite makes atomic."""
 MAIN = "MainThread"
 """The thread that opens, plans and reports: the pass around the work."""
-_BUILD = "build"
-"""Threads that build."""
 _DOORS = (
     "durable.py",
     "engines/files.py",
@@ -118,10 +116,6 @@ _DOES = re.compile(
     re.IGNORECASE,
 )
 """What a statement of PostgreSQL that begins like a question may do all the same."""
-_STEPS = "engines/postgres/session.py"
-"""The steps of a build of PostgreSQL. Its server is private and thrown away with all that SQL did in it: the statements
-of a step in a row are one burst, but for those that mask."""
-_MASKS = "engines/postgres/masking/"
 _LONG_WALK = 10
 _TRAIL = 2
 """How many side effects before one have to be the same for it to be the same place of another run."""
@@ -269,18 +263,16 @@ class Watcher:
         if event == "call":
             code = frame.f_code
             if code.co_name in _CALLS and code.co_filename.endswith(_CALLS[code.co_name]) and not _only_reads(frame):
-                self._happens(frame.f_back, statement=code.co_name in _STATEMENTS)
+                self._happens(frame.f_back)
         elif event == "c_call" and getattr(argument, "__name__", "") in _C_FUNCTIONS and _is_effect(argument, frame):
             self._happens(frame)
 
-    def _happens(self, frame: FrameType | None, *, statement: bool = False) -> None:
+    def _happens(self, frame: FrameType | None) -> None:
         line = _line_of_program(frame)
         if line is None:
             return
         thread = threading.get_ident()
         role = threading.current_thread().name.partition("_")[0]
-        if statement and role == _BUILD:
-            line = _step(frame) or line
         with self._lock:
             site, burst = self._current.get(thread, ("", ""))
             if site != line:
@@ -296,10 +288,13 @@ class Watcher:
 
 
 def _only_reads(frame: FrameType) -> bool:
+    """Whether a call changes nothing: a question, or the end of a transaction that there is none of."""
     name, given = frame.f_code.co_name, frame.f_locals
     if name == "_execute_command":
         changes = _CHANGES.match(_text_of(given["sql"]))
         return not (changes and any(_leads_from(frame, part) for part in _OUTLIVES))
+    if name == "commit":
+        return bool(given["self"].pgconn.transaction_status == TransactionStatus.IDLE)
     if name == "execute" and "query" in given:
         text = _text_of(given["query"])
         return _ASKS.match(text) is not None and _DOES.search(text) is None
@@ -319,19 +314,6 @@ def _leads_from(start: FrameType, part: str) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _step(start: FrameType | None) -> str | None:
-    """Return the step of a build that makes a statement; None if it is that of masking, or another one's."""
-    found, frame = None, start
-    while frame is not None:
-        module = frame.f_code.co_filename.removeprefix(_PACKAGE)
-        if module.startswith(_MASKS):
-            return None
-        if module == _STEPS:
-            found = f"{_STEPS} {frame.f_code.co_name}"
-        frame = frame.f_back
-    return found
 
 
 def _is_effect(function: object, frame: FrameType) -> bool:
