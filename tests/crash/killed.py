@@ -81,6 +81,8 @@ _CALLS = {
 """Functions, with their files, behind which a profiler sees no system call: libpq, ctypes, the client of containers."""
 _READERS = {"_unallocated", "has_nested", "metadata_room"}
 """Functions that only ask the kernel."""
+_IN_ANY_CASE = re.compile(r"repository/plumbing\.py:\d+ _end")
+"""Lines that end a program which only reads, unless it has ended: which of both, nobody can say before."""
 _CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _WALKS = {
     "engines/postgres/datafiles.py": "engines/postgres/data files",
@@ -269,7 +271,7 @@ class Watcher:
 
     def _happens(self, frame: FrameType | None) -> None:
         line = _line_of_program(frame)
-        if line is None:
+        if line is None or _IN_ANY_CASE.fullmatch(line):
             return
         thread = threading.get_ident()
         role = threading.current_thread().name.partition("_")[0]

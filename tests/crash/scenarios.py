@@ -47,8 +47,6 @@ class Scenario:
     change: Step
     check: Step = nothing
     requests: tuple[Request, ...] = ()
-    chain: int = 4
-    """How many runs are killed in a row before one may converge; another one is the first of them every day."""
     parts: int = 1
     """In how many tests the places are divided, so that workers share them."""
     beyond: tuple[str, ...] = ()
@@ -642,30 +640,25 @@ def of_containers(other: str, prepare: Step, change: Step, check: Step, **more: 
     )
 
 
-SLOW = 8
-"""Where a run to the end takes seconds, more of them are killed before one may come to it."""
 SCENARIOS = {
-    "build": Scenario(nothing, write_image, chain=SLOW, parts=2),
+    "build": Scenario(nothing, write_image, parts=2),
     "clone": Scenario(snapshot_only, write_clone(), fresh),
-    "build-dump": Scenario(committed_dump, commit_dump_image, usable, chain=SLOW, beyond=("build",)),
-    "build-archive": Scenario(archive, write_archive_image, usable, chain=SLOW, beyond=("build", "build-dump")),
-    "build-backup": Scenario(backup, write_backup_image, usable, chain=SLOW, beyond=("build", "build-archive")),
-    "build-btrfs": Scenario(on_btrfs(nothing), write_image, chain=SLOW, beyond=("build",), part="storage/", root=True),
-    "build-masked": Scenario(with_key, write_masked_image, masked, chain=SLOW, parts=2, beyond=("build",)),
-    "build-files": Scenario(with_file, write_image_of_file, file_masked, chain=SLOW, beyond=("build", "build-masked")),
+    "build-dump": Scenario(committed_dump, commit_dump_image, usable, beyond=("build",)),
+    "build-archive": Scenario(archive, write_archive_image, usable, beyond=("build", "build-dump")),
+    "build-backup": Scenario(backup, write_backup_image, usable, beyond=("build", "build-archive")),
+    "build-btrfs": Scenario(on_btrfs(nothing), write_image, beyond=("build",), part="storage/", root=True),
+    "build-masked": Scenario(with_key, write_masked_image, masked, parts=2, beyond=("build",)),
+    "build-files": Scenario(with_file, write_image_of_file, file_masked, beyond=("build", "build-masked")),
     "follow": Scenario(
-        with_way_in, write_followed, followed, chain=SLOW, beyond=("build", "build-backup"), around=beside_a_primary
+        with_way_in, write_followed, followed, parts=2, beyond=("build", "build-backup"), around=beside_a_primary
     ),
     "leave": Scenario(following, remove_followed, left, beyond=("clone",), around=beside_a_primary),
-    "replay": Scenario(
-        on_archive, archive_more, replayed, chain=SLOW, beyond=("follow", "leave"), around=beside_a_primary
-    ),
+    "replay": Scenario(on_archive, archive_more, replayed, beyond=("follow", "leave"), around=beside_a_primary),
     "refresh": Scenario(
         followed_clone,
         production_goes_on,
         refreshed,
         requests=(("refresh", "shop"),),
-        chain=SLOW,
         beyond=("build", "follow", "leave"),
         around=beside_a_primary,
     ),
@@ -673,7 +666,7 @@ SCENARIOS = {
         with_past,
         write_moment,
         of_the_moment,
-        chain=SLOW,
+        parts=2,
         beyond=("build", "build-backup", "follow", "clone"),
         around=beside_a_primary,
     ),
@@ -685,7 +678,7 @@ SCENARIOS = {
     "clone-superuser": Scenario(
         snapshot_only, write_clone(users=SUPERUSER), with_superuser, beyond=("clone",), root=True
     ),
-    "cut": Scenario(working_clone, write_second, started_from_dev, chain=SLOW, beyond=("clone", "build")),
+    "cut": Scenario(working_clone, write_second, started_from_dev, beyond=("clone", "build")),
     "cut-btrfs": Scenario(
         on_btrfs(working_clone), write_second, started_from_dev, beyond=("cut",), part="storage/", root=True
     ),
@@ -710,7 +703,7 @@ SCENARIOS = {
     "delete": Scenario(reset_before, remove_dev, gone),
     "delete-btrfs": Scenario(on_btrfs(reset_before), remove_dev, gone, beyond=("delete",), part="storage/", root=True),
     "delete-image": Scenario(two_images, lambda world: world.remove("other.yaml"), work_is_there),
-    "build-container": of_containers("build", nothing, build_in_container, built_in_container, chain=SLOW),
+    "build-container": of_containers("build", nothing, build_in_container, built_in_container),
     "clone-container": of_containers(
         "clone", snapshot_of_images_version, write_clone(runtime="docker"), fresh_in_container
     ),

@@ -34,6 +34,8 @@ pytestmark = pytest.mark.postgres
 COPY = ("cp", "--archive", "--reflink=auto", "--sparse=always")
 AROUND = ("build", "clone")
 """Where the pass around the work is killed; in later ones of these, and in all others, where it is not the same."""
+CHAIN = 8
+"""How many runs are killed in a row before one may converge; another one is the first of them every day."""
 _places: dict[str, list[Place]] = {}
 """The places of scenarios that were seen."""
 
@@ -137,8 +139,8 @@ def test_killed_at_every_side_effect_it_converges_and_nothing_is_orphaned_or_los
         around = [place for place in beyond(places, usual, part=scenario.part) if place.thread == MAIN]
         within = [place for place in beyond(places, known, part=scenario.part) if place.thread != MAIN]
         assert within
-        missed = crashes.kill_each(around[part :: scenario.parts], chain=scenario.chain)
-        missed += crashes.kill_each(within[part :: scenario.parts], chain=scenario.chain)
+        missed = crashes.kill_each(around[part :: scenario.parts], chain=CHAIN)
+        missed += crashes.kill_each(within[part :: scenario.parts], chain=CHAIN)
         assert crashes.kill_each(missed) == [], "places that runs did not come to again, also alone"
 
 
