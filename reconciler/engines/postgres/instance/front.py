@@ -101,18 +101,18 @@ class PostgresInstance:
             self._drop_templates(conn, snapshot)
 
     def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="logins") as beside:
-            logins = beside.submit(self._make_logins, hosted.clone, users) if users else None
-            with self._link.session() as conn:
-                databases.create(self._link, conn, self._groups(conn), self._making, hosted)
+        with self._link.session() as conn, ThreadPoolExecutor(1, thread_name_prefix="logins") as beside:
+            groups = self._groups(conn)
+            logins = beside.submit(self._make_logins, groups, hosted.clone, users) if users else None
+            databases.create(self._link, conn, groups, self._making, hosted)
             if logins is not None:
                 logins.result()
                 self._made[hosted.clone] = tuple(users)
 
-    def _make_logins(self, clone: CloneName, users: Sequence[UserWish]) -> None:
+    def _make_logins(self, groups: Groups, clone: CloneName, users: Sequence[UserWish]) -> None:
         """Make the logins of a clone while its databases are copied: both take the server a while."""
         with self._changing, self._link.session() as conn:
-            roles.make(self._link, conn, self._known_groups(conn), clone, users)
+            roles.make(self._link, conn, groups, clone, users)
 
     def serve(self, hosted: Hosted) -> None:
         with self._changing, self._link.session() as conn:

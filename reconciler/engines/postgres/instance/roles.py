@@ -75,17 +75,21 @@ def deliver(
 ) -> None:
     """Bring a clone's logins to what is wished; see :meth:`~reconciler.engines.base.Instance.deliver`.
 
-    ``made`` were made a moment ago. Until their clone had databases, the removal of another
-    one may have taken them for unused: those that are gone are made again.
+    ``made`` were made a moment ago, and let in when their clone was served. Until it had
+    databases, the removal of another one may have taken them for unused: those that are gone
+    are made again.
     """
     known = catalog.roles(conn, link.reach.installation)
     logins = _logins_of(known, hosted.clone)
     for gone in drop:
         if gone in logins:
             _retire(link, conn, groups, hosted, logins[gone])
-    make(link, conn, groups, hosted.clone, [user for user in users if user not in made or user.name not in logins])
+    missing = [user for user in users if user not in made or user.name not in logins]
+    if not missing:
+        return
+    make(link, conn, groups, hosted.clone, missing)
     if not hosted.private:
-        _let_in(link, conn, hosted, [login_name(hosted.clone, user.name) for user in users])
+        _let_in(link, conn, hosted, [login_name(hosted.clone, user.name) for user in missing])
 
 
 def drop_unused(link: Link, conn: psycopg.Connection) -> None:
