@@ -111,7 +111,7 @@ thrown away with what they serve."""
 _CHANGES = re.compile(
     r"\s*(?:ALTER|CREATE|DELETE|DROP|GRANT|INSERT|KILL|RENAME|REPLACE|REVOKE|COMMIT)\b", re.IGNORECASE
 )
-_ASKS = re.compile(r"\s*(?:RESET|SELECT|SET|SHOW|TABLE|VALUES|WITH)\b", re.IGNORECASE)
+_ASKS = re.compile(r"\s*(?:IDENTIFY_SYSTEM|RESET|SELECT|SET|SHOW|TABLE|VALUES|WITH)\b", re.IGNORECASE)
 _DOES = re.compile(
     r"\b(?:DELETE|EXECUTE|INSERT|INTO|MERGE|UPDATE|nextval|setval|lo_\w+"
     r"|pg_(?:backup|cancel|copy|create|drop|export|promote|replication|switch|terminate|wal_replay)\w*)\b",

@@ -201,6 +201,7 @@ def _prepared(version: int, seconds: float) -> str:
         "SET idle_in_transaction_session_timeout = 0",
         "SET idle_session_timeout = 0",
         "SET default_transaction_read_only = off",
+        "RESET synchronous_commit",
     ]
     if version >= 170000:  # noqa: PLR2004 - where it came
         words.append("SET transaction_timeout = 0")
