@@ -7,6 +7,7 @@ user; the floor is a shell script of ``CREATE DATABASE … TEMPLATE … STRATEGY
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import count
 
@@ -56,6 +57,7 @@ def run(options: Options) -> list[Figure]:
 def _ours(opened: Installation, server: LiveServer) -> float:
     name = f"bench-{next(_numbers)}"
     opened.write_clones("hosted", [name], more=_MORE, parameters=None)
+    os.sync()  # neither pays for what the end of the other one left to write
     start = time.perf_counter()
     opened.settle()
     password = opened.host.state.credentials.credential(CloneName(name), "app")
@@ -70,6 +72,7 @@ def _floor(opened: Installation, server: LiveServer) -> float:
     name = f"by-hand-{next(_numbers)}"
     ((template,),) = server.sql("SELECT datname FROM pg_database WHERE datname LIKE '%.template'")
     way = _way(server, {"PGUSER": "boss", "PGPASSWORD": PASSWORD})
+    os.sync()
     seconds = opened.script(way + CLONE, str(template), name, opened.programs)
     server.sql(f'DROP DATABASE "{name}"')
     return seconds
