@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ AROUND = ("build", "clone")
 """Where the pass around the work is killed; in later ones of these, and in all others, where it is not the same."""
 CHAIN = 8
 """How many runs are killed in a row before one may converge; another one is the first of them every day."""
+WAITING_SECONDS = 10
+"""How long passes may have nothing to do but to come again: a mirror that was started follows a moment later."""
 TRIES = 3
 """How often a run may fail to come to a place again that another one came to: where threads wait for each other."""
 _places: dict[str, list[Place]] = {}
@@ -113,6 +116,10 @@ class Crashes:
         """Converge and look that everything is as if nothing had happened."""
         try:
             self._world.converge()
+            deadline = time.monotonic() + WAITING_SECONDS
+            while summary(self._world) != self._expected and time.monotonic() < deadline:
+                time.sleep(0.2)
+                self._world.converge()
             assert summary(self._world) == self._expected
             assert self._world.leftovers() == []
             self._scenario.check(self._world)
