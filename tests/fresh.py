@@ -1,7 +1,7 @@
 """Empty data directories, made once by the products' own programs, and copied for every build.
 
 initdb and mariadb-install-db make the same each time, and take longer than most of what tests
-try. So they run once for each set of arguments, and again only where a copy would differ.
+try. So they run once for each set of arguments in a session.
 PostgreSQL's own tests do the same (INITDB_TEMPLATE in ``src/tools/testwrap`` and Cluster.pm).
 All that is copied has one system identifier, which no build's tests tell servers apart by.
 """
@@ -36,9 +36,10 @@ class _Copying:
         return getattr(proc, name)
 
     def run(self, argv: Sequence[str | Path], **options: Any) -> proc.Completed:  # noqa: ANN401 - of proc.run
-        program, data = Path(argv[0]), options["cwd"]
+        program = Path(argv[0])
         if program.name not in _PROGRAMS:
             return proc.run(argv, **options)
+        data = options["cwd"]
         made = _made(program, [str(word).replace(str(data), "@") for word in argv])
         if made.is_dir():
             return proc.run(["sh", "-c", _COPY, "copy", made, data], **options)

@@ -114,7 +114,7 @@ _CHANGES = re.compile(
 _ASKS = re.compile(r"\s*(?:IDENTIFY_SYSTEM|RESET|SELECT|SET|SHOW|TABLE|VALUES|WITH)\b", re.IGNORECASE)
 _DOES = re.compile(
     r"\b(?:DELETE|EXECUTE|INSERT|INTO|MERGE|UPDATE|nextval|setval|lo_\w+"
-    r"|pg_(?:backup|cancel|copy|create|drop|export|promote|replication|switch|terminate|wal_replay)\w*)\b",
+    r"|pg_(?:backup|cancel|copy|create|drop|export|promote|reload|replication|switch|terminate|wal_replay)\w*)\b",
     re.IGNORECASE,
 )
 """What a statement of PostgreSQL that begins like a question may do all the same."""

@@ -112,7 +112,8 @@ class PostgresInstance:
     def _make_logins(self, groups: Groups, clone: CloneName, users: Sequence[UserWish]) -> None:
         """Make the logins of a clone while its databases are copied: both take the server a while.
 
-        What comes later in the server's log waits for the disk, and with it this: it has no need to.
+        It does not wait for the disk: letting users in (``serve``), which is written to the server's
+        log after it, does.
         """
         with self._changing, self._link.session() as conn:
             conn.execute("SET synchronous_commit = off")
