@@ -549,6 +549,18 @@ def until(condition: Callable[[], object], *, seconds: float = _PATIENCE_SECONDS
         time.sleep(0.05)
 
 
+def pause(pid: int) -> None:
+    """Stop a process, and return when none of its threads runs: each stops when the kernel comes to it."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = [psutil.Process(thread.id) for thread in psutil.Process(pid).threads()]
+    until(lambda: all(thread.status() == psutil.STATUS_STOPPED for thread in threads), what="the pause")
+
+
+def resume(pid: int) -> None:
+    """Let a process that was stopped go on."""
+    os.kill(pid, signal.SIGCONT)
+
+
 def _submit(host: Host, verb: Verb, target: str) -> str:
     return host.state.requests.submit(verb, target, now=host.clock.now(), requested_by="test").id
 

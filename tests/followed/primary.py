@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from reconciler.engines.postgres import server
-from tests.support import free_block, release_block, until
+from tests.support import free_block, pause, release_block, resume, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,13 +180,13 @@ class Primary:
 
     def freeze(self) -> None:
         """Let the server stop answering without closing a connection."""
-        self._signal(signal.SIGSTOP)
+        pause(self._pid())
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        resume(self._pid())
 
-    def _signal(self, number: signal.Signals) -> None:
-        os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), number)
+    def _pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split()[0])
 
     def run(self, program: str, *words: str | Path) -> None:
         argv = [server.program(self.programs, program), *words]

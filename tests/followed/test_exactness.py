@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from reconciler.engines.postgres.replication import lsn
@@ -16,7 +14,7 @@ from tests.conftest import require_root
 from tests.followed.primary import CHAIN, primary
 from tests.followed.traffic import TORN, WRITERS, commits, pgbench
 from tests.followed.world import caught_up, follow, mirror_of, mirror_servers, refresh
-from tests.support import clone, new_world, until
+from tests.support import clone, new_world, pause, resume, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,12 +107,11 @@ def paused(world: World) -> Iterator[None]:
         for process in postmaster.children()
         if "startup" in " ".join(process.cmdline())
     ]
-    startup.send_signal(signal.SIGSTOP)
+    pause(startup.pid)
     try:
-        until(lambda: startup.status() == psutil.STATUS_STOPPED, what="the pause")
         yield
     finally:
-        startup.send_signal(signal.SIGCONT)
+        resume(startup.pid)
 
 
 def test_a_cut_of_a_paused_mirror_has_what_was_received_and_says_so(world: World, production: Primary) -> None:

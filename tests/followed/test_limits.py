@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from reconciler.state.conditions import Kind, ObjectKey
 from tests.followed.network import network
 from tests.followed.primary import primary
 from tests.followed.world import caught_up, follow, kill_mirror, mirror_servers
-from tests.support import new_world, until
+from tests.support import new_world, pause, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +110,7 @@ def test_a_mirror_that_is_connected_and_receives_nothing_is_given_up_at_the_limi
 ) -> None:
     children = [child for process in mirror_servers(world) for child in process.children()]
     (receiver,) = [child for child in children if "walreceiver" in " ".join(child.cmdline())]
-    receiver.send_signal(signal.SIGSTOP)
+    pause(receiver.pid)
     goes_at_its_limit(world, production)
 
 

@@ -88,6 +88,8 @@ def _packages(needs: list[Need]) -> list[str]:
         _forbid_clusters()
     if "zfs-fuse" in packages:
         _forbid_daemon()
+    if "mariadb-server" in packages:
+        _forbid_service("mariadb")
     return packages
 
 
@@ -111,6 +113,14 @@ def _forbid_daemon() -> None:
     """Keep Debian's package from starting zfs-fuse; existing settings are somebody's choice."""
     if not _ZFS_SETTINGS.exists():
         _ZFS_SETTINGS.write_text("ENABLE_ZFS=no\n", encoding="ascii")
+
+
+def _forbid_service(name: str) -> None:
+    """Keep systemd from starting a service, as ``systemctl mask`` does; an existing unit is somebody's choice."""
+    unit = Path(f"/etc/systemd/system/{name}.service")
+    if not os.path.lexists(unit):
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        unit.symlink_to("/dev/null")
 
 
 def _apt(*words: str) -> bool:
@@ -194,6 +204,12 @@ _NEEDS = [
     ),
     Need("MariaDB", _program("mariadbd"), "mariadb-server-core", "everything of the engine mariadb"),
     Need("MariaDB's client", _program("mariadb"), "mariadb-client-core", "everything of the engine mariadb"),
+    Need(
+        "MariaDB's plugins",
+        Path("/usr/lib/mysql/plugin/ha_federatedx.so").exists,
+        "mariadb-server",
+        "tables of MariaDB that are at other servers",
+    ),
     Need("mariadb-backup", _program("mariadb-backup"), "mariadb-backup", "physical backups of MariaDB"),
     Need("mydumper", _program("mydumper"), "mydumper", "dumps of mydumper as they really are"),
     Need("pgbackrest", _program("pgbackrest"), "pgbackrest", "backups in repositories of pgBackRest"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 import time
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from reconciler import proc
 from reconciler.engines.base import LiveServer, LocalSource
 from reconciler.engines.mysql import server
 from reconciler.engines.mysql.product import MARIADB
-from tests.support import free_port
+from tests.support import free_port, pause, resume
 
 if TYPE_CHECKING:
     import subprocess
@@ -176,13 +175,13 @@ class Production:
 
     def freeze(self) -> None:
         """Let the server stop answering without closing a connection."""
-        self._signal(signal.SIGSTOP)
+        pause(self._pid())
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        resume(self._pid())
 
-    def _signal(self, number: signal.Signals) -> None:
-        os.kill(int((self.root / "pid").read_text()), number)
+    def _pid(self) -> int:
+        return int((self.root / "pid").read_text())
 
     def let_in(self, *rights: str, user: str = COPIER) -> None:
         """Make a user, or make it anew, with these rights."""

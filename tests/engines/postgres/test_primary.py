@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -13,7 +11,7 @@ from reconciler.engines.base import LiveServer
 from reconciler.engines.postgres import primary
 from reconciler.errors import SecretError, SourceError, UnavailableError
 from tests import live
-from tests.support import free_port
+from tests.support import free_port, pause, resume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,10 +120,10 @@ def test_a_primary_that_hangs_in_the_middle_of_a_look_is_away(shop: live.LiveSer
     wanted = primary.parse(shop.url(), "dsn")
     with primary.connect(wanted, look=True) as conn:
         backend = conn.info.backend_pid
-        os.kill(backend, signal.SIGSTOP)
+        pause(backend)
         try:
             with pytest.raises(psycopg.OperationalError) as caught:
                 conn.execute("SELECT 1")
         finally:
-            os.kill(backend, signal.SIGCONT)
+            resume(backend)
     assert type(primary.failure(wanted, caught.value)) is UnavailableError
