@@ -23,6 +23,10 @@ def write(path: Path, data: bytes, *, mode: int = 0o600, settle: bool = True) ->
     """
     temporary = _write_beside(path, data, mode)
     try:
+        if settle:
+            # btrfs would commit all that was done to the whole file system with a directory that it had not in its
+            # log before a name went from there (btrfs_record_unlink_dir, fs/btrfs/tree-log.c). Elsewhere it is free.
+            sync_directory(path.parent)
         temporary.rename(path)
     except OSError:
         temporary.unlink(missing_ok=True)

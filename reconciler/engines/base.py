@@ -552,7 +552,7 @@ class Instance(Protocol):
     def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:
         """Make the databases of a new generation of a clone, that nobody is let into; what a try before left goes.
 
-        ``users`` are those of a new clone: their logins may be made while files are copied.
+        ``users`` are those of a new clone: their logins may be made with it.
         They are delivered afterwards all the same.
 
         Raises:

@@ -11,6 +11,7 @@ import pytest
 from reconciler.engines.base import InstanceReach, UserWish
 from reconciler.engines.postgres.instance.front import PostgresInstances
 from reconciler.errors import UnavailableError
+from reconciler.ids import VolumeId
 from reconciler.state.hosted import login_name
 from reconciler.testing.instance import InstanceHarness, InstanceSuite
 from tests.live import LiveServer, live_server
@@ -67,12 +68,12 @@ def harness(
 
 
 class TestPostgresInstances(InstanceSuite):
-    def test_a_login_that_was_taken_for_unused_before_it_was_delivered_is_made_again(
+    def test_the_logins_of_a_clone_that_is_being_made_outlive_the_removal_of_another_one(
         self, harness: OnPostgres, instance: Instance, work: CloneWork
     ) -> None:
         hosted, user = harness.hosted(work), UserWish("app", "owner", "a password for now")
         instance.create(hosted, [user])
-        harness.live.sql(f'DROP ROLE "{login_name(hosted.clone, user.name)}"')
+        instance.remove(VolumeId("clone-other-g1"))
         instance.serve(hosted)
         instance.deliver(hosted, [user], [])
         harness.execute(hosted.clone, login_name(hosted.clone, user.name), user.password, harness.count_one)

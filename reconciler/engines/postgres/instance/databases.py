@@ -8,7 +8,7 @@ made from another one, so that it need not be connected to.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,16 @@ import psycopg
 from psycopg import sql
 
 from reconciler.engines.postgres.instance import catalog, marks, roles
+from reconciler.engines.postgres.instance.link import at_once
 from reconciler.engines.postgres.instance.marks import CloneMark, TemplateMark
 from reconciler.errors import BusyError, PermanentError
 from reconciler.state.hosted import private_name, public_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
+    from reconciler.engines.base import UserWish
     from reconciler.engines.postgres.instance.catalog import Database, Groups
     from reconciler.engines.postgres.instance.link import Link
     from reconciler.ids import CloneName, VolumeId
@@ -64,32 +67,50 @@ class Making:
             return name in self._names
 
 
-def create(link: Link, conn: psycopg.Connection, groups: Groups, making: Making, hosted: Hosted) -> None:
-    """Make the databases of a generation; see :meth:`~reconciler.engines.base.Instance.create`."""
+def create(
+    link: Link,
+    conn: psycopg.Connection,
+    groups: Groups,
+    making: Making,
+    hosted: Hosted,
+    users: Sequence[UserWish],
+    changing: AbstractContextManager[object],
+) -> None:
+    """Make the databases of a generation and logins; see :meth:`~reconciler.engines.base.Instance.create`.
+
+    Logins come after the copies: the server ends each with a checkpoint, which would have to write
+    what is new of them. That it all is on the disk is waited for when users are let in (``serve``):
+    the server's log is in order, so what is written here is there as well by then.
+    """
     found = wipe_up(link, conn, groups, making)
     for left in catalog.of_volume(found, hosted.volume).values():
         drop(link, conn, left.name)
     templates = catalog.of_snapshot(found, hosted.snapshot)
-    for name in hosted.databases:
-        template = templates.get(name)
-        if template is None or not is_complete(template):
-            raise BusyError(
-                f"snapshot {hosted.snapshot} is not, or no longer, loaded into {link.where}", reason="TemplateGone"
-            )
-        target = private_name(hosted.volume, name, hosted.databases)
-        catalog.require_free(found, target, link.where)
-        mark = CloneMark(
-            installation=link.reach.installation,
-            volume=hosted.volume,
-            clone=hosted.clone,
-            snapshot=hosted.snapshot,
-            database=name,
-        )
-        with making.of(target):
+    made: dict[str, CloneMark] = {}
+    with ExitStack() as until_marked:
+        for name in hosted.databases:
+            template = templates.get(name)
+            if template is None or not is_complete(template):
+                raise BusyError(
+                    f"snapshot {hosted.snapshot} is not, or no longer, loaded into {link.where}", reason="TemplateGone"
+                )
+            target = private_name(hosted.volume, name, hosted.databases)
+            catalog.require_free(found, target, link.where)
+            until_marked.enter_context(making.of(target))
             _copy(conn, template, target, groups, link.reach.connections)
-            with conn.transaction():
+            made[target] = CloneMark(
+                installation=link.reach.installation,
+                volume=hosted.volume,
+                clone=hosted.clone,
+                snapshot=hosted.snapshot,
+                database=name,
+            )
+        with changing, at_once(conn):
+            conn.execute("SET LOCAL synchronous_commit = off")
+            for target, mark in made.items():
                 marks.put(conn, "DATABASE", target, mark)
                 close_to_others(conn, target, groups)
+            roles.make(link, conn, groups, hosted.clone, users)
 
 
 def is_complete(template: Database) -> bool:
@@ -113,7 +134,7 @@ def serve(link: Link, conn: psycopg.Connection, logins: Sequence[str], hosted: H
             hint=f"reconciler reset {hosted.clone} makes it anew",
         )
     if hosted.private:
-        with conn.transaction():
+        with at_once(conn):
             for database in mine.values():
                 _connecting(conn, database.name, logins, allowed=False)
                 allow(conn, database.name, allowed=True)
@@ -122,7 +143,7 @@ def serve(link: Link, conn: psycopg.Connection, logins: Sequence[str], hosted: H
     in_the_way = _in_the_way(link, found, hosted, wanted)
     moved = {*in_the_way, *(name for name, new in wanted.items() if name != new)}
     shut(conn, [database.name for database in found if database.open and database.name in moved])
-    with conn.transaction():
+    with at_once(conn):
         for name, new in in_the_way.items():
             _rename(conn, name, new)
         for name, new in wanted.items():

@@ -8,7 +8,6 @@ roles or names goes one after the other; loading and copying, which take time, g
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -48,8 +47,8 @@ class PostgresInstance:
         self._making = databases.Making()
         self._working = databases.Making()
         self._changing = threading.Lock()
-        self._made: dict[CloneName, tuple[UserWish, ...]] = {}
-        """Users of clones that are being made, whose logins were made as they are wished."""
+        self._made: dict[VolumeId, tuple[UserWish, ...]] = {}
+        """Users of generations that are being made, whose logins were made with them."""
 
     def address(self) -> tuple[str, int]:
         return self._link.address()
@@ -101,23 +100,9 @@ class PostgresInstance:
             self._drop_templates(conn, snapshot)
 
     def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:
-        with self._link.session() as conn, ThreadPoolExecutor(1, thread_name_prefix="logins") as beside:
-            groups = self._groups(conn)
-            logins = beside.submit(self._make_logins, groups, hosted.clone, users) if users else None
-            databases.create(self._link, conn, groups, self._making, hosted)
-            if logins is not None:
-                logins.result()
-                self._made[hosted.clone] = tuple(users)
-
-    def _make_logins(self, groups: Groups, clone: CloneName, users: Sequence[UserWish]) -> None:
-        """Make the logins of a clone while its databases are copied: both take the server a while.
-
-        It does not wait for the disk: letting users in (``serve``), which is written to the server's
-        log after it, does.
-        """
-        with self._changing, self._link.session() as conn:
-            conn.execute("SET synchronous_commit = off")
-            roles.make(self._link, conn, groups, clone, users)
+        with self._link.session() as conn:
+            databases.create(self._link, conn, self._groups(conn), self._making, hosted, users, self._changing)
+        self._made[hosted.volume] = tuple(users)
 
     def serve(self, hosted: Hosted) -> None:
         with self._changing, self._link.session() as conn:
@@ -134,15 +119,18 @@ class PostgresInstance:
             groups = catalog.Groups(self._installation)
             databases.wipe_up(self._link, conn, groups, self._making)
             roles.drop_unused(self._link, conn)
+        self._made.pop(volume, None)
 
     def rename(self, formerly: CloneName, clone: CloneName) -> None:
         with self._changing, self._link.session() as conn:
             databases.rename(self._link, conn, formerly, clone)
 
     def deliver(self, hosted: Hosted, users: Sequence[UserWish], drop: Sequence[str]) -> None:
+        made = self._made.pop(hosted.volume, ())
+        if made == tuple(users) and not drop and not hosted.private:
+            return  # serving it has let them in
         with self._changing, self._link.session() as conn:
-            made = self._made.pop(hosted.clone, ())
-            roles.deliver(self._link, conn, self._known_groups(conn), hosted, users, drop, made=made)
+            roles.deliver(self._link, conn, self._known_groups(conn), hosted, users, drop)
 
     def run_scripts(self, hosted: Hosted, wanted: Sequence[Script], cancel: CancelToken) -> None:
         with self._link.session() as conn:

@@ -188,6 +188,16 @@ class Link:
         return type(found)(f"{self.where}: {found.message}")
 
 
+@contextmanager
+def at_once(conn: psycopg.Connection) -> Iterator[None]:
+    """Have statements run as one transaction, and be sent without waiting for the answers to those before.
+
+    What goes wrong with one of them is raised at the end of the block.
+    """
+    with conn.pipeline(), conn.transaction():
+        yield
+
+
 def _is_old(one: _Kept, server: Primary) -> bool:
     return one.server != server or time.monotonic() - one.since > _KEPT_SECONDS
 
@@ -201,7 +211,6 @@ def _prepared(version: int, seconds: float) -> str:
         "SET idle_in_transaction_session_timeout = 0",
         "SET idle_session_timeout = 0",
         "SET default_transaction_read_only = off",
-        "RESET synchronous_commit",
     ]
     if version >= 170000:  # noqa: PLR2004 - where it came
         words.append("SET transaction_timeout = 0")

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from reconciler.engines.postgres import readers
 from reconciler.engines.postgres.instance import catalog, marks
+from reconciler.engines.postgres.instance.link import at_once
 from reconciler.engines.postgres.instance.marks import RoleMark
 from reconciler.errors import BusyError
 from reconciler.state.hosted import login_name
@@ -49,15 +50,12 @@ class Worker:
 
 def logins_of(conn: psycopg.Connection, link: Link, clone: CloneName) -> dict[str, str]:
     """Return the logins of a clone, by their users."""
-    return _logins_of(catalog.roles(conn, link.reach.installation), clone)
-
-
-def _logins_of(known: Mapping[str, RoleMark], clone: CloneName) -> dict[str, str]:
+    known = catalog.roles(conn, link.reach.installation)
     return {mark.user: name for name, mark in known.items() if mark.kind == "user" and mark.clone == clone}
 
 
 def make(link: Link, conn: psycopg.Connection, groups: Groups, clone: CloneName, users: Sequence[UserWish]) -> None:
-    """Make the logins of a clone, or bring those that there are to what is wished."""
+    """Make the logins of a clone, or bring those that there are to what is wished; in a transaction of the caller."""
     known, bypass = catalog.roles(conn, link.reach.installation), _may_bypass(conn)
     for user in users:
         _make(link, conn, groups, clone, user, known, bypass=bypass)
@@ -70,26 +68,16 @@ def deliver(
     hosted: Hosted,
     users: Sequence[UserWish],
     drop: Sequence[str],
-    *,
-    made: Sequence[UserWish] = (),
 ) -> None:
-    """Bring a clone's logins to what is wished; see :meth:`~reconciler.engines.base.Instance.deliver`.
-
-    ``made`` were made a moment ago, and let in when their clone was served. Until it had
-    databases, the removal of another one may have taken them for unused: those that are gone
-    are made again.
-    """
-    known = catalog.roles(conn, link.reach.installation)
-    logins = _logins_of(known, hosted.clone)
+    """Bring a clone's logins to what is wished; see :meth:`~reconciler.engines.base.Instance.deliver`."""
+    logins = logins_of(conn, link, hosted.clone)
     for gone in drop:
         if gone in logins:
             _retire(link, conn, groups, hosted, logins[gone])
-    missing = [user for user in users if user not in made or user.name not in logins]
-    if not missing:
-        return
-    make(link, conn, groups, hosted.clone, missing)
-    if not hosted.private:
-        _let_in(link, conn, hosted, [login_name(hosted.clone, user.name) for user in missing])
+    with at_once(conn):
+        make(link, conn, groups, hosted.clone, users)
+        if not hosted.private:
+            _let_in(link, conn, hosted, [login_name(hosted.clone, user.name) for user in users])
 
 
 def drop_unused(link: Link, conn: psycopg.Connection) -> None:
@@ -172,20 +160,19 @@ def _make(
     is_owner = user.role == "owner"
     group, other = (groups.owners, groups.readers) if is_owner else (groups.readers, groups.owners)
     role = sql.Identifier(name)
-    with conn.transaction():
-        conn.execute(sql.SQL("ALTER ROLE {} {}" if exists else "CREATE ROLE {} {}").format(role, attributes))
-        if not exists:
-            made = RoleMark(installation=link.reach.installation, kind="user", clone=clone, user=user.name)
-            marks.put(conn, "ROLE", name, made)
-            _be_member(conn, name)
-        else:
-            conn.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(other), role))
-            conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
-        conn.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), role))
-        if is_owner:
-            _act_as(conn, name, groups.owners)
-        else:
-            conn.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role))
+    conn.execute(sql.SQL("ALTER ROLE {} {}" if exists else "CREATE ROLE {} {}").format(role, attributes))
+    if not exists:
+        made = RoleMark(installation=link.reach.installation, kind="user", clone=clone, user=user.name)
+        marks.put(conn, "ROLE", name, made)
+        _be_member(conn, name)
+    else:
+        conn.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(other), role))
+        conn.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(role))
+    conn.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), role))
+    if is_owner:
+        _act_as(conn, name, groups.owners)
+    else:
+        conn.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role))
 
 
 def _be_member(conn: psycopg.Connection, name: str) -> None:
