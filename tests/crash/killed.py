@@ -2,10 +2,13 @@
 
 A side effect is a call that changes a file, a process or a database: seen by a
 profiler (system calls, SQLite, PostgreSQL, MariaDB) and by an audit hook (files opened for
-writing). Consecutive ones of one line of the program are one *burst* (the walk that
-hands a tree over to an account): it can be killed before its first and before its last
-one. Places are named by line and count, not by a number over everything, so that
-threads that overtake each other do not change what a name means.
+writing). Waiting for the disk is none: what a process has written outlives it, and only a
+host that lost its power would tell before from after.
+
+Consecutive ones of one line of the program are one *burst* (the walk that hands a tree
+over to an account): it can be killed before its first and before its last one. Places are
+named by line and count, not by a number over everything, so that threads that overtake
+each other do not change what a name means.
 """
 
 from __future__ import annotations
@@ -40,9 +43,7 @@ _EFFECTS = frozenset(
         "copy_file_range",
         "fchmod",
         "fchown",
-        "fdatasync",
         "fork_exec",
-        "fsync",
         "ftruncate",
         "ioctl",
         "kill",

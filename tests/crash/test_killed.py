@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
+from dataclasses import astuple
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler import durable
 from reconciler.engines.mysql.engine import MariaDbEngine
 from reconciler.engines.postgres import server
 from reconciler.state.observed import CloneManifest, SnapshotManifest
@@ -43,8 +48,6 @@ WAITING_SECONDS = 10
 """How long passes may have nothing to do but to come again: a mirror that was started follows a moment later."""
 TRIES = 3
 """How often a run may fail to come to a place again that another one came to: where threads wait for each other."""
-_places: dict[str, list[Place]] = {}
-"""The places of scenarios that were seen."""
 
 
 @pytest.fixture
@@ -55,6 +58,13 @@ def world() -> Iterator[World]:
     finally:
         made.close()
         shutil.rmtree(saved_of(made), ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """Know the places that any process of this run of tests has seen."""
+    directory = tmp_path_factory.getbasetemp()
+    return Seen(directory.parent if "PYTEST_XDIST_WORKER" in os.environ else directory)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -130,6 +140,33 @@ class Crashes:
             raise
 
 
+class Seen:
+    """The places of scenarios that were seen, in files of their names."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def of(self, name: str) -> list[Place]:
+        """Return the places of a scenario; where it was not seen yet, in a world of its own."""
+        with suppress(FileNotFoundError):
+            return [Place(*place) for place in json.loads(self._file(name).read_text())]
+        other = new_world()
+        try:
+            with SCENARIOS[name].around(other):
+                return self.note(name, Crashes(other, SCENARIOS[name]).places)
+        finally:
+            other.close()
+            shutil.rmtree(saved_of(other), ignore_errors=True)
+
+    def note(self, name: str, places: list[Place]) -> list[Place]:
+        """Write down what was seen; return it."""
+        durable.write(self._file(name), json.dumps([astuple(place) for place in places]).encode(), settle=False)
+        return places
+
+    def _file(self, name: str) -> Path:
+        return self._directory / f"places-{name}.json"
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
@@ -141,14 +178,14 @@ class Crashes:
     ],
 )
 def test_killed_at_every_side_effect_it_converges_and_nothing_is_orphaned_or_lost(
-    world: World, name: str, part: int
+    world: World, seen: Seen, name: str, part: int
 ) -> None:
     scenario = SCENARIOS[name]
-    known = [places_of(other) for other in scenario.beyond]
-    usual = [*known, *(places_of(other) for other in takewhile(lambda other: other != name, AROUND))]
+    known = [seen.of(other) for other in scenario.beyond]
+    usual = [*known, *(seen.of(other) for other in takewhile(lambda other: other != name, AROUND))]
     with scenario.around(world):
         crashes = Crashes(world, scenario)
-        places = _places[name] = crashes.places
+        places = seen.note(name, crashes.places)
         around = [place for place in beyond(places, usual, part=scenario.part) if place.thread == MAIN]
         within = [place for place in beyond(places, known, part=scenario.part) if place.thread != MAIN]
         assert within
@@ -157,19 +194,6 @@ def test_killed_at_every_side_effect_it_converges_and_nothing_is_orphaned_or_los
         for _ in range(TRIES):
             missed = crashes.kill_each(missed)
         assert missed == [], "places that runs did not come to again, also alone"
-
-
-def places_of(name: str) -> list[Place]:
-    """Return the places of a scenario; where it was not seen yet, in a world of its own."""
-    if name not in _places:
-        other = new_world()
-        try:
-            with SCENARIOS[name].around(other):
-                _places[name] = Crashes(other, SCENARIOS[name]).places
-        finally:
-            other.close()
-            shutil.rmtree(saved_of(other), ignore_errors=True)
-    return _places[name]
 
 
 def summary(world: World) -> dict[str, object]:
