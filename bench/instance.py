@@ -36,7 +36,7 @@ _numbers = count()
 def run(options: Options) -> list[Figure]:
     """Measure both, in turns."""
     _smaller, scale = SCALES[size_of(options)]
-    repetitions = 1 if options.quick else max(options.repetitions, 5)
+    repetitions = 1 if options.quick else max(options.repetitions, 15)
     try:
         with installation(options, {"instance": {"bench": {"url": {"secret": _SECRET}}}}) as opened:
             parent = opened.scratch / "pool" / "instance"
