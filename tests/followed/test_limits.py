@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from reconciler.engines.base import LiveServer, MirrorWork
 from reconciler.engines.postgres.mirror import PostgresMirrors
+from reconciler.engines.postgres.replication import lsn
 from reconciler.ids import DEFAULT_RUNTIME, ImageName, SecretName, ServerName, VolumeId
 from reconciler.state.conditions import Kind, ObjectKey
 from tests.followed.network import network
@@ -18,7 +20,7 @@ from tests.followed.world import caught_up, follow, kill_mirror, mirror_servers
 from tests.support import new_world, pause, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from reconciler.proc import Account
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 SOURCE = {"primary": {"url": {"secret": "dsn"}, "walLimit": "32Mi"}}
+SEGMENT = 16 << 20
+"""Bytes of log in a file."""
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +125,50 @@ def test_the_first_copy_tells_how_much_of_how_much_there_is_and_for_how_long_sti
     with network(production.port) as line:
         line.pause = 0.004
         url = production.url.replace(f":{production.port}/", f":{line.port}/")
-        work = MirrorWork(
-            image=ImageName("shop"),
-            server=ServerName("shop.mirror"),
-            directory=tmp_path,
-            run_directory=tmp_path,
-            account=None,
-            primary=LiveServer(url, SecretName("dsn"), "physical"),
-            slot="",
-            progress=told.append,
-        )
-        PostgresMirrors().copy(work)
+        PostgresMirrors().copy(copying(url, tmp_path, slot="", progress=told.append))
     found = [match for one in told if (match := re.fullmatch(r".*: (.* MiB) of (.* MiB), about (\d+ s) left", one))]
     assert found, told
     assert len({match[2] for match in found}) == 1, "the total stays"
     assert not any("nobody" in one for one in told)
+
+
+def test_a_copy_keeps_no_log_at_the_primary_before_it_begins_and_all_of_it_from_then_on(
+    production: Primary, tmp_path: Path
+) -> None:
+    kept = "SELECT restart_lsn::text FROM pg_replication_slots"
+    for setting in ("checkpoint_timeout = '30s'", "checkpoint_completion_target = 0.1"):  # so that it takes 3 seconds
+        production.sql(f"ALTER SYSTEM SET {setting}")
+    production.sql("SELECT pg_reload_conf()")
+    production.sql("CREATE TABLE ballast AS SELECT generate_series(1, 200000) AS a")
+    work = copying(production.url, tmp_path, slot="ours", copy_rate=1 << 30)
+    with ThreadPoolExecutor(1) as beside:
+        copy = beside.submit(PostgresMirrors().copy, work)
+        until(lambda: production.sql(kept), what="the slot")
+        assert production.sql(kept) == [(None,)], "nobody needs yet what it would keep"
+        copy.result()
+    production.forget_log()
+    begun = re.search(r"START WAL LOCATION: (\S+)", (tmp_path / "data" / "backup_label").read_text())
+    assert begun
+    ((since,),) = production.sql(kept)
+    assert lsn(begun[1]) // SEGMENT <= lsn(since) // SEGMENT, "nothing from before"
+    assert production.sql("SELECT wal_status FROM pg_replication_slots") == [("reserved",)], "all since then"
+    production.drop_slots()
+
+
+def copying(
+    url: str, directory: Path, *, slot: str, copy_rate: int | None = None, progress: Callable[[str], None] = print
+) -> MirrorWork:
+    return MirrorWork(
+        image=ImageName("shop"),
+        server=ServerName("shop.mirror"),
+        directory=directory,
+        run_directory=directory,
+        account=None,
+        primary=LiveServer(url, SecretName("dsn"), "physical"),
+        slot=slot,
+        copy_rate=copy_rate,
+        progress=progress,
+    )
 
 
 @pytest.mark.root

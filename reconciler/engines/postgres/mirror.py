@@ -108,7 +108,9 @@ class PostgresMirrors:
             system = replication.identify(conn)
             installed = _installed(work, conn.info.server_version // 10000)
             if work.slot:
-                replication.ensure_slot(conn, work.slot)
+                # Its copy begins with a checkpoint, which takes minutes on a primary that is to be spared. Log that
+                # is kept meanwhile could not be used again at its end, and clients would wait for new segments.
+                replication.ensure_slot(conn, work.slot, reserve=False)
             here = wanted.pinned(conn)  # the slot is on this very server
         data = work.directory / "data"
         basebackup.copy(work, installed, here)

@@ -85,10 +85,11 @@ def fork_of(conn: psycopg.Connection, *, timeline: int, of: int) -> int | None:
     return forks.get(of)
 
 
-def ensure_slot(conn: psycopg.Connection, name: str) -> None:
-    """Make a physical slot that keeps the log from now on, unless it exists."""
+def ensure_slot(conn: psycopg.Connection, name: str, *, reserve: bool = True) -> None:
+    """Make a physical slot, unless it exists, that keeps the log from now on, or from when somebody streams."""
+    words = "CREATE_REPLICATION_SLOT {} PHYSICAL RESERVE_WAL" if reserve else "CREATE_REPLICATION_SLOT {} PHYSICAL"
     try:
-        conn.execute(sql.SQL("CREATE_REPLICATION_SLOT {} PHYSICAL RESERVE_WAL").format(sql.Identifier(name)))
+        conn.execute(sql.SQL(words).format(sql.Identifier(name)))
     except psycopg.errors.DuplicateObject:
         return
 
