@@ -552,13 +552,23 @@ def until(condition: Callable[[], object], *, seconds: float = _PATIENCE_SECONDS
 def pause(pid: int) -> None:
     """Stop a process, and return when none of its threads runs: each stops when the kernel comes to it."""
     os.kill(pid, signal.SIGSTOP)
-    threads = [psutil.Process(thread.id) for thread in psutil.Process(pid).threads()]
-    until(lambda: all(thread.status() == psutil.STATUS_STOPPED for thread in threads), what="the pause")
+    try:
+        until(lambda: _is_stopped(pid), what="the pause")
+    except BaseException:
+        resume(pid)
+        raise
 
 
 def resume(pid: int) -> None:
     """Let a process that was stopped go on."""
     os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    threads = psutil.Process(pid).threads()
+    with suppress(psutil.NoSuchProcess):  # one has just ended
+        return all(psutil.Process(thread.id).status() == psutil.STATUS_STOPPED for thread in threads)
+    return False
 
 
 def _submit(host: Host, verb: Verb, target: str) -> str:

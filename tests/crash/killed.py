@@ -77,7 +77,6 @@ _CALLS = {
     "_post": ("docker/api/client.py",),
     "_delete": ("docker/api/client.py",),
     "ioctl": ("storage/linux.py",),
-    "sync_filesystem": ("storage/linux.py",),
 }
 """Functions, with their files, behind which a profiler sees no system call: libpq, ctypes, the client of containers."""
 _READERS = {"_unallocated", "has_nested", "metadata_room"}

@@ -132,27 +132,27 @@ def test_the_first_copy_tells_how_much_of_how_much_there_is_and_for_how_long_sti
     assert not any("nobody" in one for one in told)
 
 
-def test_a_copy_keeps_no_log_at_the_primary_before_it_begins_and_all_of_it_from_then_on(
-    production: Primary, tmp_path: Path
-) -> None:
+def test_a_copy_keeps_no_log_at_the_primary_before_it_begins_and_all_of_it_from_then_on(tmp_path: Path) -> None:
     kept = "SELECT restart_lsn::text FROM pg_replication_slots"
-    for setting in ("checkpoint_timeout = '30s'", "checkpoint_completion_target = 0.1"):  # so that it takes 3 seconds
-        production.sql(f"ALTER SYSTEM SET {setting}")
-    production.sql("SELECT pg_reload_conf()")
-    production.sql("CREATE TABLE ballast AS SELECT generate_series(1, 200000) AS a")
-    work = copying(production.url, tmp_path, slot="ours", copy_rate=1 << 30)
-    with ThreadPoolExecutor(1) as beside:
-        copy = beside.submit(PostgresMirrors().copy, work)
-        until(lambda: production.sql(kept), what="the slot")
-        assert production.sql(kept) == [(None,)], "nobody needs yet what it would keep"
+    with primary() as production, ThreadPoolExecutor(1) as beside:
+        for setting in (
+            "checkpoint_timeout = '30s'",
+            "checkpoint_completion_target = 0.1",
+        ):  # so that it takes 3 seconds
+            production.sql(f"ALTER SYSTEM SET {setting}")
+        production.sql("SELECT pg_reload_conf()")
+        production.sql("CREATE TABLE ballast AS SELECT generate_series(1, 200000) AS a")
+        copy = beside.submit(PostgresMirrors().copy, copying(production.url, tmp_path, slot="ours", copy_rate=1 << 30))
+        until(lambda: copy.done() or production.sql(kept), what="the slot")
+        early = production.sql(kept)
         copy.result()
-    production.forget_log()
-    begun = re.search(r"START WAL LOCATION: (\S+)", (tmp_path / "data" / "backup_label").read_text())
-    assert begun
-    ((since,),) = production.sql(kept)
-    assert lsn(begun[1]) // SEGMENT <= lsn(since) // SEGMENT, "nothing from before"
-    assert production.sql("SELECT wal_status FROM pg_replication_slots") == [("reserved",)], "all since then"
-    production.drop_slots()
+        assert early == [(None,)], "nobody needs yet what it would keep"
+        production.forget_log()
+        begun = re.search(r"START WAL LOCATION: (\S+)", (tmp_path / "data" / "backup_label").read_text())
+        assert begun
+        ((since,),) = production.sql(kept)
+        assert lsn(begun[1]) // SEGMENT <= lsn(since) // SEGMENT, "nothing from before"
+        assert production.sql("SELECT wal_status FROM pg_replication_slots") == [("reserved",)], "all since then"
 
 
 def copying(

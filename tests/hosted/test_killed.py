@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.ids import SnapshotId, on_instance
 from tests.crash.killed import Place, count, killed_at
-from tests.hosted.world import ON_SHARED, Hosted, PairOnMariaDb, hosted_mariadb, hosted_world
+from tests.hosted.world import ON_SHARED, Hosted, PairOnMariaDb, PairOnPostgres, hosted_mariadb, hosted_world
 from tests.support import clone
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _THERE = ("engines/postgres/instance/", "engines/mysql/instance/")
 _HERE = ("apply/templates.py", "apply/clones.py", "apply/serving.py", "storage/")
 
 
-@pytest.fixture(scope="module", params=["postgres", "files", "pair"])
+@pytest.fixture(scope="module", params=["postgres", "files", "mariadb"])
 def hosted(request: pytest.FixtureRequest) -> Iterator[Hosted]:
     with _world(request.param) as made:
         made.world.configure(prune={"maxDelete": 1000, "maxDeletePercent": 100}, undo={"grace": "1h"})
@@ -35,7 +35,7 @@ def hosted(request: pytest.FixtureRequest) -> Iterator[Hosted]:
 
 def _world(kind: str) -> AbstractContextManager[Hosted]:
     if kind == "postgres":
-        return hosted_world("18")
+        return hosted_world("18", made_as=PairOnPostgres)
     return hosted_mariadb(files=True) if kind == "files" else hosted_mariadb(made_as=PairOnMariaDb)
 
 

@@ -321,14 +321,26 @@ class PairOnMariaDb(OnMariaDb):
     parts = ("shop", "stock")
 
 
+class PairOnPostgres(OnPostgres):
+    """PostgreSQL, with clones of two databases."""
+
+    parts = ("shop", "stock")
+
+
 @contextmanager
-def hosted_world(major: str, *settings: str, parent: Path | None = None, user: str = "boss") -> Iterator[OnPostgres]:
+def hosted_world(
+    major: str,
+    *settings: str,
+    parent: Path | None = None,
+    user: str = "boss",
+    made_as: type[OnPostgres] = OnPostgres,
+) -> Iterator[OnPostgres]:
     """Have both in the block: the server below ``parent``, with ``settings``, and ``user`` as whom we get in."""
     with live_server(major, *settings, parent=parent) as server:
         if user != "boss":
             server.sql(f"CREATE ROLE {user} LOGIN CREATEDB CREATEROLE PASSWORD '{PASSWORD}'")
         with installed(server.url(user), "postgres") as made:
-            yield OnPostgres(made, server)
+            yield made_as(made, server)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A physical slot; ``restart`` is where the log begins that it keeps, None once that is lost."""
+    """A physical slot; ``restart`` is where its log begins: None before somebody streams, and once that is lost."""
 
     restart: int | None
 
@@ -86,7 +86,7 @@ def fork_of(conn: psycopg.Connection, *, timeline: int, of: int) -> int | None:
 
 
 def ensure_slot(conn: psycopg.Connection, name: str, *, reserve: bool = True) -> None:
-    """Make a physical slot, unless it exists, that keeps the log from now on, or from when somebody streams."""
+    """Make a physical slot, unless it exists; it keeps log from now on; without ``reserve``, once somebody streams."""
     words = "CREATE_REPLICATION_SLOT {} PHYSICAL RESERVE_WAL" if reserve else "CREATE_REPLICATION_SLOT {} PHYSICAL"
     try:
         conn.execute(sql.SQL(words).format(sql.Identifier(name)))

@@ -66,6 +66,11 @@ class Making:
         with self._lock:
             return name in self._names
 
+    def names(self) -> frozenset[str]:
+        """Return all of them."""
+        with self._lock:
+            return frozenset(self._names)
+
 
 def create(
     link: Link,
@@ -209,9 +214,10 @@ def wipe_up(link: Link, conn: psycopg.Connection, groups: Groups, making: Making
     Nobody could have used them: what is made is closed until it is marked. So one that is
     open is not of ours, whoever owns it.
     """
+    made = making.names()  # what is marked, and made no more, after the look is unmarked in it
     found = catalog.databases(conn, link.reach.installation)
     unmarked = [d for d in found if d.mark is None and not d.open and d.owner == groups.databases]
-    left = [d for d in unmarked if d.name not in making]
+    left = [d for d in unmarked if d.name not in made and d.name not in making]
     if not left or groups.databases not in catalog.roles(conn, link.reach.installation):
         return found
     for database in left:
