@@ -552,8 +552,8 @@ class Instance(Protocol):
     def create(self, hosted: Hosted, users: Sequence[UserWish] = ()) -> None:
         """Make the databases of a new generation of a clone, that nobody is let into; what a try before left goes.
 
-        ``users`` are those of a new clone: their logins may be made with it.
-        They are delivered afterwards all the same.
+        ``users`` are those of a new clone: their logins may be made with it. They are delivered afterwards
+        all the same.
 
         Raises:
             BusyError: a database that is not ours has the name, or what they are copied from is not there.

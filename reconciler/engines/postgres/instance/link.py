@@ -211,6 +211,7 @@ def _prepared(version: int, seconds: float) -> str:
         "SET idle_in_transaction_session_timeout = 0",
         "SET idle_session_timeout = 0",
         "SET default_transaction_read_only = off",
+        # What we make is on the disk before a manifest says so; standbys are waited for where the instance does.
         "SELECT set_config('synchronous_commit', 'local', false) WHERE current_setting('synchronous_commit') = 'off'",
     ]
     if version >= 170000:  # noqa: PLR2004 - where it came
