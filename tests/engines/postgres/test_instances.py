@@ -10,8 +10,9 @@ import pytest
 
 from reconciler.engines.base import InstanceReach, UserWish
 from reconciler.engines.postgres.instance.front import PostgresInstances
+from reconciler.engines.postgres.instance.link import Link
 from reconciler.errors import UnavailableError
-from reconciler.ids import VolumeId
+from reconciler.ids import InstallationId, VolumeId
 from reconciler.state.hosted import login_name
 from reconciler.testing.instance import InstanceHarness, InstanceSuite
 from tests.live import LiveServer, live_server
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from reconciler.engines.base import CloneWork, Instance
-    from reconciler.ids import InstallationId
     from tests.engines.conftest import PostgresHarness
 
 pytestmark = pytest.mark.postgres
@@ -37,8 +37,10 @@ class OnPostgres(InstanceHarness):
         self.live = live
 
     def instance(self, installation: InstallationId) -> Instance:
-        reach = InstanceReach(name="shared", installation=installation, secret="dsn", url=self.live.url, connections=20)
-        return PostgresInstances().at(reach)
+        return PostgresInstances().at(self.reach(installation))
+
+    def reach(self, installation: InstallationId) -> InstanceReach:
+        return InstanceReach(name="shared", installation=installation, secret="dsn", url=self.live.url, connections=20)
 
     @contextmanager
     def foreign(self, name: str) -> Iterator[None]:
@@ -77,3 +79,15 @@ class TestPostgresInstances(InstanceSuite):
         instance.serve(hosted)
         instance.deliver(hosted, [user], [])
         harness.execute(hosted.clone, login_name(hosted.clone, user.name), user.password, harness.count_one)
+
+    def test_what_is_made_is_on_the_disk_also_where_the_instance_does_not_wait_for_it(
+        self, harness: OnPostgres
+    ) -> None:
+        harness.live.sql("ALTER ROLE boss SET synchronous_commit = off")
+        try:
+            link = Link(harness.reach(InstallationId("00000000-0000-0000-0000-000000000001")))
+            with link.session() as conn:
+                assert conn.execute("SHOW synchronous_commit").fetchone() == ("local",)
+            link.close()
+        finally:
+            harness.live.sql("ALTER ROLE boss RESET synchronous_commit")
