@@ -8,27 +8,56 @@ tools, and hosts without setpriv(1). Servers carry no tool mark and are never to
 from __future__ import annotations
 
 import signal
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from reconciler import proc
 from reconciler.runtimes import processes
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.runtimes.processes import Process
+
+_ENDING_SECONDS = 10.0
+"""How long is waited for tools that were killed; one that a dead disk holds in the kernel may take for ever."""
+_EXECUTING_SECONDS = 0.2
+"""How long is waited for processes that are being executed, and so tell nothing of themselves."""
+_PAUSE_SECONDS = 0.01
+
 
 def end_leftover_tools() -> int:
-    """Kill every process whose tool mark names an owner that is dead; return how many there were.
+    """Kill every process whose tool mark names an owner that is dead, and see them end; return how many there were.
 
+    Seen to end, since the kernel finishes what a killed tool asked it for: a mount, say.
     Only marks of this PID namespace count: in another one the numbers mean nothing here.
     """
+    with ExitStack() as stack:
+        leftover = [stack.enter_context(processes.Handle(process)) for process in _leftover()]
+        for tool in leftover:
+            tool.send(signal.SIGKILL)
+        deadline = time.monotonic() + _ENDING_SECONDS
+        for tool in leftover:
+            tool.ended_within(max(0.0, deadline - time.monotonic()))
+    return len(leftover)
+
+
+def _leftover() -> Iterator[Process]:
     namespace = proc.tool_owner().partition(".")[0]
-    found = list(processes.live())
-    alive = {f"{namespace}.{process.pid}.{process.started}" for process in found}
-    ended = 0
-    for process in found:
-        owner = processes.environment(process.pid, proc.TOOL_MARK).get(proc.TOOL_MARK, "")
-        if owner.startswith(f"{namespace}.") and owner not in alive and not _lives(owner):
-            with processes.Handle(process) as handle:
-                handle.send(signal.SIGKILL)
-            ended += 1
-    return ended
+    unclear = list(processes.live())
+    alive = {f"{namespace}.{process.pid}.{process.started}" for process in unclear}
+    deadline = time.monotonic() + _EXECUTING_SECONDS
+    while True:
+        marks = [(process, processes.environment_unless_executing(process.pid, proc.TOOL_MARK)) for process in unclear]
+        for process, mark in marks:
+            owner = (mark or {}).get(proc.TOOL_MARK, "")
+            if owner.startswith(f"{namespace}.") and owner not in alive and not _lives(owner):
+                yield process
+        unclear = [process for process, mark in marks if mark is None]
+        if not unclear or time.monotonic() >= deadline:
+            return
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _lives(owner: str) -> bool:

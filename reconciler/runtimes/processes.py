@@ -84,13 +84,25 @@ def look(pid: int) -> Process | None:
 
 
 def environment(pid: int, prefix: str) -> Mapping[str, str]:
-    """Return the variables with ``prefix`` that a process was started with; none when they must not be read.
+    """Return the variables with ``prefix`` that a process was started with; none when they cannot be read.
 
-    A process that is just being executed has none for an instant (its memory is
-    replaced). PostgreSQL's backends overwrite theirs with the process title (set_ps_display),
-    its postmaster does not.
+    PostgreSQL's backends overwrite theirs with the process title (set_ps_display), its
+    postmaster does not.
     """
-    content = _read(f"{_PROC}/{pid}/environ")
+    return environment_unless_executing(pid, prefix) or {}
+
+
+def environment_unless_executing(pid: int, prefix: str) -> Mapping[str, str] | None:
+    """Return what :func:`environment` does; None for the instant in which another program is being executed.
+
+    The memory of the process is replaced then (execve(2)), and with it its variables.
+    """
+    try:
+        content = _content(f"{_PROC}/{pid}/environ")
+    except OSError:
+        return {}
+    if not content:
+        return None
     start = prefix.encode()
     if start not in content:
         return {}
@@ -204,13 +216,15 @@ class Handle:
 
 def _read(path: str) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _content(path)
     except OSError:
         return b""
+
+
+def _content(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return _read_all(descriptor)
-    except OSError:
-        return b""
     finally:
         os.close(descriptor)
 

@@ -104,13 +104,8 @@ class LoopFile:
                 hint="move it away",
             )
         device = self._attach()
-        try:
-            self._run("mount", "-t", "btrfs", "-o", _MOUNT_OPTIONS, device, self.mountpoint)
-        except UnavailableError:
-            if not self.mounted():  # else a process that died had asked for it, and the kernel went on
-                raise
+        self._run("mount", "-t", "btrfs", "-o", _MOUNT_OPTIONS, device, self.mountpoint)
         self._detach(device)
-        self._let_go()
 
     def grow(self) -> None:
         """Make the file system as large as configured, while it is in use; nothing where it is not mounted.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from reconciler.ids import PoolName
+from reconciler.runtimes.leftovers import end_leftover_tools
 from reconciler.state.observed import ClonePhase, SnapshotManifest, VolumeState
 from reconciler.storage.btrfs import BtrfsStorage
 from reconciler.storage.copy import CopyStorage
@@ -170,7 +171,10 @@ def check_what_is_left(
 
 
 def killed_by(killing: ProfileFunction, run: Callable[[AnyStorage], object], storage: AnyStorage) -> bool:
-    """Run a step in a child that a profiler kills; return whether it ended before that."""
+    """Run a step in a child that a profiler kills; return whether it ended before that.
+
+    Its tools are ended as by whoever opens the host next.
+    """
     child = os.fork()
     if child == 0:
         try:
@@ -181,6 +185,7 @@ def killed_by(killing: ProfileFunction, run: Callable[[AnyStorage], object], sto
             os._exit(1)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in {0, -signal.SIGKILL}
+    end_leftover_tools()
     return status == 0
 
 
