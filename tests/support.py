@@ -370,7 +370,7 @@ class World:
         """Return the command lines of all its processes, PostgreSQL's backends with what they do."""
         found = []
         for process in self.processes():
-            for member in _family(process):
+            for member in family(process):
                 with suppress(psutil.Error):
                     found.append(" ".join(member.cmdline()))
         return found
@@ -386,7 +386,7 @@ class World:
         """Kill the server of a clone's current generation with SIGKILL, and only it."""
         volume = f"{name}.{self.current(name).generation}"
         for process in self.processes():
-            if process.environ().get("RECONCILER_SERVER", "").endswith(f"/{volume}"):
+            if server_of(process.pid).endswith(f"/{volume}"):
                 process.kill()
                 process.wait(_PATIENCE_SECONDS)
 
@@ -408,7 +408,9 @@ class World:
             str(path) for path in (self.state / "logs").iterdir() if not any(path.name.startswith(v) for v in volumes)
         ]
         found += [str(path) for path in self.state.rglob("*.tmp*")]
-        found += [f"process {process.pid} {process.cmdline()}" for process in self.stray_processes(set(volumes))]
+        for process in self.stray_processes(set(volumes)):
+            with suppress(psutil.NoSuchProcess):
+                found.append(f"process {process.pid} {process.cmdline()}")
         return found
 
     def stray_processes(self, volumes: set[str]) -> list[psutil.Process]:
@@ -430,7 +432,7 @@ class World:
                 loop.kill()
                 loop.wait()
         for process in self.processes():
-            for victim in _family(process):
+            for victim in family(process):
                 with suppress(psutil.Error):
                     victim.kill()
         until(lambda: not self.processes(), what="the end of all processes")
@@ -472,7 +474,7 @@ def in_memory() -> Path | None:
 def end_installations(root: Path) -> None:
     """End the servers of every installation below a directory, also of those that commands made."""
     found = [json.loads(path.read_text())["installation"] for path in root.rglob("installation.json")]
-    left = [process for process in live() if _installation(process.pid) in found]
+    left = [process for process in live() if server_of(process.pid).partition("/")[0] in found]
     victims = []
     for one in left:
         with suppress(psutil.NoSuchProcess):
@@ -485,8 +487,9 @@ def end_installations(root: Path) -> None:
     assert victims == []
 
 
-def _installation(pid: int) -> str:
-    return environment(pid, "RECONCILER_").get("RECONCILER_SERVER", "").partition("/")[0]
+def server_of(pid: int) -> str:
+    """Return which server a process is, as ``installation/name``; empty when it is none, or has ended."""
+    return environment(pid, "RECONCILER_").get("RECONCILER_SERVER", "")
 
 
 _blocks: dict[range, socket.socket] = {}
@@ -579,7 +582,8 @@ def _names(directory: Path, expected: set[str]) -> list[str]:
     return [str(path) for path in sorted(directory.iterdir()) if path.name not in expected]
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """Return a process with everything that it started; none when it has ended."""
     try:
         return [process, *process.children(recursive=True)]
     except psutil.Error:

@@ -149,10 +149,10 @@ def test_of_many_errors_the_end_is_kept() -> None:
 @pytest.mark.usefixtures("tools", "kernel")
 def test_a_command_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
     with (
-        pytest.raises(TimeoutExceededError, match=r"sh took longer than 0\.3 s"),
+        pytest.raises(TimeoutExceededError, match=r"sh took longer than 1 s"),
         (tmp_path / "child").open("wb") as told,
     ):
-        proc.run(["sh", "-c", "sleep 300 & echo $!; wait"], timeout=0.3, stdout=told)
+        proc.run(["sh", "-c", "sleep 300 & echo $!; wait"], timeout=1, stdout=told)
     assert ended(int((tmp_path / "child").read_text()))
 
 

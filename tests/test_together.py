@@ -10,7 +10,7 @@ from reconciler.together import answers
 def test_who_hangs_keeps_the_answers_of_no_other() -> None:
     end = threading.Event()
     try:
-        found = answers({"hangs": end.wait, "answers": lambda: True}, at_once=2, seconds=0.2)
+        found = answers({"hangs": end.wait, "answers": lambda: True}, at_once=2, seconds=1)
         assert {name: answer.result() for name, answer in found.items()} == {"answers": True}
     finally:
         end.set()

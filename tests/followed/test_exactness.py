@@ -13,7 +13,7 @@ from reconciler.state.observed import SnapshotManifest
 from tests.conftest import require_root
 from tests.followed.primary import CHAIN, primary
 from tests.followed.traffic import TORN, WRITERS, commits, pgbench
-from tests.followed.world import caught_up, follow, mirror_of, mirror_servers, refresh
+from tests.followed.world import caught_up, follow, mirror_of, mirror_process, refresh
 from tests.support import clone, new_world, pause, resume, until
 
 if TYPE_CHECKING:
@@ -101,12 +101,7 @@ def test_twenty_refreshes_under_load_have_what_the_primary_had_and_nothing_newer
 @contextmanager
 def paused(world: World) -> Iterator[None]:
     """Let the mirror replay nothing while the block runs; its WAL receiver goes on writing."""
-    (startup,) = [
-        process
-        for postmaster in mirror_servers(world)
-        for process in postmaster.children()
-        if "startup" in " ".join(process.cmdline())
-    ]
+    startup = mirror_process(world, "startup")
     pause(startup.pid)
     try:
         yield

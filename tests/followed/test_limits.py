@@ -16,7 +16,7 @@ from reconciler.ids import DEFAULT_RUNTIME, ImageName, SecretName, ServerName, V
 from reconciler.state.conditions import Kind, ObjectKey
 from tests.followed.network import network
 from tests.followed.primary import primary
-from tests.followed.world import caught_up, follow, kill_mirror, mirror_servers
+from tests.followed.world import caught_up, follow, kill_mirror, mirror_process, mirror_servers
 from tests.support import new_world, pause, until
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ def test_a_mirror_of_a_suspended_image_whose_server_died_is_given_up_at_the_limi
 def test_a_mirror_that_is_connected_and_receives_nothing_is_given_up_at_the_limit(
     world: World, production: Primary
 ) -> None:
-    children = [child for process in mirror_servers(world) for child in process.children()]
-    (receiver,) = [child for child in children if "walreceiver" in " ".join(child.cmdline())]
-    pause(receiver.pid)
+    pause(mirror_process(world, "walreceiver").pid)
     goes_at_its_limit(world, production)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from reconciler.state.observed import MirrorManifest, SnapshotManifest
 from tests.followed.primary import CHAIN
-from tests.support import document, until
+from tests.support import document, family, server_of, until
 
 if TYPE_CHECKING:
     from tests.followed.primary import Primary
@@ -55,17 +56,35 @@ def mirror_of(world: World) -> MirrorManifest:
 
 def mirror_servers(world: World) -> list[psutil.Process]:
     """Return the processes that are the servers of mirrors."""
-    return [
-        process for process in world.processes() if process.environ().get("RECONCILER_SERVER", "").endswith(".mirror")
-    ]
+    return [process for process in world.processes() if server_of(process.pid).endswith(".mirror")]
+
+
+def mirror_process(world: World, title: str) -> psutil.Process:
+    """Wait for the one process of a mirror's server that has this in its title, and return it."""
+    found: list[psutil.Process] = []
+
+    def there() -> bool:
+        found[:] = [one for server in mirror_servers(world) for one in family(server) if title in _title(one)]
+        return len(found) == 1
+
+    until(there, what=f"the one process {title} of a mirror")
+    return found[0]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def kill_mirror(world: World) -> None:
     """Kill the servers of mirrors with everything that they started."""
     for process in mirror_servers(world):
-        victims = [process, *process.children(recursive=True)]
+        victims = family(process)
         for victim in victims:
-            victim.kill()
+            with suppress(psutil.NoSuchProcess):  # with its postmaster
+                victim.kill()
         psutil.wait_procs(victims)
 
 
