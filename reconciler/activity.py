@@ -16,7 +16,6 @@ from reconciler.ids import ServerName
 from reconciler.plan.idle import rests
 from reconciler.state.observed import CloneManifest, ClonePhase, ServerState, VolumeState, snapshot_of
 from reconciler.status.values import Used
-from reconciler.together import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,7 +42,7 @@ def look(
     running: list[tuple[Volume, ObservedServer | None]] = [(v, None) for v in volumes if _is_file(host, v)]
     running += [(volume, server) for volume in volumes if (server := _running(servers, volume)) is not None]
     looks = {volume.id: partial(look_at, host, volume, server) for volume, server in running}
-    told = answers(looks, at_once=_AT_ONCE, seconds=seconds)
+    told = host.use_looks.answers(looks, at_once=_AT_ONCE, seconds=seconds)
     return {volume: look.result() for volume, look in told.items() if look.exception() is None}
 
 

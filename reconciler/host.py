@@ -27,12 +27,13 @@ from reconciler.commits import Commits
 from reconciler.errors import RefusedError, UnavailableError, UnsupportedError
 from reconciler.ids import FILES, PoolName, RuntimeName, SecretName, VolumeId, instance_of, on_instance
 from reconciler.plan.settings import AttestationRules, MaintenanceWindow, PlanSettings, PolicySettings
+from reconciler.together import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from reconciler.engines.base import Engine, Instance
-    from reconciler.ids import InstallationId
+    from reconciler.ids import ImageName, InstallationId
     from reconciler.masking.dsse import Signer
     from reconciler.masking.trust import Trust
     from reconciler.repository import Author, Repository
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from reconciler.runtimes.base import Runtime
     from reconciler.secrets import SecretStore
     from reconciler.spec.config import Config, Pool
+    from reconciler.state.desired import Source
+    from reconciler.state.observed import Activity, Input, ObservedMirror
     from reconciler.status.directory import StateDirectory
     from reconciler.status.store import StatusStore
     from reconciler.storage.base import Storage
@@ -79,6 +82,9 @@ class Host:
     """One for each mirror: it is not started or stopped while a copy is taken of it."""
     reserved: set[int] = field(default_factory=set)
     """Ports and user ids that a clone in the making has chosen and not recorded yet."""
+    source_looks: Looks[tuple[ImageName, Source], Input] = field(default_factory=partial(Looks, takes_late=True))
+    mirror_looks: Looks[VolumeId, ObservedMirror] = field(default_factory=Looks)
+    use_looks: Looks[VolumeId, Activity] = field(default_factory=Looks)
     held: ExitStack | None = None
     """Locks of the pools that are held until the host is closed; None for a host that only looks."""
     _held_pools: set[PoolName] = field(default_factory=set)

@@ -16,7 +16,6 @@ from reconciler.proc import CancelToken
 from reconciler.sources import host_path
 from reconciler.state.grants import Grants
 from reconciler.state.observed import MirrorManifest, MirrorPhase, ObservedMirror, ServerState, VolumeState
-from reconciler.together import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -123,7 +122,7 @@ def look(
     ]
     asked.sort(key=lambda one: one[0])  # of two mirrors of an image the one that runs says how it does
     looks = {volume.id: partial(_look, host, desired, volume, known, running=runs) for runs, volume, known in asked}
-    told = answers(looks, at_once=_AT_ONCE, seconds=seconds)
+    told = host.mirror_looks.answers(looks, at_once=_AT_ONCE, seconds=seconds)
     return {known.image: told[volume.id].result() if volume.id in told else _SILENT for _runs, volume, known in asked}
 
 

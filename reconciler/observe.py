@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from reconciler import mirrors
 from reconciler.activity import last_used, look
-from reconciler.errors import ReconcilerError, TransientError
+from reconciler.errors import ReconcilerError, TransientError, UnavailableError
 from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
 from reconciler.plan.leftovers import is_ending
 from reconciler.sources import identify, live_server, repositories
 from reconciler.state.grants import Grants
 from reconciler.state.observed import UNPLANNED, CloneManifest, Input, Observed, ObservedPool, ObservedTemplate
-from reconciler.together import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +34,14 @@ if TYPE_CHECKING:
 _MIRROR_SECONDS = 15.0
 """Longer than mirrors and primaries are waited for that are away, which is told by name."""
 _SOURCES_AT_ONCE = 16
+_SOURCE_SECONDS = 90.0
+"""Longer than primaries and tools of backups are waited for, which is told by name."""
+_SILENT = Input(
+    None,
+    "the source did not answer in time: is the disk or the server that it is on away?",
+    UnavailableError.reason,
+    passing=True,
+)
 _MOST_ASKED = 100
 _ASKED_SECONDS = 3.0
 """Who uses clones that are about to go is worth a look, but holds up no pass."""
@@ -155,9 +162,11 @@ def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
 
 
 def _inputs(host: Host, desired: Desired, due: Iterable[ImageName]) -> dict[ImageName, Input]:
-    """Identify sources, all at the same time: each may wait for a primary that does not answer."""
-    looks = {name: partial(_input, host, desired.images[name]) for name in due}
-    return {name: look.result() for name, look in answers(looks, at_once=_SOURCES_AT_ONCE).items()}
+    """Identify sources, all at the same time: each may wait for a primary, or for a file system, that is away."""
+    images = [desired.images[name] for name in due]
+    looks = {(image.name, image.source): partial(_input, host, image) for image in images}
+    told = host.source_looks.answers(looks, at_once=_SOURCES_AT_ONCE, seconds=_SOURCE_SECONDS)
+    return {name: told[name, source].result() if (name, source) in told else _SILENT for name, source in looks}
 
 
 def _input(host: Host, image: DesiredImage) -> Input:

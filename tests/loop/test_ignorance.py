@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.engines.base import SourceIdentity
 from reconciler.engines.memory import MemoryEngine
 from reconciler.housekeeping import sweep
-from reconciler.ids import CloneName, PoolName, RuntimeName, VolumeId
+from reconciler.ids import CloneName, ImageName, PoolName, RuntimeName, VolumeId
 from reconciler.runtimes.memory import MemoryHost, MemoryRuntime
 from reconciler.state.conditions import PASSES, Kind
 from reconciler.state.observed import VolumeState
@@ -21,7 +22,7 @@ from .conftest import CLONE, IMAGE, START
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reconciler.engines.base import LocalSource, SourceIdentity
+    from reconciler.engines.base import LocalSource
 
     from .conftest import World
 
@@ -81,6 +82,41 @@ def test_sources_are_looked_at_at_the_same_time(world: World) -> None:
     assert observed is not None
     assert observed.inputs.keys() == {"shop", "store"}
     assert not together.broken
+
+
+def test_a_source_that_hangs_holds_up_no_pass_and_costs_one_thread(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.observe._SOURCE_SECONDS", 0.2)
+    asked, end = [], threading.Event()
+
+    class Hanging(MemoryEngine):
+        def identify(self, source: LocalSource) -> SourceIdentity:
+            asked.append(source)
+            end.wait()
+            return SourceIdentity("came late", 0)
+
+    world.host.engines["postgres"] = Hanging("postgres")
+    world.secret("dsn", "memory://away/shop")
+    world.write(
+        IMAGE.replace("{empty: {}}", "{primary: {url: {secret: dsn}, method: logical}}")
+        + "  unmasked: {reason: a test}\n"
+    )
+    try:
+        for _ in range(3):
+            observed = world.reconciler.look().observed
+            assert observed is not None
+            assert "did not answer in time" in str(observed.inputs[ImageName("shop")].problem)
+        assert len(asked) == 1
+    finally:
+        end.set()
+    until(world, lambda: _is_told(world))
+
+
+def _is_told(world: World) -> bool:
+    observed = world.reconciler.look().observed
+    assert observed is not None
+    return observed.inputs[ImageName("shop")].input_id == "came late"
 
 
 def test_passwords_of_a_clone_whose_manifest_cannot_be_read_stay(world: World) -> None:
