@@ -41,9 +41,9 @@ def look(
     volumes = tuple(volumes)
     running: list[tuple[Volume, ObservedServer | None]] = [(v, None) for v in volumes if _is_file(host, v)]
     running += [(volume, server) for volume in volumes if (server := _running(servers, volume)) is not None]
-    looks = {volume.id: partial(look_at, host, volume, server) for volume, server in running}
+    looks = {(volume.id, seconds): partial(look_at, host, volume, server) for volume, server in running}
     told = host.use_looks.answers(looks, at_once=_AT_ONCE, seconds=seconds)
-    return {volume: look.result() for volume, look in told.items() if look.exception() is None}
+    return {volume: look.result() for (volume, _seconds), look in told.items() if look.exception() is None}
 
 
 def look_at(host: Host, volume: Volume, server: ObservedServer | None) -> Activity:

@@ -30,10 +30,10 @@ from reconciler.plan.settings import AttestationRules, MaintenanceWindow, PlanSe
 from reconciler.together import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from reconciler.engines.base import Engine, Instance
-    from reconciler.ids import ImageName, InstallationId
+    from reconciler.ids import InstallationId
     from reconciler.masking.dsse import Signer
     from reconciler.masking.trust import Trust
     from reconciler.repository import Author, Repository
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from reconciler.runtimes.base import Runtime
     from reconciler.secrets import SecretStore
     from reconciler.spec.config import Config, Pool
-    from reconciler.state.desired import Source
     from reconciler.state.observed import Activity, Input, ObservedMirror
     from reconciler.status.directory import StateDirectory
     from reconciler.status.store import StatusStore
@@ -82,9 +81,10 @@ class Host:
     """One for each mirror: it is not started or stopped while a copy is taken of it."""
     reserved: set[int] = field(default_factory=set)
     """Ports and user ids that a clone in the making has chosen and not recorded yet."""
-    source_looks: Looks[tuple[ImageName, Source], Input] = field(default_factory=partial(Looks, takes_late=True))
-    mirror_looks: Looks[VolumeId, ObservedMirror] = field(default_factory=Looks)
-    use_looks: Looks[VolumeId, Activity] = field(default_factory=Looks)
+    source_looks: Looks[Hashable, Input] = field(default_factory=partial(Looks, takes_late=True))
+    mirror_looks: Looks[Hashable, ObservedMirror] = field(default_factory=Looks)
+    use_looks: Looks[tuple[VolumeId, float], Activity] = field(default_factory=Looks)
+    """Questions to what may hang; these three are for the thread of passes alone."""
     held: ExitStack | None = None
     """Locks of the pools that are held until the host is closed; None for a host that only looks."""
     _held_pools: set[PoolName] = field(default_factory=set)
@@ -413,9 +413,11 @@ def _end_leftovers() -> None:
     """Kill tools that an earlier reconciler left behind when it was killed; they may still write to a pool."""
     from reconciler.runtimes.leftovers import end_leftover_tools
 
-    ended = end_leftover_tools()
+    ended, stuck = end_leftover_tools()
     if ended:
         log.info("ended tools that a dead reconciler left behind", processes=ended)
+    for pid, title in stuck.items():
+        log.warning("a tool that a dead reconciler left behind does not end; a disk may be away", pid=pid, tool=title)
 
 
 def _memory() -> int:

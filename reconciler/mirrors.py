@@ -18,7 +18,7 @@ from reconciler.state.grants import Grants
 from reconciler.state.observed import MirrorManifest, MirrorPhase, ObservedMirror, ServerState, VolumeState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from pathlib import Path
 
     from reconciler.engines.base import Mirrors
@@ -121,9 +121,24 @@ def look(
         and volume.state is VolumeState.COMPLETE
     ]
     asked.sort(key=lambda one: one[0])  # of two mirrors of an image the one that runs says how it does
-    looks = {volume.id: partial(_look, host, desired, volume, known, running=runs) for runs, volume, known in asked}
+    questions = {_question(host, desired, one): one for one in asked}
+    looks = {
+        question: partial(_look, host, desired, volume, known, running=runs)
+        for question, (runs, volume, known) in questions.items()
+    }
     told = host.mirror_looks.answers(looks, at_once=_AT_ONCE, seconds=seconds)
-    return {known.image: told[volume.id].result() if volume.id in told else _SILENT for _runs, volume, known in asked}
+    return {
+        known.image: told[question].result() if question in told else _SILENT
+        for question, (_runs, _volume, known) in questions.items()
+    }
+
+
+def _question(host: Host, desired: Desired, asked: tuple[bool, Volume, MirrorManifest]) -> Hashable:
+    """Return what a look at a mirror depends on: its document may change while one hangs."""
+    runs, volume, manifest = asked
+    image = desired.image_called(manifest.image)
+    source = image.mirrored if image is not None else None
+    return volume.id, runs, source, host.secret_fingerprint(manifest.url)
 
 
 def _is_running(volume: Volume, servers: Mapping[ServerName, ObservedServer]) -> bool:

@@ -17,11 +17,12 @@ from reconciler.plan.diff import builds_due
 from reconciler.plan.fingerprints import GENERATED
 from reconciler.plan.leftovers import is_ending
 from reconciler.sources import identify, live_server, repositories
+from reconciler.state.desired import PrimarySource
 from reconciler.state.grants import Grants
 from reconciler.state.observed import UNPLANNED, CloneManifest, Input, Observed, ObservedPool, ObservedTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
     from datetime import datetime
 
     from reconciler.host import Host
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 
 _MIRROR_SECONDS = 15.0
 """Longer than mirrors and primaries are waited for that are away, which is told by name."""
-_SOURCES_AT_ONCE = 16
-_SOURCE_SECONDS = 90.0
-"""Longer than primaries and tools of backups are waited for, which is told by name."""
+_SOURCES_AT_ONCE = 64
+_SOURCE_SECONDS = 330.0
+"""Longer than a primary, or a tool of backups, is waited for, which is told by name."""
 _SILENT = Input(
     None,
-    "the source did not answer in time: is the disk or the server that it is on away?",
+    "the source has not answered yet; the disk or the server that it is on may be away",
     UnavailableError.reason,
     passing=True,
 )
@@ -164,9 +165,16 @@ def _secrets(host: Host, desired: Desired) -> dict[SecretName, str]:
 def _inputs(host: Host, desired: Desired, due: Iterable[ImageName]) -> dict[ImageName, Input]:
     """Identify sources, all at the same time: each may wait for a primary, or for a file system, that is away."""
     images = [desired.images[name] for name in due]
-    looks = {(image.name, image.source): partial(_input, host, image) for image in images}
+    asked = {image.name: _question(host, image) for image in images}
+    looks = {asked[image.name]: partial(_input, host, image) for image in images}
     told = host.source_looks.answers(looks, at_once=_SOURCES_AT_ONCE, seconds=_SOURCE_SECONDS)
-    return {name: told[name, source].result() if (name, source) in told else _SILENT for name, source in looks}
+    return {name: told[question].result() if question in told else _SILENT for name, question in asked.items()}
+
+
+def _question(host: Host, image: DesiredImage) -> Hashable:
+    """Return what the identity of an image's source depends on: its document may change while a look hangs."""
+    secret = host.secret_fingerprint(image.source.url) if isinstance(image.source, PrimarySource) else None
+    return image.name, image.engine, image.source, image.databases, secret
 
 
 def _input(host: Host, image: DesiredImage) -> Input:

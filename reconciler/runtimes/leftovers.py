@@ -27,20 +27,25 @@ _EXECUTING_SECONDS = 0.2
 _PAUSE_SECONDS = 0.01
 
 
-def end_leftover_tools() -> int:
-    """Kill every process whose tool mark names an owner that is dead, and see them end; return how many there were.
+def end_leftover_tools() -> tuple[int, dict[int, str]]:
+    """Kill every process whose tool mark names an owner that is dead, and see them end.
 
-    Seen to end, since the kernel finishes what a killed tool asked it for: a mount, say.
-    Only marks of this PID namespace count: in another one the numbers mean nothing here.
+    Returns how many have ended, and the numbers of those that have not with their short
+    names. Seen to end, since the kernel finishes what a killed tool asked it for: a mount,
+    say. Only marks of this PID namespace count: in another one the numbers mean nothing here.
     """
-    with ExitStack() as stack:
-        leftover = [stack.enter_context(processes.Handle(process)) for process in _leftover()]
-        for tool in leftover:
-            tool.send(signal.SIGKILL)
-        deadline = time.monotonic() + _ENDING_SECONDS
-        for tool in leftover:
-            tool.ended_within(max(0.0, deadline - time.monotonic()))
-    return len(leftover)
+    ended, deadline = 0, time.monotonic() + _ENDING_SECONDS
+    while True:
+        with ExitStack() as stack:
+            tools = []
+            for process in _leftover():
+                tool = stack.enter_context(processes.Handle(process))
+                tool.send(signal.SIGKILL)
+                tools.append((process.pid, tool))
+            stuck = {pid for pid, tool in tools if not tool.ended_within(max(0.0, deadline - time.monotonic()))}
+        ended += len(tools) - len(stuck)
+        if not tools or time.monotonic() >= deadline:  # else they may have started something after the look
+            return ended, {pid: processes.title(pid) for pid in stuck}
 
 
 def _leftover() -> Iterator[Process]:
@@ -48,16 +53,18 @@ def _leftover() -> Iterator[Process]:
     unclear = list(processes.live())
     alive = {f"{namespace}.{process.pid}.{process.started}" for process in unclear}
     deadline = time.monotonic() + _EXECUTING_SECONDS
-    while True:
-        marks = [(process, processes.environment_unless_executing(process.pid, proc.TOOL_MARK)) for process in unclear]
-        for process, mark in marks:
-            owner = (mark or {}).get(proc.TOOL_MARK, "")
+    while unclear:
+        executing = []
+        for process in unclear:
+            marks = processes.environment_unless_executing(process.pid, proc.TOOL_MARK)
+            owner = (marks or {}).get(proc.TOOL_MARK, "")
             if owner.startswith(f"{namespace}.") and owner not in alive and not _lives(owner):
                 yield process
-        unclear = [process for process, mark in marks if mark is None]
-        if not unclear or time.monotonic() >= deadline:
-            return
-        time.sleep(_PAUSE_SECONDS)
+            elif marks is None and (again := processes.look(process.pid)) and again.started == process.started:
+                executing.append(process)
+        unclear = executing if time.monotonic() < deadline else []
+        if unclear:
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _lives(owner: str) -> bool:

@@ -95,7 +95,8 @@ def environment(pid: int, prefix: str) -> Mapping[str, str]:
 def environment_unless_executing(pid: int, prefix: str) -> Mapping[str, str] | None:
     """Return what :func:`environment` does; None for the instant in which another program is being executed.
 
-    The memory of the process is replaced then (execve(2)), and with it its variables.
+    The memory of the process is replaced then (execve(2)), and with it its variables. One
+    that was started without variables looks the same, for ever.
     """
     try:
         content = _content(f"{_PROC}/{pid}/environ")

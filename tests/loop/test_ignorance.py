@@ -106,7 +106,7 @@ def test_a_source_that_hangs_holds_up_no_pass_and_costs_one_thread(
         for _ in range(3):
             observed = world.reconciler.look().observed
             assert observed is not None
-            assert "did not answer in time" in str(observed.inputs[ImageName("shop")].problem)
+            assert "has not answered" in str(observed.inputs[ImageName("shop")].problem)
         assert len(asked) == 1
     finally:
         end.set()

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.memory import MemoryMirrors, MemoryPrimary
-from reconciler.ids import ImageName, Revision, RuntimeName
-from reconciler.mirrors import look
-from reconciler.state.desired import Desired
+from reconciler.ids import ImageName
 from reconciler.state.observed import MirrorManifest, ObservedMirror, SnapshotManifest
 from tests.loop.conftest import CLONE, IMAGE, World
 
@@ -88,28 +86,34 @@ def test_while_the_primary_is_away_nothing_is_lost_and_the_refresh_is_made_up_fo
     assert [manifest.facts["rows"] for manifest in snapshots(world)] == ["3", "9"]
 
 
-def test_a_primary_that_hangs_is_one_that_does_not_answer(world: World) -> None:
-    a_primary_of(world)
-    end = threading.Event()
+def test_a_primary_that_hangs_is_one_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    production, end = a_primary_of(world), threading.Event()
 
     class Hanging(MemoryMirrors):
         def look(self, work: MirrorWork) -> ObservedMirror:
-            end.wait()
+            if work.copy_rate is None:
+                end.wait()
             return super().look(work)
 
     world.write(FOLLOWED)
     world.apply()
-    world.engine.mirrors = Hanging(world.engine)
-    nothing = Desired(Revision("nothing"), {}, {})
+    world.engine.mirrors = hanging = Hanging(world.engine)
+    hanging.primaries[URL] = production
+    silent = ObservedMirror(following=False, problem="it or its primary did not answer in time")
     try:
-        found = look(
-            world.host, nothing, world.storage.volumes(), world.host.runtimes[RuntimeName("process")].servers(), 0.2
-        )
+        monkeypatch.setattr("reconciler.observe._MIRROR_SECONDS", 0.2)
+        assert seen(world) == silent
+        world.write(FOLLOWED.replace("{secret: dsn}", "{secret: dsn}, copyRate: 5Mi"))
+        monkeypatch.setattr("reconciler.observe._MIRROR_SECONDS", 60)
+        assert seen(world).following, "of a document that changed meanwhile the answer is another one"
     finally:
         end.set()
-    assert found[ImageName("shop")] == ObservedMirror(
-        following=False, problem="it or its primary did not answer in time"
-    )
+
+
+def seen(world: World) -> ObservedMirror:
+    observed = world.reconciler.look().observed
+    assert observed is not None
+    return observed.mirrors[ImageName("shop")]
 
 
 def test_when_the_image_goes_nothing_is_left_at_the_primary_however_late_it_answers(

@@ -61,10 +61,10 @@ def test_children_of_a_tool_of_a_killed_reconciler_are_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", _RECONCILER], stdout=subprocess.PIPE) as reconciler:
         assert reconciler.stdout is not None
         child = processes.look(int(reconciler.stdout.readline()))
-        reconciler.kill()
-        reconciler.wait()
-    assert child is not None
-    with processes.Handle(child) as handle:
-        assert not handle.ended_within(0)
-        end_leftover_tools()  # or another reconciler of this host has ended it just now
-        assert handle.ended_within(10)
+        assert child is not None
+        with processes.Handle(child) as handle:
+            assert not handle.ended_within(0)
+            reconciler.kill()
+            reconciler.wait()
+            end_leftover_tools()  # or another reconciler of this host has ended it just now
+            assert handle.ended_within(10)
