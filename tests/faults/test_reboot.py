@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class Machine:
         """End everything at once, and have nothing mounted."""
         self.world.kill()
         for mountpoint in (self.own, self.btrfs, self.disk):
-            subprocess.run(["umount", mountpoint], check=True)
+            until(partial(_unmounted, mountpoint), what=f"the end of the mount {mountpoint}")
         until(lambda: not _attached(self.disk), what="the end of the loop devices")
         (self.world.root / "specs").rename(self.world.root / "away")
 
@@ -78,6 +79,11 @@ class Machine:
         names = [f"Image/{name}" for name in POOLS] + [f"Clone/{name}-dev" for name in POOLS] + ["Clone/at-rest"]
         told = {name: json.loads(self.world.run("history", name, "-o", "json").stdout) for name in names}
         return {name: [e["action"] for e in entries if e["action"] != "start"] for name, entries in told.items()}
+
+
+def _unmounted(mountpoint: Path) -> bool:
+    """Unmount; busy for a moment, in which a killed process that cannot be found any more still has its files open."""
+    return subprocess.run(["umount", mountpoint], capture_output=True, check=False).returncode == 0
 
 
 def _attached(disk: Path) -> str:
