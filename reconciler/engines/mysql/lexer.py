@@ -144,13 +144,15 @@ class SqlReader:
         pieces = rb"['\"`#]|--(?=[\s\x00-\x1f]|\Z)|/\*(?!!|M!)|\\[^\s]"
         self._special = re.compile(re.escape(delimiter) + b"|" + pieces)
         first = re.escape(delimiter[:1])
+        # Atomic groups around repeated ones: possessive repetition of a group matches too little before
+        # Python 3.11.5 (gh-106052), and Debian 12 has 3.11.2.
         self._plain = tuple(
             re.compile(
-                rb"(?s)(?:[^'\"`#\\/" + first + rb"-]++|'" + single + rb"'|\"" + double + rb"\"|`[^`]*+`"
-                rb"|(?!" + first + rb")(?:-(?!-)|/(?!\*)))*+"
+                rb"(?s)(?>(?:[^'\"`#\\/" + first + rb"-]++|'" + single + rb"'|\"" + double + rb"\"|`[^`]*+`"
+                rb"|(?!" + first + rb")(?:-(?!-)|/(?!\*)))*)"
             )
             for single, double in (
-                (rb"[^'\\]*+(?:\\.[^'\\]*+)*+", rb"[^\"\\]*+(?:\\.[^\"\\]*+)*+"),
+                (rb"[^'\\]*+(?>(?:\\.[^'\\]*+)*)", rb"[^\"\\]*+(?>(?:\\.[^\"\\]*+)*)"),
                 (rb"[^']*+", rb"[^\"]*+"),
             )
         )
