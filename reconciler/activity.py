@@ -41,6 +41,7 @@ def look(
     volumes = tuple(volumes)
     running: list[tuple[Volume, ObservedServer | None]] = [(v, None) for v in volumes if _is_file(host, v)]
     running += [(volume, server) for volume in volumes if (server := _running(servers, volume)) is not None]
+    # A look that is waited for longer is one of its own: it would get no answer to one that is given up already.
     looks = {(volume.id, seconds): partial(look_at, host, volume, server) for volume, server in running}
     told = host.use_looks.answers(looks, at_once=_AT_ONCE, seconds=seconds)
     return {volume: look.result() for (volume, _seconds), look in told.items() if look.exception() is None}

@@ -47,6 +47,8 @@ _FIRST_POLL_SECONDS = 0.002
 _LONGEST_POLL_SECONDS = 0.05
 _CHILDREN_GRACE_SECONDS = 1.0
 _KILL_GRACE_SECONDS = 10.0
+_ENDING_SECONDS = 1.0
+"""A process that is ending is still in its directory when nothing says any more whose it is (do_exit of the kernel)."""
 _KILL_ROUNDS = 10
 _EXCERPT_BYTES = 2000
 
@@ -187,6 +189,9 @@ class ProcessRuntime:
                 reason="DirectoryInUse",
             )
         for other in occupants.others:
+            with Handle(other) as handle:
+                if handle.ended_within(_ENDING_SECONDS):
+                    continue
             raise BusyError(
                 f"{spec.directory} is used by process {other.pid} ({processes.title(other.pid)}), which is no server "
                 "of this installation",

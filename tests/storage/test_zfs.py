@@ -376,6 +376,7 @@ def test_what_zfs_complains_of_becomes_an_error_that_says_what_to_do(
     assert says in str(found)
 
 
+@pytest.mark.root
 def test_without_the_program_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets, "_SYSTEM_PROGRAMS", (str(tmp_path),))
     monkeypatch.setenv("PATH", str(tmp_path))
