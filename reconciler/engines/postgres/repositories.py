@@ -127,6 +127,8 @@ class PgBackRest:
         spaces = work.directory / "spaces"
         words = [f"--repo={choice.stock.repository}", f"--set={choice.stock.label}", f"--pg1-path={data}"]
         words += ["--type=none", f"--tablespace-map-all={spaces}", f"--lock-path={work.directory / 'lock'}"]
+        # since 2.34 it empties the spool of its stanza, and the one in its file may be production's
+        words += [f"--spool-path={work.directory / 'spool'}"]
         data.mkdir(mode=0o700)
         self._run("restore", words, cancel=work.cancel, timeout=None)
         for link in (data / "pg_tblspc").iterdir():

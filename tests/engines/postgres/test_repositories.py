@@ -45,6 +45,7 @@ class Repository:
         self.config = self.root / "pgbackrest.conf"
         self.config.write_text(
             f"[global]\nrepo1-path={self.root}/repo\nlog-path={self.root}\nlock-path={self.root}\n"
+            f"spool-path={self.root}/spool\n"
             "repo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass=not-for-clones\nstart-fast=y\ncompress-type=gz\n"
             f"[main]\npg1-path={made.root}/volume/data\npg1-socket-path={made.root}/run\npg1-user=reconciler_admin\n"
         )
@@ -97,6 +98,10 @@ def test_the_newest_backup_is_restored_with_the_wal_after_it(repository: Reposit
     production.add(2)
     repository.archived()
 
+    archiving = repository.root / "spool" / "archive" / "main" / "out" / "000000010000000000000001.ok"
+    archiving.parent.mkdir(parents=True)
+    archiving.touch()
+
     found = identify(repository.source)
     assert found.input_id != first.input_id
     assert identify(replace(repository.source, chosen=first.input_id)).input_id == first.input_id
@@ -105,6 +110,7 @@ def test_the_newest_backup_is_restored_with_the_wal_after_it(repository: Reposit
     with make_cluster("15", running=False) as target:
         work = replace(target.work(kind="backup"), source=replace(repository.source, chosen=found.input_id))
         physical.open_physical(work, target.programs)
+        assert archiving.exists(), "what production archives is touched"
         reached = recovery.reached(work)
         settings.write_build(work, target.programs, bootstrap.required(work, target.programs))
         target.launch()
