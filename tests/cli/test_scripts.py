@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ FIRST = "first_steps"
 
 
 @pytest.mark.postgres
+@pytest.mark.skipif(shutil.which("psql") is None, reason="needs psql, as clients have it")
 @pytest.mark.parametrize(
     "script",
     [pytest.param(path, id=path.stem, marks=[] if path.stem == FIRST else pytest.mark.long) for path in SCRIPTS],

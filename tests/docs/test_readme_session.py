@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.mark.postgres
+@pytest.mark.skipif(shutil.which("psql") is None, reason="needs psql, as clients have it")
 def test_session_of_the_readme_happens_as_it_is_shown(directory: Path) -> None:
     session, mistake = re.findall(r"^```console\n(\$ reconciler .*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
     for pattern, form in VARYING.items():

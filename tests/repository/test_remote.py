@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from base64 import b64encode
@@ -656,6 +657,7 @@ def test_malformed_https_credentials_are_refused_without_showing_them(secret: st
         pytest.fail("they were accepted")
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not installed: nobody says what it would do")
 def test_an_ssh_key_is_in_a_private_file_while_git_runs_and_gone_after(tmp_path: Path) -> None:
     key = "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----"
     hosts = tmp_path / "known hosts"
