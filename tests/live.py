@@ -1,6 +1,6 @@
 """A live PostgreSQL on loopback, as production runs one: passwords for everybody, and nothing known of the reconciler.
 
-with live_server("15") as shop:
+with live_server("18") as shop:
     shop.sql("CREATE DATABASE shop")
     shop.url("boss", "shop")
 """

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from reconciler.view import View
 
 PROGRAM = Path(sys.executable).with_name("reconciler")
+_INSTALLED = [int(path.parts[4]) for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+OLDER_MAJOR = str(max((major for major in _INSTALLED if major < 18), default=15))
+"""PostgreSQL of the distribution, older than the embedded one; tests skip where there is none."""
 _PORTS_PER_WORLD = 40
 _FIRST_PORT = 17_000
 _BLOCKS = 350

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.hosted.world import ON_SHARED, hosted_mariadb, hosted_world
-from tests.support import clone, image
+from tests.support import OLDER_MAJOR, clone, image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +36,8 @@ TWO = [{"inline": MUCH, "database": "shop"}, {"inline": "CREATE TABLE other AS S
 def test_all_databases_of_a_snapshot_are_loaded_with_all_that_is_in_them_by_whoever_may_make_databases(
     user: str,
 ) -> None:
-    with hosted_world("15", user=user) as hosted:
-        spec = {"version": "15", "databases": ["shop", "more"], "scripts": TWO}
+    with hosted_world(OLDER_MAJOR, user=user) as hosted:
+        spec = {"version": OLDER_MAJOR, "databases": ["shop", "more"], "scripts": TWO}
         users = [{"name": "app"}, {"name": "eye", "role": "readonly"}]
         script = {"inline": "\\connect more\nINSERT INTO other VALUES (2)", "database": "shop"}
         hosted.world.write("shop.yaml", image("shop", **spec), clone("dev", **ON_SHARED, users=users, scripts=[script]))
@@ -50,7 +50,7 @@ def test_all_databases_of_a_snapshot_are_loaded_with_all_that_is_in_them_by_whoe
 
 
 def test_an_instance_that_is_older_than_the_snapshot_says_so() -> None:
-    with hosted_world("15") as hosted:
+    with hosted_world(OLDER_MAJOR) as hosted:
         hosted.world.write("shop.yaml", image("shop", version="18"), clone("dev", **ON_SHARED))
         told = hosted.world.apply().condition("Clone/dev", "Stalled")
         assert told is not None

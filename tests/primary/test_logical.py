@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.state.observed import SnapshotManifest
 from tests import live
-from tests.support import PRODUCTS, PROGRAM, clone, document, free_port, image, new_world
+from tests.support import OLDER_MAJOR, PRODUCTS, PROGRAM, clone, document, free_port, image, new_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.postgres
 
 @pytest.fixture(scope="module")
 def production() -> Iterator[live.LiveServer]:
-    with live.live_server("15") as made:
+    with live.live_server(OLDER_MAJOR) as made:
         for text in ("CREATE DATABASE bank", "CREATE DATABASE shop"):
             made.sql(text)
         made.sql(PRODUCTS, "shop")
@@ -79,7 +79,7 @@ def test_a_primary_becomes_a_clone_and_is_copied_again_only_when_it_changed(
     world.converge()
     assert world.sql("dev", "SELECT count(*) FROM product") == production.sql("SELECT count(*) FROM product", "shop")
     (first,) = manifests(world)
-    assert (first.databases, first.major) == (("bank", "shop"), "15")
+    assert (first.databases, first.major) == (("bank", "shop"), OLDER_MAJOR)
     assert first.data_as_of is not None
     assert first.data_as_of <= first.created_at
 

@@ -24,6 +24,7 @@ from reconciler.engines.base import BuildWork, InstalledServer, LocalSource
 from reconciler.engines.postgres import server, settings
 from reconciler.errors import UnavailableError
 from reconciler.ids import ServerName, SnapshotId
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +220,7 @@ def build(_build_servers: dict[str, Cluster]) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def build15(_build_servers: dict[str, Cluster]) -> Iterator[Cluster]:
-    """A running, empty build server of PostgreSQL 15."""
-    yield _build_servers["15"]
-    wipe(_build_servers["15"])
+def build_older(_build_servers: dict[str, Cluster]) -> Iterator[Cluster]:
+    """A running, empty build server of the distribution's PostgreSQL."""
+    yield _build_servers[OLDER_MAJOR]
+    wipe(_build_servers[OLDER_MAJOR])

@@ -17,6 +17,7 @@ from reconciler.engines.postgres import backups, bootstrap, physical, recovery, 
 from reconciler.engines.postgres.identify import identify
 from reconciler.engines.postgres.label import read_backup
 from reconciler.errors import BusyError, SourceError
+from tests.support import OLDER_MAJOR
 
 from .production import Production, copied
 
@@ -62,7 +63,7 @@ class History:
         return self.production.backup(name, *([f"--incremental={before}/backup_manifest"] if self.incremental else []))
 
 
-@pytest.fixture(scope="module", params=["15", "18"])
+@pytest.fixture(scope="module", params=[OLDER_MAJOR, "18"])
 def history(request: pytest.FixtureRequest, make_cluster: Maker) -> Iterator[History]:
     with make_cluster(request.param) as made:
         yield History(Production(made))

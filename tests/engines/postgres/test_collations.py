@@ -11,6 +11,7 @@ import pytest
 from reconciler.engines.postgres import collations, server
 from reconciler.errors import UnsupportedError
 from reconciler.state.desired import Script
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +49,9 @@ def test_a_database_that_sorts_by_code_point_depends_on_nobody(postgres: Postgre
 
 @pytest.mark.postgres
 def test_indexes_of_another_sort_order_are_built_again(make_harness: Callable[[str], PostgresHarness]) -> None:
-    harness = make_harness("15")
+    harness = make_harness(OLDER_MAJOR)
     if not any(name.startswith("libicui18n.") for name in server.linked_libraries(harness.installed)):
-        pytest.skip("needs PostgreSQL 15 with ICU")
+        pytest.skip(f"needs PostgreSQL {OLDER_MAJOR} with ICU")
     work = harness.build_work()
     harness.engine.prepare(work)
     table = 'CREATE TABLE word (w text COLLATE "de-x-icu"); CREATE INDEX word_w ON word (w);'

@@ -26,7 +26,7 @@ from reconciler.errors import (
 )
 from reconciler.proc import CancelToken
 from tests import live
-from tests.support import until
+from tests.support import OLDER_MAJOR, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def production(major: str) -> Iterator[live.LiveServer]:
 
 @pytest.fixture(scope="module")
 def old() -> Iterator[live.LiveServer]:
-    with production("15") as made:
+    with production(OLDER_MAJOR) as made:
         yield made
 
 
@@ -140,7 +140,7 @@ class Copy:
         self.left = sorted(path.name for path in work.directory.iterdir())
 
 
-@pytest.mark.parametrize(("one", "major"), [("old", "15"), ("old", "18"), ("new", "18")])
+@pytest.mark.parametrize(("one", "major"), [("old", OLDER_MAJOR), ("old", "18"), ("new", "18")])
 def test_a_copy_has_what_the_primary_had_at_one_moment_while_it_was_written_to(
     one: str, major: str, make_harness: MakeHarness, request: pytest.FixtureRequest
 ) -> None:
@@ -294,15 +294,15 @@ def test_databases_that_are_not_there_or_closed_are_errors_that_say_so(new: live
 def test_a_primary_newer_than_the_image_or_than_all_software_is_refused(
     new: live.LiveServer, make_harness: MakeHarness
 ) -> None:
-    with pytest.raises(UnsupportedError, match=r"is PostgreSQL 18.*version 15"):
-        PostgresEngine().prepare(replace(make_harness("15").build_work(source=source(new)), version="15"))
+    with pytest.raises(UnsupportedError, match=rf"is PostgreSQL 18.*version {OLDER_MAJOR}"):
+        PostgresEngine().prepare(replace(make_harness(OLDER_MAJOR).build_work(source=source(new)), version=OLDER_MAJOR))
     with pytest.raises(NotInstalledError, match="no pg_dump here can read it"):
         copying._nearest(primary.of_source(source(new)), 99)
 
 
 def test_the_version_of_the_primary_is_served_where_it_is_here(old: live.LiveServer, postgres: PostgresHarness) -> None:
     work = replace(postgres.build_work(source=source(old)), version=None)
-    assert copying.choose_server(work).major == "15"
+    assert copying.choose_server(work).major == OLDER_MAJOR
 
 
 # -- interruptions --------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.engines.postgres import damage, software
 from reconciler.errors import CheckFailedError, NotInstalledError
+from tests.support import OLDER_MAJOR
 
 from .conftest import Cluster, installed
 
@@ -36,11 +37,11 @@ CHECKPOINT;
 """
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def made(request: pytest.FixtureRequest, make_cluster: Maker) -> Iterator[Cluster]:
     """A server with a database, without checksums: damage is what reading pages finds."""
     with make_cluster(request.param, running=False) as cluster:
-        unsummed = () if request.param == "15" else ("--no-data-checksums",)
+        unsummed = () if request.param == OLDER_MAJOR else ("--no-data-checksums",)
         cluster.init("--locale=C.UTF-8", "--encoding=UTF8", *unsummed)
         cluster.start()
         fill(cluster)

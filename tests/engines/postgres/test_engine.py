@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.testing.engine import EngineSuite
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(scope="module", params=["15", "18"])
+@pytest.fixture(scope="module", params=[OLDER_MAJOR, "18"])
 def harness(request: pytest.FixtureRequest, make_harness: Callable[[str], EngineHarness]) -> EngineHarness:
     return make_harness(request.param)
 

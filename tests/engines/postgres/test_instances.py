@@ -16,6 +16,7 @@ from reconciler.ids import InstallationId, VolumeId
 from reconciler.state.hosted import login_name
 from reconciler.testing.instance import InstanceHarness, InstanceSuite
 from tests.live import LiveServer, live_server
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ class OnPostgres(InstanceHarness):
         return self.engine.serving(self.engine.engine.clone_server(work))
 
 
-@pytest.fixture(scope="module", params=["15", pytest.param("18", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=[OLDER_MAJOR, pytest.param("18", marks=pytest.mark.long)])
 def harness(
     request: pytest.FixtureRequest, make_harness: Callable[[str], PostgresHarness]
 ) -> Iterator[InstanceHarness]:

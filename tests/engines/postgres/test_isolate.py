@@ -16,6 +16,7 @@ from reconciler.engines.postgres.engine import CLONE_STOP
 from reconciler.errors import SourceError
 from reconciler.state.servers import Endpoint, ServerSpec
 from reconciler.testing.engine import manifest
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ class Sealed(NamedTuple):
     before: set[bytes]
 
 
-@pytest.fixture(scope="module", params=[("15", "files"), ("18", "backup")], ids=["files of 15", "backup of 18"])
+@pytest.fixture(scope="module", params=[(OLDER_MAJOR, "files"), ("18", "backup")], ids=["files", "backup"])
 def sealed(request: pytest.FixtureRequest, make_harness: Callable[[str], PostgresHarness]) -> Sealed:
     """A snapshot built from production's files, and which secrets the files held before."""
     major, kind = request.param
@@ -336,13 +337,13 @@ def test_jobs_that_cannot_be_stopped_fail_the_build(build: Cluster) -> None:
         isolate.isolate_cluster(build.work())
 
 
-def test_event_triggers_fire_in_no_session_of_the_admin(build15: Cluster) -> None:
-    build15.tool("psql", "-X", "-q", "-c", "CREATE DATABASE shop")
+def test_event_triggers_fire_in_no_session_of_the_admin(build_older: Cluster) -> None:
+    build_older.tool("psql", "-X", "-q", "-c", "CREATE DATABASE shop")
     trip = "CREATE FUNCTION trip() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'"
     always = "CREATE EVENT TRIGGER trip ON ddl_command_start EXECUTE FUNCTION trip(); ALTER EVENT TRIGGER trip ENABLE"
-    build15.tool("psql", "-X", "-q", "-c", trip, "-c", f"{always} ALWAYS", database="shop")
-    isolate.isolate_cluster(build15.work())
-    assert build15.query("shop", "SELECT evtenabled FROM pg_event_trigger") == [("O",)]
+    build_older.tool("psql", "-X", "-q", "-c", trip, "-c", f"{always} ALWAYS", database="shop")
+    isolate.isolate_cluster(build_older.work())
+    assert build_older.query("shop", "SELECT evtenabled FROM pg_event_trigger") == [("O",)]
 
 
 def _database_of_the_builder(made: Cluster, script: str) -> None:

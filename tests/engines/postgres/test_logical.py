@@ -16,6 +16,7 @@ import pytest
 
 from reconciler.engines.postgres import logical
 from reconciler.errors import SourceError
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,12 +235,12 @@ def test_a_dump_comes_back_as_it_was(build: Cluster, made: Production, name: str
 
 
 @pytest.mark.parametrize("name", ["created.sql", "shop.dump"])
-def test_a_dump_of_postgresql_15_comes_back_on_15(build15: Cluster, productions: Productions, name: str) -> None:
-    made = productions("15")
+def test_a_dump_of_an_older_server_comes_back_on_it(build_older: Cluster, productions: Productions, name: str) -> None:
+    made = productions(OLDER_MAJOR)
 
-    restore(build15, made.directory / name, made.directory / "globals.sql")
+    restore(build_older, made.directory / name, made.directory / "globals.sql")
 
-    assert facts(build15) == made.facts
+    assert facts(build_older) == made.facts
 
 
 @pytest.mark.root
@@ -288,8 +289,8 @@ def need_root() -> None:
         pytest.skip("needs root: only root reads what the build's account may not")
 
 
-def test_a_dump_of_postgresql_15_comes_back_on_18(build: Cluster, productions: Productions) -> None:
-    made = productions("15")
+def test_a_dump_of_an_older_server_comes_back_on_18(build: Cluster, productions: Productions) -> None:
+    made = productions(OLDER_MAJOR)
 
     restore(build, made.directory / "shop.dump", made.directory / "globals.sql")
 
@@ -481,11 +482,11 @@ def test_a_script_that_ends_in_its_transaction_is_truncated(build: Cluster, tmp_
         restore(build, path)
 
 
-def test_a_dump_of_a_newer_server_is_refused_before_anything_runs(build15: Cluster, made: Production) -> None:
+def test_a_dump_of_a_newer_server_is_refused_before_anything_runs(build_older: Cluster, made: Production) -> None:
     for name in ("shop.sql", "shop.dump"):
-        with pytest.raises(SourceError, match=r"PostgreSQL 18|newer than 15"):
-            restore(build15, made.directory / name)
-    assert build15.query("postgres", "SELECT count(*) FROM pg_database") == [(3,)]
+        with pytest.raises(SourceError, match=rf"PostgreSQL 18|newer than {OLDER_MAJOR}"):
+            restore(build_older, made.directory / name)
+    assert build_older.query("postgres", "SELECT count(*) FROM pg_database") == [(3,)]
 
 
 # -- errors -----------------------------------------------------------------------------

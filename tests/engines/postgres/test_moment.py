@@ -13,6 +13,7 @@ from reconciler.engines.postgres import moment, primary
 from reconciler.errors import UnavailableError
 from reconciler.proc import CancelToken
 from tests import live
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.postgres
 _NAMES = ("bank", "shop")
 
 
-@pytest.fixture(scope="module", params=["15", "18"])
+@pytest.fixture(scope="module", params=[OLDER_MAJOR, "18"])
 def server(request: pytest.FixtureRequest) -> Iterator[live.LiveServer]:
     with live.live_server(request.param) as made:
         for name in _NAMES:

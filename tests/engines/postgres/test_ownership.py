@@ -23,7 +23,7 @@ GRANT SELECT ON LARGE OBJECT 4711 TO reconciler_readonly;
 _OWNERS = "SELECT pg_get_userbyid(lomowner)::text, count(*) FROM pg_largeobject_metadata GROUP BY 1"
 
 
-@pytest.mark.parametrize("fixture", ["build15", "build"])
+@pytest.mark.parametrize("fixture", ["build_older", "build"])
 def test_large_objects_of_the_admin_become_the_groups_in_every_catalog(
     request: pytest.FixtureRequest, fixture: str
 ) -> None:
@@ -54,7 +54,7 @@ ALTER ROLE boss NOSUPERUSER;
 """
 
 
-@pytest.mark.parametrize("fixture", ["build15", "build"])
+@pytest.mark.parametrize("fixture", ["build_older", "build"])
 def test_what_only_superusers_may_own_becomes_the_admins_also_of_who_was_one_once(
     request: pytest.FixtureRequest, fixture: str
 ) -> None:

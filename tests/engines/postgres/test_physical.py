@@ -14,6 +14,7 @@ from reconciler.engines.base import LocalSource
 from reconciler.engines.postgres import control, identify, physical, server
 from reconciler.engines.postgres.engine import PostgresEngine
 from reconciler.errors import BusyError, SourceError
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,14 +88,14 @@ def production(make_cluster: Maker) -> Iterator[Production]:
 
 
 @pytest.fixture(scope="module")
-def production15(make_cluster: Maker) -> Iterator[Production]:
-    with make_cluster("15") as made:
-        yield Production(made, "15")
+def production_older(make_cluster: Maker) -> Iterator[Production]:
+    with make_cluster(OLDER_MAJOR) as made:
+        yield Production(made, OLDER_MAJOR)
 
 
 @pytest.fixture
-def target15(make_cluster: Maker) -> Iterator[Cluster]:
-    with make_cluster("15", running=False) as made:
+def target_older(make_cluster: Maker) -> Iterator[Cluster]:
+    with make_cluster(OLDER_MAJOR, running=False) as made:
         yield made
 
 
@@ -132,10 +133,10 @@ def test_a_base_backup_becomes_a_server_with_its_tablespaces_inside(
 
 
 @pytest.mark.parametrize("name", ["plain", "tar"])
-def test_a_base_backup_of_postgresql_15_becomes_a_server(
-    production15: Production, target15: Cluster, name: str
+def test_a_base_backup_of_an_older_server_becomes_a_server(
+    production_older: Production, target_older: Cluster, name: str
 ) -> None:
-    assert served(target15, production15.root / name, "backup") == ([(1000,)], [(77,)])
+    assert served(target_older, production_older.root / name, "backup") == ([(1000,)], [(77,)])
 
 
 def test_more_origins_of_replication_than_a_server_allows_are_forgotten(

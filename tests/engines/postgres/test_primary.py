@@ -11,7 +11,7 @@ from reconciler.engines.base import LiveServer
 from reconciler.engines.postgres import primary
 from reconciler.errors import SecretError, SourceError, UnavailableError
 from tests import live
-from tests.support import free_port, pause, resume
+from tests.support import OLDER_MAJOR, free_port, pause, resume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[live.LiveServer]:
-    with live.live_server("15") as made:
+    with live.live_server(OLDER_MAJOR) as made:
         yield made
 
 

@@ -10,6 +10,7 @@ import pytest
 from reconciler.engines.base import UserWish
 from reconciler.engines.postgres import server
 from reconciler.state.servers import Endpoint
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ class Clones:
                 conn.execute(f"SELECT * FROM {schema}.{relation}".encode())
 
 
-@pytest.fixture(scope="module", params=["15", "18"])
+@pytest.fixture(scope="module", params=[OLDER_MAJOR, "18"])
 def clone(request: pytest.FixtureRequest, make_harness: Callable[[str], PostgresHarness]) -> Iterator[Clones]:
     harness = make_harness(request.param)
     work = harness.build_work()

@@ -15,6 +15,7 @@ from reconciler.engines.postgres.mirrorlog import MirrorLog
 from reconciler.engines.postgres.recovery import Recovery
 from reconciler.errors import BusyError, SourceError, UnavailableError
 from reconciler.state.observed import ObservedMirror
+from tests.support import OLDER_MAJOR
 
 from .production import Production
 
@@ -71,7 +72,7 @@ class History:
             self.production.switch()
 
 
-@pytest.fixture(scope="module", params=["15", "18"])
+@pytest.fixture(scope="module", params=[OLDER_MAJOR, "18"])
 def history(request: pytest.FixtureRequest, make_cluster: Maker) -> Iterator[History]:
     with make_cluster(request.param) as made:
         yield History(made)

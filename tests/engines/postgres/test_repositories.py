@@ -14,6 +14,7 @@ from reconciler.engines.base import BackupRepository, LocalSource
 from reconciler.engines.postgres import bootstrap, physical, recovery, settings
 from reconciler.engines.postgres.identify import identify, source_major
 from reconciler.errors import BusyError, SourceError, UnsupportedError
+from tests.support import OLDER_MAJOR
 
 from .production import Production
 
@@ -33,7 +34,7 @@ pytestmark = [
 
 
 class Repository:
-    """A production server of PostgreSQL 15, which Debian's pgBackRest knows, that archives to a repository."""
+    """A production server of a version that the distribution's pgBackRest knows; it archives to a repository."""
 
     def __init__(self, made: Cluster) -> None:
         self.production = Production(made)
@@ -75,7 +76,7 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def repository(make_cluster: Maker) -> Iterator[Repository]:
-    with make_cluster("15") as made:
+    with make_cluster(OLDER_MAJOR) as made:
         yield Repository(made)
 
 
@@ -105,9 +106,9 @@ def test_the_newest_backup_is_restored_with_the_wal_after_it(repository: Reposit
     found = identify(repository.source)
     assert found.input_id != first.input_id
     assert identify(replace(repository.source, chosen=first.input_id)).input_id == first.input_id
-    assert source_major(repository.source) == "15"
+    assert source_major(repository.source) == OLDER_MAJOR
 
-    with make_cluster("15", running=False) as target:
+    with make_cluster(OLDER_MAJOR, running=False) as target:
         work = replace(target.work(kind="backup"), source=replace(repository.source, chosen=found.input_id))
         physical.open_physical(work, target.programs)
         assert archiving.exists(), "what production archives is touched"

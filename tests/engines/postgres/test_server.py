@@ -71,7 +71,7 @@ def test_servers_get_none_of_the_users_ssh_keys(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("fixture", ["build15", "build"])
+@pytest.mark.parametrize("fixture", ["build_older", "build"])
 def test_limits_of_productions_sessions_are_none_of_ours(request: pytest.FixtureRequest, fixture: str) -> None:
     build: Cluster = request.getfixturevalue(fixture)
     work = build.work()

@@ -35,7 +35,7 @@ def test_partitions_on_another_server_are_not_asked_for_rows(build: Cluster) -> 
     assert build.query("shop", analysed) == [("log",), ("log_all",), ("sale_new",)]
 
 
-@pytest.mark.parametrize("version", ["build15", "build"])
+@pytest.mark.parametrize("version", ["build_older", "build"])
 def test_a_masked_copy_of_a_mirror_keeps_pages_without_dead_rows_as_they_are(
     request: pytest.FixtureRequest, version: str
 ) -> None:

@@ -11,6 +11,7 @@ from reconciler.engines.postgres.masking.run import mask_cluster
 from reconciler.errors import MaskingError
 from reconciler.ids import SecretName
 from reconciler.masking import keyed
+from tests.support import OLDER_MAJOR
 
 from .rewriting import definition, execute, hits, make, one, rows
 from .test_run import masking
@@ -38,9 +39,9 @@ END $$;
 EMAIL = {"table": "public.t", "columns": {"email": "email", "*": "keep"}}
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 
@@ -281,11 +282,11 @@ def test_an_index_that_names_things_without_their_schema_is_told(cluster: Cluste
         mask(cluster, EMAIL)
 
 
-def test_a_table_that_cannot_be_read_for_a_functions_sake_is_told(build15: Cluster) -> None:
-    make(build15, VALID.format(*BODIES[0]) + TABLE)
-    execute(build15, "CREATE INDEX found ON t (tools.valid(email));" + FILLED)
+def test_a_table_that_cannot_be_read_for_a_functions_sake_is_told(build_older: Cluster) -> None:
+    make(build_older, VALID.format(*BODIES[0]) + TABLE)
+    execute(build_older, "CREATE INDEX found ON t (tools.valid(email));" + FILLED)
     with pytest.raises(MaskingError, match=r'public\.t: originals cannot be read: .*"valid" .* SET search_path'):
-        mask(build15, EMAIL)
+        mask(build_older, EMAIL)
 
 
 @pytest.mark.parametrize("body", BODIES)

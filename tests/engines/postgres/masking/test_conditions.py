@@ -30,7 +30,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("cluster", ["build", "build15"])
+@pytest.mark.parametrize("cluster", ["build", "build_older"])
 def test_originals_of_rows_that_are_left_out_are_told_by_column(cluster: str, request: pytest.FixtureRequest) -> None:
     server_: Cluster = request.getfixturevalue(cluster)
     make_database(server_, STATEMENTS)

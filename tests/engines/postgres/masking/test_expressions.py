@@ -27,6 +27,7 @@ from reconciler.masking import fakes, keyed, values
 from reconciler.masking.assignment import ColumnMasking, DatabaseMasking, Keys, TableMasking
 from reconciler.masking.schema import Column, Family, Table, TableName
 from reconciler.spec import masking_policy as spec
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +43,9 @@ _NAME = TableName("public", "Person of interest")
 _EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.fixture(params=["18", "15"])
+@pytest.fixture(params=["18", OLDER_MAJOR])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue("build" if request.param == "18" else "build15")
+    found: Cluster = request.getfixturevalue("build" if request.param == "18" else "build_older")
     return found
 
 
@@ -429,9 +430,9 @@ def test_an_expression_of_the_user_sees_the_row(cluster: Cluster) -> None:
         assert made.masked({**rule, "keep_null": False}) == ["X", "Y"]
 
 
-def test_one_value_has_one_result_in_every_table_database_and_version(build: Cluster, build15: Cluster) -> None:
+def test_one_value_has_one_result_in_every_table_database_and_version(build: Cluster, build_older: Cluster) -> None:
     found = []
-    for cluster in (build, build15):
+    for cluster in (build, build_older):
         for type_, family in (("text", Family.TEXT), ("character varying(80)", Family.TEXT)):
             with bench(cluster, column(type_, family), "email", "preserve") as made:
                 made.fill(["José 12"])
@@ -503,7 +504,7 @@ def test_the_builder_computes_the_same_in_a_materialised_view(cluster: Cluster) 
                 assert [row[0] for row in rows] == wanted
 
 
-@pytest.mark.parametrize("major", ["18", "15"])
+@pytest.mark.parametrize("major", ["18", OLDER_MAJOR])
 def test_no_key_is_in_a_statement_or_a_log(make_cluster: Any, major: str) -> None:  # noqa: ANN401 - a fixture
     with make_cluster(major) as cluster:
         with server.connect(cluster.work(), "postgres") as conn:

@@ -15,6 +15,7 @@ from reconciler.masking.coverage import cover
 from reconciler.masking.schema import Column, DatabaseSchema, Family, ForeignKey, Table, TableName, View
 from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.desired import Policy
+from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from tests.engines.postgres.conftest import Cluster
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 
@@ -161,13 +162,13 @@ def test_columns_of_citext_are_equal_in_any_case(cluster: Cluster) -> None:
     assert {one.family for one in found} == {Family.TEXT}
 
 
-def test_columns_of_a_collation_that_ignores_case_are_equal_in_any_case(build15: Cluster) -> None:
+def test_columns_of_a_collation_that_ignores_case_are_equal_in_any_case(build_older: Cluster) -> None:
     statements = """
     CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     CREATE DOMAIN mail AS text COLLATE folding;
     CREATE TABLE t (a text COLLATE folding, b mail, c text[] COLLATE folding, d text)
     """
-    found = table(schema_of(build15, statements), "t").columns
+    found = table(schema_of(build_older, statements), "t").columns
     assert [one.name for one in found if one.folds_case] == ["a", "b", "c"]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.engines.postgres.masking.orphans import remove_orphans
 from reconciler.errors import PermanentError
+from tests.support import OLDER_MAJOR
 
 from .masked_database import make_database
 
@@ -25,9 +26,9 @@ DROP TABLE gone; VACUUM a; VACUUM FULL a; VACUUM FULL pg_class; TRUNCATE b; CREA
 """
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 

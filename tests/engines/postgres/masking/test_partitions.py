@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.errors import MaskingError
+from tests.support import OLDER_MAJOR
 
 from .rewriting import counts, definition, execute, hits, make, mask, one, rows
 
@@ -42,9 +43,9 @@ LEAVES = ("sale_a", "sale_b0", "sale_b1", "sale_rest_x", "sale_rest_more")
 MOVED = {f"public.{leaf}": {"at": "t.at + 300", "secret": "md5(t.secret)"} for leaf in LEAVES}
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 

@@ -20,6 +20,7 @@ from reconciler.masking.matcher import Matcher
 from reconciler.masking.schema import TableName
 from reconciler.spec.masking_policy import Sql
 from tests.masking.originals import masked_column, sample_of
+from tests.support import OLDER_MAJOR
 
 from .masked_database import CUSTOMERS, MASK, RULES, at_most, make_database, make_shop, masking_of, run
 
@@ -36,11 +37,12 @@ pytestmark = pytest.mark.postgres
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     """A build server, of the newest version unless a test asks for ``every_version``."""
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[getattr(request, "param", "18")])
+    major = getattr(request, "param", "18")
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[major])
     return found
 
 
-every_version = pytest.mark.parametrize("cluster", ["15", "18"], indirect=True)
+every_version = pytest.mark.parametrize("cluster", [OLDER_MAJOR, "18"], indirect=True)
 
 
 def relation_of(shop: Shop, path: str) -> str:

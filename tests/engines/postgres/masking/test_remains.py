@@ -16,6 +16,7 @@ from reconciler.engines.postgres import server, settle
 from reconciler.engines.postgres.masking import pages, remains
 from reconciler.errors import PermanentError
 from reconciler.masking.evidence import Base
+from tests.support import OLDER_MAJOR
 
 from .rewriting import execute, make, one, rows
 
@@ -53,7 +54,7 @@ SELECT t_data FROM generate_series(0, pg_relation_size('note')::int / 8192 - 1) 
 """
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(
     request: pytest.FixtureRequest, make_cluster: Callable[..., AbstractContextManager[Cluster]]
 ) -> Iterator[Cluster]:

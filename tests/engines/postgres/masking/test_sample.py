@@ -14,6 +14,7 @@ from reconciler.masking import sampling
 from reconciler.masking.assignment import DatabaseMasking, TableMasking
 from reconciler.masking.schema import Table, TableName
 from tests.masking.originals import masked_column
+from tests.support import OLDER_MAJOR
 
 from .masked_database import CUSTOMERS, MASK, at_most, make_database, make_shop, masking_of, run
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 

@@ -12,6 +12,7 @@ from reconciler.engines.postgres import settle
 from reconciler.engines.postgres.masking import lanes
 from reconciler.engines.postgres.masking.stage import mask_database
 from reconciler.errors import CancelledError, MaskingError
+from tests.support import OLDER_MAJOR
 
 from .rewriting import counts, definition, execute, express, hits, make, mask, masking_of, one, rows
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 

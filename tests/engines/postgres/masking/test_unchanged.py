@@ -35,7 +35,7 @@ CHECKPOINT;
 PER_PAGE = "SELECT min(id), max(id) FROM note WHERE ctid >= '(3,0)' AND ctid < '(5,0)'"
 
 
-@pytest.fixture(params=["build15", "build"])
+@pytest.fixture(params=["build_older", "build"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     found: Cluster = request.getfixturevalue(request.param)
     make_database(found, TABLES)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import OLDER_MAJOR
+
 from .rewriting import definition, make, mask, one, rows
 
 if TYPE_CHECKING:
@@ -17,9 +19,9 @@ TABLE = "CREATE TABLE t (a text); INSERT INTO t VALUES ('0riginal1'), ('0riginal
 RULE = {"public.t": {"a": "md5(t.a)"}}
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 

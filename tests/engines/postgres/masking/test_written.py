@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.postgres import server
+from tests.support import OLDER_MAJOR
 
 from .rewriting import execute, hits, make, mask, one, rows, scrub
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=[OLDER_MAJOR, "18"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({"15": "build15", "18": "build"}[request.param])
+    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
     return found
 
 
