@@ -82,12 +82,13 @@ def in_source_order(clones: Mapping[CloneName, DesiredClone]) -> Iterable[tuple[
 
 def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> bool:
     """Whether a clone is in every respect what its document says; may err towards no."""
-    if len(volumes.ready) != 1 or volumes.leftovers or clone.suspend or is_idle(index, clone, volumes.ready[0]):
+    if len(volumes.ready) != 1 or volumes.leftovers or clone.suspend:
         return False
     volume, manifest = volumes.ready[0]
     image = index.desired.images.get(clone.image)
     if (
         image is None
+        or (clone.idle is not None and is_idle(index, clone, volumes.ready[0]))
         or manifest.idle is not None
         or manifest.snapshot in index.quarantined
         or (index.full_copies and instance_of(clone.runtime) is not None)  # which is said of each

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.plan.schedule import expires_at, warned_at
+from reconciler.plan.schedule import EARLIEST_WARNING, expires_at, warned_at
 from reconciler.state.conditions import EXPIRING, Condition, Kind, ObjectKey
 
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ def warn_of_end(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
     """Say when a clone will be removed, from some time before; not of one that is protected or left alone."""
     if (clone.ttl is None and clone.expires is None) or not volumes.ready or clone.protected:
         return
-    key = ObjectKey(Kind.CLONE, clone.name)
     created_at = volumes.current.manifest.created_at
     end = expires_at(clone, created_at)
-    if end is None or not warned_at(created_at, end) <= index.now < end:
+    if end is None or end - index.now > EARLIEST_WARNING:  # nearly every one: this is asked of each in every pass
         return
+    if not warned_at(created_at, end) <= index.now < end:
+        return
+    key = ObjectKey(Kind.CLONE, clone.name)
     if clone.name in index.observed.tombstones or index.left_alone(key) is not None:
         return
     message = (

@@ -83,7 +83,9 @@ def drop_retired(index: Index, draft: Draft, volumes: CloneVolumes, *, keep: Vol
 def is_ending(desired: Desired, volume: Volume, now: datetime) -> bool:
     """Whether a volume is of a clone that a plan may delete now: its document is gone, or its time over."""
     manifest = volume.manifest
-    if not isinstance(manifest, CloneManifest) or ObjectKey(Kind.CLONE, manifest.clone) in desired.problems:
+    if not isinstance(manifest, CloneManifest):
+        return False
+    if desired.problems and ObjectKey(Kind.CLONE, manifest.clone) in desired.problems:
         return False
     clone = desired.clones.get(manifest.clone)
     if clone is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reconciler.state.observed import SnapshotManifest
 
 NEVER = datetime.max.replace(tzinfo=UTC)
-_WARNING = timedelta(hours=1)
+EARLIEST_WARNING = timedelta(hours=1)
 _STAMP = "%Y%m%dt%H%M%Sz"
 
 
@@ -165,7 +165,7 @@ def expires_at(clone: DesiredClone, created_at: datetime) -> datetime | None:
 
 def warned_at(created_at: datetime, end: datetime) -> datetime:
     """Return from when on the end of a clone is announced: an hour before, or the last tenth of a shorter life."""
-    return end - max(timedelta(0), min(_WARNING, (end - created_at) / 10))
+    return end - max(timedelta(0), min(EARLIEST_WARNING, (end - created_at) / 10))
 
 
 def expiry_text(clone: DesiredClone) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import contextmanager
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from reconciler.clock import SystemClock
@@ -79,13 +80,16 @@ class DirectoryTree:
     def again(self) -> DirectoryTree:
         """Look at the directory once more: this very tree when nothing changed, else a new one."""
         now = DirectoryTree(self.root, limits=self._limits, before=self)
-        large = sum(entry.size > self._limits.read_bytes for entry in self.entries().values())
-        if len(self.hashed) + large == len(self.entries()) and now.stamps() == self.stamps():
+        if len(self.hashed) + self._large == len(self.entries()) and now.stamps() == self.stamps():
             return self
         if now.revision != self.revision:
             return now
         self._stamps, self.hashed = now._stamps, now.hashed
         return self
+
+    @cached_property
+    def _large(self) -> int:
+        return sum(entry.size > self._limits.read_bytes for entry in self.entries().values())
 
     def stamps(self) -> Mapping[str, Stamp]:
         """Return what the directory looked like when it was first asked for, in any order; reads no file."""
