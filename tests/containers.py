@@ -27,7 +27,7 @@ import psutil
 import pytest
 
 from reconciler.engines.mysql.engine import MariaDbEngine
-from tests.support import until
+from tests.support import HOST_MAJORS, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,10 +247,9 @@ def container_daemon(kind: type[ContainerDaemon] = ContainerDaemon) -> Iterator[
 
 def host_major() -> str:
     """Return the version of the host's own PostgreSQL, which the image holds."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
-    if not found:
+    if not HOST_MAJORS:
         pytest.skip("needs a PostgreSQL of the distribution, of which an image of containers is made")
-    return found[-1].parts[4]
+    return str(HOST_MAJORS[-1])
 
 
 def host_mariadb() -> str:

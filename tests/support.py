@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from reconciler.view import View
 
 PROGRAM = Path(sys.executable).with_name("reconciler")
-_INSTALLED = [int(path.parts[4]) for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
-OLDER_MAJOR = str(max((major for major in _INSTALLED if major < 18), default=15))
-"""PostgreSQL of the distribution, older than the embedded one; tests skip where there is none."""
+HOST_MAJORS = sorted(int(path.parts[4]) for path in Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+"""Versions of PostgreSQL that the distribution has here."""
+OLDER_MAJOR = str(max((major for major in HOST_MAJORS if major < 18), default=15))
+"""The newest of them that is older than the embedded one; tests skip where there is none."""
 _PORTS_PER_WORLD = 40
 _FIRST_PORT = 17_000
 _BLOCKS = 350

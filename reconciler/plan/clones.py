@@ -88,7 +88,7 @@ def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
     image = index.desired.images.get(clone.image)
     if (
         image is None
-        or (clone.idle is not None and is_idle(index, clone, volumes.ready[0]))
+        or (clone.idle is not None and is_idle(index, clone, volumes.ready[0]))  # asked of few: a pass asks each clone
         or manifest.idle is not None
         or manifest.snapshot in index.quarantined
         or (index.full_copies and instance_of(clone.runtime) is not None)  # which is said of each

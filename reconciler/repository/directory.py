@@ -89,7 +89,7 @@ class DirectoryTree:
 
     @cached_property
     def _large(self) -> int:
-        return sum(entry.size > self._limits.read_bytes for entry in self.entries().values())
+        return sum(map(self.large, self.entries()))
 
     def stamps(self) -> Mapping[str, Stamp]:
         """Return what the directory looked like when it was first asked for, in any order; reads no file."""
