@@ -2,8 +2,10 @@
 
 Called by ``bootstrap`` around the start of a copy that is rolled forward. The server's
 ``restore_command`` leaves a note in a directory of the build; a thread of ours, which may
-read the archive, puts the file there, and the next ones before they are asked for. The
-directory belongs to the server's account: nothing here follows a link in it.
+read the archive, puts the file there, and the next ones before they are asked for. The note
+is the command's own, which takes it back: it may ask for the same file again as soon as it
+has it (PostgreSQL reads the last segment twice), and a note that we removed could be that one.
+The directory belongs to the server's account: nothing here follows a link in it.
 """
 
 from __future__ import annotations
@@ -129,11 +131,10 @@ class _Feeder:
         try:
             while not self.stop.wait(_POLL_SECONDS):
                 with os.scandir(handle) as entries:
-                    wanted = [entry.name for entry in entries if entry.name.startswith(recovery.WANTED)]
-                for entry in wanted:
-                    if _is_there(entry, handle):  # else it was put there ahead, and may be used up by now
-                        self._answer(handle, entry.removeprefix(recovery.WANTED))
-                        _unlink(entry, handle)
+                    noted = [entry.name for entry in entries if entry.name.startswith(recovery.WANTED)]
+                for name in (note.removeprefix(recovery.WANTED) for note in noted):
+                    if _is_waited_for(name, handle):
+                        self._answer(handle, name)
         except Exception as error:  # noqa: BLE001 - of another thread: the caller raises it
             self.error = error
             _touch(recovery.FAILED, handle)
@@ -141,9 +142,7 @@ class _Feeder:
             os.close(handle)
 
     def _answer(self, handle: int, name: str) -> None:
-        if NAME.fullmatch(name) is None:
-            return
-        if not self._put(handle, name):
+        if NAME.fullmatch(name) is None or not self._put(handle, name):
             _touch(recovery.ABSENT + name, handle)
             return
         self._work.progress(f"replaying WAL {name}")
@@ -160,8 +159,8 @@ class _Feeder:
             return True
         if not put(self._source, name, handle, self._work.account):
             return False
-        self._given.append(name)
-        _unlink(recovery.WANTED + name, handle)  # who asked for it meanwhile takes it, and is not to get another one
+        if name not in self._given:
+            self._given.append(name)
         return True
 
     def _forget_before(self, name: str) -> None:
@@ -178,6 +177,12 @@ def _shared(read: IO[bytes], write: IO[bytes]) -> bool:
     """Have a plain file share its blocks, where the file system can: log of a mirror is in the pool of its builds."""
     plain = isinstance(read, io.BufferedReader) and read.seekable() and read.tell() == 0
     return plain and share_blocks(read, write)
+
+
+def _is_waited_for(name: str, handle: int) -> bool:
+    """Return whether a server has no answer yet. The note is looked at last, for it is taken back before the file."""
+    answered = _is_there(name, handle) or _is_there(recovery.ABSENT + name, handle)
+    return not answered and _is_there(recovery.WANTED + name, handle)
 
 
 def _is_there(name: str, handle: int) -> bool:

@@ -166,5 +166,5 @@ def _restore_command(directory: Path) -> str:
     return (
         f'd={quoted}; [ -e "$d/%f" ] || : > "$d/{WANTED}%f"; until [ -e "$d/%f" ]; do'
         f' [ -e "$d/{ABSENT}%f" ] && exit 1; [ -e "$d/{FAILED}" ] && exit 255;'
-        ' kill -0 $PPID || exit 255; sleep 0.02; done; mv "$d/%f" "%p"'
+        f' kill -0 $PPID || exit 255; sleep 0.02; done; rm -f "$d/{WANTED}%f"; mv "$d/%f" "%p"'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from dataclasses import replace
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING
@@ -15,7 +16,7 @@ from reconciler.engines.postgres.mirrorlog import MirrorLog
 from reconciler.engines.postgres.recovery import Recovery
 from reconciler.errors import BusyError, SourceError, UnavailableError
 from reconciler.state.observed import ObservedMirror
-from tests.support import OLDER_MAJOR
+from tests.support import OLDER_MAJOR, until
 
 from .production import Production
 
@@ -275,6 +276,42 @@ def test_wal_that_cannot_be_read_fails_with_the_cause_and_leaves_nothing(history
     assert not recovery.restore_directory(target.work()).exists()
 
 
+def test_a_segment_that_is_asked_for_again_while_it_is_handed_out_is_handed_out_again(
+    history: History, target: Cluster, tmp_path: Path
+) -> None:
+    """PostgreSQL reads the last segment twice, and the second time may come before we are done with the first."""
+    work = target.work(history.backup, kind="backup")
+    physical.prepare_physical(work, target.programs)
+    notes = recovery.restore_directory(work)
+    segment = min(path.name for path in history.production.archive.iterdir() if feeding.NAME.fullmatch(path.name))
+    command = recovery.request(work, Recovery(source=Directory(history.production.archive)))["restore_command"]
+    asking: list[subprocess.Popen[bytes]] = []
+
+    def ask() -> None:
+        words = command.replace("%f", segment).replace("%p", str(tmp_path / f"{len(asking)}")).replace("%%", "%")
+        asking.append(subprocess.Popen(["sh", "-c", words]))
+
+    class Interrupted(Directory):
+        def after(self, name: str) -> str | None:
+            if len(asking) == 1:
+                assert asking[0].wait(10) == 0
+                ask()
+                until((notes / f"want.{segment}").exists, what="the second question")
+            return super().after(name)
+
+    try:
+        with feeding.feeding(work, target.programs, Interrupted(history.production.archive)):
+            ask()
+            until(lambda: len(asking) == 2, what="the end of the first question")
+            assert asking[1].wait(10) == 0
+            assert not list(notes.glob("want.*"))
+    finally:
+        for one in asking:
+            one.kill()
+            one.wait()
+    assert {path.stat().st_size for path in tmp_path.iterdir()} == {16 << 20}
+
+
 def test_names_that_are_no_wal_are_not_looked_for(history: History, target: Cluster) -> None:
 
     work = target.work(history.backup, kind="backup")
@@ -285,7 +322,6 @@ def test_names_that_are_no_wal_are_not_looked_for(history: History, target: Clus
         wanted = recovery.restore_directory(work)
         (wanted / "want.passwd").touch()
         (wanted / "want.00000001.history").touch()
-        while any(wanted.glob("want.*")):
-            pass
+        until(lambda: len(list(wanted.glob("absent.*"))) == 2, what="the answers")
 
     assert source.asked == ["00000001.history"]
