@@ -51,6 +51,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root: loop devices, other accounts"))
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a test that failed at once: of a run that is cut off, nothing else would be known."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        print(f"\nFAILED {report.nodeid}: {crash.message.splitlines()[0] if crash else report.when}", flush=True)  # noqa: T201 - that is its purpose
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> Iterator[None]:
     """Say last of all, one line each, what was missing and how many tests that cost."""

@@ -168,7 +168,7 @@ class Seen:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("name", "part"),
     [

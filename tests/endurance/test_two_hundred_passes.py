@@ -115,7 +115,7 @@ def world(btrfs_path: Path) -> Iterator[World]:
 @pytest.mark.root
 @pytest.mark.postgres
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1200)
 def test_the_world_follows_every_edit_and_nothing_grows(world: World) -> None:
     chance, wanted, sizes = random.Random(today()), Wanted(), []
     with open_host(load_config(world.config_file), writes=True, command="test") as host:

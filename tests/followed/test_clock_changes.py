@@ -64,7 +64,7 @@ def world() -> Iterator[World]:
         made.close()
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1200)
 def test_each_round_of_the_hour_that_comes_twice_is_a_moment_of_its_own(world: World) -> None:
     with primary(clock=datetime.fromisoformat(COMMITS[0]) - timedelta(minutes=5)) as production:
         production.configure(timezone="Europe/Paris", log_timezone="Europe/Paris")

@@ -174,7 +174,7 @@ def another_raw(world: World) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1200)
 def test_twenty_moments_of_one_window_are_each_exactly_the_commits_before(world: World, production: Primary) -> None:
     """Serial commits; raw copies and new segments between them; at commits, right before, right after, and between."""
     follow(world, production, pointInTime={"window": "1h", "every": "1s"})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 MOST = int(os.environ.get("RECONCILER_TEST_KILLS", "6"))
 """How many places of each kind of work are tried on the instance, and half as many here; all of them take minutes."""
