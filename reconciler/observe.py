@@ -149,11 +149,11 @@ def _lost_credentials(host: Host, volumes: tuple[Volume, ...]) -> frozenset[Clon
     """Return clones whose generated passwords are gone; one look at the directory, not one per clone."""
     kept = host.state.credentials.clones()
     return frozenset(
-        volume.manifest.clone
+        manifest.clone
         for volume in volumes
-        if isinstance(volume.manifest, CloneManifest)
-        and volume.manifest.clone not in kept
-        and any(user.password == GENERATED for user in volume.manifest.users)
+        if isinstance(manifest := volume.manifest, CloneManifest)
+        and manifest.clone not in kept
+        and any(user.password == GENERATED for user in manifest.users)
     )
 
 

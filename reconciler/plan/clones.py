@@ -19,7 +19,7 @@ from reconciler.plan.index import CloneVolumes
 from reconciler.plan.inplace import plan_in_place
 from reconciler.plan.leftovers import drop_interrupted, drop_retired, stop_retired
 from reconciler.plan.replace import plan_swap
-from reconciler.plan.schedule import expires_at, expiry_text
+from reconciler.plan.schedule import EARLIEST_WARNING, expires_at, expiry_text
 from reconciler.plan.templates import Ready, template_for
 from reconciler.state.conditions import Condition, Kind, ObjectKey, not_ready, ready, reconciling, stalled, unknown
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from reconciler.ids import CloneName, SecretName, VolumeId
     from reconciler.plan.draft import Draft
-    from reconciler.plan.index import Generation, Index
+    from reconciler.plan.index import Index
     from reconciler.state.desired import DesiredClone, DesiredImage
     from reconciler.state.observed import CloneManifest, Failure, Tombstone
 
@@ -54,15 +54,16 @@ _compared: dict[CloneName, _Compared] = {}
 def plan_clones(index: Index, draft: Draft) -> None:
     """Plan every clone that has a document."""
     quick = not (index.away or index.renaming or index.observed.unknown_runtimes)
-    special = index.special_clones
+    special, soon = index.special_clones, index.now + EARLIEST_WARNING
     for name, clone in in_source_order(index.desired.clones):
         volumes = index.clones.get(name)
-        if quick and volumes is not None and name not in special and _is_settled(index, draft, clone, volumes):
+        end = expires_at(clone, volumes.current.manifest.created_at) if volumes is not None and volumes.ready else None
+        if quick and volumes is not None and name not in special and _is_settled(index, draft, clone, volumes, end):
             draft.conditions[ObjectKey(Kind.CLONE, name)] = _UP_TO_DATE if clone.running else _STOPPED
         else:
             _plan_clone(index, draft, clone, volumes or _NONE)
-        if volumes is not None:
-            warn_of_end(index, draft, clone, volumes)
+        if volumes is not None and end is not None and end <= soon:
+            warn_of_end(index, draft, clone, volumes.current.manifest.created_at, end)
 
 
 def in_source_order(clones: Mapping[CloneName, DesiredClone]) -> Iterable[tuple[CloneName, DesiredClone]]:
@@ -80,8 +81,8 @@ def in_source_order(clones: Mapping[CloneName, DesiredClone]) -> Iterable[tuple[
     return sorted(clones.items(), key=lambda item: depth(item[0]) if item[0] in dependent else 0)
 
 
-def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> bool:
-    """Whether a clone is in every respect what its document says; may err towards no."""
+def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, end: datetime | None) -> bool:
+    """Whether a clone, that ends at ``end`` is in every respect what its document says; may err towards no."""
     if len(volumes.ready) != 1 or volumes.leftovers or clone.suspend:
         return False
     volume, manifest = volumes.ready[0]
@@ -95,7 +96,7 @@ def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneV
         or not _is_delivered(clone, image, manifest, index.observed.secrets)
     ):
         return False
-    if (clone.ttl is not None or clone.expires is not None) and _over(clone, volumes.ready[0], index.now):
+    if end is not None and end <= index.now:
         return False
     stays = clone.snapshot == "latest" and clone.on_refresh == "keep"  # whatever is built meanwhile
     if not stays and replacement(index, draft, clone, volumes.ready[0]) is not None:
@@ -144,11 +145,6 @@ def _passwords(
     if any(name is None and password != GENERATED for name, password in pairs):
         return None
     return frozenset((name, password) for name, password in pairs if name is not None)
-
-
-def _over(clone: DesiredClone, current: Generation, now: datetime) -> bool:
-    end = expires_at(clone, current.manifest.created_at)
-    return end is not None and end <= now
 
 
 def _plan_clone(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes) -> None:

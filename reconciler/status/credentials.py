@@ -57,7 +57,7 @@ class Credentials:
 
     def clones(self) -> frozenset[CloneName]:
         """Return the clones that have passwords here."""
-        return frozenset(CloneName(unquote(name)) for name in files.names(self._directory))
+        return frozenset(CloneName(unquote(name)) for name in files.listed(self._directory))
 
     def users(self, clone: CloneName) -> frozenset[str]:
         """Return the users of a clone that have passwords here."""
