@@ -11,7 +11,6 @@ from reconciler.engines.postgres.masking.run import mask_cluster
 from reconciler.errors import MaskingError
 from reconciler.ids import SecretName
 from reconciler.masking import keyed
-from tests.support import OLDER_MAJOR
 
 from .rewriting import definition, execute, hits, make, one, rows
 from .test_run import masking
@@ -37,12 +36,6 @@ BEGIN
 END $$;
 """
 EMAIL = {"table": "public.t", "columns": {"email": "email", "*": "keep"}}
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 def mask(cluster: Cluster, *rules: dict[str, Any]) -> Masked:

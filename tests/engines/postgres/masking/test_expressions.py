@@ -43,12 +43,6 @@ _NAME = TableName("public", "Person of interest")
 _EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.fixture(params=["18", OLDER_MAJOR])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue("build" if request.param == "18" else "build_older")
-    return found
-
-
 @dataclass(frozen=True)
 class Bench:
     """A table with a column ``value`` and one ``other`` (text) beside it, and what masks them."""

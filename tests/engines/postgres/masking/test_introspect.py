@@ -15,18 +15,11 @@ from reconciler.masking.coverage import cover
 from reconciler.masking.schema import Column, DatabaseSchema, Family, ForeignKey, Table, TableName, View
 from reconciler.spec.masking_policy import MaskingPolicySpec
 from reconciler.state.desired import Policy
-from tests.support import OLDER_MAJOR
 
 if TYPE_CHECKING:
     from tests.engines.postgres.conftest import Cluster
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 def schema_of(cluster: Cluster, statements: str) -> DatabaseSchema:

@@ -8,7 +8,6 @@ import pytest
 
 from reconciler.engines.postgres.masking.orphans import remove_orphans
 from reconciler.errors import PermanentError
-from tests.support import OLDER_MAJOR
 
 from .masked_database import make_database
 
@@ -24,12 +23,6 @@ CREATE TABLE a (x text); INSERT INTO a SELECT repeat(md5(n::text), 500) FROM gen
 CREATE TABLE gone AS SELECT * FROM a; CREATE UNLOGGED TABLE b AS SELECT * FROM a; CREATE INDEX ON b (md5(x));
 DROP TABLE gone; VACUUM a; VACUUM FULL a; VACUUM FULL pg_class; TRUNCATE b; CREATE SEQUENCE s;
 """
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 def data(cluster: Cluster) -> Path:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.errors import MaskingError
-from tests.support import OLDER_MAJOR
 
 from .rewriting import counts, definition, execute, hits, make, mask, one, rows
 
@@ -41,12 +40,6 @@ INSERT INTO refund SELECT id, at FROM sale;
 """
 LEAVES = ("sale_a", "sale_b0", "sale_b1", "sale_rest_x", "sale_rest_more")
 MOVED = {f"public.{leaf}": {"at": "t.at + 300", "secret": "md5(t.secret)"} for leaf in LEAVES}
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 def test_rows_move_and_everything_around_them_stays(cluster: Cluster) -> None:

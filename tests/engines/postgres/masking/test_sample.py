@@ -14,7 +14,6 @@ from reconciler.masking import sampling
 from reconciler.masking.assignment import DatabaseMasking, TableMasking
 from reconciler.masking.schema import Table, TableName
 from tests.masking.originals import masked_column
-from tests.support import OLDER_MAJOR
 
 from .masked_database import CUSTOMERS, MASK, at_most, make_database, make_shop, masking_of, run
 
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
     from tests.engines.postgres.conftest import Cluster
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 def drawn(cluster: Cluster, statements: str, columns: dict[str, Any], **options: Any) -> dict[str, Sample]:  # noqa: ANN401

@@ -12,7 +12,6 @@ from reconciler.engines.postgres import settle
 from reconciler.engines.postgres.masking import lanes
 from reconciler.engines.postgres.masking.stage import mask_database
 from reconciler.errors import CancelledError, MaskingError
-from tests.support import OLDER_MAJOR
 
 from .rewriting import counts, definition, execute, express, hits, make, mask, masking_of, one, rows
 
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
     from .rewriting import Rules
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 RICH = """

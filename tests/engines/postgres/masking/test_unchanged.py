@@ -35,11 +35,11 @@ CHECKPOINT;
 PER_PAGE = "SELECT min(id), max(id) FROM note WHERE ctid >= '(3,0)' AND ctid < '(5,0)'"
 
 
-@pytest.fixture(params=["build_older", "build"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue(request.param)
-    make_database(found, TABLES)
-    return found
+@pytest.fixture
+def cluster(cluster: Cluster) -> Cluster:
+    """A build server with a database of tables."""
+    make_database(cluster, TABLES)
+    return cluster
 
 
 def relations(cluster: Cluster) -> dict[str, Relation]:

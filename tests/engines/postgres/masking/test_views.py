@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import OLDER_MAJOR
-
 from .rewriting import definition, make, mask, one, rows
 
 if TYPE_CHECKING:
@@ -17,12 +15,6 @@ pytestmark = pytest.mark.postgres
 
 TABLE = "CREATE TABLE t (a text); INSERT INTO t VALUES ('0riginal1'), ('0riginal2');"
 RULE = {"public.t": {"a": "md5(t.a)"}}
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 def test_each_is_computed_after_those_that_it_reads(cluster: Cluster) -> None:

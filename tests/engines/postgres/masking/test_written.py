@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.engines.postgres import server
-from tests.support import OLDER_MAJOR
 
 from .rewriting import execute, hits, make, mask, one, rows, scrub
 
@@ -15,12 +14,6 @@ if TYPE_CHECKING:
     from tests.engines.postgres.conftest import Cluster
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture(params=[OLDER_MAJOR, "18"])
-def cluster(request: pytest.FixtureRequest) -> Cluster:
-    found: Cluster = request.getfixturevalue({OLDER_MAJOR: "build_older", "18": "build"}[request.param])
-    return found
 
 
 MARKERS = ("0deleted", "0updated", "0rolledback", "0toasted", "0viewed")
