@@ -54,7 +54,7 @@ _compared: dict[CloneName, _Compared] = {}
 def plan_clones(index: Index, draft: Draft) -> None:
     """Plan every clone that has a document."""
     quick = not (index.away or index.renaming or index.observed.unknown_runtimes)
-    special, soon = index.special_clones, index.now + EARLIEST_WARNING
+    special = index.special_clones
     for name, clone in in_source_order(index.desired.clones):
         volumes = index.clones.get(name)
         end = expires_at(clone, volumes.current.manifest.created_at) if volumes is not None and volumes.ready else None
@@ -62,7 +62,7 @@ def plan_clones(index: Index, draft: Draft) -> None:
             draft.conditions[ObjectKey(Kind.CLONE, name)] = _UP_TO_DATE if clone.running else _STOPPED
         else:
             _plan_clone(index, draft, clone, volumes or _NONE)
-        if volumes is not None and end is not None and end <= soon:
+        if volumes is not None and end is not None and end - index.now <= EARLIEST_WARNING:
             warn_of_end(index, draft, clone, volumes.current.manifest.created_at, end)
 
 
