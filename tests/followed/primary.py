@@ -236,7 +236,10 @@ def archiving(made: Primary) -> Path:
     place = made.root / "archive"
     place.mkdir(exist_ok=True)
     os.chown(place, made.root.stat().st_uid, -1)
-    made.configure(archive_mode="on", archive_command=f'f="{place}/%f"; test ! -e "$f" && cp %p "$f"')
+    # what is there already and the same is well (manual, 25.3.1): a standby that is promoted archives some anew
+    made.configure(
+        archive_mode="on", archive_command=f'f="{place}/%f"; cmp -s %p "$f" || {{ test ! -e "$f" && cp %p "$f"; }}'
+    )
     made.stop()
     made.start()
     return place
