@@ -82,7 +82,7 @@ def in_source_order(clones: Mapping[CloneName, DesiredClone]) -> Iterable[tuple[
 
 
 def _is_settled(index: Index, draft: Draft, clone: DesiredClone, volumes: CloneVolumes, end: datetime | None) -> bool:
-    """Whether a clone, that ends at ``end`` is in every respect what its document says; may err towards no."""
+    """Whether a clone that ends at ``end`` is in every respect what its document says; may err towards no."""
     if len(volumes.ready) != 1 or volumes.leftovers or clone.suspend:
         return False
     volume, manifest = volumes.ready[0]

@@ -181,20 +181,16 @@ class DirectoryTree:
                 raise BusyError(f"{name} was changed while it was copied")
 
 
-def _stamp(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+def _stamp(status: os.stat_result, known: Stamp | None = None) -> Stamp:
+    """Return a file's stamp; the known one where it is the same, for thousands of new ones would cost more."""
+    now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    return known if known is not None and known == now else Stamp(*now)
 
 
 def _racy(stamp: Stamp) -> bool:
     newest = max(stamp.mtime_ns, stamp.ctime_ns)
     window = _RACY_NS if stamp.mtime_ns % 1_000_000_000 else _RACY_COARSE_NS
     return int(SystemClock().now().timestamp() * 1e9) - newest < window
-
-
-def _stamp_again(status: os.stat_result, known: tuple[Stamp, str] | None) -> Stamp:
-    """Return the known stamp where it is the same: thousands of new ones would cost more than their comparison."""
-    now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
-    return known[0] if known is not None and known[0] == now else Stamp(*now)
 
 
 def _scan(root: Path, limits: Limits, known: Mapping[str, tuple[Stamp, str]]) -> dict[str, Stamp]:
@@ -214,7 +210,8 @@ def _scan(root: Path, limits: Limits, known: Mapping[str, tuple[Stamp, str]]) ->
         directory, depth = waiting.pop()
         for name, entry in _children(root, directory, known):
             if entry.is_file(follow_symlinks=False):
-                found[name] = _stamp_again(entry.stat(follow_symlinks=False), known.get(name))
+                before = known.get(name)
+                found[name] = _stamp(entry.stat(follow_symlinks=False), before and before[0])
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append((name, depth + 1))
             elif entry.is_symlink():
